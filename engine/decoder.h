@@ -1,0 +1,71 @@
+// One pass of a batch of rows through the model, driven layer by layer from outside (an actor, the evaluator, a test).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include "engine/session_state.h"
+#include "engine/weights.h"
+#include "engine/worker_pool.h"
+
+namespace omni {
+
+// One token of one session. Rows of the same session must be adjacent and in order: that is prefill, and gives the
+// same bytes as stepping them one by one.
+struct BatchRow {
+  SessionState* state = nullptr;
+  TokenId token;
+  bool want_logits = false;
+};
+
+// The rows of a batch that one expert of one layer must compute; pointers are into the decoder's buffers and stay
+// valid and unchanged until the layer's last AddExpertOutput.
+struct ExpertJob {
+  LayerId layer;
+  ExpertId expert;
+  std::vector<int32_t> rows;   // batch rows, ascending
+  const int8_t* q = nullptr;   // row i of the batch at q + i * q_stride: int8, d_pad long
+  int64_t q_stride = 0;
+  const float* scale = nullptr;  // scale[i] of batch row i
+};
+
+// The expert FFN of one job: out[j * d .. ] receives row job.rows[j]'s output. Stateless: the same bytes on any thread,
+// node or batch. Rows may be computed from a copied q (remote) by setting rows = 0..n-1.
+absl::Status RunExpert(const ModelConfig& config, const ExpertTiles& expert, const ExpertJob& job, WorkerPool& pool,
+                       float* out);
+
+class Decoder {
+ public:
+  // weights and pool outlive the decoder. Not thread-safe: one batch at a time.
+  Decoder(const ModelWeights& weights, WorkerPool& pool);
+  ~Decoder();
+
+  // The batch's embeddings. Rejects token ids out of range, a state of another model, rows out of order, zero rows.
+  absl::Status Begin(std::span<const BatchRow> rows);
+  // Mixer, second norm, quantisation; then for an attention layer its shared FFN (nothing to ask: returns empty), for an
+  // expert layer the routing: one job per expert used, by ascending expert id.
+  std::vector<ExpertJob> RunLayer(LayerId layer);
+  // x += out for the job's rows. out: [job.rows.size(), d].
+  void AddExpertOutput(const ExpertJob& job, const float* out);
+  // Final norm and logits of rows that want them, in row order: [count, V]. Advances the states' positions.
+  std::span<const float> Finish();
+
+  // Routes of the last expert layer run, by row.
+  std::span<const ExpertId> routes() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// Begin, all layers with experts from `provider`, Finish. The result stays valid until the next call.
+absl::StatusOr<std::span<const float>> RunBatch(Decoder& decoder, const ModelConfig& config, ExpertProvider& provider,
+                                                WorkerPool& pool, std::span<const BatchRow> rows);
+
+}  // namespace omni

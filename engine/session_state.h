@@ -1,0 +1,42 @@
+// The recurrent and key/value state of one sequence: all a session must keep to go on bit-identically.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <absl/status/statusor.h>
+
+#include "engine/config.h"
+
+namespace omni {
+
+class SessionState {
+ public:
+  explicit SessionState(const ModelConfig& config);
+
+  int64_t position() const { return position_; }
+  void set_position(int64_t p) { position_ = p; }
+  void Reset();  // as freshly made
+
+  float* pdr(LayerId layer);  // S, [d, r], row-major; PDR layers only
+  // fp16 ring buffers of an attention layer: [H_kv, W, h], slot = position % W.
+  uint16_t* keys(LayerId layer);
+  uint16_t* values(LayerId layer);
+
+  int64_t bytes() const;
+  bool Fits(const ModelConfig& config) const;
+
+  // Versioned bytes with a checksum (docs/formats.md); Restore rejects other models', cut or altered bytes.
+  std::string Save() const;
+  static absl::StatusOr<SessionState> Restore(const ModelConfig& config, const std::string& bytes);
+
+ private:
+  ModelConfig config_;
+  int64_t position_ = 0;
+  std::vector<float> pdr_;
+  std::vector<uint16_t> kv_;
+  std::vector<int64_t> offset_;  // per layer, into pdr_ or kv_
+};
+
+}  // namespace omni
