@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# What scripts/ promise without building anything. usage: build_scripts_test.sh ROOT
+set -euo pipefail
+root=$1
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+failures=0
+check() { # check WHAT COMMAND...: the command must succeed
+  if ! "${@:2}"; then
+    echo "FAIL: $1"
+    failures=$((failures + 1))
+  fi
+}
+# run COMMAND...: leaves its output in $dir/out and $dir/err and its exit status in $status
+run() {
+  status=0
+  "$@" >"$dir/out" 2>"$dir/err" </dev/null || status=$?
+}
+
+for script in "$root"/scripts/* "$root"/scripts/lib/* "$root"/.ci/run; do
+  if [[ -f $script ]]; then check "$script parses" bash -n "$script"; fi
+done
+for script in setup demo test bench; do
+  run "$root/scripts/$script" --help
+  check "$script --help explains itself on stdout" grep -q "^usage: scripts/$script" "$dir/out"
+done
+
+run "$root/scripts/setup" --list
+check "setup lists the trainer's library" grep -qx libtorch-dev "$dir/out"
+check "setup lists no package twice" test -z "$(sort "$dir/out" | uniq -d)"
+run "$root/scripts/setup" --no-trainer --list
+check "setup --no-trainer leaves the trainer's library out" test -z "$(grep -E 'torch|openblas' "$dir/out")"
+check "setup --no-trainer lists the compiler" grep -qx g++ "$dir/out"
+run "$root/scripts/setup" --no-such-flag
+check "setup refuses an unknown flag" test "$status" -ne 0
+
+run "$root/scripts/bench" no-such-group --json
+check "bench refuses an unknown group" test "$status" -ne 0
+check "bench says so in one line" test "$(wc -l <"$dir/err")" -eq 1
+check "bench names its groups" grep -q 'groups are: .*decode.*kernels' "$dir/err"
+check "bench --json prints nothing but results on stdout" test ! -s "$dir/out"
+
+source "$root/scripts/lib/common.sh"
+jobs=$(OMNI_JOBS='' build_jobs)
+check "the number of jobs is between 1 and the cores" test "$jobs" -ge 1 -a "$jobs" -le "$(nproc)"
+printf 'OMNI_TRAINER:BOOL=ON\nOMNI_TRAINER_X:BOOL=OFF\n' >"$dir/CMakeCache.txt"
+check "a cache variable is read by its whole name" test "$(cached "$dir" OMNI_TRAINER)" = ON
+check "a missing cache variable is empty" test -z "$(cached "$dir" OMNI_TESTS)"
+
+((failures == 0)) && echo "all promises kept"
+exit $((failures > 0))
