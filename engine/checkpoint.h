@@ -37,12 +37,16 @@ struct TensorView {
   int64_t bytes() const;
 };
 
-// Writes a safetensors file in name order; fsyncs. `path` is written whole or the error says why (the caller writes into
-// a temporary directory that it renames).
-absl::Status WriteSafetensors(const std::string& path, const absl::btree_map<std::string, TensorView>& tensors,
+// Writes a safetensors file; fsyncs. Data lie by falling element size, then by name, the first at a multiple of 64 bytes;
+// the metadata gains a checksum of the header, `header_xxh3`. `path` is written whole or the error says why (the caller
+// writes into a temporary directory that it renames).
+absl::Status WriteSafetensors(const std::string& path,
+                              const absl::btree_map<std::string, TensorView>& tensors,
                               const absl::btree_map<std::string, std::string>& metadata);
 
-// A safetensors file mapped read-only; every offset, shape and size is checked on open.
+// A safetensors file mapped read-only; every offset, shape and size is checked on open, and the header's checksum where
+// there is one. Data must be aligned to their element size. Views live as long as the object, wherever it is moved, and
+// the file must not be cut or changed meanwhile. Thread-safe once open.
 class SafetensorsFile {
  public:
   static absl::StatusOr<SafetensorsFile> Open(const std::string& path);
