@@ -13,9 +13,10 @@ namespace omni {
 
 class SessionState {
  public:
+  // `config` is valid. Zero state at position 0. Copies are independent.
   explicit SessionState(const ModelConfig& config);
 
-  int64_t position() const { return position_; }
+  int64_t position() const { return position_; }  // tokens consumed so far
   void set_position(int64_t p) { position_ = p; }
   void Reset();  // as freshly made
 
@@ -25,9 +26,11 @@ class SessionState {
   uint16_t* values(LayerId layer);
 
   int64_t bytes() const;
+  // True if every dimension and every constant that gives the state its meaning is the config's.
   bool Fits(const ModelConfig& config) const;
 
-  // Versioned bytes with a checksum (docs/formats.md); Restore rejects other models', cut or altered bytes.
+  // Versioned bytes with a checksum (docs/formats/session_state.md); Restore rejects other models', cut or altered
+  // bytes. Two models of one config are told apart by whoever keeps the bytes (by the model's hash), not here.
   std::string Save() const;
   static absl::StatusOr<SessionState> Restore(const ModelConfig& config, const std::string& bytes);
 

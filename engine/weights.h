@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
 #include "engine/config.h"
@@ -42,7 +43,8 @@ struct LayerWeights {
   const float* norm1 = nullptr;  // [d]
   const float* norm2 = nullptr;  // [d]
   // PDR (unset in attention layers)
-  TwoBitLinear wp, wk, wq, wv, wo;      // wp,wv,wo: d x d; wk,wq: r x d.  GQA uses wq: d x d, wk,wv: (H_kv h) x d, wo: d x d
+  TwoBitLinear wp, wk, wq, wv,
+      wo;  // wp,wv,wo: d x d; wk,wq: r x d.  GQA uses wq: d x d, wk,wv: (H_kv h) x d, wo: d x d
   const float* bp = nullptr;            // [d]
   const float* norm_readout = nullptr;  // [d], null if config.readout_norm is off
   // Shared FFN (attention layers)
@@ -54,11 +56,17 @@ struct LayerWeights {
 
 struct ModelWeights {
   ModelConfig config;
-  kernels::Int8Matrix embedding;  // [V, d_pad]
+  kernels::Int8Matrix embedding;           // [V, d_pad]
   const float* embedding_scale = nullptr;  // [V]
   const float* norm_out = nullptr;         // [d]
   std::vector<LayerWeights> layers;
 };
+
+// Every matrix has the config's shape and codes its kernel accepts, no pointer is missing, and every float (scales,
+// norms, biases, router) is finite; positions lie in [0, 1). The error names the layer and the matrix.
+absl::Status CheckWeights(const ModelWeights& weights);
+// The codes of one tile (layout.payload() bytes) are trits and its scales finite. Alignment: 4 bytes.
+absl::Status CheckTile(const TileLayout& layout, const uint8_t* tile);
 
 // One expert of one layer, resident: its tiles in neuron order, kept alive by `keep`.
 struct ExpertTiles {

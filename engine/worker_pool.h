@@ -2,14 +2,15 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
+
+#include <absl/functional/function_ref.h>
 
 namespace omni {
 
 class WorkerPool {
  public:
-  // `threads` >= 1 in all, the caller included.
+  // `threads` >= 1 in all, the caller included; smaller values count as 1.
   explicit WorkerPool(int threads);
   ~WorkerPool();
   WorkerPool(const WorkerPool&) = delete;
@@ -17,8 +18,11 @@ class WorkerPool {
 
   int threads() const;
   // Splits [0, n) into contiguous ranges, at least `grain` long, and runs fn(begin, end) on each; returns when all are
-  // done. One caller at a time may own the pool; a second concurrent caller runs its whole range itself.
-  void Run(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& fn);
+  // done, and what they wrote is then visible to the caller. n <= 0 runs nothing. fn must not throw. One caller at a
+  // time may own the pool; a second concurrent caller, or fn itself, runs its whole range itself. Idle helpers spin
+  // for some microseconds and then sleep, and the caller takes ranges too, so that a helper whose core is busy
+  // elsewhere costs at most the range it holds.
+  void Run(int64_t n, int64_t grain, absl::FunctionRef<void(int64_t, int64_t)> fn);
 
  private:
   struct Impl;

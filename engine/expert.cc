@@ -1,0 +1,123 @@
+// RunExpert: the FFN of one expert of one layer, from its tiles.
+
+#include <algorithm>
+
+#include <absl/strings/str_cat.h>
+
+#include "engine/decoder.h"
+#include "engine/pass.h"
+#include "engine/scratch.h"
+
+namespace omni {
+namespace {
+
+constexpr int64_t kTileRows = 2 * kTileNeurons;  // gate and up rows of a tile, interleaved
+constexpr int64_t kTileGroups = (kTileRows + kernels::kTernaryRows - 1) / kernels::kTernaryRows;
+constexpr int64_t kAccStride = (kTileGroups * kernels::kTernaryRows + 15) / 16 * 16;
+// Rows that meet a tile together: enough to amortise unpacking its trits, few enough that their sums stay in the
+// first-level cache (32 x 144 x 4 bytes).
+constexpr int64_t kRowBlock = 32;
+
+// Buffers of a calling thread, grown once; helpers write into the caller's.
+struct ExpertScratch {
+  Scratch<int8_t> q_in, q_a;
+  Scratch<float> scale_in, scale_a, a, ones;
+  Scratch<int32_t> acc;
+  Scratch<const uint8_t*> down;
+};
+
+// The job's inputs as adjacent rows, copied only if they are not adjacent already.
+QuantizedRows Gather(const ExpertJob& job, int64_t d_pad, ExpertScratch& scratch) {
+  const int64_t n = static_cast<int64_t>(job.rows.size()), first = job.rows.front();
+  if (job.rows.back() - first == n - 1) {
+    return {job.q + first * job.q_stride, job.q_stride, job.scale + first};
+  }
+  int8_t* q = scratch.q_in.Reserve(n * d_pad);
+  float* scale = scratch.scale_in.Reserve(n);
+  for (int64_t i = 0; i < n; ++i) {
+    const int64_t row = job.rows[static_cast<size_t>(i)];
+    std::copy_n(job.q + row * job.q_stride, d_pad, q + i * d_pad);
+    scale[i] = job.scale[row];
+  }
+  return {q, d_pad, scale};
+}
+
+// a[row][64 t ..] of every row for one tile.
+void RunTile(const TileLayout& layout, const uint8_t* tile, const QuantizedRows& in, int64_t n,
+             int64_t a_stride, float* a, const kernels::Ops& ops) {
+  static thread_local Scratch<int32_t> thread_acc;
+  int32_t* acc = thread_acc.Reserve(kRowBlock * kAccStride);
+  kernels::TernaryMatrix rows;
+  rows.base = tile;
+  rows.group_stride = layout.d_pad;
+  rows.num_blocks = layout.d_pad / kernels::kTernaryCols;
+  rows.num_groups = kTileGroups;
+  const float* gate_scale = reinterpret_cast<const float*>(tile + layout.gate_scale_offset());
+  const float* up_scale = reinterpret_cast<const float*>(tile + layout.up_scale_offset());
+  for (int64_t begin = 0; begin < n; begin += kRowBlock) {
+    const int64_t count = std::min(kRowBlock, n - begin);
+    ops.ternary(rows, in.q + begin * in.stride, in.stride, static_cast<int>(count), acc, kAccStride, 0,
+                kTileGroups);
+    for (int64_t i = 0; i < count; ++i) {
+      const int32_t* sums = acc + i * kAccStride;
+      ops.swiglu(sums, sums + 1, 2, gate_scale, up_scale, in.scale[begin + i], kTileNeurons,
+                 a + (begin + i) * a_stride);
+    }
+  }
+}
+
+}  // namespace
+
+absl::Status RunExpert(const ModelConfig& config, const ExpertTiles& expert, const ExpertJob& job,
+                       WorkerPool& pool, float* out, const kernels::Ops& ops) {
+  const int64_t tiles = TilesPerExpert(config), d = config.d, f_pad = tiles * kTileNeurons;
+  if (static_cast<int64_t>(expert.tiles.size()) != tiles) {
+    return absl::InvalidArgumentError(absl::StrCat("expert ", job.expert.value, ", layer ", job.layer.value,
+                                                   ": ", expert.tiles.size(),
+                                                   " tiles, the configuration has ", tiles));
+  }
+  if (job.rows.empty() || job.q == nullptr || job.scale == nullptr) {
+    return absl::InvalidArgumentError(absl::StrCat("expert ", job.expert.value, ", layer ", job.layer.value,
+                                                   ": a job without rows or inputs"));
+  }
+  static thread_local ExpertScratch scratch;
+  const TileLayout layout(d);
+  const int64_t n = static_cast<int64_t>(job.rows.size());
+  const QuantizedRows in = Gather(job, layout.d_pad, scratch);
+
+  float* a = scratch.a.Reserve(n * f_pad);
+  pool.Run(tiles, Pass::Grain(n * kTileRows * layout.d_pad), [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      RunTile(layout, expert.tiles[static_cast<size_t>(t)], in, n, f_pad, a + t * kTileNeurons, ops);
+    }
+  });
+
+  int8_t* q = scratch.q_a.Reserve(n * f_pad);
+  float* scale = scratch.scale_a.Reserve(n);
+  pool.Run(n, Pass::Grain(f_pad * Pass::kFloatCost), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) ops.quantize(a + i * f_pad, f_pad, f_pad, q + i * f_pad, scale + i);
+  });
+
+  const uint8_t** table = scratch.down.Reserve(tiles);
+  for (int64_t t = 0; t < tiles; ++t) table[t] = expert.tiles[static_cast<size_t>(t)] + layout.down_offset();
+  kernels::TernaryMatrix down;
+  down.table = table;
+  down.group_stride = kernels::kTernaryBlockBytes;
+  down.num_blocks = tiles;
+  down.num_groups = layout.down_groups();
+  // The column scales live in s_u, so the rows of down have scale 1.
+  float* ones = scratch.ones.Reserve(d);
+  std::fill_n(ones, d, 1.0f);
+  const int64_t acc_stride = PadTo(down.num_groups * kernels::kTernaryRows, 16);
+  int32_t* acc = scratch.acc.Reserve(n * acc_stride);
+  pool.Run(down.num_groups, Pass::Grain(n * kernels::kTernaryRows * f_pad), [&](int64_t begin, int64_t end) {
+    ops.ternary(down, q, f_pad, static_cast<int>(n), acc, acc_stride, begin, end);
+    const int64_t first = begin * kernels::kTernaryRows, last = std::min(end * kernels::kTernaryRows, d);
+    for (int64_t i = 0; i < n; ++i) {
+      ops.scale_rows(acc + i * acc_stride + first, ones, scale[i], last - first, out + i * d + first);
+    }
+  });
+  return absl::OkStatus();
+}
+
+}  // namespace omni
