@@ -11,5 +11,5 @@ if [[ -z $program ]]; then
   echo "SKIPPED: formatting was not checked, there is no clang-format 14 here (apt-get install clang-format-14)"
   exit 77
 fi
-find kernels engine store actors cluster cli tests -type f \( -name '*.h' -o -name '*.cc' -o -name '*.cu' -o -name '*.cuh' \) \
-  -print0 2>/dev/null | xargs -0 "$program" --dry-run -Werror
+find kernels engine store actors cluster cli tests -type f -regex '.*\.\(h\|cc\|cu\|cuh\|inc\)' -print0 2>/dev/null |
+  xargs -0 "$program" --dry-run -Werror

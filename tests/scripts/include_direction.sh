@@ -10,7 +10,7 @@ for folder in kernels engine store actors cluster cli; do
 done
 ((${#folders[@]} > 0)) || { echo "no source folders in $1" >&2; exit 2; }
 
-find "${folders[@]}" -type f \( -name '*.h' -o -name '*.cc' -o -name '*.cu' -o -name '*.cuh' \) -print0 | sort -z |
+find "${folders[@]}" -type f -regex '.*\.\(h\|cc\|cu\|cuh\|inc\)' -print0 | sort -z |
   xargs -0 awk '
   BEGIN {
     # Project parts each part may include, itself apart.
