@@ -55,10 +55,10 @@ struct Int8Matrix {
 // a group are written too. For two_bit the sum is over levels (2c - 3) * x.
 struct Ops {
   Isa isa;
-  void (*ternary)(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int n, int32_t* y, int64_t y_stride,
-                  int64_t group_begin, int64_t group_end);
-  void (*two_bit)(const TwoBitMatrix& m, const int8_t* x, int64_t x_stride, int n, int32_t* y, int64_t y_stride,
-                  int64_t group_begin, int64_t group_end);
+  void (*ternary)(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int n, int32_t* y,
+                  int64_t y_stride, int64_t group_begin, int64_t group_end);
+  void (*two_bit)(const TwoBitMatrix& m, const int8_t* x, int64_t x_stride, int n, int32_t* y,
+                  int64_t y_stride, int64_t group_begin, int64_t group_end);
   void (*int8)(const Int8Matrix& m, const int8_t* x, int64_t x_stride, int n, int32_t* y, int64_t y_stride,
                int64_t row_begin, int64_t row_end);
 
@@ -100,7 +100,7 @@ struct Ops {
   void (*swiglu)(const int32_t* gate, const int32_t* up, int64_t stride, const float* gate_scale,
                  const float* up_scale, float x_scale, int64_t n, float* out);
 
-  void (*add)(float* x, const float* y, int64_t n);                         // x += y
+  void (*add)(float* x, const float* y, int64_t n);  // x += y
   // max (exact), then e[i] = exp(x[i] - max) and their fixed-shape sum: softmax without the division.
   float (*exp_sum)(const float* x, int64_t n, float* e, float* max);
 };
@@ -111,7 +111,11 @@ const Ops* OpsFor(Isa isa);
 const Ops& ActiveOps();
 const char* IsaName(Isa isa);
 
-// Checked once per matrix at load, in debug and release alike.
+// The most columns a matrix may have: up to here no intermediate sum of any variant leaves 32 bits.
+inline constexpr int64_t kMaxCols = 65536;
+
+// Checked once per matrix at load, in debug and release alike. kShape: a count that is not the one rows and cols
+// (1 .. kMaxCols) ask for, or strides that make blocks or rows overlap their neighbours.
 Error CheckTernary(const TernaryMatrix& m, int64_t rows, int64_t cols);
 Error CheckTwoBit(const TwoBitMatrix& m, int64_t rows, int64_t cols);
 Error CheckInt8(const Int8Matrix& m, int64_t rows, int64_t cols);

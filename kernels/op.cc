@@ -1,0 +1,133 @@
+// The chooser and the checks at load. This file and op_ref.cc run on any CPU.
+#include "kernels/op.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "kernels/variants.h"
+
+namespace omni::kernels {
+namespace {
+
+constexpr Isa kBestFirst[] = {Isa::kAvx512, Isa::kAvx2, Isa::kScalar};
+
+int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+bool IsShape(int64_t rows, int64_t cols) { return rows > 0 && cols > 0 && cols <= kMaxCols; }
+
+const Ops* BestOps() {
+  for (Isa isa : kBestFirst) {
+    if (const Ops* ops = OpsFor(isa)) return ops;
+  }
+  return &kScalarOps;
+}
+
+const Ops* ChooseOps() {
+  const Ops* best = BestOps();
+  const char* wanted = std::getenv("OMNI_ISA");
+  if (wanted == nullptr || *wanted == '\0') return best;
+  for (Isa isa : kBestFirst) {
+    if (std::strcmp(wanted, IsaName(isa)) != 0) continue;
+    if (const Ops* ops = OpsFor(isa)) return ops;
+    std::fprintf(stderr, "OMNI_ISA=%s: this CPU or build lacks it, using %s\n", wanted, IsaName(best->isa));
+    return best;
+  }
+  std::fprintf(stderr, "OMNI_ISA=%s is not one of scalar, avx2, avx512, using %s\n", wanted,
+               IsaName(best->isa));
+  return best;
+}
+
+}  // namespace
+
+const Ops* OpsFor(Isa isa) {
+  switch (isa) {
+    case Isa::kScalar:
+      return &kScalarOps;
+#ifdef OMNI_KERNELS_X86
+    case Isa::kAvx2:
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")
+                 ? &kAvx2Ops
+                 : nullptr;
+    case Isa::kAvx512:
+      return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                     __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi") &&
+                     __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma") &&
+                     __builtin_cpu_supports("f16c")
+                 ? &kAvx512Ops
+                 : nullptr;
+#endif
+    default:
+      return nullptr;
+  }
+}
+
+const Ops& ActiveOps() {
+  static const Ops* const ops = ChooseOps();
+  return *ops;
+}
+
+const char* IsaName(Isa isa) {
+  switch (isa) {
+    case Isa::kScalar:
+      return "scalar";
+    case Isa::kAvx2:
+      return "avx2";
+    case Isa::kAvx512:
+      return "avx512";
+  }
+  return "unknown";
+}
+
+Error CheckTernary(const TernaryMatrix& m, int64_t rows, int64_t cols) {
+  if (m.base == nullptr && m.table == nullptr) return Error::kNull;
+  if (!IsShape(rows, cols) || m.num_groups != CeilDiv(rows, kTernaryRows) ||
+      m.num_blocks != CeilDiv(cols, kTernaryCols)) {
+    return Error::kShape;
+  }
+  if (m.num_groups > 1 && m.group_stride < kTernaryBlockBytes) return Error::kShape;
+  if (m.table == nullptr && m.num_blocks > 1 && m.block_stride < kTernaryBlockBytes) return Error::kShape;
+  for (int64_t c = 0; c < m.num_blocks; ++c) {
+    const uint8_t* column = m.table != nullptr ? m.table[c] : m.base + c * m.block_stride;
+    if (column == nullptr) return Error::kNull;
+    for (int64_t g = 0; g < m.num_groups; ++g) {
+      const uint8_t* block = column + g * m.group_stride;
+      uint8_t largest = 0;
+      for (int64_t j = 0; j < kTernaryBlockBytes; ++j) largest = block[j] > largest ? block[j] : largest;
+      if (largest > 242) return Error::kBadCode;
+    }
+  }
+  return Error::kOk;
+}
+
+Error CheckTwoBit(const TwoBitMatrix& m, int64_t rows, int64_t cols) {
+  if (m.base == nullptr) return Error::kNull;
+  if (!IsShape(rows, cols) || m.num_groups != CeilDiv(rows, kTwoBitRows) ||
+      m.num_blocks != CeilDiv(cols, kTernaryCols)) {
+    return Error::kShape;
+  }
+  return Error::kOk;
+}
+
+Error CheckInt8(const Int8Matrix& m, int64_t rows, int64_t cols) {
+  if (m.base == nullptr) return Error::kNull;
+  if (!IsShape(rows, cols) || m.rows != rows || m.cols_padded != CeilDiv(cols, 64) * 64) return Error::kShape;
+  if (rows > 1 && m.stride < m.cols_padded) return Error::kShape;
+  return Error::kOk;
+}
+
+const char* ErrorText(Error e) {
+  switch (e) {
+    case Error::kOk:
+      return "ok";
+    case Error::kNull:
+      return "a pointer to the matrix is null";
+    case Error::kShape:
+      return "the block counts or strides do not fit the matrix's rows and columns";
+    case Error::kBadCode:
+      return "a ternary byte is above 242, so it encodes no five trits";
+  }
+  return "unknown error";
+}
+
+}  // namespace omni::kernels

@@ -1,0 +1,376 @@
+// AVX-512 (F, BW, VL, VBMI, VNNI). Only reached after op.cc has asked the CPU.
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "kernels/op.h"
+#include "kernels/variants.h"
+#include "kernels/vector_ops.h"
+
+namespace omni::kernels {
+namespace {
+
+struct Lanes {
+  using F = __m512;
+  using Mask = __mmask16;
+  static constexpr int kMixRows = 16;
+
+  static Mask FirstN(int n) { return static_cast<Mask>((1u << n) - 1); }
+
+  static F Load(const float* p, All) { return _mm512_loadu_ps(p); }
+  static F Load(const float* p, Mask m) { return _mm512_maskz_loadu_ps(m, p); }
+  static F LoadOr(const float* p, F, All) { return _mm512_loadu_ps(p); }
+  static F LoadOr(const float* p, F other, Mask m) { return _mm512_mask_loadu_ps(other, m, p); }
+  static void Store(float* p, F a, All) { _mm512_storeu_ps(p, a); }
+  static void Store(float* p, F a, Mask m) { _mm512_mask_storeu_ps(p, m, a); }
+
+  static F LoadHalf(const uint16_t* p, All) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  static F LoadHalf(const uint16_t* p, Mask m) { return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(m, p)); }
+  static __m256i ToHalf(F a) { return _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  static void StoreHalf(uint16_t* p, F a, All) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), ToHalf(a));
+  }
+  static void StoreHalf(uint16_t* p, F a, Mask m) { _mm256_mask_storeu_epi16(p, m, ToHalf(a)); }
+
+  static void StoreInt8(int8_t* p, F a, All) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a)));
+  }
+  static void StoreInt8(int8_t* p, F a, Mask m) {
+    _mm512_mask_cvtepi32_storeu_epi8(p, m, _mm512_cvtps_epi32(a));
+  }
+
+  static F LoadInts(const int32_t* p, All) { return _mm512_cvtepi32_ps(_mm512_loadu_si512(p)); }
+  static F LoadInts(const int32_t* p, Mask m) { return _mm512_cvtepi32_ps(_mm512_maskz_loadu_epi32(m, p)); }
+  // Gate and up rows lie interleaved, so a stride of 2 is the common one: two loads and a permute beat a gather.
+  static F LoadIntsStrided(const int32_t* p, int64_t stride, int count) {
+    if (stride == 1) return LoadInts(p, FirstN(count));
+    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    if (stride == 2) {
+      const int ints = 2 * count - 1;
+      const __m512i low = _mm512_maskz_loadu_epi32(FirstN(ints < 16 ? ints : 16), p);
+      const __m512i high =
+          ints <= 16 ? _mm512_setzero_si512() : _mm512_maskz_loadu_epi32(FirstN(ints - 16), p + 16);
+      return _mm512_cvtepi32_ps(_mm512_permutex2var_epi32(low, _mm512_add_epi32(lane, lane), high));
+    }
+    const __m512i index = _mm512_mullo_epi32(lane, _mm512_set1_epi32(static_cast<int>(stride)));
+    return _mm512_cvtepi32_ps(
+        _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), FirstN(count), index, p, 4));
+  }
+
+  static F Zero() { return _mm512_setzero_ps(); }
+  static F Set(float a) { return _mm512_set1_ps(a); }
+  static F Add(F a, F b) { return _mm512_add_ps(a, b); }
+  static F Sub(F a, F b) { return _mm512_sub_ps(a, b); }
+  static F Mul(F a, F b) { return _mm512_mul_ps(a, b); }
+  static F Div(F a, F b) { return _mm512_div_ps(a, b); }
+  static F Fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+  static F FmaIf(F a, F b, F c, All) { return _mm512_fmadd_ps(a, b, c); }
+  static F FmaIf(F a, F b, F c, Mask m) { return _mm512_mask3_fmadd_ps(a, b, c, m); }
+  static F Min(F a, F b) { return _mm512_min_ps(a, b); }
+  static F Max(F a, F b) { return _mm512_max_ps(a, b); }
+  static F Abs(F a) { return _mm512_abs_ps(a); }
+  static F Negate(F a) {
+    return _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(a), _mm512_set1_epi32(INT32_MIN)));
+  }
+  static float Sqrt(float a) { return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(a))); }
+  static F TimesPowerOfTwo(F a, F n) { return _mm512_scalef_ps(a, n); }
+
+  static __m256 High(F a) { return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a), 1)); }
+  static __m128 SumTo4(F a) {
+    const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(a), High(a));
+    return _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  }
+  static float Sum(F a) {
+    const __m128 four = SumTo4(a);
+    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+  }
+  static void Sum4(const F (&a)[4], float* out) {
+    __m128 r0 = SumTo4(a[0]), r1 = SumTo4(a[1]), r2 = SumTo4(a[2]), r3 = SumTo4(a[3]);
+    _MM_TRANSPOSE4_PS(r0, r1, r2, r3);
+    _mm_storeu_ps(out, _mm_add_ps(_mm_add_ps(r0, r2), _mm_add_ps(r1, r3)));
+  }
+  static float MaxLane(F a) {
+    const __m256 eight = _mm256_max_ps(_mm512_castps512_ps256(a), High(a));
+    const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+  }
+};
+
+constexpr int kSlots = 4;  // products whose sums are finished together
+
+// Trits t0..t3 of a remainder below 81, two bits each.
+struct Fields {
+  alignas(64) uint8_t of[128] = {};
+};
+constexpr Fields MakeFields() {
+  Fields fields;
+  for (int code = 0; code < 81; ++code) {
+    fields.of[code] = static_cast<uint8_t>(code % 3 | code / 3 % 3 << 2 | code / 9 % 3 << 4 | code / 27 << 6);
+  }
+  return fields;
+}
+constexpr Fields kFields = MakeFields();
+
+constexpr uint32_t InverseMod32(uint32_t odd) {
+  uint32_t inverse = odd;
+  for (int i = 0; i < 5; ++i) inverse *= 2 - odd * inverse;
+  return inverse;
+}
+constexpr uint32_t kInverse81 = InverseMod32(81);  // an exact multiple of 81 times this is the quotient
+static_assert(kInverse81 * 81u == 1u);
+
+inline __m512i Load64(const void* p) { return _mm512_loadu_si512(p); }
+
+// Lane s of the result is the sum of a[s].
+inline __m128i Sum4(const __m512i (&a)[kSlots]) {
+  const __m512i ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a[0], a[1]), _mm512_unpackhi_epi32(a[0], a[1]));
+  const __m512i cd = _mm512_add_epi32(_mm512_unpacklo_epi32(a[2], a[3]), _mm512_unpackhi_epi32(a[2], a[3]));
+  const __m512i abcd = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+  const __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(abcd), _mm512_extracti64x4_epi64(abcd, 1));
+  return _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+}
+
+// Sums of kRows rows of x over `blocks` 64-byte blocks, row t's in lane t * (kSlots / kRows) and those after it.
+template <int kRows>
+__m128i RowSums(const int8_t* x, int64_t x_stride, int64_t blocks) {
+  constexpr int kEach = kSlots / kRows;
+  const __m512i ones = _mm512_set1_epi8(1);
+  __m512i sum[kSlots];
+#pragma GCC unroll 4
+  for (int s = 0; s < kSlots; ++s) sum[s] = _mm512_setzero_si512();
+  for (int64_t c = 0; c < blocks; ++c) {
+#pragma GCC unroll 4
+    for (int t = 0; t < kRows; ++t) {
+      sum[t * kEach] = _mm512_dpbusd_epi32(sum[t * kEach], ones, Load64(x + t * x_stride + c * 64));
+    }
+  }
+#pragma GCC unroll 4
+  for (int s = 0; s < kRows * kEach; ++s) sum[s] = sum[s / kEach * kEach];
+  return Sum4(sum);
+}
+
+// kRows rows of x times kGroups groups of five matrix rows; slot t * kGroups + g. With p = the four fields and
+// b = the byte, the products of p and b stand for those of t3 and t4, which follow by subtraction: dividing the sums
+// once at the end is cheaper than separating every byte.
+template <int kRows, int kGroups>
+void TernaryTile(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int32_t* y, int64_t y_stride,
+                 int64_t group, __m128i x_sums) {
+  static_assert(kRows * kGroups <= kSlots);
+  const __m512i fields_low = Load64(kFields.of);
+  const __m512i fields_high = Load64(kFields.of + 64);
+  const __m512i c81 = _mm512_set1_epi8(81);
+  const __m512i mask0 = _mm512_set1_epi8(0x03), mask1 = _mm512_set1_epi8(0x0c),
+                mask2 = _mm512_set1_epi8(0x30);
+  __m512i acc0[kSlots], acc1[kSlots], acc2[kSlots], acc_p[kSlots], acc_b[kSlots];
+#pragma GCC unroll 4
+  for (int s = 0; s < kSlots; ++s) {
+    acc0[s] = acc1[s] = acc2[s] = acc_p[s] = acc_b[s] = _mm512_setzero_si512();
+  }
+  for (int64_t c = 0; c < m.num_blocks; ++c) {
+    const uint8_t* column = (m.table ? m.table[c] : m.base + c * m.block_stride) + group * m.group_stride;
+#pragma GCC unroll 4
+    for (int g = 0; g < kGroups; ++g) {
+      const __m512i b = Load64(column + g * m.group_stride);
+      __m512i r = _mm512_min_epu8(b, _mm512_sub_epi8(b, c81));
+      r = _mm512_min_epu8(r, _mm512_sub_epi8(r, c81));
+      const __m512i p = _mm512_permutex2var_epi8(fields_low, r, fields_high);
+      const __m512i f0 = _mm512_and_si512(p, mask0);
+      const __m512i f1 = _mm512_and_si512(p, mask1);
+      const __m512i f2 = _mm512_and_si512(p, mask2);
+#pragma GCC unroll 4
+      for (int t = 0; t < kRows; ++t) {
+        const __m512i in = Load64(x + t * x_stride + c * 64);
+        const int s = t * kGroups + g;
+        acc0[s] = _mm512_dpbusd_epi32(acc0[s], f0, in);
+        acc1[s] = _mm512_dpbusd_epi32(acc1[s], f1, in);
+        acc2[s] = _mm512_dpbusd_epi32(acc2[s], f2, in);
+        acc_p[s] = _mm512_dpbusd_epi32(acc_p[s], p, in);
+        acc_b[s] = _mm512_dpbusd_epi32(acc_b[s], b, in);
+      }
+    }
+  }
+  const __m128i s0 = Sum4(acc0), s1 = Sum4(acc1), s2 = Sum4(acc2), sp = Sum4(acc_p), sb = Sum4(acc_b);
+  const __m128i s3 = _mm_sub_epi32(sp, _mm_add_epi32(s0, _mm_add_epi32(s1, s2)));
+  const __m128i t1 = _mm_srai_epi32(s1, 2), t2 = _mm_srai_epi32(s2, 4), t3 = _mm_srai_epi32(s3, 6);
+  __m128i rest = _mm_mullo_epi32(t3, _mm_set1_epi32(3));  // Horner: t0 + 3 (t1 + 3 (t2 + 3 t3))
+  rest = _mm_mullo_epi32(_mm_add_epi32(rest, t2), _mm_set1_epi32(3));
+  rest = _mm_mullo_epi32(_mm_add_epi32(rest, t1), _mm_set1_epi32(3));
+  rest = _mm_add_epi32(rest, s0);
+  const __m128i t4 = _mm_mullo_epi32(_mm_sub_epi32(sb, rest), _mm_set1_epi32(static_cast<int>(kInverse81)));
+  __m512i low = _mm512_castsi128_si512(_mm_sub_epi32(s0, x_sums));
+  low = _mm512_inserti32x4(low, _mm_sub_epi32(t1, x_sums), 1);
+  low = _mm512_inserti32x4(low, _mm_sub_epi32(t2, x_sums), 2);
+  low = _mm512_inserti32x4(low, _mm_sub_epi32(t3, x_sums), 3);
+  const __m512i high = _mm512_castsi128_si512(_mm_sub_epi32(t4, x_sums));
+#pragma GCC unroll 4
+  for (int s = 0; s < kRows * kGroups; ++s) {
+    const __m512i index = _mm512_setr_epi32(s, s + 4, s + 8, s + 12, s + 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+    const __m512i five = _mm512_permutex2var_epi32(low, index, high);
+    int32_t* out = y + s / kGroups * y_stride + (group + s % kGroups) * kTernaryRows;
+    _mm256_mask_storeu_epi32(out, 0x1f, _mm512_castsi512_si256(five));
+  }
+}
+
+template <int kRows, int kGroups>
+void TwoBitTile(const TwoBitMatrix& m, const int8_t* x, int64_t x_stride, int32_t* y, int64_t y_stride,
+                int64_t group, __m128i x_sums) {
+  static_assert(kRows * kGroups <= kSlots);
+  const __m512i mask0 = _mm512_set1_epi8(0x03), mask1 = _mm512_set1_epi8(0x0c),
+                mask2 = _mm512_set1_epi8(0x30);
+  __m512i acc0[kSlots], acc1[kSlots], acc2[kSlots], acc_b[kSlots];
+#pragma GCC unroll 4
+  for (int s = 0; s < kSlots; ++s) acc0[s] = acc1[s] = acc2[s] = acc_b[s] = _mm512_setzero_si512();
+  const uint8_t* base = m.base + group * m.num_blocks * 64;
+  for (int64_t c = 0; c < m.num_blocks; ++c) {
+#pragma GCC unroll 4
+    for (int g = 0; g < kGroups; ++g) {
+      const __m512i b = Load64(base + (g * m.num_blocks + c) * 64);
+      const __m512i f0 = _mm512_and_si512(b, mask0);
+      const __m512i f1 = _mm512_and_si512(b, mask1);
+      const __m512i f2 = _mm512_and_si512(b, mask2);
+#pragma GCC unroll 4
+      for (int t = 0; t < kRows; ++t) {
+        const __m512i in = Load64(x + t * x_stride + c * 64);
+        const int s = t * kGroups + g;
+        acc0[s] = _mm512_dpbusd_epi32(acc0[s], f0, in);
+        acc1[s] = _mm512_dpbusd_epi32(acc1[s], f1, in);
+        acc2[s] = _mm512_dpbusd_epi32(acc2[s], f2, in);
+        acc_b[s] = _mm512_dpbusd_epi32(acc_b[s], b, in);
+      }
+    }
+  }
+  const __m128i s0 = Sum4(acc0), s1 = Sum4(acc1), s2 = Sum4(acc2), sb = Sum4(acc_b);
+  const __m128i s3 = _mm_sub_epi32(sb, _mm_add_epi32(s0, _mm_add_epi32(s1, s2)));
+  const __m128i offset = _mm_mullo_epi32(x_sums, _mm_set1_epi32(3));
+  // Twice each code's sum: the fields' weights 1, 4, 16, 64 are divided out less one bit.
+  const __m128i c0 = _mm_sub_epi32(_mm_slli_epi32(s0, 1), offset);
+  const __m128i c1 = _mm_sub_epi32(_mm_srai_epi32(s1, 1), offset);
+  const __m128i c2 = _mm_sub_epi32(_mm_srai_epi32(s2, 3), offset);
+  const __m128i c3 = _mm_sub_epi32(_mm_srai_epi32(s3, 5), offset);
+  const __m128i c01_low = _mm_unpacklo_epi32(c0, c1), c23_low = _mm_unpacklo_epi32(c2, c3);
+  const __m128i c01_high = _mm_unpackhi_epi32(c0, c1), c23_high = _mm_unpackhi_epi32(c2, c3);
+  const __m128i slot[kSlots] = {_mm_unpacklo_epi64(c01_low, c23_low), _mm_unpackhi_epi64(c01_low, c23_low),
+                                _mm_unpacklo_epi64(c01_high, c23_high),
+                                _mm_unpackhi_epi64(c01_high, c23_high)};
+#pragma GCC unroll 4
+  for (int s = 0; s < kRows * kGroups; ++s) {
+    int32_t* out = y + s / kGroups * y_stride + (group + s % kGroups) * kTwoBitRows;
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), slot[s]);
+  }
+}
+
+// Weights are made unsigned by adding 128, which adds 128 times the row's sum of x.
+template <int kRows, int kWeightRows>
+void Int8Tile(const Int8Matrix& m, const int8_t* x, int64_t x_stride, int32_t* y, int64_t y_stride,
+              int64_t row, const int32_t* x_sums) {
+  const __m512i flip = _mm512_set1_epi8(static_cast<char>(0x80));
+  __m512i acc[kRows][kWeightRows];
+#pragma GCC unroll 4
+  for (int t = 0; t < kRows; ++t) {
+#pragma GCC unroll 8
+    for (int i = 0; i < kWeightRows; ++i) acc[t][i] = _mm512_setzero_si512();
+  }
+  const int8_t* base = m.base + row * m.stride;
+  for (int64_t j = 0; j < m.cols_padded; j += 64) {
+    __m512i in[kRows];
+#pragma GCC unroll 4
+    for (int t = 0; t < kRows; ++t) in[t] = Load64(x + t * x_stride + j);
+#pragma GCC unroll 8
+    for (int i = 0; i < kWeightRows; ++i) {
+      const __m512i w = _mm512_xor_si512(Load64(base + i * m.stride + j), flip);
+#pragma GCC unroll 4
+      for (int t = 0; t < kRows; ++t) acc[t][i] = _mm512_dpbusd_epi32(acc[t][i], w, in[t]);
+    }
+  }
+#pragma GCC unroll 4
+  for (int t = 0; t < kRows; ++t) {
+    const int32_t offset = 128 * x_sums[t];
+    int32_t* out = y + t * y_stride + row;
+    if constexpr (kWeightRows % 4 == 0) {
+#pragma GCC unroll 2
+      for (int i = 0; i < kWeightRows; i += 4) {
+        const __m512i four[4] = {acc[t][i], acc[t][i + 1], acc[t][i + 2], acc[t][i + 3]};
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i),
+                         _mm_sub_epi32(Sum4(four), _mm_set1_epi32(offset)));
+      }
+    } else {
+      for (int i = 0; i < kWeightRows; ++i) out[i] = _mm512_reduce_add_epi32(acc[t][i]) - offset;
+    }
+  }
+}
+
+template <int kRows>
+void TernaryRows(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int32_t* y, int64_t y_stride,
+                 int64_t begin, int64_t end) {
+  constexpr int kGroups = kSlots / kRows;
+  const __m128i sums = RowSums<kRows>(x, x_stride, m.num_blocks);
+  int64_t g = begin;
+  for (; g + kGroups <= end; g += kGroups) TernaryTile<kRows, kGroups>(m, x, x_stride, y, y_stride, g, sums);
+  if constexpr (kGroups > 1) {
+    const __m128i row_sums =
+        kRows == 1 ? sums : _mm_shuffle_epi32(sums, 0x08);  // lanes 0, 2: one group a row
+    for (; g < end; ++g) TernaryTile<kRows, 1>(m, x, x_stride, y, y_stride, g, row_sums);
+  }
+}
+
+template <int kRows>
+void TwoBitRows(const TwoBitMatrix& m, const int8_t* x, int64_t x_stride, int32_t* y, int64_t y_stride,
+                int64_t begin, int64_t end) {
+  constexpr int kGroups = kSlots / kRows;
+  const __m128i sums = RowSums<kRows>(x, x_stride, m.num_blocks);
+  int64_t g = begin;
+  for (; g + kGroups <= end; g += kGroups) TwoBitTile<kRows, kGroups>(m, x, x_stride, y, y_stride, g, sums);
+  if constexpr (kGroups > 1) {
+    const __m128i row_sums = kRows == 1 ? sums : _mm_shuffle_epi32(sums, 0x08);
+    for (; g < end; ++g) TwoBitTile<kRows, 1>(m, x, x_stride, y, y_stride, g, row_sums);
+  }
+}
+
+template <int kRows>
+void Int8Rows(const Int8Matrix& m, const int8_t* x, int64_t x_stride, int32_t* y, int64_t y_stride,
+              int64_t begin, int64_t end) {
+  constexpr int kWeightRows = kRows == 1 ? 8 : 4;
+  alignas(16) int32_t lanes[kSlots];
+  _mm_store_si128(reinterpret_cast<__m128i*>(lanes), RowSums<kRows>(x, x_stride, m.cols_padded / 64));
+  int32_t sums[kRows];
+  for (int t = 0; t < kRows; ++t) sums[t] = lanes[t * (kSlots / kRows)];
+  int64_t i = begin;
+  for (; i + kWeightRows <= end; i += kWeightRows) {
+    Int8Tile<kRows, kWeightRows>(m, x, x_stride, y, y_stride, i, sums);
+  }
+  for (; i < end; ++i) Int8Tile<kRows, 1>(m, x, x_stride, y, y_stride, i, sums);
+}
+
+struct Integers {
+  static void Ternary(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int n, int32_t* y,
+                      int64_t y_stride, int64_t group_begin, int64_t group_end) {
+    Slices<kSlots>(n, m.num_blocks * 64, 4, group_begin, group_end,
+                   [&](auto rows, int t, int64_t b, int64_t e) {
+                     TernaryRows<decltype(rows)::kCount>(m, x + t * x_stride, x_stride, y + t * y_stride,
+                                                         y_stride, b, e);
+                   });
+  }
+  static void TwoBit(const TwoBitMatrix& m, const int8_t* x, int64_t x_stride, int n, int32_t* y,
+                     int64_t y_stride, int64_t group_begin, int64_t group_end) {
+    Slices<kSlots>(
+        n, m.num_blocks * 64, 4, group_begin, group_end, [&](auto rows, int t, int64_t b, int64_t e) {
+          TwoBitRows<decltype(rows)::kCount>(m, x + t * x_stride, x_stride, y + t * y_stride, y_stride, b, e);
+        });
+  }
+  static void Int8(const Int8Matrix& m, const int8_t* x, int64_t x_stride, int n, int32_t* y,
+                   int64_t y_stride, int64_t row_begin, int64_t row_end) {
+    Slices<kSlots>(n, m.cols_padded, 8, row_begin, row_end, [&](auto rows, int t, int64_t b, int64_t e) {
+      Int8Rows<decltype(rows)::kCount>(m, x + t * x_stride, x_stride, y + t * y_stride, y_stride, b, e);
+    });
+  }
+};
+
+}  // namespace
+
+constinit const Ops kAvx512Ops = VectorOps<Lanes>::Table(Isa::kAvx512, Integers{});
+
+}  // namespace omni::kernels

@@ -1,0 +1,31 @@
+// What the files of this folder share: the function tables and the numbers behind exp. Constants and declarations
+// only: an inline function here could be compiled with one file's instructions and linked into another's.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/op.h"
+
+namespace omni::kernels {
+
+extern const Ops kScalarOps;
+extern const Ops kAvx2Ops;  // exists where OMNI_KERNELS_X86 is defined, as does kAvx512Ops
+extern const Ops kAvx512Ops;
+
+inline constexpr int64_t kLanes = 16;  // partial sums of a float reduction
+inline constexpr float kRmsEpsilon = 1e-6f;
+inline constexpr float kInt8Max = 127.0f;
+
+// exp(x) = 2^n (1 + r + r^2 q(r)), n = round(x log2 e), r = x - n ln 2. q is the minimax polynomial of degree 4 for
+// the relative error over |r| <= 0.34662 (Remez exchange; 3.8e-9 after rounding the coefficients to float).
+inline constexpr float kExpMax = 89.0f;    // exp of more is +inf
+inline constexpr float kExpMin = -104.0f;  // exp of less is 0
+inline constexpr float kLog2E = 0x1.715476p+0f;
+inline constexpr float kRoundMagic =
+    0x1.8p+23f;  // t = x + kRoundMagic holds round(x) in its low mantissa bits
+inline constexpr float kLn2High = 0x1.62e43p-1f;
+inline constexpr float kLn2Low = -0x1.05c61p-29f;
+inline constexpr float kExpPoly[5] = {0x1.fffffcp-2f, 0x1.555492p-3f, 0x1.5558f2p-5f, 0x1.1239e8p-7f,
+                                      0x1.6a242cp-10f};
+
+}  // namespace omni::kernels
