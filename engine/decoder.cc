@@ -167,6 +167,8 @@ std::span<const float> Decoder::Finish() {
 
 std::span<const ExpertId> Decoder::routes() const { return impl_->routes; }
 
+const kernels::Ops& Decoder::ops() const { return impl_->pass.ops; }
+
 absl::StatusOr<std::span<const float>> RunBatch(Decoder& decoder, const ModelConfig& config,
                                                 ExpertProvider& provider, WorkerPool& pool,
                                                 std::span<const BatchRow> rows) {
@@ -177,7 +179,7 @@ absl::StatusOr<std::span<const float>> RunBatch(Decoder& decoder, const ModelCon
       absl::StatusOr<ExpertTiles> tiles = provider.Acquire(job.layer, job.expert);
       if (!tiles.ok()) return tiles.status();
       out.resize(job.rows.size() * static_cast<size_t>(config.d));
-      if (absl::Status status = RunExpert(config, *tiles, job, pool, out.data()); !status.ok()) return status;
+      if (absl::Status status = RunExpert(config, *tiles, job, pool, out.data(), decoder.ops()); !status.ok()) return status;
       decoder.AddExpertOutput(job, out.data());
     }
   }

@@ -61,13 +61,14 @@ class Decoder {
 
   // Routes of the last expert layer run, by row.
   std::span<const ExpertId> routes() const;
+  const kernels::Ops& ops() const;
 
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
 
-// Begin, all layers with experts from `provider`, Finish. The result stays valid until the next call. After an error
+// Begin, all layers with experts from `provider` (computed by the decoder's ops), Finish. The result stays valid until the next call. After an error
 // from the provider the rows' states are half-stepped: drop them.
 absl::StatusOr<std::span<const float>> RunBatch(Decoder& decoder, const ModelConfig& config,
                                                 ExpertProvider& provider, WorkerPool& pool,
