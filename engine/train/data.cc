@@ -1,0 +1,131 @@
+#include "engine/train/data.h"
+
+#include <lzma.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+
+#include <absl/strings/str_cat.h>
+
+namespace omni::train {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr char kSeparator[] = "<|endoftext|>";
+
+absl::StatusOr<std::string> ReadFile(const fs::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) return absl::NotFoundError(absl::StrCat(path.string(), ": cannot be read: ", std::strerror(errno)));
+  std::string bytes((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  if (in.bad()) return absl::DataLossError(absl::StrCat(path.string(), ": reading stopped half-way"));
+  return bytes;
+}
+
+absl::StatusOr<std::string> Decompress(const fs::path& path, const std::string& packed) {
+  lzma_stream stream = LZMA_STREAM_INIT;
+  if (lzma_stream_decoder(&stream, UINT64_MAX, LZMA_CONCATENATED) != LZMA_OK) {
+    return absl::ResourceExhaustedError("out of memory for xz");
+  }
+  const std::unique_ptr<lzma_stream, void (*)(lzma_stream*)> guard(&stream, lzma_end);
+  std::string out;
+  std::vector<uint8_t> buffer(1 << 20);
+  stream.next_in = reinterpret_cast<const uint8_t*>(packed.data());
+  stream.avail_in = packed.size();
+  lzma_ret code = LZMA_OK;
+  while (code == LZMA_OK) {
+    stream.next_out = buffer.data();
+    stream.avail_out = buffer.size();
+    code = lzma_code(&stream, LZMA_FINISH);
+    out.append(reinterpret_cast<char*>(buffer.data()), buffer.size() - stream.avail_out);
+  }
+  if (code != LZMA_STREAM_END) {
+    return absl::DataLossError(absl::StrCat(path.string(), ": damaged or cut .xz file (liblzma code ", static_cast<int>(code), ")"));
+  }
+  return out;
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> ReadCorpus(const std::vector<std::string>& paths) {
+  std::vector<fs::path> files;
+  for (const std::string& p : paths) {
+    std::error_code error;
+    if (fs::is_directory(p, error)) {
+      std::vector<fs::path> inside;
+      for (const auto& entry : fs::directory_iterator(p, error)) {
+        const auto extension = entry.path().extension();
+        if (entry.is_regular_file() && (extension == ".txt" || extension == ".xz")) inside.push_back(entry.path());
+      }
+      if (inside.empty()) return absl::NotFoundError(absl::StrCat(p, ": no .txt or .xz file in this folder"));
+      std::sort(inside.begin(), inside.end());
+      files.insert(files.end(), inside.begin(), inside.end());
+    } else {
+      files.emplace_back(p);
+    }
+  }
+  std::string text;
+  for (const fs::path& path : files) {
+    auto bytes = ReadFile(path);
+    if (bytes.ok() && path.extension() == ".xz") bytes = Decompress(path, *bytes);
+    if (!bytes.ok()) return bytes.status();
+    if (bytes->empty()) return absl::InvalidArgumentError(absl::StrCat(path.string(), ": empty; give a file with text"));
+    if (const size_t at = bytes->find('\0'); at != std::string::npos) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(path.string(), ": not text (a zero byte at offset ", at, "); give plain text or .xz of it"));
+    }
+    text += *bytes;
+  }
+  if (text.empty()) return absl::InvalidArgumentError("no training text: name at least one file or folder with --data");
+  return text;
+}
+
+std::vector<int32_t> EncodeCorpus(const Tokenizer& tokenizer, const std::string& text) {
+  std::vector<int32_t> ids;
+  const auto append = [&](std::string_view part) {
+    for (TokenId id : tokenizer.Encode(part)) ids.push_back(id.value);
+  };
+  size_t at = 0;
+  bool any = false;
+  while (at < text.size()) {
+    size_t line = text.find(kSeparator, at);
+    while (line != std::string::npos && line > 0 && text[line - 1] != '\n') line = text.find(kSeparator, line + 1);
+    if (line == std::string::npos) break;
+    any = true;
+    const size_t end = line > at && text[line - 1] == '\n' ? line - 1 : line;
+    append(std::string_view(text).substr(at, end - at));
+    ids.push_back(Tokenizer::kEndOfText.value);
+    at = line + sizeof kSeparator - 1;
+    if (at < text.size() && text[at] == '\n') ++at;
+  }
+  if (at < text.size()) {
+    append(std::string_view(text).substr(at));
+    if (any) ids.push_back(Tokenizer::kEndOfText.value);
+  }
+  return ids;
+}
+
+uint64_t TextHash(const std::string& text) {
+  uint64_t h = 0xcbf29ce484222325ULL;
+  for (unsigned char c : text) h = (h ^ c) * 0x100000001b3ULL;
+  return h;
+}
+
+Streams::Streams(std::vector<int32_t> tokens, int64_t batch) : tokens_(std::move(tokens)) {
+  for (int64_t b = 0; b < batch; ++b) at_.push_back(size() / batch * b);
+}
+
+void Streams::Next(int64_t count, int32_t* inputs, int32_t* targets) {
+  for (size_t b = 0; b < at_.size(); ++b) {
+    for (int64_t t = 0; t < count; ++t) {
+      *inputs++ = tokens_[static_cast<size_t>(at_[b])];
+      at_[b] = (at_[b] + 1) % size();
+      *targets++ = tokens_[static_cast<size_t>(at_[b])];
+    }
+  }
+}
+
+}  // namespace omni::train

@@ -1,0 +1,40 @@
+// Text to token streams: files (.txt, .xz), folders of them, separators, and `batch` endless cursors over the result.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <absl/status/statusor.h>
+
+#include "engine/tokenizer.h"
+
+namespace omni::train {
+
+// All text of `paths` in order (folders: their .txt and .xz files by name). Fails on an unreadable, empty or binary file
+// (a NUL byte in it), naming it.
+absl::StatusOr<std::string> ReadCorpus(const std::vector<std::string>& paths);
+
+// Documents end with a line <|endoftext|>; each becomes its tokens and one kEndOfText. Text without separators is one
+// stream, no kEndOfText added.
+std::vector<int32_t> EncodeCorpus(const Tokenizer& tokenizer, const std::string& text);
+
+// FNV-style digest of the corpus, recorded with the run.
+uint64_t TextHash(const std::string& text);
+
+// `batch` cursors spread evenly over the tokens, each reading on and wrapping round.
+class Streams {
+ public:
+  Streams(std::vector<int32_t> tokens, int64_t batch);
+  // inputs and targets [batch * count] (targets are the next tokens), and the cursors move on by count.
+  void Next(int64_t count, int32_t* inputs, int32_t* targets);
+  int64_t size() const { return static_cast<int64_t>(tokens_.size()); }
+  const std::vector<int64_t>& cursors() const { return at_; }
+  void set_cursors(std::vector<int64_t> at) { at_ = std::move(at); }
+
+ private:
+  std::vector<int32_t> tokens_;
+  std::vector<int64_t> at_;
+};
+
+}  // namespace omni::train

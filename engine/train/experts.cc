@@ -1,0 +1,371 @@
+// Torus routing and the experts' FFN: tokens sorted by expert, the tied neurons of a region as one product over all of the
+// region's tokens, each expert's own neurons as one over its own.
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "engine/train/cpu_ops.h"
+#include "engine/train/layers.h"
+
+namespace omni::train {
+namespace {
+
+using torch::Tensor;
+using torch::autograd::AutogradContext;
+using torch::autograd::Function;
+using torch::autograd::Variable;
+using torch::autograd::variable_list;
+
+float* F(const Tensor& t) { return t.data_ptr<float>(); }
+bf16* B(const Tensor& t) { return reinterpret_cast<bf16*>(t.data_ptr<int16_t>()); }
+Tensor Bf16(int64_t rows, int64_t cols) { return torch::empty({rows, cols}, torch::kInt16); }
+
+// frac(W h) in [0, 1).
+void TorusPoint(const float* h, const float* w, int64_t rows, int64_t d, float* z) {
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int axis = 0; axis < 3; ++axis) {
+      float part[16] = {};
+      const float *row = h + i * d, *column = w + axis * d;
+      int64_t j = 0;
+      for (; j + 16 <= d; j += 16) {
+        for (int64_t l = 0; l < 16; ++l) part[l] = std::fma(row[j + l], column[j + l], part[l]);
+      }
+      for (; j < d; ++j) part[j % 16] = std::fma(row[j], column[j], part[j % 16]);
+      for (int half = 8; half >= 1; half /= 2) {
+        for (int l = 0; l < half; ++l) part[l] += part[l + half];
+      }
+      const float frac = part[0] - std::floor(part[0]);
+      z[3 * i + axis] = frac >= 1.0f ? 0.0f : frac;
+    }
+  }
+}
+
+float Wrap(float delta) { return delta - std::nearbyint(delta); }
+
+struct RouteFn : Function<RouteFn> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& h, Param* w, const Tensor& positions,
+                        const RouterSettings* settings, RouterResult* result) {
+    const int64_t n = h.size(0), d = h.size(1), experts = positions.size(0), threads = at::get_num_threads();
+    Tensor z = torch::empty({n, 3}), prob = torch::empty({n}), mean = torch::zeros({threads, experts});
+    auto route = std::make_shared<std::vector<int32_t>>(static_cast<size_t>(n));
+    const int64_t per = (n + threads - 1) / threads;
+    at::parallel_for(0, threads, 1, [&](int64_t t0, int64_t t1) {
+      for (int64_t t = t0; t < t1; ++t) {
+        const int64_t b = std::min(n, t * per), e = std::min(n, b + per);
+        TorusPoint(F(h) + b * d, F(w->w), e - b, d, F(z) + 3 * b);
+        Ops().route(F(z) + 3 * b, F(positions), e - b, experts, settings->temperature, route->data() + b, F(prob) + b,
+                    F(mean) + t * experts);
+      }
+    });
+    // Balance (Switch): experts * sum_e share_e * mean probability_e; the share carries no gradient.
+    Tensor share = torch::zeros({experts});
+    for (int32_t e : *route) F(share)[e] += 1.0f / static_cast<float>(n);
+    const Tensor probability = mean.sum(0) / static_cast<double>(n);
+    const double factor = settings->balance * static_cast<double>(experts);
+    result->balance = factor * (share * probability).sum().item<double>();
+    // Smoothness: mean squared torus distance between consecutive tokens of a sequence.
+    double smooth = 0;
+    for (int64_t i = 1; i < n; ++i) {
+      if (settings->tokens > 0 && i % settings->tokens == 0) continue;
+      for (int axis = 0; axis < 3; ++axis) {
+        const float delta = Wrap(F(z)[3 * i + axis] - F(z)[3 * i - 3 + axis]);
+        smooth += delta * delta;
+      }
+    }
+    result->smoothness = settings->smoothness * smooth / static_cast<double>(n);
+    result->route = route;
+    ctx->save_for_backward({h, z, positions, share * (factor / static_cast<double>(n))});
+    ctx->saved_data["w"] = reinterpret_cast<int64_t>(w);
+    ctx->saved_data["temperature"] = static_cast<double>(settings->temperature);
+    ctx->saved_data["smoothness"] = static_cast<double>(settings->smoothness) / static_cast<double>(n);
+    ctx->saved_data["tokens"] = settings->tokens;
+    return prob;
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    const Tensor &h = saved[0], &z = saved[1], &positions = saved[2], &dmean = saved[3];
+    auto* w = reinterpret_cast<Param*>(ctx->saved_data["w"].toInt());
+    const int64_t n = h.size(0), experts = positions.size(0), tokens = ctx->saved_data["tokens"].toInt();
+    const auto temperature = static_cast<float>(ctx->saved_data["temperature"].toDouble());
+    const auto smooth = static_cast<float>(2.0 * ctx->saved_data["smoothness"].toDouble());
+    const Tensor dprob = grads[0].contiguous();
+    Tensor dz = torch::empty({n, 3});
+    at::parallel_for(0, n, 512, [&](int64_t b, int64_t e) {
+      // The nearest expert is found again rather than kept: route_grad only needs the index.
+      std::vector<int32_t> route(static_cast<size_t>(e - b));
+      std::vector<float> prob(static_cast<size_t>(e - b)), mean(static_cast<size_t>(experts));
+      Ops().route(F(z) + 3 * b, F(positions), e - b, experts, temperature, route.data(), prob.data(), mean.data());
+      Ops().route_grad(F(z) + 3 * b, F(positions), e - b, experts, temperature, route.data(), F(dprob) + b, F(dmean),
+                       F(dz) + 3 * b);
+    });
+    if (smooth > 0) {
+      for (int64_t i = 1; i < n; ++i) {
+        if (tokens > 0 && i % tokens == 0) continue;
+        for (int axis = 0; axis < 3; ++axis) {
+          const float delta = smooth * Wrap(F(z)[3 * i + axis] - F(z)[3 * i - 3 + axis]);
+          F(dz)[3 * i + axis] += delta;
+          F(dz)[3 * i - 3 + axis] -= delta;
+        }
+      }
+    }
+    w->grad += torch::mm(dz.t(), h).view_as(w->grad);
+    return {torch::mm(dz, w->w.view({3, -1})), Variable(), Variable(), Variable(), Variable()};
+  }
+};
+
+// Where each token goes: order[i] = token computed in place i; expert e's places are [expert_at[e], expert_at[e+1]) and a
+// region's places are adjacent too.
+struct Plan {
+  std::vector<int32_t> order;
+  struct Span {
+    int64_t group, first, count;
+  };
+  std::vector<Span> regions, experts;
+};
+
+Plan MakePlan(const ExpertParams& params, const std::vector<int32_t>& route) {
+  Plan plan;
+  const auto n = static_cast<int64_t>(route.size());
+  plan.order.resize(route.size());
+  std::iota(plan.order.begin(), plan.order.end(), 0);
+  if (params.shared_start) {
+    plan.regions = {{0, 0, n}};
+    plan.experts = {{0, 0, n}};
+    return plan;
+  }
+  const auto experts = static_cast<int64_t>(params.region_of.size());
+  std::vector<int64_t> count(static_cast<size_t>(experts), 0);
+  for (int32_t e : route) ++count[static_cast<size_t>(e)];
+  std::vector<int32_t> by_region(static_cast<size_t>(experts));
+  std::iota(by_region.begin(), by_region.end(), 0);
+  std::stable_sort(by_region.begin(), by_region.end(),
+                   [&](int32_t a, int32_t b) { return params.region_of[a] < params.region_of[b]; });
+  std::vector<int64_t> next(static_cast<size_t>(experts));
+  int64_t at = 0;
+  for (int32_t e : by_region) {
+    next[static_cast<size_t>(e)] = at;
+    const int64_t c = count[static_cast<size_t>(e)], region = params.region_of[static_cast<size_t>(e)];
+    if (c == 0) continue;
+    plan.experts.push_back({e, at, c});
+    if (!plan.regions.empty() && plan.regions.back().group == region) {
+      plan.regions.back().count += c;
+    } else {
+      plan.regions.push_back({region, at, c});
+    }
+    at += c;
+  }
+  for (int64_t i = 0; i < n; ++i) plan.order[static_cast<size_t>(next[static_cast<size_t>(route[static_cast<size_t>(i)])]++)] = static_cast<int32_t>(i);
+  return plan;
+}
+
+// One product of a span of sorted tokens with one group of a parameter pair; `offset` is the group's first neuron.
+struct Piece {
+  Plan::Span span;
+  Param *gate_up, *down;
+  int64_t offset, neurons;
+};
+
+std::vector<Piece> Pieces(const ExpertParams& params, const Plan& plan) {
+  std::vector<Piece> pieces;
+  int64_t tied = 0;
+  if (params.tied_down) {
+    tied = params.tied_down->rows();
+    for (const auto& span : plan.regions) pieces.push_back({span, params.tied_gate_up, params.tied_down, 0, tied});
+  }
+  if (params.own_down) {
+    for (const auto& span : plan.experts) {
+      pieces.push_back({span, params.own_gate_up, params.own_down, tied, params.own_down->rows()});
+    }
+  }
+  // A single span is cut for the threads; many are shared out whole, the largest first.
+  std::vector<Piece> cut;
+  constexpr int64_t kRows = 14 * 16;
+  for (const auto& piece : pieces) {
+    for (int64_t first = 0; first < piece.span.count; first += kRows) {
+      Piece part = piece;
+      part.span.first += first;
+      part.span.count = std::min(kRows, piece.span.count - first);
+      cut.push_back(part);
+    }
+  }
+  return cut;
+}
+
+template <typename Work>
+void ForEach(size_t count, const Work& work) {
+  std::atomic<size_t> next{0};
+  at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t b, int64_t e) {
+    for (int64_t t = b; t < e; ++t) {
+      for (size_t i = next++; i < count; i = next++) work(i);
+    }
+  });
+}
+
+struct ExpertsFn : Function<ExpertsFn> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& h, const Tensor& prob, const ExpertParams* params,
+                        const std::vector<int32_t>* route) {
+    const CpuOps& ops = Ops();
+    const int64_t n = h.size(0), d = h.size(1);
+    const int64_t tied = params->tied_down ? params->tied_down->rows() : 0;
+    const int64_t f = tied + (params->own_down ? params->own_down->rows() : 0);
+    auto plan = std::make_shared<Plan>(MakePlan(*params, *route));
+    const int32_t* order = plan->order.data();
+    Tensor q = Bf16(n, d), s = torch::empty({n});
+    at::parallel_for(0, n, 128, [&](int64_t b, int64_t e) {
+      for (int64_t i = b; i < e; ++i) ops.quantize(F(h) + order[i] * d, 1, d, B(q) + i * d, F(s) + i);
+    });
+    // Per row: [tied gate | tied up | own gate | own up].
+    Tensor gu = torch::empty({n, 2 * f}), a = torch::empty({n, f}), qa = Bf16(n, f), sa = torch::empty({n});
+    const std::vector<Piece> pieces = Pieces(*params, *plan);
+    ForEach(pieces.size(), [&](size_t index) {
+      const Piece& p = pieces[index];
+      const int64_t first = p.span.first, g = p.span.group;
+      const std::vector<float> scale = GateUpScale(p, g);
+      float* out = F(gu) + first * 2 * f + 2 * p.offset;
+      ops.gemm(B(q) + first * d, d, p.span.count, p.gate_up->group_packed_t(g), 2 * p.neurons, d, F(s) + first,
+               scale.data(), false, out, 2 * f);
+      ops.swiglu(out, out + p.neurons, 2 * f, p.span.count, p.neurons, F(a) + first * f + p.offset, f);
+    });
+    at::parallel_for(0, n, 128, [&](int64_t b, int64_t e) {
+      ops.quantize(F(a) + b * f, e - b, f, B(qa) + b * f, F(sa) + b);
+    });
+    Tensor y = torch::empty({n, d});
+    // Tied pieces first, then own ones on top: two passes, since both write the same rows.
+    Tensor sorted = torch::empty({n, d});
+    for (const bool own : {false, true}) {
+      ForEach(pieces.size(), [&](size_t index) {
+        const Piece& p = pieces[index];
+        if ((p.down == params->own_down) != own) return;
+        const int64_t first = p.span.first;
+        ops.gemm(B(qa) + first * f + p.offset, f, p.span.count, p.down->group_packed(p.span.group), d, p.neurons, nullptr,
+                 nullptr, own && tied > 0, F(sorted) + first * d, d);
+      });
+    }
+    at::parallel_for(0, n, 128, [&](int64_t b, int64_t e) {
+      for (int64_t i = b; i < e; ++i) {
+        const float* from = F(sorted) + i * d;
+        float* to = F(y) + order[i] * d;
+        for (int64_t j = 0; j < d; ++j) to[j] = from[j] * F(sa)[i];
+      }
+    });
+    ctx->save_for_backward({q, s, gu, qa, sa, y});
+    ctx->saved_data["params"] = reinterpret_cast<int64_t>(params);
+    ctx->saved_data["plan"] = reinterpret_cast<int64_t>(new std::shared_ptr<Plan>(plan));
+    (void)prob;
+    return y;
+  }
+
+  // Gate rows' scales, then up rows' times the down columns'.
+  static std::vector<float> GateUpScale(const Piece& p, int64_t group) {
+    std::vector<float> scale(static_cast<size_t>(2 * p.neurons));
+    const float *gate_up = p.gate_up->group_scale(group), *down = p.down->group_scale(group);
+    for (int64_t i = 0; i < p.neurons; ++i) {
+      scale[static_cast<size_t>(i)] = gate_up[i];
+      scale[static_cast<size_t>(p.neurons + i)] = gate_up[p.neurons + i] * down[i];
+    }
+    return scale;
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const CpuOps& ops = Ops();
+    const auto saved = ctx->get_saved_variables();
+    const Tensor &q = saved[0], &s = saved[1], &gu = saved[2], &qa = saved[3], &sa = saved[4], &y = saved[5];
+    const auto* params = reinterpret_cast<const ExpertParams*>(ctx->saved_data["params"].toInt());
+    auto* plan_holder = reinterpret_cast<std::shared_ptr<Plan>*>(ctx->saved_data["plan"].toInt());
+    const std::shared_ptr<Plan> plan = *plan_holder;
+    delete plan_holder;
+    const int32_t* order = plan->order.data();
+    const Tensor dy = grads[0].contiguous();
+    const int64_t n = q.size(0), d = q.size(1), f = qa.size(1);
+    Tensor dprob = torch::empty({n}), dys = Bf16(n, d), dyw = Bf16(n, d);
+    at::parallel_for(0, n, 128, [&](int64_t b, int64_t e) {
+      for (int64_t i = b; i < e; ++i) {
+        const float *grad = F(dy) + order[i] * d, *out = F(y) + order[i] * d;
+        float part[16] = {};
+        for (int64_t j = 0; j < d; ++j) part[j % 16] += grad[j] * out[j];
+        F(dprob)[order[i]] = std::accumulate(part, part + 16, 0.0f);
+        ops.to_bf16(grad, 1, d, d, nullptr, nullptr, B(dys) + i * d, d);
+        ops.to_bf16(grad, 1, d, d, F(sa) + i, nullptr, B(dyw) + i * d, d);
+      }
+    });
+    Tensor da = torch::empty({n, f}), dgu = torch::empty({n, 2 * f}), for_x = Bf16(n, 2 * f), for_w = Bf16(n, 2 * f);
+    Tensor sorted = torch::empty({n, d}), dh = torch::empty({n, d});
+    const std::vector<Piece> pieces = Pieces(*params, *plan);
+    const int64_t tied = params->tied_down ? params->tied_down->rows() : 0;
+    for (const bool own : {false, true}) {
+      ForEach(pieces.size(), [&](size_t index) {
+        const Piece& p = pieces[index];
+        if ((p.down == params->own_down) != own) return;
+        const int64_t first = p.span.first, count = p.span.count, g = p.span.group;
+        const std::vector<float> scale = GateUpScale(p, g);
+        ops.gemm(B(dys) + first * d, d, count, p.down->group_packed_t(g), p.neurons, d, nullptr, nullptr, false,
+                 F(da) + first * f + p.offset, f);
+        const int64_t at = first * 2 * f + 2 * p.offset;
+        ops.swiglu_grad(F(gu) + at, F(gu) + at + p.neurons, 2 * f, count, p.neurons, F(da) + first * f + p.offset, f,
+                        F(dgu) + at, F(dgu) + at + p.neurons, 2 * f);
+        ops.to_bf16(F(dgu) + at, count, 2 * p.neurons, 2 * f, nullptr, scale.data(), B(for_x) + at, 2 * f);
+        ops.to_bf16(F(dgu) + at, count, 2 * p.neurons, 2 * f, F(s) + first, nullptr, B(for_w) + at, 2 * f);
+        ops.gemm(B(for_x) + at, 2 * f, count, p.gate_up->group_packed(g), d, 2 * p.neurons, nullptr, nullptr,
+                 own && tied > 0, F(sorted) + first * d, d);
+      });
+    }
+    at::parallel_for(0, n, 256, [&](int64_t b, int64_t e) {
+      for (int64_t i = b; i < e; ++i) std::copy(F(sorted) + i * d, F(sorted) + (i + 1) * d, F(dh) + order[i] * d);
+    });
+    // Weight gradients: whole spans (one writer per group), cut along the rows of the gradient instead.
+    struct Task {
+      Piece piece;
+      bool down;
+      int64_t row, rows;
+    };
+    std::vector<Task> tasks;
+    const auto add = [&](const Plan::Span& span, Param* gate_up, Param* down, int64_t offset) {
+      const int64_t neurons = down->rows();
+      constexpr int64_t kRows = 14 * 8;
+      for (int64_t r = 0; r < 2 * neurons; r += kRows) {
+        tasks.push_back({{span, gate_up, down, offset, neurons}, false, r, std::min(kRows, 2 * neurons - r)});
+      }
+      for (int64_t r = 0; r < neurons; r += kRows) {
+        tasks.push_back({{span, gate_up, down, offset, neurons}, true, r, std::min(kRows, neurons - r)});
+      }
+    };
+    if (params->tied_down) {
+      for (const auto& span : plan->regions) add(span, params->tied_gate_up, params->tied_down, 0);
+    }
+    if (params->own_down) {
+      for (const auto& span : plan->experts) add(span, params->own_gate_up, params->own_down, tied);
+    }
+    ForEach(tasks.size(), [&](size_t index) {
+      const Task& t = tasks[index];
+      const Piece& p = t.piece;
+      thread_local std::vector<uint32_t> scratch;
+      scratch.resize(static_cast<size_t>(GemmTnScratch(t.rows, d)));
+      const int64_t first = p.span.first, g = p.span.group;
+      if (t.down) {
+        ops.gemm_tn(B(qa) + first * f + p.offset + t.row, f, t.rows, B(dyw) + first * d, d, d, p.span.count, true,
+                    p.down->group_grad(g) + t.row * d, d, scratch.data());
+      } else {
+        ops.gemm_tn(B(for_w) + first * 2 * f + 2 * p.offset + t.row, 2 * f, t.rows, B(q) + first * d, d, d, p.span.count,
+                    true, p.gate_up->group_grad(g) + t.row * d, d, scratch.data());
+      }
+    });
+    return {dh, dprob, Variable(), Variable()};
+  }
+};
+
+}  // namespace
+
+RouterResult Route(const Tensor& h, Param& w, const Tensor& positions, const RouterSettings& settings) {
+  RouterResult result;
+  result.prob = RouteFn::apply(h, &w, positions, &settings, &result);
+  return result;
+}
+
+Tensor Experts(const Tensor& h, const Tensor& prob, const ExpertParams& params,
+               std::shared_ptr<std::vector<int32_t>> route) {
+  return ExpertsFn::apply(h, prob, &params, route.get());
+}
+
+}  // namespace omni::train

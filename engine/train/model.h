@@ -1,0 +1,98 @@
+// The trained model: parameters in the form the fast layers want, the forward pass, and what is carried between segments.
+#pragma once
+
+#include <torch/torch.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <absl/status/status.h>
+
+#include "engine/config.h"
+#include "engine/train/layers.h"
+#include "engine/train/param.h"
+
+namespace omni::train {
+
+struct InitSettings {
+  float gamma_min = 0.5f, gamma_max = 0.5f;  // initial sigmoid(b_p), 1 - gamma log-uniform over the dims
+  float embed_std = 0.02f;
+  float decay_weight_std = 0.02f;            // W_p, times 1/sqrt(d)
+  float route_std = 0.02f;                   // W_route, times 1/sqrt(d)
+  uint64_t seed = 1;
+};
+
+// State of `batch` parallel sequences between two segments; no gradient flows through it.
+struct Carry {
+  std::vector<torch::Tensor> pdr;     // per PDR layer [B, r, d]
+  std::vector<torch::Tensor> keys;    // per attention layer [B, H_kv, M, h], rotated, rounded to fp16
+  std::vector<torch::Tensor> values;  // likewise
+  int64_t position = 0;               // of the next token, common to all rows (attention is relative)
+  std::vector<int64_t> valid;         // per row: how many remembered positions count
+
+  static Carry Make(const ModelConfig& config, int64_t batch, int64_t memory);
+  void ResetRow(int64_t row);
+};
+
+struct ForwardSettings {
+  float dropout = 0;
+  uint64_t dropout_key = 0;
+  float balance = 0.01f, smoothness = 0;
+  bool shared_start = false;
+};
+
+struct ForwardResult {
+  torch::Tensor loss;  // mean nats over counted targets
+  double balance = 0, smoothness = 0;
+  std::vector<int64_t> expert_counts;  // tokens per expert, summed over layers
+};
+
+class TrainModel {
+ public:
+  TrainModel(const ModelConfig& config, const InitSettings& init);
+
+  const ModelConfig& config() const { return config_; }
+  std::vector<Param*> params();
+
+  // Refreshes every coded weight from the float ones; call after loading and after each optimiser step.
+  void Quantize(bool shared_start);
+  // tokens, targets: int32 [B * T], row after row; T a multiple of 16. Fills gradients' graph if grad mode is on.
+  ForwardResult Forward(const torch::Tensor& tokens, const torch::Tensor& targets, int64_t batch, Carry& carry,
+                        const ForwardSettings& settings);
+  // As Forward without targets: the quantised head's logits [B * T, V]. routes (may be null) receives the chosen experts,
+  // one vector per expert layer; forced (may be null) replays them.
+  torch::Tensor Logits(const torch::Tensor& tokens, int64_t batch, Carry& carry,
+                       std::vector<std::vector<int32_t>>* routes, const std::vector<std::vector<int32_t>>* forced);
+  // After backward on a loss: adds the embedding's input gradient and the straight-through scale factors.
+  void FinishGradients();
+  void ZeroGradients();
+  // Copies region 0 and expert 0 (weights and moments) to all: the end of the shared start.
+  void PartExperts();
+
+  absl::Status SaveWeights(const std::string& path) const;  // model.safetensors as engine/checkpoint.h says
+  absl::Status LoadWeights(const std::string& path);
+
+ private:
+  struct Layer {
+    std::unique_ptr<Param> norm1, norm2, mix_in, bias, norm_readout, mix_out;
+    std::unique_ptr<Param> gate_up, down;                                // shared FFN
+    std::unique_ptr<Param> route, tied_gate_up, tied_down, own_gate_up, own_down;
+    torch::Tensor positions;                                             // [E, 3]
+    ExpertParams experts;
+  };
+
+  torch::Tensor Trunk(const torch::Tensor& tokens, int64_t batch, Carry& carry, const ForwardSettings& settings,
+                      ForwardResult* result, std::vector<std::vector<int32_t>>* routes,
+                      const std::vector<std::vector<int32_t>>* forced);
+  torch::Tensor Attention(const torch::Tensor& z, int64_t batch, Carry& carry, size_t index);
+  // Every tensor of model.safetensors with the slice of the parameter it is.
+  std::vector<std::pair<std::string, torch::Tensor>> NamedTensors() const;
+
+  ModelConfig config_;
+  std::unique_ptr<Param> embed_, norm_out_;
+  std::vector<Layer> layers_;
+  torch::Tensor embedded_, embedded_tokens_;  // the graph's leaf and its ids, between Forward and FinishGradients
+};
+
+}  // namespace omni::train

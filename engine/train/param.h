@@ -1,0 +1,40 @@
+// One trained tensor with its gradient, moments and quantised form.
+#pragma once
+
+#include <torch/torch.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace omni::train {
+
+enum class Coding { kNone, kTernary, kTwoBit, kInt8 };
+
+struct Param {
+  std::string name;
+  torch::Tensor w;     // float32; [groups, rows, cols] for matrices (groups: regions or experts, else 1), [n] otherwise
+  torch::Tensor grad;  // same shape, accumulated by the layers
+  torch::Tensor m, v;  // AdamW moments
+  Coding coding = Coding::kNone;
+  bool decay = false;  // weight decay applies
+
+  // Per group, refreshed by Quantize(): bf16 codes [rows, cols] (bit patterns), scales [rows] and the two packed forms
+  // (x W^T and x W). The gradient of row i is multiplied by grad_row_scale[i] when gradients are finished.
+  torch::Tensor codes, scale, packed_t, packed, grad_row_scale;
+
+  int64_t groups() const { return w.dim() == 3 ? w.size(0) : 1; }
+  int64_t rows() const { return w.dim() == 3 ? w.size(1) : 1; }
+  int64_t cols() const { return w.dim() == 3 ? w.size(2) : w.size(0); }
+
+  const uint16_t* group_codes(int64_t g) const;
+  const float* group_scale(int64_t g) const;
+  const uint32_t* group_packed_t(int64_t g) const;
+  const uint32_t* group_packed(int64_t g) const;
+  float* group_grad(int64_t g) { return grad.data_ptr<float>() + g * rows() * cols(); }
+
+  // Codes and packs of groups [0, count) from w, on all threads.
+  void Quantize(int64_t count);
+};
+
+}  // namespace omni::train
