@@ -27,6 +27,7 @@ struct Decoder::Impl {
   std::vector<ExpertId> routes;
   std::vector<int32_t> job_of_expert;
   std::vector<const SessionState*> seen;
+  std::vector<int64_t> job_first_row;  // of each job in expert_out
   Scratch<float> normed, logit_scale, logits, expert_out;
   Scratch<int8_t> logit_q;
   Scratch<int32_t> logit_acc;
@@ -169,19 +170,53 @@ std::span<const ExpertId> Decoder::routes() const { return impl_->routes; }
 
 const kernels::Ops& Decoder::ops() const { return impl_->pass.ops; }
 
+namespace {
+
+// The outputs of a layer's jobs, one after the other in `out`. Many small jobs split by job, few large ones within.
+absl::Status RunJobs(const ModelConfig& config, ExpertProvider& provider, WorkerPool& pool,
+                     const kernels::Ops& ops, std::span<const ExpertJob> jobs,
+                     std::span<const int64_t> first_row, float* out) {
+  const auto run = [&](size_t j) -> absl::Status {
+    absl::StatusOr<ExpertTiles> tiles = provider.Acquire(jobs[j].layer, jobs[j].expert);
+    if (!tiles.ok()) return tiles.status();
+    return RunExpert(config, *tiles, jobs[j], pool, out + first_row[j] * config.d, ops);
+  };
+  const int64_t count = static_cast<int64_t>(jobs.size());
+  if (count < 2 * pool.threads()) {
+    for (size_t j = 0; j < jobs.size(); ++j) {
+      if (absl::Status status = run(j); !status.ok()) return status;
+    }
+    return absl::OkStatus();
+  }
+  std::vector<absl::Status> statuses(jobs.size());
+  const int64_t rows = first_row.back() + static_cast<int64_t>(jobs.back().rows.size());
+  pool.Run(count, Pass::Grain(3 * rows * config.d * config.f / count), [&](int64_t begin, int64_t end) {
+    for (int64_t j = begin; j < end; ++j) statuses[static_cast<size_t>(j)] = run(static_cast<size_t>(j));
+  });
+  for (absl::Status& status : statuses) {
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::StatusOr<std::span<const float>> RunBatch(Decoder& decoder, const ModelConfig& config,
                                                 ExpertProvider& provider, WorkerPool& pool,
                                                 std::span<const BatchRow> rows) {
   if (absl::Status status = decoder.Begin(rows); !status.ok()) return status;
-  std::vector<float> out;
+  float* out = decoder.impl_->expert_out.Reserve(static_cast<int64_t>(rows.size()) * config.d);
+  std::vector<int64_t>& first_row = decoder.impl_->job_first_row;
   for (int32_t layer = 0; layer < config.layers; ++layer) {
-    for (const ExpertJob& job : decoder.RunLayer(LayerId(layer))) {
-      absl::StatusOr<ExpertTiles> tiles = provider.Acquire(job.layer, job.expert);
-      if (!tiles.ok()) return tiles.status();
-      out.resize(job.rows.size() * static_cast<size_t>(config.d));
-      if (absl::Status status = RunExpert(config, *tiles, job, pool, out.data(), decoder.ops()); !status.ok()) return status;
-      decoder.AddExpertOutput(job, out.data());
-    }
+    const std::vector<ExpertJob> jobs = decoder.RunLayer(LayerId(layer));
+    if (jobs.empty()) continue;
+    first_row.assign(1, 0);
+    for (const ExpertJob& job : jobs)
+      first_row.push_back(first_row.back() + static_cast<int64_t>(job.rows.size()));
+    first_row.pop_back();
+    absl::Status status = RunJobs(config, provider, pool, decoder.ops(), jobs, first_row, out);
+    if (!status.ok()) return status;
+    for (size_t j = 0; j < jobs.size(); ++j) decoder.AddExpertOutput(jobs[j], out + first_row[j] * config.d);
   }
   return decoder.Finish();
 }

@@ -64,12 +64,14 @@ class Decoder {
   const kernels::Ops& ops() const;
 
  private:
+  friend absl::StatusOr<std::span<const float>> RunBatch(Decoder&, const ModelConfig&, ExpertProvider&,
+                                                         WorkerPool&, std::span<const BatchRow>);
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
 
 // Begin, all layers with experts from `provider` (computed by the decoder's ops), Finish. The result stays valid until the next call. After an error
-// from the provider the rows' states are half-stepped: drop them.
+// from the provider the rows' states are half-stepped: drop them. The provider may be asked from the pool's threads.
 absl::StatusOr<std::span<const float>> RunBatch(Decoder& decoder, const ModelConfig& config,
                                                 ExpertProvider& provider, WorkerPool& pool,
                                                 std::span<const BatchRow> rows);

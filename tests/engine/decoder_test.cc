@@ -295,6 +295,35 @@ TEST(DecoderBeginTest, RejectsBadBatchesAndLeavesStatesAlone) {
   EXPECT_TRUE(status({{&a, TokenId(1)}, {&b, TokenId(1)}}).ok());
 }
 
+TEST(RunBatchTest, PassesOnTheProvidersErrorWhateverTheThreads) {
+  class Missing : public ExpertProvider {
+   public:
+    explicit Missing(RandomModel& model) : model_(model) {}
+    absl::StatusOr<ExpertTiles> Acquire(LayerId layer, ExpertId expert) override {
+      if (layer == LayerId(1)) return absl::UnavailableError("the disk is gone");
+      return model_.Acquire(layer, expert);
+    }
+
+   private:
+    RandomModel& model_;
+  };
+  RandomModel model(testing::TinyConfig(), 1);
+  Missing missing(model);
+  for (int threads : {1, 2}) {
+    for (int64_t n : {1, 100}) {
+      WorkerPool pool(threads);
+      Decoder decoder(model.weights(), pool);
+      SessionState state(model.config());
+      std::vector<BatchRow> rows;
+      for (TokenId token : RandomTokens(n, model.config().vocab, 8)) rows.push_back({&state, token, true});
+      const auto logits = RunBatch(decoder, model.config(), missing, pool, rows);
+      EXPECT_EQ(logits.status(), absl::UnavailableError("the disk is gone"));
+      state.Reset();
+      EXPECT_TRUE(RunBatch(decoder, model.config(), model, pool, rows).ok());
+    }
+  }
+}
+
 TEST(DecoderFinishTest, GivesNoLogitsWhereNoneAreWantedAndStillAdvances) {
   RandomModel model(testing::TinyConfig(), 1);
   WorkerPool pool(1);
