@@ -1,0 +1,16 @@
+// The actor around CoordinatorState: spawns and monitors the regions, carries messages to the state and back.
+#pragma once
+
+#include <caf/all.hpp>
+
+#include "actors/coordinator_state.h"
+#include "actors/region_state.h"
+
+namespace omni {
+
+// `state` and everything `region` refers to outlive the actor. A shutdown message ends all sessions and refuses new ones; an
+// exit message ends the actor, and its regions with it.
+caf::behavior Coordinator(caf::event_based_actor* self, CoordinatorState* state, int64_t num_regions,
+                          RegionState region);
+
+}  // namespace omni

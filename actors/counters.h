@@ -1,0 +1,46 @@
+// Counters of a running swarm: written by the coordinator alone, readable by any thread at any time.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+#include "engine/config.h"
+
+namespace omni {
+
+// Added to by one thread, read by any; neither waits.
+class Counter {
+ public:
+  void Add(int64_t n) { value_.store(value_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed); }
+  void Set(int64_t n) { value_.store(n, std::memory_order_relaxed); }
+  int64_t Get() const { return value_.load(std::memory_order_relaxed); }
+
+ private:
+  std::atomic<int64_t> value_{0};
+};
+
+// Steps of one kind: those that only decode, and those with prompt rows in them.
+struct StepCounters {
+  Counter steps, rows;
+  Counter wall_ns;     // from the start of a step to its last token handed over
+  Counter compute_ns;  // of that, inside the decoder, the experts and the sampler
+  Counter hops;        // messages: a job to a region is one, its answer another
+};
+
+struct SwarmCounters {
+  explicit SwarmCounters(const ModelConfig& config)
+      : experts(config.num_experts()),
+        expert_rows(static_cast<size_t>(config.layers * config.num_experts())),
+        region_requests(static_cast<size_t>(config.num_regions())),
+        region_compute_ns(static_cast<size_t>(config.num_regions())) {}
+
+  StepCounters decode, mixed;
+  Counter active, queued;  // sessions now
+  Counter sessions, restarts, retries, timeouts, failed_jobs;
+  int64_t experts;
+  std::vector<Counter> expert_rows;  // [layers, experts]
+  std::vector<Counter> region_requests, region_compute_ns;
+};
+
+}  // namespace omni

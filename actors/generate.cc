@@ -1,0 +1,31 @@
+#include "actors/generate.h"
+
+namespace omni {
+
+const char* StopReasonName(StopReason reason) {
+  switch (reason) {
+    case StopReason::kLength:
+      return "length";
+    case StopReason::kEndOfText:
+      return "end_of_text";
+    case StopReason::kStop:
+      return "stop";
+    case StopReason::kContext:
+      return "context";
+    case StopReason::kCancelled:
+      return "cancelled";
+  }
+  return "unknown";
+}
+
+namespace {
+double Rate(int64_t tokens, std::chrono::nanoseconds time) {
+  if (tokens <= 0 || time.count() <= 0) return 0;
+  return static_cast<double>(tokens) / std::chrono::duration<double>(time).count();
+}
+}  // namespace
+
+double Timings::PrefillRate() const { return Rate(prompt_tokens, prefill); }
+double Timings::DecodeRate() const { return Rate(generated_tokens - 1, decode); }
+
+}  // namespace omni

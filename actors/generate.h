@@ -1,0 +1,64 @@
+// What a client asks of the swarm and what it gets back. Plain values: no actor type is seen here.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "engine/base/ids.h"
+#include "engine/sampler.h"
+
+namespace omni {
+
+struct GenerateRequest {
+  std::vector<TokenId> prompt;  // at least one token
+  int64_t max_tokens = 128;     // tokens to generate, >= 1
+  SamplerSettings sampler;
+  std::vector<std::string> stops;   // generation ends before the first of these strings
+  bool stop_at_end_of_text = true;  // false: end-of-text is a token like any other
+  std::stop_token cancel;           // may be signalled from any thread
+};
+
+enum class StopReason {
+  kLength,     // max_tokens generated
+  kEndOfText,  // the model ended the text
+  kStop,       // a stop string appeared
+  kContext,    // the session reached the swarm's context limit
+  kCancelled,  // the client asked, or the swarm shut down after tokens had been generated
+};
+const char* StopReasonName(StopReason reason);  // "length", "end_of_text", "stop", "context", "cancelled"
+
+struct Timings {
+  std::chrono::nanoseconds queued{0};   // from the request to its first step
+  std::chrono::nanoseconds prefill{0};  // from the first step to the first token
+  std::chrono::nanoseconds decode{0};   // from the first token to the last
+  int64_t prompt_tokens = 0;
+  int64_t generated_tokens = 0;
+  double PrefillRate() const;  // tokens a second; 0 if nothing was measured
+  double DecodeRate() const;   // of the tokens after the first
+};
+
+// One thing that happened to a session: progress of its prompt, a new token, or (no token) text that had been held back
+// until the end.
+struct GenerateEvent {
+  bool is_token = false;
+  int64_t position = 0;   // tokens of the session so far, this one included
+  TokenId token;          // tokens only
+  float probability = 0;  // tokens only: under the unmodified softmax
+  std::string text;  // what may be shown now; whole characters where the text is valid UTF-8, may be empty
+};
+
+// Called on the thread that called Generate. Returning false cancels the session.
+using GenerateCallback = std::function<bool(const GenerateEvent&)>;
+
+struct GenerateResult {
+  std::string text;  // all of the generated text, stop string excluded
+  std::vector<TokenId> tokens;
+  StopReason reason = StopReason::kLength;
+  Timings timings;
+};
+
+}  // namespace omni

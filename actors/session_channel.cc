@@ -1,0 +1,43 @@
+#include "actors/session_channel.h"
+
+#include <utility>
+
+namespace omni {
+
+bool SessionChannel::Push(GenerateEvent event) {
+  bool room = true;
+  {
+    std::lock_guard lock(mutex_);
+    if (result_.has_value()) return true;
+    if (!event.is_token && !events_.empty() && !events_.back().is_token) {
+      events_.back() = std::move(event);
+    } else {
+      events_.push_back(std::move(event));
+    }
+    room = events_.size() < capacity_;
+    paused_ = !room;
+  }
+  changed_.notify_one();
+  return room;
+}
+
+void SessionChannel::Close(absl::StatusOr<GenerateResult> result) {
+  {
+    std::lock_guard lock(mutex_);
+    if (result_.has_value()) return;
+    result_ = std::move(result);
+  }
+  changed_.notify_one();
+}
+
+SessionChannel::Taken SessionChannel::Take(const std::stop_token& stop) {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, stop, [this] { return !events_.empty() || result_.has_value(); });
+  Taken taken;
+  taken.events.swap(events_);
+  taken.resume = std::exchange(paused_, false);
+  taken.result = result_;
+  return taken;
+}
+
+}  // namespace omni

@@ -1,0 +1,351 @@
+#include "actors/swarm.h"
+
+#include <sys/resource.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/actors/testing.h"
+
+namespace omni {
+namespace {
+
+using omni::testing::HookedProvider;
+using omni::testing::MakeRequest;
+using omni::testing::PlainLoop;
+using omni::testing::TinyModel;
+using ::testing::HasSubstr;
+
+SwarmOptions Options(int threads, int64_t max_context = SwarmOptions().max_context) {
+  SwarmOptions options;
+  options.threads = threads;
+  options.max_context = max_context;
+  return options;
+}
+
+std::unique_ptr<Swarm> StartOn(TinyModel& tiny, ExpertProvider& experts, const SwarmOptions& options) {
+  auto swarm = Swarm::Start(tiny.model.weights(), experts, tiny.tokenizer, options);
+  EXPECT_TRUE(swarm.ok()) << swarm.status();
+  return *std::move(swarm);
+}
+
+std::unique_ptr<Swarm> StartOn(TinyModel& tiny, int threads = 1) {
+  SwarmOptions options;
+  options.threads = threads;
+  return StartOn(tiny, tiny.model, options);
+}
+
+std::vector<TokenId> Tokens(Swarm& swarm, const GenerateRequest& request) {
+  auto result = swarm.Generate(request, nullptr);
+  EXPECT_TRUE(result.ok()) << result.status();
+  return result.ok() ? result->tokens : std::vector<TokenId>();
+}
+
+// Something that one thread waits for and another lets happen.
+class Gate {
+ public:
+  void Open() {
+    std::lock_guard lock(mutex_);
+    open_ = true;
+    opened_.notify_all();
+  }
+  void Wait() {
+    std::unique_lock lock(mutex_);
+    opened_.wait(lock, [this] { return open_; });
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable opened_;
+  bool open_ = false;
+};
+
+TEST(Swarm, GivesTheTokensOfAPlainLoop) {
+  TinyModel tiny;
+  auto swarm = StartOn(tiny);
+  for (uint64_t seed : {1, 2}) {
+    for (int64_t prompt : {1, 7, 150}) {
+      const GenerateRequest request = MakeRequest(tiny, prompt, 20, seed);
+      EXPECT_EQ(Tokens(*swarm, request), PlainLoop(tiny, request)) << "prompt of " << prompt;
+    }
+  }
+}
+
+TEST(Swarm, GivesTheSameTokensOnOddShapesAndGreedily) {
+  TinyModel tiny(omni::testing::OddConfig());
+  auto swarm = StartOn(tiny, 2);
+  GenerateRequest request = MakeRequest(tiny, 9, 30, 3);
+  request.sampler.temperature = 0;
+  EXPECT_EQ(Tokens(*swarm, request), PlainLoop(tiny, request));
+}
+
+TEST(Swarm, GivesConcurrentSessionsTheirOwnTokens) {
+  TinyModel tiny;
+  for (int threads : {1, 2}) {
+    SwarmOptions options;
+    options.threads = threads;
+    options.coordinator.max_active = 4;  // fewer than callers: some wait
+    options.coordinator.max_rows = 8;
+    options.coordinator.prefill_rows_beside_decode = 3;
+    auto swarm = StartOn(tiny, tiny.model, options);
+    constexpr size_t kCallers = 7;
+    std::vector<std::vector<TokenId>> got(kCallers);
+    {
+      std::vector<std::jthread> callers;
+      for (size_t i = 0; i < kCallers; ++i) {
+        callers.emplace_back(
+            [&, i] { got[i] = Tokens(*swarm, MakeRequest(tiny, 3 + 11 * static_cast<int64_t>(i), 16, i)); });
+      }
+    }
+    for (size_t i = 0; i < kCallers; ++i) {
+      EXPECT_EQ(got[i], PlainLoop(tiny, MakeRequest(tiny, 3 + 11 * static_cast<int64_t>(i), 16, i))) << i;
+    }
+    EXPECT_EQ(swarm->Stats().sessions, static_cast<int64_t>(kCallers));
+  }
+}
+
+TEST(Swarm, StreamsEveryTokenInOrderToASlowClient) {
+  TinyModel tiny;
+  SwarmOptions options;
+  options.threads = 1;
+  options.unread_tokens = 2;
+  auto swarm = StartOn(tiny, tiny.model, options);
+  const GenerateRequest request = MakeRequest(tiny, 5, 40, 4);
+  std::vector<TokenId> streamed;
+  std::string text;
+  auto result = swarm->Generate(request, [&](const GenerateEvent& event) {
+    if (event.is_token) {
+      streamed.push_back(event.token);
+      EXPECT_EQ(event.position, static_cast<int64_t>(request.prompt.size() + streamed.size()));
+    }
+    text += event.text;
+    return true;
+  });
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(streamed, result->tokens);
+  EXPECT_EQ(text, result->text);
+  EXPECT_EQ(streamed, PlainLoop(tiny, request));
+}
+
+TEST(Swarm, SurvivesARegionThatCrashesWithAJobInHand) {
+  TinyModel tiny;
+  const GenerateRequest request = MakeRequest(tiny, 20, 20, 5);
+  const std::vector<TokenId> expected = PlainLoop(tiny, request);
+  SwarmOptions options;
+  options.threads = 1;
+  std::atomic<int> jobs{0};
+  options.fault = [&](const RegionJob& job) {
+    return job.attempt() == 1 && ++jobs % 5 == 0 ? RegionFault::kCrash : RegionFault::kNone;
+  };
+  auto swarm = StartOn(tiny, tiny.model, options);
+  EXPECT_EQ(Tokens(*swarm, request), expected);
+  EXPECT_GT(swarm->Stats().restarts, 3);
+  EXPECT_EQ(swarm->Stats().restarts, swarm->Stats().retries);
+}
+
+TEST(Swarm, GivesUpOnARegionThatAlwaysCrashesButServesOthersAfterwards) {
+  TinyModel tiny;
+  std::atomic<bool> broken{true};
+  SwarmOptions options;
+  options.threads = 1;
+  options.fault = [&](const RegionJob&) { return broken ? RegionFault::kCrash : RegionFault::kNone; };
+  auto swarm = StartOn(tiny, tiny.model, options);
+  const GenerateRequest request = MakeRequest(tiny, 4, 4, 6);
+  auto failed = swarm->Generate(request, nullptr);
+  EXPECT_EQ(failed.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(failed.status().message()), HasSubstr("failed 3 times"));
+  EXPECT_THAT(std::string(failed.status().message()), HasSubstr("injected crash"));
+  broken = false;
+  EXPECT_EQ(Tokens(*swarm, request), PlainLoop(tiny, request));
+}
+
+TEST(Swarm, ReplacesARegionThatStaysSilent) {
+  TinyModel tiny;
+  SwarmOptions options;
+  options.threads = 1;
+  options.coordinator.job_timeout = std::chrono::milliseconds(20);
+  std::atomic<int> jobs{0};
+  options.fault = [&](const RegionJob& job) {
+    return job.attempt() == 1 && ++jobs == 7 ? RegionFault::kLose : RegionFault::kNone;
+  };
+  auto swarm = StartOn(tiny, tiny.model, options);
+  const GenerateRequest request = MakeRequest(tiny, 6, 10, 7);
+  EXPECT_EQ(Tokens(*swarm, request), PlainLoop(tiny, request));
+  EXPECT_EQ(swarm->Stats().timeouts, 1);
+}
+
+TEST(Swarm, ReportsATimeoutThatNoRetryCures) {
+  TinyModel tiny;
+  SwarmOptions options;
+  options.threads = 1;
+  options.coordinator.job_timeout = std::chrono::milliseconds(8);
+  options.coordinator.job_attempts = 2;
+  options.fault = [](const RegionJob&) { return RegionFault::kLose; };
+  auto swarm = StartOn(tiny, tiny.model, options);
+  auto result = swarm->Generate(MakeRequest(tiny, 6, 10, 7), nullptr);
+  EXPECT_EQ(result.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(result.status().message()), HasSubstr("no answer within 8 ms"));
+}
+
+TEST(Swarm, FailsOnlyTheSessionWhoseExpertCannotBeRead) {
+  TinyModel tiny;
+  const GenerateRequest good = MakeRequest(tiny, 12, 120, 8);
+  GenerateRequest bad = MakeRequest(tiny, 12, 400, 9);
+  // An expert that the first session never asks for, and the second does.
+  std::vector<bool> used(static_cast<size_t>(tiny.model.config().layers * tiny.model.config().num_experts()));
+  const auto index = [&](LayerId l, ExpertId e) {
+    return l.index() * static_cast<size_t>(tiny.model.config().num_experts()) + e.index();
+  };
+  {
+    HookedProvider recorder(tiny.model, [&](LayerId l, ExpertId e) {
+      used[index(l, e)] = true;
+      return absl::OkStatus();
+    });
+    auto swarm = StartOn(tiny, recorder, Options(1));
+    Tokens(*swarm, good);
+  }
+  HookedProvider faulty(tiny.model, [&](LayerId l, ExpertId e) {
+    return used[index(l, e)] ? absl::OkStatus() : absl::DataLossError("tile 3 fails its checksum");
+  });
+  auto swarm = StartOn(tiny, faulty, Options(1));
+  std::vector<TokenId> good_tokens;
+  absl::Status bad_status;
+  {
+    std::jthread first([&] { good_tokens = Tokens(*swarm, good); });
+    std::jthread second([&] { bad_status = swarm->Generate(bad, nullptr).status(); });
+  }
+  EXPECT_EQ(good_tokens, PlainLoop(tiny, good));
+  EXPECT_EQ(bad_status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(bad_status.message()), HasSubstr("checksum"));
+}
+
+TEST(Swarm, CancelsWhenTheCallbackSaysSo) {
+  TinyModel tiny;
+  auto swarm = StartOn(tiny);
+  int seen = 0;
+  auto result = swarm->Generate(MakeRequest(tiny, 3, 1'000'000, 10), [&](const GenerateEvent& event) {
+    seen += event.is_token;
+    return seen < 5;
+  });
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->reason, StopReason::kCancelled);
+  EXPECT_EQ(seen, 5);
+  EXPECT_GE(result->tokens.size(), 5u);
+}
+
+TEST(Swarm, CancelsFromAnotherThread) {
+  TinyModel tiny;
+  auto swarm = StartOn(tiny);
+  std::stop_source stop;
+  Gate running;
+  std::optional<absl::StatusOr<GenerateResult>> result;
+  std::jthread caller([&] {
+    GenerateRequest request = MakeRequest(tiny, 3, 1'000'000, 10);
+    request.cancel = stop.get_token();
+    result = swarm->Generate(request, [&](const GenerateEvent& event) {
+      if (event.is_token) running.Open();
+      return true;
+    });
+  });
+  running.Wait();
+  stop.request_stop();
+  caller.join();
+  ASSERT_TRUE(result->ok()) << result->status();
+  EXPECT_EQ((*result)->reason, StopReason::kCancelled);
+}
+
+TEST(Swarm, ShutsDownWithSessionsActive) {
+  TinyModel tiny;
+  auto swarm = StartOn(tiny, 2);
+  Gate running;
+  std::optional<absl::StatusOr<GenerateResult>> result;
+  std::jthread caller([&] {
+    result = swarm->Generate(MakeRequest(tiny, 3, 1'000'000, 12), [&](const GenerateEvent& event) {
+      if (event.is_token) running.Open();
+      return true;
+    });
+  });
+  running.Wait();
+  swarm.reset();
+  caller.join();
+  ASSERT_TRUE(result->ok()) << result->status();
+  EXPECT_EQ((*result)->reason, StopReason::kCancelled);
+}
+
+TEST(Swarm, RefusesBadRequestsAtOnce) {
+  TinyModel tiny;
+  auto swarm = StartOn(tiny, tiny.model, Options(1, 10));
+  GenerateRequest empty = MakeRequest(tiny, 3, 5, 1);
+  empty.prompt.clear();
+  GenerateRequest longer = MakeRequest(tiny, 10, 5, 1);
+  GenerateRequest foreign = MakeRequest(tiny, 3, 5, 1);
+  foreign.prompt[1] = TokenId(static_cast<int32_t>(tiny.model.config().vocab));
+  GenerateRequest hot = MakeRequest(tiny, 3, 5, 1);
+  hot.sampler.temperature = -1;
+  for (const GenerateRequest& request : {empty, longer, foreign, hot}) {
+    EXPECT_EQ(swarm->Generate(request, nullptr).status().code(), absl::StatusCode::kInvalidArgument);
+  }
+  auto full = swarm->Generate(MakeRequest(tiny, 8, 5, 1), nullptr);
+  ASSERT_TRUE(full.ok()) << full.status();
+  EXPECT_EQ(full->reason, StopReason::kContext);
+  EXPECT_EQ(full->tokens.size(), 2u);
+}
+
+TEST(Swarm, CountsWhatItRouted) {
+  TinyModel tiny;
+  auto swarm = StartOn(tiny);
+  Tokens(*swarm, MakeRequest(tiny, 9, 6, 1));
+  const SwarmStats stats = swarm->Stats();
+  const ModelConfig& config = tiny.model.config();
+  int64_t rows = 0;
+  for (int64_t n : stats.expert_rows) rows += n;
+  int64_t expert_layers = 0;
+  for (int64_t l = 0; l < config.layers; ++l) expert_layers += !config.IsAttention(l);
+  EXPECT_EQ(rows, expert_layers * (9 + 5));  // the last token drawn is not computed
+  EXPECT_EQ(stats.decode.rows + stats.mixed.rows, 9 + 5);
+  EXPECT_EQ(stats.decode.steps, 5);
+  EXPECT_EQ(stats.decode.hops, 5 * (2 * expert_layers + 1));
+  EXPECT_GT(stats.decode.wall, stats.decode.compute);
+  EXPECT_GT(stats.decode.compute.count(), 0);
+}
+
+TEST(Swarm, SleepsWhenIdle) {
+  TinyModel tiny;
+  auto swarm = StartOn(tiny, 2);
+  Tokens(*swarm, MakeRequest(tiny, 3, 3, 1));
+  const auto cpu = [] {
+    rusage usage{};
+    getrusage(RUSAGE_SELF, &usage);
+    const auto us = [](const timeval& t) { return t.tv_sec * 1'000'000 + t.tv_usec; };
+    return us(usage.ru_utime) + us(usage.ru_stime);
+  };
+  // Waiting is what is tested: over this time a polling thread would use all of it.
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  const auto before = cpu();
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  EXPECT_LT(cpu() - before, 100'000);
+}
+
+TEST(Swarm, RefusesOptionsThatCannotWork) {
+  TinyModel tiny;
+  SwarmOptions options;
+  options.coordinator.max_active = 100;
+  options.coordinator.max_rows = 64;
+  EXPECT_EQ(Swarm::Start(tiny.model.weights(), tiny.model, tiny.tokenizer, options).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(Swarm::Start(tiny.model.weights(), tiny.model, tiny.tokenizer, Options(-1)).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace omni
