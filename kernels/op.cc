@@ -12,7 +12,7 @@ namespace {
 
 constexpr Isa kBestFirst[] = {Isa::kAvx512, Isa::kAvx2, Isa::kScalar};
 
-int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t CeilDiv(int64_t a, int64_t b) { return a / b + (a % b != 0); }
 
 bool IsShape(int64_t rows, int64_t cols) { return rows > 0 && cols > 0 && cols <= kMaxCols; }
 

@@ -125,54 +125,62 @@ static_assert(kInverse81 * 81u == 1u);
 
 inline __m512i Load64(const void* p) { return _mm512_loadu_si512(p); }
 
-// Lane s of the result is the sum of a[s].
-inline __m128i Sum4(const __m512i (&a)[kSlots]) {
-  const __m512i ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a[0], a[1]), _mm512_unpackhi_epi32(a[0], a[1]));
-  const __m512i cd = _mm512_add_epi32(_mm512_unpacklo_epi32(a[2], a[3]), _mm512_unpackhi_epi32(a[2], a[3]));
+// acc += products of unsigned u and signed x, four to a lane. As an intrinsic g++ 12 copies every accumulator twice a
+// step (it changes the vector's type and back), which costs a third of the speed.
+inline void AddProducts(__m512i& acc, __m512i u, __m512i x) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(u), "v"(x));
+}
+
+inline __m512i Pair(__m512i a, __m512i b) {  // adds each to itself, halving both: lanes a a b b -> a b
+  return _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+}
+inline __m128i SumPairs(__m512i ab, __m512i cd) {
   const __m512i abcd = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
   const __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(abcd), _mm512_extracti64x4_epi64(abcd, 1));
   return _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
 }
+// Lane s of the result is the sum of a[s].
+inline __m128i Sum4(const __m512i (&a)[kSlots]) { return SumPairs(Pair(a[0], a[1]), Pair(a[2], a[3])); }
 
-// Sums of kRows rows of x over `blocks` 64-byte blocks, row t's in lane t * (kSlots / kRows) and those after it.
+// Lane s is the sum of row s mod kRows of x over `blocks` 64-byte blocks.
 template <int kRows>
 __m128i RowSums(const int8_t* x, int64_t x_stride, int64_t blocks) {
-  constexpr int kEach = kSlots / kRows;
   const __m512i ones = _mm512_set1_epi8(1);
   __m512i sum[kSlots];
 #pragma GCC unroll 4
   for (int s = 0; s < kSlots; ++s) sum[s] = _mm512_setzero_si512();
   for (int64_t c = 0; c < blocks; ++c) {
 #pragma GCC unroll 4
-    for (int t = 0; t < kRows; ++t) {
-      sum[t * kEach] = _mm512_dpbusd_epi32(sum[t * kEach], ones, Load64(x + t * x_stride + c * 64));
-    }
+    for (int t = 0; t < kRows; ++t) AddProducts(sum[t], ones, Load64(x + t * x_stride + c * 64));
   }
 #pragma GCC unroll 4
-  for (int s = 0; s < kRows * kEach; ++s) sum[s] = sum[s / kEach * kEach];
+  for (int s = kRows; s < kSlots; ++s) sum[s] = sum[s % kRows];
   return Sum4(sum);
 }
 
-// kRows rows of x times kGroups groups of five matrix rows; slot t * kGroups + g. With p = the four fields and
-// b = the byte, the products of p and b stand for those of t3 and t4, which follow by subtraction: dividing the sums
-// once at the end is cheaper than separating every byte.
+constexpr int kTernarySums = 5;
+
+// One or two products: kRows rows of x times kGroups groups of five matrix rows. With p = the four fields and b = the
+// byte, the products of p and b stand for those of t3 and t4, which follow by subtraction: dividing the sums once at
+// the end is cheaper than separating every byte. Two products and their decoding fill the registers.
 template <int kRows, int kGroups>
-void TernaryTile(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int32_t* y, int64_t y_stride,
-                 int64_t group, __m128i x_sums) {
-  static_assert(kRows * kGroups <= kSlots);
+inline void TernaryPass(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int64_t group,
+                        __m512i (&pair)[kTernarySums]) {
+  static_assert(kRows * kGroups <= 2);
   const __m512i fields_low = Load64(kFields.of);
   const __m512i fields_high = Load64(kFields.of + 64);
   const __m512i c81 = _mm512_set1_epi8(81);
   const __m512i mask0 = _mm512_set1_epi8(0x03), mask1 = _mm512_set1_epi8(0x0c),
                 mask2 = _mm512_set1_epi8(0x30);
-  __m512i acc0[kSlots], acc1[kSlots], acc2[kSlots], acc_p[kSlots], acc_b[kSlots];
-#pragma GCC unroll 4
-  for (int s = 0; s < kSlots; ++s) {
-    acc0[s] = acc1[s] = acc2[s] = acc_p[s] = acc_b[s] = _mm512_setzero_si512();
+  __m512i acc[2][kTernarySums];
+#pragma GCC unroll 2
+  for (int s = 0; s < 2; ++s) {
+#pragma GCC unroll 5
+    for (int i = 0; i < kTernarySums; ++i) acc[s][i] = _mm512_setzero_si512();
   }
   for (int64_t c = 0; c < m.num_blocks; ++c) {
     const uint8_t* column = (m.table ? m.table[c] : m.base + c * m.block_stride) + group * m.group_stride;
-#pragma GCC unroll 4
+#pragma GCC unroll 2
     for (int g = 0; g < kGroups; ++g) {
       const __m512i b = Load64(column + g * m.group_stride);
       __m512i r = _mm512_min_epu8(b, _mm512_sub_epi8(b, c81));
@@ -181,19 +189,47 @@ void TernaryTile(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int3
       const __m512i f0 = _mm512_and_si512(p, mask0);
       const __m512i f1 = _mm512_and_si512(p, mask1);
       const __m512i f2 = _mm512_and_si512(p, mask2);
-#pragma GCC unroll 4
+#pragma GCC unroll 2
       for (int t = 0; t < kRows; ++t) {
         const __m512i in = Load64(x + t * x_stride + c * 64);
-        const int s = t * kGroups + g;
-        acc0[s] = _mm512_dpbusd_epi32(acc0[s], f0, in);
-        acc1[s] = _mm512_dpbusd_epi32(acc1[s], f1, in);
-        acc2[s] = _mm512_dpbusd_epi32(acc2[s], f2, in);
-        acc_p[s] = _mm512_dpbusd_epi32(acc_p[s], p, in);
-        acc_b[s] = _mm512_dpbusd_epi32(acc_b[s], b, in);
+        __m512i(&sum)[kTernarySums] = acc[g * kRows + t];
+        AddProducts(sum[0], f0, in);
+        AddProducts(sum[1], f1, in);
+        AddProducts(sum[2], f2, in);
+        AddProducts(sum[3], p, in);
+        AddProducts(sum[4], b, in);
       }
     }
   }
-  const __m128i s0 = Sum4(acc0), s1 = Sum4(acc1), s2 = Sum4(acc2), sp = Sum4(acc_p), sb = Sum4(acc_b);
+#pragma GCC unroll 5
+  for (int i = 0; i < kTernarySums; ++i) pair[i] = Pair(acc[0][i], acc[1][i]);
+}
+
+// kRows rows of x times kGroups groups; slot s is row s mod kRows and group s / kRows.
+template <int kRows, int kGroups>
+void TernaryTile(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int32_t* y, int64_t y_stride,
+                 int64_t group, __m128i x_sums) {
+  static_assert(kRows * kGroups <= kSlots);
+  __m512i first[kTernarySums], second[kTernarySums];
+  if constexpr (kRows == 1 && kGroups == 4) {
+    TernaryPass<1, 2>(m, x, x_stride, group, first);
+    TernaryPass<1, 2>(m, x, x_stride, group + 2, second);
+  } else if constexpr (kRows == 2 && kGroups == 2) {
+    TernaryPass<2, 1>(m, x, x_stride, group, first);
+    TernaryPass<2, 1>(m, x, x_stride, group + 1, second);
+  } else if constexpr (kRows > 2) {
+    static_assert(kGroups == 1);
+    TernaryPass<2, 1>(m, x, x_stride, group, first);
+    TernaryPass<kRows - 2, 1>(m, x + 2 * x_stride, x_stride, group, second);
+  } else {
+    static_assert(kGroups == 1);
+    TernaryPass<kRows, 1>(m, x, x_stride, group, first);
+#pragma GCC unroll 5
+    for (int i = 0; i < kTernarySums; ++i) second[i] = _mm512_setzero_si512();
+  }
+  const __m128i s0 = SumPairs(first[0], second[0]), s1 = SumPairs(first[1], second[1]);
+  const __m128i s2 = SumPairs(first[2], second[2]), sp = SumPairs(first[3], second[3]);
+  const __m128i sb = SumPairs(first[4], second[4]);
   const __m128i s3 = _mm_sub_epi32(sp, _mm_add_epi32(s0, _mm_add_epi32(s1, s2)));
   const __m128i t1 = _mm_srai_epi32(s1, 2), t2 = _mm_srai_epi32(s2, 4), t3 = _mm_srai_epi32(s3, 6);
   __m128i rest = _mm_mullo_epi32(t3, _mm_set1_epi32(3));  // Horner: t0 + 3 (t1 + 3 (t2 + 3 t3))
@@ -210,7 +246,7 @@ void TernaryTile(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int3
   for (int s = 0; s < kRows * kGroups; ++s) {
     const __m512i index = _mm512_setr_epi32(s, s + 4, s + 8, s + 12, s + 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
     const __m512i five = _mm512_permutex2var_epi32(low, index, high);
-    int32_t* out = y + s / kGroups * y_stride + (group + s % kGroups) * kTernaryRows;
+    int32_t* out = y + s % kRows * y_stride + (group + s / kRows) * kTernaryRows;
     _mm256_mask_storeu_epi32(out, 0x1f, _mm512_castsi512_si256(five));
   }
 }
@@ -235,11 +271,11 @@ void TwoBitTile(const TwoBitMatrix& m, const int8_t* x, int64_t x_stride, int32_
 #pragma GCC unroll 4
       for (int t = 0; t < kRows; ++t) {
         const __m512i in = Load64(x + t * x_stride + c * 64);
-        const int s = t * kGroups + g;
-        acc0[s] = _mm512_dpbusd_epi32(acc0[s], f0, in);
-        acc1[s] = _mm512_dpbusd_epi32(acc1[s], f1, in);
-        acc2[s] = _mm512_dpbusd_epi32(acc2[s], f2, in);
-        acc_b[s] = _mm512_dpbusd_epi32(acc_b[s], b, in);
+        const int s = g * kRows + t;
+        AddProducts(acc0[s], f0, in);
+        AddProducts(acc1[s], f1, in);
+        AddProducts(acc2[s], f2, in);
+        AddProducts(acc_b[s], b, in);
       }
     }
   }
@@ -258,7 +294,7 @@ void TwoBitTile(const TwoBitMatrix& m, const int8_t* x, int64_t x_stride, int32_
                                 _mm_unpackhi_epi64(c01_high, c23_high)};
 #pragma GCC unroll 4
   for (int s = 0; s < kRows * kGroups; ++s) {
-    int32_t* out = y + s / kGroups * y_stride + (group + s % kGroups) * kTwoBitRows;
+    int32_t* out = y + s % kRows * y_stride + (group + s / kRows) * kTwoBitRows;
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out), slot[s]);
   }
 }
@@ -283,7 +319,7 @@ void Int8Tile(const Int8Matrix& m, const int8_t* x, int64_t x_stride, int32_t* y
     for (int i = 0; i < kWeightRows; ++i) {
       const __m512i w = _mm512_xor_si512(Load64(base + i * m.stride + j), flip);
 #pragma GCC unroll 4
-      for (int t = 0; t < kRows; ++t) acc[t][i] = _mm512_dpbusd_epi32(acc[t][i], w, in[t]);
+      for (int t = 0; t < kRows; ++t) AddProducts(acc[t][i], w, in[t]);
     }
   }
 #pragma GCC unroll 4
@@ -311,9 +347,7 @@ void TernaryRows(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int3
   int64_t g = begin;
   for (; g + kGroups <= end; g += kGroups) TernaryTile<kRows, kGroups>(m, x, x_stride, y, y_stride, g, sums);
   if constexpr (kGroups > 1) {
-    const __m128i row_sums =
-        kRows == 1 ? sums : _mm_shuffle_epi32(sums, 0x08);  // lanes 0, 2: one group a row
-    for (; g < end; ++g) TernaryTile<kRows, 1>(m, x, x_stride, y, y_stride, g, row_sums);
+    for (; g < end; ++g) TernaryTile<kRows, 1>(m, x, x_stride, y, y_stride, g, sums);
   }
 }
 
@@ -325,8 +359,7 @@ void TwoBitRows(const TwoBitMatrix& m, const int8_t* x, int64_t x_stride, int32_
   int64_t g = begin;
   for (; g + kGroups <= end; g += kGroups) TwoBitTile<kRows, kGroups>(m, x, x_stride, y, y_stride, g, sums);
   if constexpr (kGroups > 1) {
-    const __m128i row_sums = kRows == 1 ? sums : _mm_shuffle_epi32(sums, 0x08);
-    for (; g < end; ++g) TwoBitTile<kRows, 1>(m, x, x_stride, y, y_stride, g, row_sums);
+    for (; g < end; ++g) TwoBitTile<kRows, 1>(m, x, x_stride, y, y_stride, g, sums);
   }
 }
 
@@ -337,7 +370,7 @@ void Int8Rows(const Int8Matrix& m, const int8_t* x, int64_t x_stride, int32_t* y
   alignas(16) int32_t lanes[kSlots];
   _mm_store_si128(reinterpret_cast<__m128i*>(lanes), RowSums<kRows>(x, x_stride, m.cols_padded / 64));
   int32_t sums[kRows];
-  for (int t = 0; t < kRows; ++t) sums[t] = lanes[t * (kSlots / kRows)];
+  for (int t = 0; t < kRows; ++t) sums[t] = lanes[t];
   int64_t i = begin;
   for (; i + kWeightRows <= end; i += kWeightRows) {
     Int8Tile<kRows, kWeightRows>(m, x, x_stride, y, y_stride, i, sums);

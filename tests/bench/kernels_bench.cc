@@ -1,8 +1,12 @@
 // Products from cache, per instruction set: packed bytes and weights a second, for one row of x and for eight.
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <memory>
+#include <new>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/op.h"
@@ -10,25 +14,41 @@
 namespace omni::kernels {
 namespace {
 
+// Storage that starts on a cache line, as the engine's does.
+template <class T>
+class Aligned {
+ public:
+  explicit Aligned(int64_t count)
+      : size_(static_cast<size_t>(count)), data_(static_cast<T*>(::operator new(size_ * sizeof(T), kLine))) {
+    std::uninitialized_fill_n(data_, size_, T{});
+  }
+  Aligned(const Aligned&) = delete;
+  Aligned& operator=(const Aligned&) = delete;
+  ~Aligned() { ::operator delete(data_, kLine); }
+  T* data() { return data_; }
+  size_t size() const { return size_; }
+  T& operator[](size_t i) { return data_[i]; }
+
+ private:
+  static constexpr std::align_val_t kLine{64};
+  size_t size_;
+  T* data_;
+};
+
 struct Data {
   Data(int64_t rows, int64_t cols, int64_t bytes, int n)
-      : rows(rows),
-        cols(cols),
-        n(n),
-        weights(static_cast<size_t>(bytes)),
-        x(static_cast<size_t>(n * cols)),
-        y(static_cast<size_t>(n * (rows + 5))) {
+      : rows(rows), cols(cols), n(n), weights(bytes), x(n * cols), y(n * (rows + 5)) {
     for (size_t i = 0; i < weights.size(); ++i) weights[i] = static_cast<uint8_t>(i * 97 % 243);
     for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<int8_t>(static_cast<int>(i * 31 % 255) - 127);
   }
   int64_t rows, cols;
   int n;
-  std::vector<uint8_t> weights;
-  std::vector<int8_t> x;
-  std::vector<int32_t> y;
+  Aligned<uint8_t> weights;
+  Aligned<int8_t> x;
+  Aligned<int32_t> y;
 };
 
-void Report(benchmark::State& state, const Data& d) {
+void Report(benchmark::State& state, Data& d) {
   const double runs = static_cast<double>(state.iterations());
   state.counters["packed"] = benchmark::Counter(runs * static_cast<double>(d.weights.size()),
                                                 benchmark::Counter::kIsRate, benchmark::Counter::kIs1000);
@@ -72,8 +92,9 @@ void Int8(benchmark::State& state, const Ops* ops, int64_t rows, int64_t cols, i
 }
 
 void PdrStep(benchmark::State& state, const Ops* ops, int64_t rows, int64_t r) {
-  std::vector<float> S(static_cast<size_t>(rows * r)), row(static_cast<size_t>(rows), 0.5f),
-      rank(static_cast<size_t>(r), 0.1f), out(static_cast<size_t>(rows));
+  Aligned<float> S(rows * r), rank(r), out(rows);
+  const std::vector<float> row(static_cast<size_t>(rows), 0.5f);
+  std::fill_n(rank.data(), rank.size(), 0.1f);
   for (auto _ : state) {
     ops->pdr_step(S.data(), row.data(), row.data(), rank.data(), rank.data(), rows, r, out.data());
     benchmark::DoNotOptimize(out.data());
