@@ -189,8 +189,8 @@ inline __m256i Peel(__m256i v, char power) {
   return _mm256_min_epu8(v, _mm256_sub_epi8(v, p));
 }
 
-// What one byte b = r2 + 27 t3 + 81 t4 is multiplied as: t0, r1 = t0 + 3 t1, r2 = r1 + 9 t2, t3, t4. All are small
-// enough that kTernaryHalves products of pairs fit 16 bits.
+// What one byte b = r2 + 27 t3 + 81 t4 is multiplied as: t0, r1 = t0 + 3 t1, r2 = r1 + 9 t2, t3, t4. All are
+// small enough that kTernaryHalves products of pairs fit 16 bits.
 constexpr int kTernaryFields = 5;
 constexpr int kTernaryHalves = 4;
 static_assert(26 * 127 * 2 * kTernaryHalves <= INT16_MAX);

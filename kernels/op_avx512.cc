@@ -43,7 +43,8 @@ struct Lanes {
 
   static F LoadInts(const int32_t* p, All) { return _mm512_cvtepi32_ps(_mm512_loadu_si512(p)); }
   static F LoadInts(const int32_t* p, Mask m) { return _mm512_cvtepi32_ps(_mm512_maskz_loadu_epi32(m, p)); }
-  // Gate and up rows lie interleaved, so a stride of 2 is the common one: two loads and a permute beat a gather.
+  // Gate and up rows lie interleaved, so a stride of 2 is the common one: two loads and a permute beat a
+  // gather.
   static F LoadIntsStrided(const int32_t* p, int64_t stride, int count) {
     if (stride == 1) return LoadInts(p, FirstN(count));
     const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
@@ -125,8 +126,8 @@ static_assert(kInverse81 * 81u == 1u);
 
 inline __m512i Load64(const void* p) { return _mm512_loadu_si512(p); }
 
-// acc += products of unsigned u and signed x, four to a lane. As an intrinsic g++ 12 copies every accumulator twice a
-// step (it changes the vector's type and back), which costs a third of the speed.
+// acc += products of unsigned u and signed x, four to a lane. As an intrinsic g++ 12 copies every accumulator
+// twice a step (it changes the vector's type and back), which costs a third of the speed.
 inline void AddProducts(__m512i& acc, __m512i u, __m512i x) {
   asm("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(u), "v"(x));
 }
@@ -160,9 +161,10 @@ __m128i RowSums(const int8_t* x, int64_t x_stride, int64_t blocks) {
 
 constexpr int kTernarySums = 5;
 
-// One or two products: kRows rows of x times kGroups groups of five matrix rows. With p = the four fields and b = the
-// byte, the products of p and b stand for those of t3 and t4, which follow by subtraction: dividing the sums once at
-// the end is cheaper than separating every byte. Two products and their decoding fill the registers.
+// One or two products: kRows rows of x times kGroups groups of five matrix rows. With p = the four fields and
+// b = the byte, the products of p and b stand for those of t3 and t4, which follow by subtraction: dividing
+// the sums once at the end is cheaper than separating every byte. Two products and their decoding fill the
+// registers.
 template <int kRows, int kGroups>
 inline void TernaryPass(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int64_t group,
                         __m512i (&pair)[kTernarySums]) {

@@ -206,7 +206,8 @@ constinit const Ops kScalarOps = {
     .exp_sum = ExpSum,
 };
 
-// Two powers of two instead of one: 2^n alone would leave float's range at both ends. The first product is exact.
+// Two powers of two instead of one: 2^n alone would leave float's range at both ends. The first product is
+// exact.
 float Exp(float x) {
   x = kExpMax < x ? kExpMax : x;
   x = kExpMin > x ? kExpMin : x;

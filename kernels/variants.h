@@ -1,5 +1,6 @@
-// What the files of this folder share: the function tables and the numbers behind exp. Constants and declarations
-// only: an inline function here could be compiled with one file's instructions and linked into another's.
+// What the files of this folder share: the function tables and the numbers behind exp. Constants and
+// declarations only: an inline function here could be compiled with one file's instructions and linked into
+// another's.
 #pragma once
 
 #include <cstdint>
@@ -16,8 +17,9 @@ inline constexpr int64_t kLanes = 16;  // partial sums of a float reduction
 inline constexpr float kRmsEpsilon = 1e-6f;
 inline constexpr float kInt8Max = 127.0f;
 
-// exp(x) = 2^n (1 + r + r^2 q(r)), n = round(x log2 e), r = x - n ln 2. q is the minimax polynomial of degree 4 for
-// the relative error over |r| <= 0.34662 (Remez exchange; 3.8e-9 after rounding the coefficients to float).
+// exp(x) = 2^n (1 + r + r^2 q(r)), n = round(x log2 e), r = x - n ln 2. q is the minimax polynomial of degree
+// 4 for the relative error over |r| <= 0.34662 (Remez exchange; 3.8e-9 after rounding the coefficients to
+// float).
 inline constexpr float kExpMax = 89.0f;    // exp of more is +inf
 inline constexpr float kExpMin = -104.0f;  // exp of less is 0
 inline constexpr float kLog2E = 0x1.715476p+0f;

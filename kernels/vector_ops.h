@@ -1,12 +1,13 @@
-// The float functions of op.h over 16 lanes, written once for every vector instruction set. A file compiled with that
-// set's flags defines the lanes V in its anonymous namespace and takes VectorOps<V>, so nothing here is shared code:
-// each instance is private to its file. Every function does what its namesake in op_ref.cc does, in the same order.
+// The float functions of op.h over 16 lanes, written once for every vector instruction set. A file compiled
+// with that set's flags defines the lanes V in its anonymous namespace and takes VectorOps<V>, so nothing
+// here is shared code: each instance is private to its file. Every function does what its namesake in
+// op_ref.cc does, in the same order.
 //
-// V offers F (16 floats), Mask (the first so many lanes), kMixRows (accumulators that fit its registers), and on them
-// Load, LoadOr, Store, LoadHalf, StoreHalf, StoreInt8, LoadInts, LoadIntsStrided (int32 widened to float), Zero, Set,
-// Add, Sub, Mul, Div, Fma, Min(a, b) = a < b ? a : b, Max(a, b) = a > b ? a : b, Abs, Negate, FmaIf (lanes outside the
-// mask keep the addend), TimesPowerOfTwo, Sum and Sum4 (the pairwise tree), MaxLane. Loads under a mask read nothing
-// outside it.
+// V offers F (16 floats), Mask (the first so many lanes), kMixRows (accumulators that fit its registers), and
+// on them Load, LoadOr, Store, LoadHalf, StoreHalf, StoreInt8, LoadInts, LoadIntsStrided (int32 widened to
+// float), Zero, Set, Add, Sub, Mul, Div, Fma, Min(a, b) = a < b ? a : b, Max(a, b) = a > b ? a : b, Abs,
+// Negate, FmaIf (lanes outside the mask keep the addend), TimesPowerOfTwo, Sum and Sum4 (the pairwise tree),
+// MaxLane. Loads under a mask read nothing outside it.
 #pragma once
 
 #include <cstdint>
@@ -31,8 +32,8 @@ void TakeRows(int first, int n, int64_t begin, int64_t end, Run& run) {
   if constexpr (kMaxRows > 1) TakeRows<kMaxRows - 1>(first, n, begin, end, run);
 }
 
-// Takes the units [begin, end) of a matrix in slices, a multiple of `step` units each, that stay in the first-level
-// cache (commonly 32 or 48 KiB) while the rows of x pass over them.
+// Takes the units [begin, end) of a matrix in slices, a multiple of `step` units each, that stay in the
+// first-level cache (commonly 32 or 48 KiB) while the rows of x pass over them.
 template <int kMaxRows, class Run>
 void Slices(int n, int64_t bytes_per_unit, int64_t step, int64_t begin, int64_t end, Run run) {
   constexpr int64_t kResidentBytes = 24 << 10;

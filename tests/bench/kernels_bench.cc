@@ -1,4 +1,5 @@
-// Products from cache, per instruction set: packed bytes and weights a second, for one row of x and for eight.
+// Products from cache, per instruction set: packed bytes and weights a second, for one row of x and for
+// eight.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>

@@ -1,5 +1,5 @@
-// The float functions: the reference against double arithmetic, and every variant against the reference, byte by byte.
-// Arrays end at unreadable pages.
+// The float functions: the reference against double arithmetic, and every variant against the reference, byte
+// by byte. Arrays end at unreadable pages.
 #include <gtest/gtest.h>
 
 #include <cmath>

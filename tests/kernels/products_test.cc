@@ -1,4 +1,5 @@
-// Integer products against sums over the unpacked weights, exactly, with weights and inputs ending at unreadable pages.
+// Integer products against sums over the unpacked weights, exactly, with weights and inputs ending at
+// unreadable pages.
 #include <gtest/gtest.h>
 
 #include <cstdint>
@@ -50,7 +51,8 @@ std::vector<int32_t> Expected(int64_t rows, int64_t cols, Inputs& in, const Weig
   return y;
 }
 
-// A ternary matrix in one of three layouts: by groups, by columns, and by a table of separately mapped columns.
+// A ternary matrix in one of three layouts: by groups, by columns, and by a table of separately mapped
+// columns.
 enum class Layout { kGroups, kColumns, kTable };
 
 struct TernaryFixture {

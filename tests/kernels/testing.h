@@ -1,4 +1,5 @@
-// What the kernel tests share: seeded random data, buffers that end at an unreadable page, and the list of variants.
+// What the kernel tests share: seeded random data, buffers that end at an unreadable page, and the list of
+// variants.
 #pragma once
 
 #include <gtest/gtest.h>
