@@ -1,6 +1,7 @@
 #include "engine/train/train_main.h"
 
 #include <malloc.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -25,6 +26,20 @@ void ApplyPreset(const std::string& preset, train::TrainSettings& s) {
   }
 }
 
+// OpenBLAS and ATen choose their kernels when they are loaded, and take newer AVX-512 machines for older ones; idle OpenMP
+// threads would spin. All three are told by environment, so the program starts itself once more with it.
+void TuneLibraries(char** argv) {
+  if (std::getenv("OMNI_TRAIN_TUNED")) return;
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq")) {
+    setenv("OPENBLAS_CORETYPE", "SkylakeX", 0);
+    setenv("ATEN_CPU_CAPABILITY", "avx512", 0);
+  }
+  setenv("GOMP_SPINCOUNT", "0", 0);
+  setenv("OMNI_TRAIN_TUNED", "1", 1);
+  execv("/proc/self/exe", argv);  // if this fails, the run is only slower
+}
+
 std::string Quote(int argc, char** argv) {
   std::string out;
   for (int i = 0; i < argc; ++i) out += (i ? " " : "") + std::string(argv[i]);
@@ -34,6 +49,7 @@ std::string Quote(int argc, char** argv) {
 }  // namespace
 
 int TrainMain(int argc, char** argv) {
+  TuneLibraries(argv);
   // Large tensors are made and freed every step: keep them out of mmap.
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
   mallopt(M_TRIM_THRESHOLD, 2047 << 20);
@@ -79,7 +95,8 @@ int TrainMain(int argc, char** argv) {
   app.add_option("--dropout", s.dropout, "on embeddings and residual branches")->check(CLI::Range(0.0, 0.9));
   app.add_option("--balance", s.balance, "weight of the balance loss")->check(CLI::Range(0.0, 10.0));
   app.add_option("--smoothness", s.smoothness, "weight of the routing smoothness loss")->check(CLI::Range(0.0, 10.0));
-  app.add_option("--shared-start", s.shared_start, "share of the steps before experts part")->check(CLI::Range(0.0, 1.0));
+  app.add_option("--shared-steps", s.shared_steps, "first steps, in which all experts are one");
+  app.add_option("--cooldown", s.cooldown, "0: cosine; else constant rate, linear over this last share")->check(CLI::Range(0.0, 1.0));
   app.add_option("--reset-every", s.reset_every, "segments after which a sequence starts over with zero state");
   app.add_option("--gamma-min", s.init.gamma_min, "initial decay of the first dimension")->check(CLI::Range(0.01, 0.9999));
   app.add_option("--gamma-max", s.init.gamma_max, "and of the last")->check(CLI::Range(0.01, 0.9999));

@@ -131,8 +131,7 @@ absl::Status Train(const TrainSettings& s) {
   if (s.resume) {
     if (absl::Status st = LoadCheckpoint(s.out, model, streams, carry, state); !st.ok()) return st;
   }
-  const int64_t shared_steps = static_cast<int64_t>(s.shared_start * static_cast<double>(s.steps));
-  const auto shared = [&](int64_t step) { return step < shared_steps; };
+  const auto shared = [&](int64_t step) { return step < s.shared_steps; };
   model.Quantize(shared(state.step));
   std::ofstream log(fs::path(s.out) / "log.jsonl", std::ios::app);
   if (!log) return absl::PermissionDeniedError(absl::StrCat(s.out, "/log.jsonl: cannot be written"));
@@ -165,7 +164,7 @@ absl::Status Train(const TrainSettings& s) {
          .shared_start = shared(step)});
     result.loss.backward();
     model.FinishGradients();
-    const double lr = LearningRate(step, s.steps, s.warmup, s.lr, s.lr_end);
+    const double lr = LearningRate(step, {s.steps, s.warmup, s.lr, s.lr_end, s.cooldown});
     const double norm = AdamWStep(params, step,
                                   {.lr = static_cast<float>(lr), .beta1 = static_cast<float>(s.beta1),
                                    .beta2 = static_cast<float>(s.beta2), .weight_decay = static_cast<float>(s.weight_decay),
@@ -177,7 +176,7 @@ absl::Status Train(const TrainSettings& s) {
                                               "then go on from the last checkpoint with --resume"));
     }
     ++state.step;
-    if (step + 1 == shared_steps) model.PartExperts();
+    if (step + 1 == s.shared_steps) model.PartExperts();
     model.Quantize(shared(state.step));
     running += loss;
     ++running_count;
