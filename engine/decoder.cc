@@ -172,7 +172,8 @@ const kernels::Ops& Decoder::ops() const { return impl_->pass.ops; }
 
 namespace {
 
-// The outputs of a layer's jobs, one after the other in `out`. Many small jobs split by job, few large ones within.
+// The outputs of a layer's jobs, one after the other in `out`. Many small jobs split by job, few large ones
+// within.
 absl::Status RunJobs(const ModelConfig& config, ExpertProvider& provider, WorkerPool& pool,
                      const kernels::Ops& ops, std::span<const ExpertJob> jobs,
                      std::span<const int64_t> first_row, float* out) {

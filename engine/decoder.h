@@ -1,4 +1,5 @@
-// One pass of a batch of rows through the model, driven layer by layer from outside (an actor, the evaluator, a test).
+// One pass of a batch of rows through the model, driven layer by layer from outside (an actor, the evaluator,
+// a test).
 #pragma once
 
 #include <cstdint>
@@ -16,16 +17,16 @@
 
 namespace omni {
 
-// One token of one session. Rows of the same session must be adjacent and in order: that is prefill, and gives the
-// same bytes as stepping them one by one.
+// One token of one session. Rows of the same session must be adjacent and in order: that is prefill, and
+// gives the same bytes as stepping them one by one.
 struct BatchRow {
   SessionState* state = nullptr;
   TokenId token;
   bool want_logits = false;
 };
 
-// The rows of a batch that one expert of one layer must compute; pointers are into the decoder's buffers and stay
-// valid and unchanged until the layer's last AddExpertOutput.
+// The rows of a batch that one expert of one layer must compute; pointers are into the decoder's buffers and
+// stay valid and unchanged until the layer's last AddExpertOutput.
 struct ExpertJob {
   LayerId layer;
   ExpertId expert;
@@ -35,28 +36,32 @@ struct ExpertJob {
   const float* scale = nullptr;  // scale[i] of batch row i
 };
 
-// The expert FFN of one job: out[j * d .. ] receives row job.rows[j]'s output. Stateless: the same bytes on any thread,
-// node or batch. Rows may be computed from a copied q (remote) by setting rows = 0..n-1. Thread-safe. Tiles are trusted:
-// whoever loads them checks them (CheckTile). Rejects a number of tiles that is not the config's and an empty job.
+// The expert FFN of one job: out[j * d .. ] receives row job.rows[j]'s output. Stateless: the same bytes on
+// any thread, node or batch. Rows may be computed from a copied q (remote) by setting rows = 0..n-1.
+// Thread-safe. Tiles are trusted: whoever loads them checks them (CheckTile). Rejects a number of tiles that
+// is not the config's and an empty job.
 absl::Status RunExpert(const ModelConfig& config, const ExpertTiles& expert, const ExpertJob& job,
                        WorkerPool& pool, float* out, const kernels::Ops& ops = kernels::ActiveOps());
 
 class Decoder {
  public:
-  // weights and pool outlive the decoder; weights are valid (CheckWeights). Not thread-safe: one batch at a time.
+  // weights and pool outlive the decoder; weights are valid (CheckWeights). Not thread-safe: one batch at a
+  // time.
   Decoder(const ModelWeights& weights, WorkerPool& pool, const kernels::Ops& ops = kernels::ActiveOps());
   ~Decoder();
 
-  // The batch's embeddings. Rejects token ids out of range, a state of another model, rows out of order, zero rows;
-  // the states are then untouched. A pass that is given up after RunLayer leaves its states half-stepped: drop them.
+  // The batch's embeddings. Rejects token ids out of range, a state of another model, rows out of order, zero
+  // rows; the states are then untouched. A pass that is given up after RunLayer leaves its states
+  // half-stepped: drop them.
   absl::Status Begin(std::span<const BatchRow> rows);
-  // Mixer, second norm, quantisation; then for an attention layer its shared FFN (nothing to ask: returns empty), for an
-  // expert layer the routing: one job per expert used, by ascending expert id. Layers run in order, each once a pass.
+  // Mixer, second norm, quantisation; then for an attention layer its shared FFN (nothing to ask: returns
+  // empty), for an expert layer the routing: one job per expert used, by ascending expert id. Layers run in
+  // order, each once a pass.
   std::vector<ExpertJob> RunLayer(LayerId layer);
   // x += out for the job's rows. out: [job.rows.size(), d].
   void AddExpertOutput(const ExpertJob& job, const float* out);
-  // Final norm and logits of rows that want them, in row order: [count, V]. Advances the states' positions. Valid until
-  // the next Finish.
+  // Final norm and logits of rows that want them, in row order: [count, V]. Advances the states' positions.
+  // Valid until the next Finish.
   std::span<const float> Finish();
 
   // Routes of the last expert layer run, by row.
@@ -70,8 +75,9 @@ class Decoder {
   std::unique_ptr<Impl> impl_;
 };
 
-// Begin, all layers with experts from `provider` (computed by the decoder's ops), Finish. The result stays valid until the next call. After an error
-// from the provider the rows' states are half-stepped: drop them. The provider may be asked from the pool's threads.
+// Begin, all layers with experts from `provider` (computed by the decoder's ops), Finish. The result stays
+// valid until the next call. After an error from the provider the rows' states are half-stepped: drop them.
+// The provider may be asked from the pool's threads.
 absl::StatusOr<std::span<const float>> RunBatch(Decoder& decoder, const ModelConfig& config,
                                                 ExpertProvider& provider, WorkerPool& pool,
                                                 std::span<const BatchRow> rows);

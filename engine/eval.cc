@@ -96,7 +96,8 @@ class Evaluation {
   void Score(std::span<const float> logits) {
     const int64_t vocab = weights_.config.vocab;
     row_nats_.resize(rows_.size());
-    // The exponentials of a row cost about as much as a few million integer products: a row is worth a hand-over.
+    // The exponentials of a row cost about as much as a few million integer products: a row is worth a
+    // hand-over.
     pool_.Run(static_cast<int64_t>(rows_.size()), 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const size_t row = static_cast<size_t>(i);

@@ -15,8 +15,9 @@
 namespace omni {
 
 struct EvalOptions {
-  // false: every document begins at zero state with end-of-text as its context, and a final end-of-text is predicted
-  // after it. true: the whole text is one stream, not split and with nothing added; its first token is only context.
+  // false: every document begins at zero state with end-of-text as its context, and a final end-of-text is
+  // predicted after it. true: the whole text is one stream, not split and with nothing added; its first token
+  // is only context.
   bool carry = false;
   int64_t rows_per_batch = 256;     // tokens per pass; bounds the memory of the logits to rows x V
   int64_t parallel_documents = 16;  // share a pass; changes speed, never a result
@@ -32,15 +33,16 @@ struct EvalResult {
   double tokens_per_second() const { return seconds > 0 ? static_cast<double>(tokens) / seconds : 0; }
 };
 
-// The documents of a text: each ends with a line `<|endoftext|>` or with the text. The newline before and the newline
-// after the separator belong to the separator; empty documents are dropped. Views into `text`.
+// The documents of a text: each ends with a line `<|endoftext|>` or with the text. The newline before and the
+// newline after the separator belong to the separator; empty documents are dropped. Views into `text`.
 std::vector<std::string_view> SplitDocuments(std::string_view text);
 
 // -log softmax(logits)[target] in double, ascending.
 double NegativeLogLikelihood(const float* logits, int64_t vocab, TokenId target);
 
-// Rejects a text without anything to predict, options below 1, and a tokenizer whose vocabulary is not the model's; passes on the provider's
-// errors. Documents' nats are summed in document order: the result does not depend on threads or batching.
+// Rejects a text without anything to predict, options below 1, and a tokenizer whose vocabulary is not the
+// model's; passes on the provider's errors. Documents' nats are summed in document order: the result does not
+// depend on threads or batching.
 absl::StatusOr<EvalResult> EvalText(const ModelWeights& weights, ExpertProvider& provider,
                                     const Tokenizer& tokenizer, WorkerPool& pool, std::string_view text,
                                     const EvalOptions& options,

@@ -14,8 +14,8 @@ namespace {
 constexpr int64_t kTileRows = 2 * kTileNeurons;  // gate and up rows of a tile, interleaved
 constexpr int64_t kTileGroups = (kTileRows + kernels::kTernaryRows - 1) / kernels::kTernaryRows;
 constexpr int64_t kAccStride = (kTileGroups * kernels::kTernaryRows + 15) / 16 * 16;
-// Rows that meet a tile together: enough to amortise unpacking its trits, few enough that their sums stay in the
-// first-level cache (32 x 144 x 4 bytes).
+// Rows that meet a tile together: enough to amortise unpacking its trits, few enough that their sums stay in
+// the first-level cache (32 x 144 x 4 bytes).
 constexpr int64_t kRowBlock = 32;
 
 // Buffers of a calling thread, grown once; helpers write into the caller's.

@@ -10,10 +10,10 @@
 
 namespace omni {
 
-// x += W_o attention. Query head j reads key/value head j / (H / H_kv). The token at position p writes its rotated key
-// and its value, rounded to fp16, into ring slot p mod W, and then attends to slots 0 .. min(p + 1, W) - 1 in slot
-// order (so its sums run over slots, not over ages). Per segment and key/value head the tokens run in order; different
-// ones are independent.
+// x += W_o attention. Query head j reads key/value head j / (H / H_kv). The token at position p writes its
+// rotated key and its value, rounded to fp16, into ring slot p mod W, and then attends to slots 0 .. min(p +
+// 1, W) - 1 in slot order (so its sums run over slots, not over ages). Per segment and key/value head the
+// tokens run in order; different ones are independent.
 class AttentionMixer {
  public:
   explicit AttentionMixer(Pass& pass);

@@ -1,4 +1,5 @@
-// The PDR mixer (perspective decay recurrence) of one layer, over all rows of a pass. Internal to the decoder.
+// The PDR mixer (perspective decay recurrence) of one layer, over all rows of a pass. Internal to the
+// decoder.
 #pragma once
 
 #include <cstdint>
@@ -11,12 +12,17 @@
 namespace omni {
 
 // x += W_o norm(S q) with, per token and in this order:
-//   k = (float(W_k q8) * (s * s_row)) / sqrt(r)        the root rounded to float, a true division (config.key_scale)
-//   gamma = kernels decay(p, b_p); S and its readout by kernels pdr_step; readout norm by g_r if the config has it.
-// After a token whose count (from 1) is a multiple of state_norm_period, and after its readout: N = the fixed-shape sum
-// over rows i of the fixed-shape sum S_i . S_i; if sqrt(N) > sqrt(d r), S *= sqrt(d r) / sqrt(N), all in float.
-// A block of rows of S meets all tokens of its segment before the next block: S stays in cache, and since no row
-// shares anything with another the result is that of stepping.
+//   k = (float(W_k q8) * (s * s_row)) / sqrt(r)    the root rounded to float, a true division; if key_scale
+//   gamma = kernels decay(p, b_p)
+//   S and its readout by kernels pdr_step
+//   the readout's norm by g_r                      if readout_norm
+//
+// After a token whose count (from 1) is a multiple of state_norm_period, and after its readout: N = the
+// fixed-shape sum over rows i of the fixed-shape sums S_i . S_i; if sqrt(N) > sqrt(d r), then
+// S *= sqrt(d r) / sqrt(N), all in float.
+//
+// A block of rows of S meets all tokens of its segment before the next block: S stays in cache, and since no
+// row shares anything with another the result is that of stepping.
 class PdrMixer {
  public:
   explicit PdrMixer(Pass& pass);

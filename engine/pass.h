@@ -1,5 +1,5 @@
-// What the parts of one pass share: the batch's rows, the residual stream, the quantised inputs and the products.
-// Internal to the decoder.
+// What the parts of one pass share: the batch's rows, the residual stream, the quantised inputs and the
+// products. Internal to the decoder.
 #pragma once
 
 #include <array>
@@ -46,8 +46,8 @@ class Pass {
 
   void Resize(int64_t n);  // buffers for n rows
 
-  // Items per range so that a range is worth handing to another thread. `cost` of one item is in int8 multiply-adds;
-  // a float operation counts kFloatCost of them.
+  // Items per range so that a range is worth handing to another thread. `cost` of one item is in int8
+  // multiply-adds; a float operation counts kFloatCost of them.
   static constexpr int64_t kFloatCost = 8;
   static int64_t Grain(int64_t cost);
   // fn(row) for each batch row, on any thread.

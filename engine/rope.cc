@@ -7,7 +7,8 @@ namespace {
 
 constexpr double kLn2 = 0.693147180559945309417232121458;
 
-// 2 atanh((m - 1) / (m + 1)) by its series, m in [0.5, 1): |t| <= 1/3, so 3^-49 ends it below double's precision.
+// 2 atanh((m - 1) / (m + 1)) by its series, m in [0.5, 1): |t| <= 1/3, so 3^-49 ends it below double's
+// precision.
 double Log(double x) {
   int exponent;
   const double m = std::frexp(x, &exponent);

@@ -19,8 +19,8 @@ float TorusDistanceSquared(const TorusPoint& z, const float* position);
 // frac(W h): route is [3, d], h is [d]; each axis is one fixed-shape dot product.
 TorusPoint Route(const kernels::Ops& ops, const float* route, const float* h, int64_t d);
 
-// The expert of least squared distance; positions are [experts, 3], experts >= 1. The lowest id wins equality, and a
-// point that is not a number goes to expert 0.
+// The expert of least squared distance; positions are [experts, 3], experts >= 1. The lowest id wins
+// equality, and a point that is not a number goes to expert 0.
 ExpertId NearestExpert(const TorusPoint& z, const float* positions, int64_t experts);
 
 }  // namespace omni

@@ -29,8 +29,9 @@ class SessionState {
   // True if every dimension and every constant that gives the state its meaning is the config's.
   bool Fits(const ModelConfig& config) const;
 
-  // Versioned bytes with a checksum (docs/formats/session_state.md); Restore rejects other models', cut or altered
-  // bytes. Two models of one config are told apart by whoever keeps the bytes (by the model's hash), not here.
+  // Versioned bytes with a checksum (docs/formats/session_state.md); Restore rejects other models', cut or
+  // altered bytes. Two models of one config are told apart by whoever keeps the bytes (by the model's hash),
+  // not here.
   std::string Save() const;
   static absl::StatusOr<SessionState> Restore(const ModelConfig& config, const std::string& bytes);
 

@@ -1,4 +1,5 @@
-// Views of a packed model's weights. The bytes belong to whoever loaded them (store/, or a test) and outlive the views.
+// Views of a packed model's weights. The bytes belong to whoever loaded them (store/, or a test) and outlive
+// the views.
 #pragma once
 
 #include <cstdint>
@@ -32,7 +33,8 @@ struct TileLayout {
 };
 inline int64_t TilesPerExpert(const ModelConfig& c) { return PadTo(c.f, kTileNeurons) / kTileNeurons; }
 
-// A two-bit linear map: y = float(sum levels*q) * (x_scale * scale[row]); scale[row] is s/2 (the half is folded in).
+// A two-bit linear map: y = float(sum levels*q) * (x_scale * scale[row]); scale[row] is s/2 (the half is
+// folded in).
 struct TwoBitLinear {
   kernels::TwoBitMatrix m;
   const float* scale = nullptr;  // [rows padded to 4]
@@ -62,8 +64,9 @@ struct ModelWeights {
   std::vector<LayerWeights> layers;
 };
 
-// Every matrix has the config's shape and codes its kernel accepts, no pointer is missing, and every float (scales,
-// norms, biases, router) is finite; positions lie in [0, 1). The error names the layer and the matrix.
+// Every matrix has the config's shape and codes its kernel accepts, no pointer is missing, and every float
+// (scales, norms, biases, router) is finite; positions lie in [0, 1). The error names the layer and the
+// matrix.
 absl::Status CheckWeights(const ModelWeights& weights);
 // The codes of one tile (layout.payload() bytes) are trits and its scales finite. Alignment: 4 bytes.
 absl::Status CheckTile(const TileLayout& layout, const uint8_t* tile);

@@ -26,9 +26,10 @@ void WaitWhile(const std::atomic<int32_t>& value, int32_t old) {
 
 }  // namespace
 
-// One word, `unclaimed`, carries the protocol: a range is claimed by lowering it, and the job's plain fields are read
-// only after a successful claim. The owner cannot leave Run, and so cannot change them, before `unfinished` says that
-// every claimed range is done; a helper that looks late sees either nothing to claim or the next job, both valid.
+// One word, `unclaimed`, carries the protocol: a range is claimed by lowering it, and the job's plain fields
+// are read only after a successful claim. The owner cannot leave Run, and so cannot change them, before
+// `unfinished` says that every claimed range is done; a helper that looks late sees either nothing to claim
+// or the next job, both valid.
 struct WorkerPool::Impl {
   static constexpr int32_t kStop = -1;
 

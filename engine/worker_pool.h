@@ -17,11 +17,11 @@ class WorkerPool {
   WorkerPool& operator=(const WorkerPool&) = delete;
 
   int threads() const;
-  // Splits [0, n) into contiguous ranges, at least `grain` long, and runs fn(begin, end) on each; returns when all are
-  // done, and what they wrote is then visible to the caller. n <= 0 runs nothing. fn must not throw. One caller at a
-  // time may own the pool; a second concurrent caller, or fn itself, runs its whole range itself. Idle helpers spin
-  // for some microseconds and then sleep, and the caller takes ranges too, so that a helper whose core is busy
-  // elsewhere costs at most the range it holds.
+  // Splits [0, n) into contiguous ranges, at least `grain` long, and runs fn(begin, end) on each; returns
+  // when all are done, and what they wrote is then visible to the caller. n <= 0 runs nothing. fn must not
+  // throw. One caller at a time may own the pool; a second concurrent caller, or fn itself, runs its whole
+  // range itself. Idle helpers spin for some microseconds and then sleep, and the caller takes ranges too, so
+  // that a helper whose core is busy elsewhere costs at most the range it holds.
   void Run(int64_t n, int64_t grain, absl::FunctionRef<void(int64_t, int64_t)> fn);
 
  private:

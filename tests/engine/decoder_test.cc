@@ -71,10 +71,10 @@ INSTANTIATE_TEST_SUITE_P(Shapes, DecoderTest,
                                            Case{"Flagless", testing::FlaglessConfig}),
                          [](const auto& info) { return std::string(info.param.name); });
 
-// Float keeps 24 bits and no sum here is longer than a few hundred terms, so a token without a flipped code differs by
-// some 1e-6 of the logits' size. Where a value lies that near to a code's edge the engine and the reference may choose
-// neighbours, 1/127 of one of the inputs apart: rare (one code in 1e5), and 1e-2 bounds what it does downstream.
-// A wrong formula moves every logit by the order of the logits themselves.
+// Float keeps 24 bits and no sum here is longer than a few hundred terms, so a token without a flipped code
+// differs by some 1e-6 of the logits' size. Where a value lies that near to a code's edge the engine and the
+// reference may choose neighbours, 1/127 of one of the inputs apart: rare (one code in 1e5), and 1e-2 bounds
+// what it does downstream. A wrong formula moves every logit by the order of the logits themselves.
 TEST_P(DecoderTest, AgreesWithTheReferenceBeyondTheWindow) {
   WorkerPool pool(1);
   Decoder decoder(model_.weights(), pool);

@@ -1,4 +1,5 @@
-// A model of random weights in memory, with its codes both packed (for the engine) and plain (for a reference).
+// A model of random weights in memory, with its codes both packed (for the engine) and plain (for a
+// reference).
 #pragma once
 
 #include <cstdint>

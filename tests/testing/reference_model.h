@@ -1,5 +1,6 @@
-// The token step once more, written only to be read: plain loops in double over plain codes. Its quantisation is the
-// model's, so its integers are the engine's wherever no value lies within float's rounding of a code's edge.
+// The token step once more, written only to be read: plain loops in double over plain codes. Its quantisation
+// is the model's, so its integers are the engine's wherever no value lies within float's rounding of a code's
+// edge.
 #pragma once
 
 #include <cstdint>
