@@ -103,6 +103,7 @@ int TrainMain(int argc, char** argv) {
   app.add_option("--eval-every", s.eval_every, "steps between validations, 0: never");
   app.add_option("--eval-tokens", s.eval_tokens, "tokens of a running validation");
   app.add_option("--save-every", s.save_every, "steps between checkpoints, 0: only at the end");
+  app.add_flag("--plot", s.plot, "draw the loss curve into RUN/plot.svg");
   app.add_option("--seed", s.init.seed, "of everything random");
   app.add_option("-t,--threads", s.threads, "0: all cores")->check(CLI::Range(0, 1024))->envname("OMNI_THREADS");
   app.add_option("--layers", s.config.layers);

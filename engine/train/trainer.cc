@@ -16,6 +16,7 @@
 #include "engine/tokenizer.h"
 #include "engine/train/data.h"
 #include "engine/train/optimizer.h"
+#include "engine/train/plot.h"
 #include "engine/train/run_state.h"
 
 namespace omni::train {
@@ -204,6 +205,10 @@ absl::Status Train(const TrainSettings& s) {
                      nats / std::log(2.0) / corpus->valid_bytes_per_token);
       }
       log << line.dump() << std::endl;
+      if (s.plot && (evaluate || state.step == last)) {
+        const fs::path run(s.out);
+        if (absl::Status st = PlotLog((run / "log.jsonl").string(), (run / "plot.svg").string()); !st.ok()) return st;
+      }
       running = 0;
       running_count = 0;
       std::fill(counts.begin(), counts.end(), 0);

@@ -32,6 +32,7 @@ struct TrainSettings {
   int64_t reset_every = 0;           // segments after which a row starts over with zero state (0: never)
   int64_t eval_every = 0, eval_tokens = 1 << 17, save_every = 0;
   int64_t stop_at = 0;               // ends (saved) after this step; the schedule still spans `steps`
+  bool plot = false;                 // draws RUN/plot.svg at every validation and at the end
   int threads = 0;
   std::string command;               // for the record
 };
