@@ -31,11 +31,16 @@ RegionReplyPtr RegionState::Run(const RegionJob& job) {
   }
   if (!job.Claim()) return nullptr;
   reply->output.resize(static_cast<size_t>(floats));
-  for (size_t i = 0; i < job.jobs().size(); ++i) {
-    if (!reply->statuses[i].ok()) continue;
-    reply->statuses[i] =
-        RunExpert(config_, tiles[i], job.jobs()[i], pool_, reply->output.data() + reply->offsets[i]);
-  }
+  const auto count = static_cast<int64_t>(job.jobs().size());
+  // Many experts with few rows each are split by expert, few experts within.
+  const int64_t grain = count < 2 * pool_.threads() ? count : 1;
+  pool_.Run(count, grain, [&](int64_t begin, int64_t end) {
+    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
+      if (!reply->statuses[i].ok()) continue;
+      reply->statuses[i] =
+          RunExpert(config_, tiles[i], job.jobs()[i], pool_, reply->output.data() + reply->offsets[i]);
+    }
+  });
   reply->compute = std::chrono::steady_clock::now() - start;
   return reply;
 }

@@ -1,8 +1,16 @@
 #include "actors/coordinator_state.h"
 
+#include <algorithm>
+#include <condition_variable>
 #include <deque>
+#include <functional>
 #include <memory>
+#include <mutex>
+#include <optional>
+#include <stop_token>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include <gmock/gmock.h>
@@ -158,17 +166,17 @@ TEST_F(CoordinatorTest, ReplacesADeadRegionThatHadNothingToDo) {
   EXPECT_TRUE(io_.jobs.empty());
 }
 
-TEST_F(CoordinatorTest, IgnoresALateAnswer) {
+TEST_F(CoordinatorTest, IgnoresTheAnswerOfAnAttemptItHasGivenUp) {
   const GenerateRequest request = MakeRequest(tiny_, 1, 3, 4);
   auto channel = Submit(request);
   state_.Step();
-  const RegionJobPtr job = io_.jobs.front();
-  const RegionReplyPtr reply = region_.Run(*job);
+  const RegionReplyPtr late = region_.Run(*io_.jobs.front());
   io_.jobs.pop_front();
-  state_.OnReply(*reply);
-  state_.OnReply(*reply);
+  state_.OnRegionDown(late->region, "killed");
+  state_.OnReply(*late);
+  ASSERT_EQ(io_.jobs.size(), 1u);  // the second attempt is still awaited: the layer is not over
   while (!io_.jobs.empty()) Serve();
-  state_.OnReply(*reply);
+  state_.OnReply(*late);
   RunAll();
   auto end = End(*channel);
   ASSERT_TRUE(end.has_value() && end->ok());
@@ -228,6 +236,93 @@ TEST_F(CoordinatorTest, RefusesSessionsAfterShutdown) {
   state_.Shutdown();
   auto channel = Submit(MakeRequest(tiny_, 2, 2, 1));
   EXPECT_EQ(End(*channel)->status().code(), absl::StatusCode::kUnavailable);
+}
+
+// The state and its regions on one thread, clients on others, as in a swarm, but with a queue whose synchronisation a
+// thread sanitizer sees.
+class ThreadIo : public CoordinatorIo {
+ public:
+  ThreadIo(CoordinatorState& state, RegionState& region) : state_(state), region_(region) {
+    state.set_io(this);
+    thread_ = std::jthread([this] { Work(); });
+  }
+  ~ThreadIo() override {
+    Post([this] { over_ = true; });
+  }
+
+  void Post(std::function<void()> message) {
+    std::lock_guard lock(mutex_);
+    messages_.push_back(std::move(message));
+    changed_.notify_one();
+  }
+  void SendJob(RegionJobPtr job) override {
+    Post([this, job] {
+      if (RegionReplyPtr reply = region_.Run(*job)) state_.OnReply(*reply);
+    });
+  }
+  void ReplaceRegion(RegionId) override {}
+  void StepSoon() override {
+    Post([this] { state_.Step(); });
+  }
+  void TickAfter(std::chrono::milliseconds) override {}
+
+ private:
+  void Work() {
+    while (!over_) {
+      std::unique_lock lock(mutex_);
+      changed_.wait(lock, [this] { return !messages_.empty(); });
+      const std::function<void()> message = std::move(messages_.front());
+      messages_.pop_front();
+      lock.unlock();
+      message();
+    }
+  }
+
+  CoordinatorState& state_;
+  RegionState& region_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<std::function<void()>> messages_;
+  bool over_ = false;
+  std::jthread thread_;
+};
+
+TEST(CoordinatorThreads, ClientsOnOtherThreadsGetTheirTokens) {
+  TinyModel tiny;
+  WorkerPool pool(2);
+  const RegionFaultHook no_fault;
+  SwarmCounters counters(tiny.model.config());
+  CoordinatorState state(tiny.model.weights(), pool, CoordinatorOptions(), counters);
+  RegionState region(tiny.model.config(), tiny.model, pool, no_fault);
+  ThreadIo io(state, region);
+  constexpr uint64_t kClients = 3;
+  std::vector<GenerateResult> got(kClients);
+  {
+    std::vector<std::jthread> clients;
+    for (uint64_t id = 0; id < kClients; ++id) {
+      clients.emplace_back([&, id] {
+        // The last client goes away early; the others are slow readers of a small channel.
+        auto channel = std::make_shared<SessionChannel>(2);
+        auto session = std::make_shared<Session>(id, MakeRequest(tiny, 5, id == 2 ? 100'000 : 30, id),
+                                                 tiny.tokenizer, 1'000'000, channel);
+        io.Post([&state, session] { state.Submit(session); });
+        session.reset();
+        while (true) {
+          auto taken = channel->Take(std::stop_token());
+          if (taken.resume) io.Post([&state, id] { state.Resume(id); });
+          if (id == 2 && !taken.events.empty()) io.Post([&state, id] { state.Cancel(id); });
+          EXPECT_GE(counters.decode.wall_ns.Get(), 0);
+          if (!taken.result.has_value()) continue;
+          ASSERT_TRUE(taken.result->ok());
+          got[id] = **taken.result;
+          return;
+        }
+      });
+    }
+  }
+  EXPECT_EQ(got[0].tokens, PlainLoop(tiny, MakeRequest(tiny, 5, 30, 0)));
+  EXPECT_EQ(got[1].tokens, PlainLoop(tiny, MakeRequest(tiny, 5, 30, 1)));
+  EXPECT_EQ(got[2].reason, StopReason::kCancelled);
 }
 
 }  // namespace
