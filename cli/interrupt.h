@@ -1,0 +1,17 @@
+// Ctrl-C as a question the work asks, not as a sudden death.
+#pragma once
+
+namespace omni::cli {
+
+// While alive, the first SIGINT or SIGTERM sets a flag; a second one ends the program as usual. One at a time.
+class InterruptGuard {
+ public:
+  InterruptGuard();
+  ~InterruptGuard();
+  InterruptGuard(const InterruptGuard&) = delete;
+  InterruptGuard& operator=(const InterruptGuard&) = delete;
+
+  static bool Requested();
+};
+
+}  // namespace omni::cli

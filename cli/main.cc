@@ -1,0 +1,74 @@
+// omni: the command line of the project. One file per verb; this one parses, runs and reports.
+#include <cstdio>
+#include <cstring>
+#include <exception>
+#include <string>
+
+#include <absl/status/statusor.h>
+#include <CLI/CLI.hpp>
+
+#include "cli/verb.h"
+
+namespace omni::cli {
+namespace {
+
+// One line, whatever the message was made of.
+int Report(const std::string& message, int code) {
+  std::string line;
+  for (char c : message) {
+    if (c != '\n') {
+      line += c;
+    } else if (!line.empty() && line.back() != ' ') {
+      line += "; ";
+    }
+  }
+  while (!line.empty() && (line.back() == ' ' || line.back() == ';')) line.pop_back();
+  std::fprintf(stderr, "omni: %s\n", line.c_str());
+  return code;
+}
+
+int Main(int argc, char** argv) {
+  if (argc >= 2 && std::strcmp(argv[1], "train") == 0) {
+    return Report(std::string(ExecTrainer(argv + 2).message()), kExitFailure);
+  }
+  CLI::App root("Omni runs PERSPECTIVE, a sparse ternary mixture-of-experts language model.", "omni");
+  root.set_version_flag("--version", "omni " OMNI_VERSION);
+  root.require_subcommand(1);
+  root.footer(
+      "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.\n"
+      "'omni VERB --help' lists a verb's flags, their environment variables and examples.");
+  Invocation invocation;
+  if (argc >= 2) invocation.verb = argv[1];
+  AddRun(root, invocation);
+  AddPack(root, invocation);
+  AddInspect(root, invocation);
+  AddEval(root, invocation);
+  AddTrace(root, invocation);
+  AddTrain(root, invocation);
+  AddCompletion(root, invocation);
+  try {
+    root.parse(argc, argv);
+  } catch (const CLI::Success& e) {
+    return root.exit(e);  // --help and --version print and end well
+  } catch (const CLI::ParseError& e) {
+    const bool known = !root.get_subcommands().empty();
+    const std::string help =
+        known ? "omni " + root.get_subcommands().front()->get_name() + " --help" : "omni --help";
+    return Report(std::string(e.what()) + " (see " + help + ")", kExitUsage);
+  }
+  const absl::StatusOr<int> code = invocation.body();
+  if (code.ok()) return *code;
+  return Report(std::string(code.status().message()),
+                IsUsageError(code.status()) ? kExitUsage : kExitFailure);
+}
+
+}  // namespace
+}  // namespace omni::cli
+
+int main(int argc, char** argv) {
+  try {
+    return omni::cli::Main(argc, argv);
+  } catch (const std::exception& e) {
+    return omni::cli::Report(e.what(), omni::cli::kExitFailure);
+  }
+}
