@@ -11,11 +11,12 @@
 
 #include <absl/strings/str_cat.h>
 
+#include "engine/eval.h"
+
 namespace omni::train {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr char kSeparator[] = "<|endoftext|>";
 
 absl::StatusOr<std::string> ReadFile(const fs::path& path) {
   std::ifstream in(path, std::ios::binary);
@@ -84,26 +85,12 @@ absl::StatusOr<std::string> ReadCorpus(const std::vector<std::string>& paths) {
 }
 
 std::vector<int32_t> EncodeCorpus(const Tokenizer& tokenizer, const std::string& text) {
+  const std::vector<std::string_view> documents = SplitDocuments(text);
+  const bool separated = documents.size() != 1 || documents[0].size() != text.size();
   std::vector<int32_t> ids;
-  const auto append = [&](std::string_view part) {
-    for (TokenId id : tokenizer.Encode(part)) ids.push_back(id.value);
-  };
-  size_t at = 0;
-  bool any = false;
-  while (at < text.size()) {
-    size_t line = text.find(kSeparator, at);
-    while (line != std::string::npos && line > 0 && text[line - 1] != '\n') line = text.find(kSeparator, line + 1);
-    if (line == std::string::npos) break;
-    any = true;
-    const size_t end = line > at && text[line - 1] == '\n' ? line - 1 : line;
-    append(std::string_view(text).substr(at, end - at));
-    ids.push_back(Tokenizer::kEndOfText.value);
-    at = line + sizeof kSeparator - 1;
-    if (at < text.size() && text[at] == '\n') ++at;
-  }
-  if (at < text.size()) {
-    append(std::string_view(text).substr(at));
-    if (any) ids.push_back(Tokenizer::kEndOfText.value);
+  for (std::string_view document : documents) {
+    for (TokenId id : tokenizer.Encode(document)) ids.push_back(id.value);
+    if (separated) ids.push_back(Tokenizer::kEndOfText.value);
   }
   return ids;
 }

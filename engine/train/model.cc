@@ -9,6 +9,7 @@
 
 #include "engine/checkpoint.h"
 #include "engine/train/cpu_ops.h"
+#include "engine/train/exact.h"
 
 namespace omni::train {
 namespace {
@@ -230,11 +231,8 @@ Tensor TrainModel::Attention(const Tensor& z, int64_t batch, Carry& carry, size_
   return out.view({batch, c.heads, tokens, h}).permute({0, 2, 1, 3}).reshape({n, c.d});
 }
 
-Tensor TrainModel::Trunk(const Tensor& tokens, int64_t batch, Carry& carry, const ForwardSettings& settings,
-                         ForwardResult* result, std::vector<std::vector<int32_t>>* routes,
-                         const std::vector<std::vector<int32_t>>* forced) {
-  const ModelConfig& c = config_;
-  const int64_t n = tokens.size(0), d = c.d;
+void TrainModel::Embed(const Tensor& tokens) {
+  const int64_t n = tokens.size(0), d = config_.d;
   embedded_ = torch::empty({n, d});
   embedded_tokens_ = tokens.to(torch::kInt64);
   const auto* id = tokens.data_ptr<int32_t>();
@@ -244,12 +242,19 @@ Tensor TrainModel::Trunk(const Tensor& tokens, int64_t batch, Carry& carry, cons
     float* row = embedded_.data_ptr<float>() + i * d;
     for (int64_t j = 0; j < d; ++j) row[j] = BitsToFloat(code[j]) * s;
   }
+}
+
+Tensor TrainModel::Trunk(const Tensor& tokens, int64_t batch, Carry& carry, const ForwardSettings& settings,
+                         ForwardResult* result) {
+  const ModelConfig& c = config_;
+  const int64_t n = tokens.size(0);
+  Embed(tokens);
   if (torch::GradMode::is_enabled()) embedded_.requires_grad_();
   Tensor x = embedded_;
   uint64_t key = settings.dropout_key * 0x9e3779b97f4a7c15ULL;
   const auto next_key = [&] { return (key = key * 6364136223846793005ULL + 1442695040888963407ULL) >> 8; };
   if (settings.dropout > 0) x = DropoutAdd(torch::zeros_like(x), x, next_key(), settings.dropout);
-  size_t pdr = 0, attention = 0, expert_layer = 0;
+  size_t pdr = 0, attention = 0;
   for (int64_t l = 0; l < c.layers; ++l) {
     Layer& layer = layers_[static_cast<size_t>(l)];
     Tensor z = QuantLinear(RmsNorm(x, *layer.norm1), *layer.mix_in);
@@ -257,7 +262,7 @@ Tensor TrainModel::Trunk(const Tensor& tokens, int64_t batch, Carry& carry, cons
     if (c.IsAttention(l)) {
       mixed = Attention(z, batch, carry, attention++);
     } else {
-      mixed = Pdr(z, *layer.bias, batch, d, c.r, c.key_scale, c.decay_floor, carry.pdr[pdr++]);
+      mixed = Pdr(z, *layer.bias, batch, c.d, c.r, c.key_scale, c.decay_floor, carry.pdr[pdr++]);
       if (layer.norm_readout) mixed = RmsNorm(mixed, *layer.norm_readout);
     }
     x = DropoutAdd(x, QuantLinear(mixed, *layer.mix_out), next_key(), settings.dropout);
@@ -267,40 +272,37 @@ Tensor TrainModel::Trunk(const Tensor& tokens, int64_t batch, Carry& carry, cons
       y = QuantLinear(Swiglu(QuantLinear(h, *layer.gate_up)), *layer.down);
     } else {
       layer.experts.shared_start = settings.shared_start;
-      RouterResult r = Route(h, *layer.route, layer.positions,
-                             {.balance = settings.balance, .smoothness = settings.smoothness, .tokens = n / batch});
-      if (forced) *r.route = (*forced)[expert_layer];
-      if (routes) routes->push_back(*r.route);
-      ++expert_layer;
-      if (result) {
-        result->balance += r.balance;
-        result->smoothness += r.smoothness;
-        for (int32_t e : *r.route) ++result->expert_counts[static_cast<size_t>(e)];
-      }
+      const RouterResult r = Route(h, *layer.route, layer.positions,
+                                   {.balance = settings.balance, .smoothness = settings.smoothness, .tokens = n / batch});
+      result->balance += r.balance;
+      result->smoothness += r.smoothness;
+      for (int32_t e : *r.route) ++result->expert_counts[static_cast<size_t>(e)];
       y = Experts(h, r.prob, layer.experts, r.route);
     }
     x = DropoutAdd(x, y, next_key(), settings.dropout);
   }
-  const int64_t tokens_per_row = n / batch;
-  carry.position += tokens_per_row;
-  const int64_t memory = carry.keys.empty() ? 0 : carry.keys[0].size(2);
-  for (int64_t& v : carry.valid) v = std::min(memory, v + tokens_per_row);
-  if (carry.position % c.state_norm_period == 0) {
-    torch::NoGradGuard no_grad;
-    const double limit = std::sqrt(static_cast<double>(d * c.r));
-    for (Tensor& s : carry.pdr) {
-      const Tensor norm = s.flatten(1).norm(2, 1);
-      s.mul_((limit / norm).clamp_max(1.0).nan_to_num(1.0, 1.0, 1.0).view({-1, 1, 1}));
-    }
-  }
+  Advance(carry, n / batch);
   return RmsNorm(x, *norm_out_);
+}
+
+void TrainModel::Advance(Carry& carry, int64_t tokens) const {
+  carry.position += tokens;
+  const int64_t memory = carry.keys.empty() ? 0 : carry.keys[0].size(2);
+  for (int64_t& v : carry.valid) v = std::min(memory, v + tokens);
+  if (carry.position % config_.state_norm_period != 0) return;
+  torch::NoGradGuard no_grad;
+  const double limit = std::sqrt(static_cast<double>(config_.d * config_.r));
+  for (Tensor& s : carry.pdr) {
+    const Tensor norm = s.flatten(1).norm(2, 1);
+    s.mul_((limit / norm).clamp_max(1.0).nan_to_num(1.0, 1.0, 1.0).view({-1, 1, 1}));
+  }
 }
 
 ForwardResult TrainModel::Forward(const Tensor& tokens, const Tensor& targets, int64_t batch, Carry& carry,
                                   const ForwardSettings& settings) {
   ForwardResult result;
   result.expert_counts.assign(static_cast<size_t>(config_.num_experts()), 0);
-  const Tensor y = Trunk(tokens, batch, carry, settings, &result, nullptr, nullptr);
+  const Tensor y = Trunk(tokens, batch, carry, settings, &result);
   result.loss = HeadLoss(y, *embed_, targets);
   return result;
 }
@@ -308,8 +310,35 @@ ForwardResult TrainModel::Forward(const Tensor& tokens, const Tensor& targets, i
 Tensor TrainModel::Logits(const Tensor& tokens, int64_t batch, Carry& carry, std::vector<std::vector<int32_t>>* routes,
                           const std::vector<std::vector<int32_t>>* forced) {
   torch::NoGradGuard no_grad;
-  const Tensor y = Trunk(tokens, batch, carry, {}, nullptr, routes, forced);
-  return QuantLinear(y, *embed_);
+  const ModelConfig& c = config_;
+  Embed(tokens);
+  Tensor x = embedded_;
+  embedded_ = Tensor();
+  size_t pdr = 0, attention = 0, expert_layer = 0;
+  for (int64_t l = 0; l < c.layers; ++l) {
+    Layer& layer = layers_[static_cast<size_t>(l)];
+    const Tensor z = QuantLinear(exact::RmsNorm(x, *layer.norm1), *layer.mix_in);
+    Tensor mixed;
+    if (c.IsAttention(l)) {
+      mixed = exact::Attention(z, c, batch, carry, attention++);
+    } else {
+      mixed = exact::Pdr(z, *layer.bias, c, batch, carry.pdr[pdr++]);
+      if (layer.norm_readout) mixed = exact::RmsNorm(mixed, *layer.norm_readout);
+    }
+    x = x + QuantLinear(mixed, *layer.mix_out);
+    const Tensor h = exact::RmsNorm(x, *layer.norm2);
+    if (c.IsAttention(l)) {
+      x = x + QuantLinear(exact::Swiglu(QuantLinear(h, *layer.gate_up)), *layer.down);
+      continue;
+    }
+    std::vector<int32_t> route = *Route(h, *layer.route, layer.positions, {}).route;
+    if (forced) route = (*forced)[expert_layer];
+    x = x + exact::Experts(h, layer.experts, route);
+    if (routes) routes->push_back(std::move(route));
+    ++expert_layer;
+  }
+  Advance(carry, tokens.size(0) / batch);
+  return QuantLinear(exact::RmsNorm(x, *norm_out_), *embed_);
 }
 
 std::vector<std::pair<std::string, Tensor>> TrainModel::NamedTensors() const {

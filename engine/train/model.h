@@ -60,7 +60,8 @@ class TrainModel {
   // tokens, targets: int32 [B * T], row after row; T a multiple of 16. Fills gradients' graph if grad mode is on.
   ForwardResult Forward(const torch::Tensor& tokens, const torch::Tensor& targets, int64_t batch, Carry& carry,
                         const ForwardSettings& settings);
-  // As Forward without targets: the quantised head's logits [B * T, V]. routes (may be null) receives the chosen experts,
+  // As Forward without targets or gradients, in the law's arithmetic (exact.h): the quantised head's logits [B * T, V].
+  // carry's memory must be W - 1. routes (may be null) receives the chosen experts,
   // one vector per expert layer; forced (may be null) replays them.
   torch::Tensor Logits(const torch::Tensor& tokens, int64_t batch, Carry& carry,
                        std::vector<std::vector<int32_t>>* routes, const std::vector<std::vector<int32_t>>* forced);
@@ -82,9 +83,10 @@ class TrainModel {
     ExpertParams experts;
   };
 
+  void Embed(const torch::Tensor& tokens);  // into embedded_
   torch::Tensor Trunk(const torch::Tensor& tokens, int64_t batch, Carry& carry, const ForwardSettings& settings,
-                      ForwardResult* result, std::vector<std::vector<int32_t>>* routes,
-                      const std::vector<std::vector<int32_t>>* forced);
+                      ForwardResult* result);
+  void Advance(Carry& carry, int64_t tokens) const;  // positions, memory, the state norm
   torch::Tensor Attention(const torch::Tensor& z, int64_t batch, Carry& carry, size_t index);
   // Every tensor of model.safetensors with the slice of the parameter it is.
   std::vector<std::pair<std::string, torch::Tensor>> NamedTensors() const;
