@@ -230,20 +230,26 @@ void CoordinatorState::FailRows(const ExpertJob& job, const absl::Status& status
 }
 
 void CoordinatorState::FinishStep() {
-  const std::span<const float> logits = Timed([&] { return decoder_.Finish(); });
+  std::span<const float> logits = Timed([&] { return decoder_.Finish(); });
+  const auto vocab = static_cast<size_t>(config_.vocab);
+  drawn_.clear();
+  Timed([&] {
+    for (const Part& part : parts_) {
+      if (!part.wants_logits) continue;
+      drawn_.push_back(part.session->Draw(logits.first(vocab)));
+      logits = logits.subspan(vocab);
+    }
+  });
   const auto now = Clock::now();
-  size_t at = 0;
-  StepCounters& counters = has_prefill_ ? counters_.mixed : counters_.decode;
   // Before the tokens: a client that has its answer finds it counted. The times come after, they include the hand-over.
+  StepCounters& counters = has_prefill_ ? counters_.mixed : counters_.decode;
   counters.steps.Add(1);
   counters.hops.Add(step_hops_);
   counters.rows.Add(static_cast<int64_t>(rows_.size()));
-  for (Part& part : parts_) {
+  size_t next = 0;
+  for (const Part& part : parts_) {
     part.session->OnComputed(part.rows);
-    if (!part.wants_logits) continue;
-    const auto row = logits.subspan(at, static_cast<size_t>(config_.vocab));
-    at += static_cast<size_t>(config_.vocab);
-    Timed([&] { part.session->OnLogits(row, now); });
+    if (part.wants_logits) part.session->OnToken(drawn_[next++], now);
   }
   counters.wall_ns.Add((Clock::now() - step_start_).count());
   counters.compute_ns.Add(step_compute_.count());

@@ -91,7 +91,7 @@ class CoordinatorState {
   void EndStep();
 
   template <typename F>
-  auto Timed(F&& f) {
+  auto Timed(F&& f) {  // counts the call as computation
     const auto start = Clock::now();
     struct Stop {
       CoordinatorState& state;
@@ -120,6 +120,7 @@ class CoordinatorState {
   bool has_prefill_ = false;
   std::vector<Part> parts_;
   std::vector<BatchRow> rows_;
+  std::vector<Sampled> drawn_;
   int64_t layer_ = 0;
   std::map<RegionId, Pending> pending_;
   uint64_t next_job_ = 1;

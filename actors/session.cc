@@ -38,9 +38,12 @@ void Session::OnComputed(int64_t rows) {
   if (!channel_->Push(std::move(event))) Pause();
 }
 
-void Session::OnLogits(std::span<const float> logits, Clock::time_point now) {
+Sampled Session::Draw(std::span<const float> logits) const {
+  return Sample(logits, tokens_, tokens_.size(), request_.sampler);
+}
+
+void Session::OnToken(const Sampled& sampled, Clock::time_point now) {
   if (over_) return;
-  const Sampled sampled = Sample(logits, tokens_, tokens_.size(), request_.sampler);
   Timings& timings = result_.timings;
   if (timings.generated_tokens == 0) {
     first_token_ = now;

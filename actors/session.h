@@ -41,8 +41,10 @@ class Session {
 
   // The first `rows` pending tokens have been computed; prompt left over is reported as progress.
   void OnComputed(int64_t rows);
-  // The logits of the last pending token: draws the next one, streams it and, at an end, closes the session.
-  void OnLogits(std::span<const float> logits, Clock::time_point now);
+  // Draws the next token from the logits of the last pending one. Changes nothing.
+  Sampled Draw(std::span<const float> logits) const;
+  // Appends the token drawn, streams it and, at an end, closes the session.
+  void OnToken(const Sampled& sampled, Clock::time_point now);
 
   void Pause() { paused_ = true; }
   void Resume() { paused_ = false; }

@@ -6,6 +6,7 @@ namespace omni {
 
 bool SessionChannel::Push(GenerateEvent event) {
   bool room = true;
+  bool wake = false;
   {
     std::lock_guard lock(mutex_);
     if (result_.has_value()) return true;
@@ -16,8 +17,9 @@ bool SessionChannel::Push(GenerateEvent event) {
     }
     room = events_.size() < capacity_;
     paused_ = !room;
+    wake = waiting_ == Waiting::kForAny || (waiting_ == Waiting::kForUrgent && !room);
   }
-  changed_.notify_one();
+  if (wake) changed_.notify_one();
   return room;
 }
 
@@ -32,7 +34,12 @@ void SessionChannel::Close(absl::StatusOr<GenerateResult> result) {
 
 SessionChannel::Taken SessionChannel::Take(const std::stop_token& stop) {
   std::unique_lock lock(mutex_);
+  waiting_ = Waiting::kForUrgent;
+  changed_.wait_until(lock, stop, served_ + kPace, [this] { return paused_ || result_.has_value(); });
+  waiting_ = Waiting::kForAny;
   changed_.wait(lock, stop, [this] { return !events_.empty() || result_.has_value(); });
+  waiting_ = Waiting::kNo;
+  served_ = std::chrono::steady_clock::now();
   Taken taken;
   taken.events.swap(events_);
   taken.resume = std::exchange(paused_, false);

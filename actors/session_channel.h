@@ -1,6 +1,11 @@
 // The one-way street from the coordinator to a session's client: the producer never waits, the consumer does.
+//
+// Waking a thread costs the producer a system call and, on a busy machine, perhaps its core: far more than the token that
+// it has to tell. So a consumer that has just been served is not woken for every token, but sees what has come in
+// between after kPace. Its first event, a full channel and the end are told at once.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <mutex>
@@ -17,6 +22,9 @@ namespace omni {
 // Thread-safe for one producer and one consumer. Progress events replace each other while unread; tokens never do.
 class SessionChannel {
  public:
+  // No reader of text notices it; at rates below 1 / kPace every token is told when it is drawn.
+  static constexpr std::chrono::milliseconds kPace{10};
+
   // `capacity` >= 1: unread tokens after which the producer is told to pause.
   explicit SessionChannel(size_t capacity) : capacity_(capacity) {}
 
@@ -34,8 +42,12 @@ class SessionChannel {
   Taken Take(const std::stop_token& stop);
 
  private:
+  enum class Waiting { kNo, kForUrgent, kForAny };
+
   const size_t capacity_;
   std::mutex mutex_;
+  Waiting waiting_ = Waiting::kNo;
+  std::chrono::steady_clock::time_point served_;  // when the consumer last took something
   std::condition_variable_any changed_;
   std::vector<GenerateEvent> events_;
   bool paused_ = false;

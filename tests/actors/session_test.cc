@@ -37,7 +37,7 @@ class SessionTest : public ::testing::Test {
   void Draw(Session& session, int32_t token) {
     std::vector<float> logits(static_cast<size_t>(config_.vocab), 0.0f);
     logits[static_cast<size_t>(token)] = 10;
-    session.OnLogits(logits, Session::Clock::now());
+    session.OnToken(session.Draw(logits), Session::Clock::now());
     if (!session.over()) session.OnComputed(1);
   }
 
@@ -145,7 +145,7 @@ TEST_F(SessionTest, PendingIsThePromptThenTheLastToken) {
   session.OnComputed(1);
   std::vector<float> logits(static_cast<size_t>(config_.vocab), 0.0f);
   logits['q'] = 1;
-  session.OnLogits(logits, Session::Clock::now());
+  session.OnToken(session.Draw(logits), Session::Clock::now());
   EXPECT_TRUE(session.decoding());
   EXPECT_THAT(session.pending(), ElementsAre(TokenId('q')));
 }
