@@ -1,7 +1,6 @@
 #include "engine/train/cpu_ops.h"
 
 #include <cstdlib>
-#include <cstring>
 
 namespace omni::train {
 
@@ -15,18 +14,24 @@ namespace baseline {
 extern const CpuOps kOps;
 }
 
+const CpuOps* OpsNamed(std::string_view name) {
+  __builtin_cpu_init();
+  if (name == "avx512bf16") {
+    const bool has = __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") &&
+                     __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    return has ? &avx512bf16::kOps : nullptr;
+  }
+  if (name == "avx2") return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &avx2::kOps : nullptr;
+  return name == "baseline" ? &baseline::kOps : nullptr;
+}
+
 const CpuOps& Ops() {
   static const CpuOps* const chosen = [] {
-    const char* wanted = std::getenv("OMNI_ISA");
-    const bool scalar = wanted && std::strcmp(wanted, "scalar") == 0;
-    const bool avx2_only = wanted && std::strcmp(wanted, "avx2") == 0;
-    __builtin_cpu_init();
-    if (!scalar && !avx2_only && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
-      return &avx512bf16::kOps;
-    }
-    if (!scalar && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &avx2::kOps;
-    return &baseline::kOps;
+    const char* set = std::getenv("OMNI_ISA");
+    const std::string_view wanted = set ? set : "";
+    const CpuOps* ops = wanted == "scalar" || wanted == "avx2" ? nullptr : OpsNamed("avx512bf16");
+    if (!ops && wanted != "scalar") ops = OpsNamed("avx2");
+    return ops ? ops : OpsNamed("baseline");
   }();
   return *chosen;
 }
