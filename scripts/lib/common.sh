@@ -65,7 +65,7 @@ build() {
 # Writes ninja's output to the log and says every tenth of the way, for terminals that cannot overwrite a line.
 build_progress() {
   awk -v log_file="$2" -v tag="$program: build/$1" '
-    { print >> log_file }
+    { print >> log_file; fflush(log_file) }
     match($0, /^\[[0-9]+\/[0-9]+\]/) {
       split(substr($0, 2, RLENGTH - 2), n, "/")
       tenth = int(10 * n[1] / n[2])
