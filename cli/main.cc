@@ -27,6 +27,17 @@ int Report(const std::string& message, int code) {
   return code;
 }
 
+// What is wrong with the first word, if it is neither a verb nor a flag; empty if nothing is.
+std::string VerbProblem(const CLI::App& root, const std::string& word) {
+  std::string names;
+  for (const CLI::App* verb : root.get_subcommands([](const CLI::App*) { return true; })) {
+    if (verb->get_name() == word) return {};
+    names += (names.empty() ? "" : ", ") + verb->get_name();
+  }
+  if (word.starts_with('-')) return {};
+  return (word.empty() ? "no verb is given" : "'" + word + "' is not a verb") + "; the verbs are " + names;
+}
+
 int Main(int argc, char** argv) {
   if (argc >= 2 && std::strcmp(argv[1], "train") == 0) {
     return Report(std::string(ExecTrainer(argv + 2).message()), kExitFailure);
@@ -46,6 +57,9 @@ int Main(int argc, char** argv) {
   AddTrace(root, invocation);
   AddTrain(root, invocation);
   AddCompletion(root, invocation);
+  if (const std::string problem = VerbProblem(root, invocation.verb); !problem.empty()) {
+    return Report(problem + " (see omni --help)", kExitUsage);
+  }
   try {
     root.parse(argc, argv);
   } catch (const CLI::Success& e) {
