@@ -351,6 +351,7 @@ struct ExpertsFn : Function<ExpertsFn> {
                     true, p.gate_up->group_grad(g) + t.row * d, d, scratch.data());
       }
     });
+    if (params->shared_start) dprob.zero_();  // all experts are one: nothing to choose between
     return {dh, dprob, Variable(), Variable()};
   }
 };

@@ -70,7 +70,7 @@ TrainModel::TrainModel(const ModelConfig& config, const InitSettings& init) : co
   const double depth = 1.0 / std::sqrt(2.0 * static_cast<double>(c.layers));  // residual branches start small
   embed_ = Matrix("embed", 1, c.vocab, d, Coding::kInt8, init.embed_std, gen);
   embed_->decay = false;
-  norm_out_ = Vector("norm_out", d, 1.0f);
+  norm_out_ = Vector("norm_out", d, init.logit_std / (init.embed_std * std::sqrt(static_cast<float>(d))));
   for (int64_t l = 0; l < c.layers; ++l) {
     layers_.emplace_back();
     Layer& layer = layers_.back();
@@ -272,7 +272,9 @@ Tensor TrainModel::Trunk(const Tensor& tokens, int64_t batch, Carry& carry, cons
       y = QuantLinear(Swiglu(QuantLinear(h, *layer.gate_up)), *layer.down);
     } else {
       layer.experts.shared_start = settings.shared_start;
-      const RouterResult r = Route(h, *layer.route, layer.positions,
+      // The router learns from what it sees but does not steer it: its gradient, 1/temperature times the gate's, would
+      // drown the trunk's.
+      const RouterResult r = Route(h.detach().requires_grad_(torch::GradMode::is_enabled()), *layer.route, layer.positions,
                                    {.balance = settings.balance, .smoothness = settings.smoothness, .tokens = n / batch});
       result->balance += r.balance;
       result->smoothness += r.smoothness;

@@ -27,8 +27,11 @@ double AdamWStep(const std::vector<Param*>& params, int64_t step, const AdamWSet
       squares[static_cast<size_t>(i)] = Ops().sum_squares(k.p->grad.data_ptr<float>() + k.first, k.count);
     }
   });
+  // Routers (uncoded matrices) have gradients of another size: they neither count nor are clipped; AdamW sets their step.
   double total = 0;
-  for (double q : squares) total += q;
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    if (!blocks[i].p->is_router()) total += squares[i];
+  }
   const double norm = std::sqrt(total);
   const auto scale = static_cast<float>(s.clip > 0 && norm > s.clip ? s.clip / norm : 1.0);
   const auto correction1 = static_cast<float>(1 - std::pow(static_cast<double>(s.beta1), static_cast<double>(step + 1)));
@@ -38,7 +41,7 @@ double AdamWStep(const std::vector<Param*>& params, int64_t step, const AdamWSet
       const Block& k = blocks[static_cast<size_t>(i)];
       Ops().adamw(k.p->w.data_ptr<float>() + k.first, k.p->m.data_ptr<float>() + k.first,
                   k.p->v.data_ptr<float>() + k.first, k.p->grad.data_ptr<float>() + k.first, k.count, s.lr, s.beta1,
-                  s.beta2, s.eps, k.p->decay ? s.weight_decay : 0.0f, correction1, correction2, scale);
+                  s.beta2, s.eps, k.p->decay ? s.weight_decay : 0.0f, correction1, correction2, k.p->is_router() ? 1.0f : scale);
     }
   });
   return norm;

@@ -27,6 +27,8 @@ struct Param {
   int64_t rows() const { return w.dim() == 3 ? w.size(1) : 1; }
   int64_t cols() const { return w.dim() == 3 ? w.size(2) : w.size(0); }
 
+  bool is_router() const { return coding == Coding::kNone && w.dim() == 3; }
+
   const uint16_t* group_codes(int64_t g) const;
   const float* group_scale(int64_t g) const;
   const uint32_t* group_packed_t(int64_t g) const;
