@@ -1,9 +1,12 @@
-// A packed model on disk, opened read-only. The directory is never written by being used.
+// A packed model on disk (docs/formats.md), opened read-only. The directory is never written by being used.
 #pragma once
 
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
+#include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
 #include "engine/tokenizer.h"
@@ -13,33 +16,52 @@ namespace omni {
 
 // What `omni inspect` prints; every figure is counted from the bytes on disk.
 struct ModelStats {
-  ParameterCount parameters;         // nominal, from the config
-  int64_t unique_parameters = 0;     // identical tiles counted once
+  ParameterCount parameters;      // nominal, from the config
+  int64_t unique_parameters = 0;  // identical tiles counted once
   int64_t shared_bytes = 0, tile_bytes = 0, delta_db_bytes = 0, total_bytes = 0;
-  int64_t tiles = 0, unique_tiles = 0;
-  // For each pair of lattice neighbours (one hop, wrapped) averaged over layers: the share of tiles that differ.
+  int64_t tiles = 0, unique_tiles = 0;  // of all experts, by content
+  // For each pair of lattice neighbours (one hop, wrapped) averaged over layers: the share of tiles that
+  // differ.
   double neighbour_delta_same_region = 0, neighbour_delta_other_region = 0;
   double keyframe_delta = 0;  // mean share of tiles in which an expert differs from its region's keyframe
+  // What the packer chose: tiles in the pack files; experts of a layer listed whole or as a delta; and tiles
+  // held as scattered trits, with their coded bytes.
+  int64_t stored_tiles = 0, whole_tables = 0, delta_tables = 0, inline_tiles = 0, inline_bytes = 0;
 };
 
+// Open keeps the whole model resident. Thread-safe once open; Acquire takes no lock, and what it returns
+// outlives the ModelDir.
 class ModelDir : public ExpertProvider {
  public:
-  // Reads model.json, the shared weights, the tokenizer and the tile tables, verifies every checksum, and keeps all of
-  // it resident. Errors name the file and what to do.
+  // Reads model.json, the shared weights, the tokenizer and the tile tables, verifies every checksum, and
+  // keeps all of it resident. Errors name the file and what to do.
   static absl::StatusOr<std::unique_ptr<ModelDir>> Open(const std::string& path);
 
-  virtual const ModelWeights& weights() const = 0;
+  virtual const ModelWeights& weights() const = 0;  // valid as long as the ModelDir
   virtual const Tokenizer& tokenizer() const = 0;
-  virtual std::string model_hash() const = 0;  // hex; equal for equal models, whatever machine packed them
+  // 32 hex digits over config, shared weights, tokenizer, tiles and tile tables: equal for one checkpoint
+  // packed with equal options, whatever machine packed it.
+  virtual std::string model_hash() const = 0;
   virtual ModelStats Stats() const = 0;
 };
 
 struct PackOptions {
-  int64_t tile_alignment = 0;  // 0: 4096 if a tile's payload is >= 64 KiB, else 64
-  bool whole = false;          // store every expert whole (no sharing), for comparison
+  // A power of two from 64 to 2^20; 0 chooses 4096 if a tile's payload is 64 KiB or more, else 64.
+  int64_t tile_alignment = 0;
+  bool whole = false;                         // store every expert whole (no sharing), for comparison
+  int64_t max_pack_bytes = int64_t{1} << 30;  // a pack file grows no larger, but holds at least one tile
+  // Called before every fsync and rename with a description of it; an error stops the writer. For crash tests
+  // and progress. Empty: nothing is called.
+  std::function<absl::Status(const std::string& step)> step_hook = nullptr;
 };
-// Quantises a checkpoint and writes `dir` atomically (a sibling temporary directory, fsync, rename). Refuses an existing
-// non-empty dir. One writer at a time (a lock file beside it).
+
+// Quantises a checkpoint and writes `dir` atomically (a sibling temporary directory, fsync, rename). Refuses
+// an existing non-empty dir. One writer at a time (a lock file beside it). On an error nothing is left
+// behind, unless only the parent directory's last fsync failed: then `dir` is there and whole.
 absl::Status PackModel(const std::string& checkpoint, const std::string& dir, const PackOptions& options);
+
+// Writes the packed model `dir` again as `out`, with other options or the same; then all but RocksDB's own
+// bytes are equal.
+absl::Status RepackModel(const std::string& dir, const std::string& out, const PackOptions& options);
 
 }  // namespace omni
