@@ -21,7 +21,8 @@ const CpuOps* OpsNamed(std::string_view name) {
                      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
     return has ? &avx512bf16::kOps : nullptr;
   }
-  if (name == "avx2") return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &avx2::kOps : nullptr;
+  if (name == "avx2")
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &avx2::kOps : nullptr;
   return name == "baseline" ? &baseline::kOps : nullptr;
 }
 

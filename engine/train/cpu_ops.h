@@ -25,8 +25,8 @@ struct CpuOps {
   void (*gemm)(const bf16* a, int64_t lda, int64_t m, const uint32_t* packed, int64_t n, int64_t k,
                const float* row_scale, const float* col_scale, bool accumulate, float* c, int64_t ldc);
   // C[M,N] (+)= A^T B over `tokens` rows: A [tokens, M], B [tokens, N], both bf16. scratch: GemmTnScratch(M, N) words.
-  void (*gemm_tn)(const bf16* a, int64_t lda, int64_t m, const bf16* b, int64_t ldb, int64_t n, int64_t tokens,
-                  bool accumulate, float* c, int64_t ldc, uint32_t* scratch);
+  void (*gemm_tn)(const bf16* a, int64_t lda, int64_t m, const bf16* b, int64_t ldb, int64_t n,
+                  int64_t tokens, bool accumulate, float* c, int64_t ldc, uint32_t* scratch);
 
   // Rows of x to int8 codes held in bf16 (exact) and their scales, as kernels::Ops::quantize.
   void (*quantize)(const float* x, int64_t rows, int64_t cols, bf16* q, float* scale);
@@ -41,21 +41,22 @@ struct CpuOps {
   // h = rmsnorm(x) * g; inv[row] = 1 / rms.
   void (*rms_norm)(const float* x, const float* g, int64_t rows, int64_t d, float* h, float* inv);
   // dx = gradient; dg accumulates.
-  void (*rms_norm_grad)(const float* x, const float* g, const float* inv, const float* dh, int64_t rows, int64_t d,
-                        float* dx, float* dg);
+  void (*rms_norm_grad)(const float* x, const float* g, const float* inv, const float* dh, int64_t rows,
+                        int64_t d, float* dx, float* dg);
 
   // a = up * silu(gate) (and gradients from da).
-  void (*swiglu)(const float* gate, const float* up, int64_t ld, int64_t rows, int64_t f, float* a, int64_t lda);
-  void (*swiglu_grad)(const float* gate, const float* up, int64_t ld, int64_t rows, int64_t f, const float* da,
-                      int64_t ldda, float* dgate, float* dup, int64_t lddg);
+  void (*swiglu)(const float* gate, const float* up, int64_t ld, int64_t rows, int64_t f, float* a,
+                 int64_t lda);
+  void (*swiglu_grad)(const float* gate, const float* up, int64_t ld, int64_t rows, int64_t f,
+                      const float* da, int64_t ldda, float* dgate, float* dup, int64_t lddg);
 
   // Chunked PDR for one sequence and the dims [i0, i1) (multiple of 16), T tokens in chunks of <= 16. Rows t of logits p
   // (decay, before b_p is added: log gamma = max(logsigmoid(p + b), floor)), v at v + t * ld, k and q [r] at + t * ldk.
   // state: [r, d] (transposed S) on entry, replaced by the final state; boundary: if not null receives the state before
   // each chunk, [chunks, r, d]. out[t, i] = S_t q_t.
-  void (*pdr)(const float* p, const float* b, const float* v, int64_t ld, const float* k, const float* q, int64_t ldk,
-              int64_t tokens, int64_t d, int64_t r, float floor, int64_t i0, int64_t i1, float* state,
-              float* boundary, float* out, int64_t ldo);
+  void (*pdr)(const float* p, const float* b, const float* v, int64_t ld, const float* k, const float* q,
+              int64_t ldk, int64_t tokens, int64_t d, int64_t r, float floor, int64_t i0, int64_t i1,
+              float* state, float* boundary, float* out, int64_t ldo);
   // Its gradient for the same dims, from dout and zero gradient of the final state. dp, dv written; dk, dq [T, r] and db
   // accumulate (this call's dims only: give each thread its own).
   void (*pdr_grad)(const float* p, const float* b, const float* v, int64_t ld, const float* k, const float* q,
@@ -73,14 +74,16 @@ struct CpuOps {
 
   // logits [rows, vocab] -> loss sum (nats, double) and, in place, gradient (softmax - onehot) * grad_scale.
   // targets < 0 are skipped (gradient 0).
-  double (*cross_entropy)(float* logits, const int32_t* targets, int64_t rows, int64_t vocab, float grad_scale);
+  double (*cross_entropy)(float* logits, const int32_t* targets, int64_t rows, int64_t vocab,
+                          float grad_scale);
 
   // AdamW on n parameters; g is multiplied by grad_scale first. correction1/2 = 1 - beta^t.
-  void (*adamw)(float* w, float* m, float* v, const float* g, int64_t n, float lr, float beta1, float beta2, float eps,
-                float decay, float correction1, float correction2, float grad_scale);
+  void (*adamw)(float* w, float* m, float* v, const float* g, int64_t n, float lr, float beta1, float beta2,
+                float eps, float decay, float correction1, float correction2, float grad_scale);
   double (*sum_squares)(const float* x, int64_t n);
   // x += keep(index) ? o / (1 - rate) : 0, mask from a counter generator; and the same mask applied to a gradient.
-  void (*dropout)(const float* o, int64_t n, uint64_t key, uint64_t first_index, float rate, float* x, bool add);
+  void (*dropout)(const float* o, int64_t n, uint64_t key, uint64_t first_index, float rate, float* x,
+                  bool add);
 };
 
 inline int64_t GemmTnScratch(int64_t m, int64_t n) { return 256 * (m + n + 64); }

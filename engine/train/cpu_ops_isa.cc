@@ -42,13 +42,16 @@ inline Vec SumRows(const Vec* rows) {
   Vec a[8];
   const IVec lo8 = {0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23};
   const IVec hi8 = {8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31};
-  for (int i = 0; i < 8; ++i) a[i] = __builtin_shuffle(rows[i], rows[i + 8], lo8) + __builtin_shuffle(rows[i], rows[i + 8], hi8);
+  for (int i = 0; i < 8; ++i)
+    a[i] = __builtin_shuffle(rows[i], rows[i + 8], lo8) + __builtin_shuffle(rows[i], rows[i + 8], hi8);
   const IVec lo4 = {0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27};
   const IVec hi4 = {4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31};
-  for (int i = 0; i < 4; ++i) a[i] = __builtin_shuffle(a[i], a[i + 4], lo4) + __builtin_shuffle(a[i], a[i + 4], hi4);
+  for (int i = 0; i < 4; ++i)
+    a[i] = __builtin_shuffle(a[i], a[i + 4], lo4) + __builtin_shuffle(a[i], a[i + 4], hi4);
   const IVec lo2 = {0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29};
   const IVec hi2 = {2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31};
-  for (int i = 0; i < 2; ++i) a[i] = __builtin_shuffle(a[i], a[i + 2], lo2) + __builtin_shuffle(a[i], a[i + 2], hi2);
+  for (int i = 0; i < 2; ++i)
+    a[i] = __builtin_shuffle(a[i], a[i + 2], lo2) + __builtin_shuffle(a[i], a[i + 2], hi2);
   const IVec lo1 = {0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30};
   const IVec hi1 = {1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31};
   return __builtin_shuffle(a[0], a[1], lo1) + __builtin_shuffle(a[0], a[1], hi1);
@@ -184,8 +187,8 @@ void RmsNorm(const float* x, const float* g, int64_t rows, int64_t d, float* h, 
   }
 }
 
-void RmsNormGrad(const float* x, const float* g, const float* inv, const float* dh, int64_t rows, int64_t d, float* dx,
-                 float* dg) {
+void RmsNormGrad(const float* x, const float* g, const float* inv, const float* dh, int64_t rows, int64_t d,
+                 float* dx, float* dg) {
   for (int64_t i = 0; i < rows; ++i) {
     const float* row = x + i * d;
     const float* grad = dh + i * d;
@@ -217,8 +220,8 @@ void Swiglu(const float* gate, const float* up, int64_t ld, int64_t rows, int64_
   }
 }
 
-void SwigluGrad(const float* gate, const float* up, int64_t ld, int64_t rows, int64_t f, const float* da, int64_t ldda,
-                float* dgate, float* dup, int64_t lddg) {
+void SwigluGrad(const float* gate, const float* up, int64_t ld, int64_t rows, int64_t f, const float* da,
+                int64_t ldda, float* dgate, float* dup, int64_t lddg) {
   for (int64_t i = 0; i < rows; ++i) {
     const float* g = gate + i * ld;
     const float* u = up + i * ld;
@@ -245,7 +248,8 @@ void SwigluGrad(const float* gate, const float* up, int64_t ld, int64_t rows, in
 }
 
 // softmax(-dist^2 / temperature) over experts for one row into w (padded to 16); returns the nearest expert.
-int32_t RouteRow(const float* z, const float* pos_t, int64_t padded, int64_t experts, float temperature, float* w) {
+int32_t RouteRow(const float* z, const float* pos_t, int64_t padded, int64_t experts, float temperature,
+                 float* w) {
   const Vec zero{};
   float best = 1e30f;
   for (int64_t e = 0; e < padded; e += 16) {
@@ -285,8 +289,8 @@ std::vector<float> TransposePositions(const float* positions, int64_t experts, i
   return t;
 }
 
-void Route(const float* z, const float* positions, int64_t n, int64_t experts, float temperature, int32_t* route,
-           float* prob, float* mean_prob) {
+void Route(const float* z, const float* positions, int64_t n, int64_t experts, float temperature,
+           int32_t* route, float* prob, float* mean_prob) {
   const int64_t padded = (experts + 15) / 16 * 16;
   const std::vector<float> pos_t = TransposePositions(positions, experts, padded);
   std::vector<float> w(static_cast<size_t>(padded));
@@ -356,8 +360,8 @@ double CrossEntropy(float* logits, const int32_t* targets, int64_t rows, int64_t
   return loss;
 }
 
-void AdamW(float* w, float* m, float* v, const float* g, int64_t n, float lr, float beta1, float beta2, float eps,
-           float decay, float correction1, float correction2, float grad_scale) {
+void AdamW(float* w, float* m, float* v, const float* g, int64_t n, float lr, float beta1, float beta2,
+           float eps, float decay, float correction1, float correction2, float grad_scale) {
   const float step = lr / correction1;
   const float inv2 = 1.0f / correction2;
   const float keep = 1.0f - lr * decay;
@@ -403,8 +407,27 @@ void Dropout(const float* o, int64_t n, uint64_t key, uint64_t first_index, floa
 #define OMNI_STRING2(x) #x
 #define OMNI_STRING(x) OMNI_STRING2(x)
 extern const CpuOps kOps;
-const CpuOps kOps = {OMNI_STRING(OMNI_TRAIN_ISA), PackTransposed, Pack, Gemm, GemmTn, Quantize, ToBf16Matrix, TernaryRows,
-                     TwoBitRows, Int8Rows, RmsNorm, RmsNormGrad, Swiglu, SwigluGrad, Pdr, PdrGrad, Route, RouteGrad,
-                     CrossEntropy, AdamW, SumSquares, Dropout};
+const CpuOps kOps = {OMNI_STRING(OMNI_TRAIN_ISA),
+                     PackTransposed,
+                     Pack,
+                     Gemm,
+                     GemmTn,
+                     Quantize,
+                     ToBf16Matrix,
+                     TernaryRows,
+                     TwoBitRows,
+                     Int8Rows,
+                     RmsNorm,
+                     RmsNormGrad,
+                     Swiglu,
+                     SwigluGrad,
+                     Pdr,
+                     PdrGrad,
+                     Route,
+                     RouteGrad,
+                     CrossEntropy,
+                     AdamW,
+                     SumSquares,
+                     Dropout};
 
 }  // namespace omni::train::OMNI_TRAIN_ISA

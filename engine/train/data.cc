@@ -20,7 +20,8 @@ namespace fs = std::filesystem;
 
 absl::StatusOr<std::string> ReadFile(const fs::path& path) {
   std::ifstream in(path, std::ios::binary);
-  if (!in) return absl::NotFoundError(absl::StrCat(path.string(), ": cannot be read: ", std::strerror(errno)));
+  if (!in)
+    return absl::NotFoundError(absl::StrCat(path.string(), ": cannot be read: ", std::strerror(errno)));
   std::string bytes((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
   if (in.bad()) return absl::DataLossError(absl::StrCat(path.string(), ": reading stopped half-way"));
   return bytes;
@@ -44,7 +45,8 @@ absl::StatusOr<std::string> Decompress(const fs::path& path, const std::string& 
     out.append(reinterpret_cast<char*>(buffer.data()), buffer.size() - stream.avail_out);
   }
   if (code != LZMA_STREAM_END) {
-    return absl::DataLossError(absl::StrCat(path.string(), ": damaged or cut .xz file (liblzma code ", static_cast<int>(code), ")"));
+    return absl::DataLossError(
+        absl::StrCat(path.string(), ": damaged or cut .xz file (liblzma code ", static_cast<int>(code), ")"));
   }
   return out;
 }
@@ -59,7 +61,8 @@ absl::StatusOr<std::string> ReadCorpus(const std::vector<std::string>& paths) {
       std::vector<fs::path> inside;
       for (const auto& entry : fs::directory_iterator(p, error)) {
         const auto extension = entry.path().extension();
-        if (entry.is_regular_file() && (extension == ".txt" || extension == ".xz")) inside.push_back(entry.path());
+        if (entry.is_regular_file() && (extension == ".txt" || extension == ".xz"))
+          inside.push_back(entry.path());
       }
       if (inside.empty()) return absl::NotFoundError(absl::StrCat(p, ": no .txt or .xz file in this folder"));
       std::sort(inside.begin(), inside.end());
@@ -73,14 +76,16 @@ absl::StatusOr<std::string> ReadCorpus(const std::vector<std::string>& paths) {
     auto bytes = ReadFile(path);
     if (bytes.ok() && path.extension() == ".xz") bytes = Decompress(path, *bytes);
     if (!bytes.ok()) return bytes.status();
-    if (bytes->empty()) return absl::InvalidArgumentError(absl::StrCat(path.string(), ": empty; give a file with text"));
+    if (bytes->empty())
+      return absl::InvalidArgumentError(absl::StrCat(path.string(), ": empty; give a file with text"));
     if (const size_t at = bytes->find('\0'); at != std::string::npos) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(path.string(), ": not text (a zero byte at offset ", at, "); give plain text or .xz of it"));
+      return absl::InvalidArgumentError(absl::StrCat(path.string(), ": not text (a zero byte at offset ", at,
+                                                     "); give plain text or .xz of it"));
     }
     text += *bytes;
   }
-  if (text.empty()) return absl::InvalidArgumentError("no training text: name at least one file or folder with --data");
+  if (text.empty())
+    return absl::InvalidArgumentError("no training text: name at least one file or folder with --data");
   return text;
 }
 

@@ -26,7 +26,8 @@ std::vector<int32_t> Sums(const bf16* q, const uint32_t* packed, int64_t out, in
 
 Tensor RmsNorm(const Tensor& x, const Param& g) {
   Tensor h = torch::empty_like(x);
-  for (int64_t i = 0; i < x.size(0); ++i) Law().rms_norm(F(x) + i * x.size(1), F(g.w), x.size(1), F(h) + i * x.size(1));
+  for (int64_t i = 0; i < x.size(0); ++i)
+    Law().rms_norm(F(x) + i * x.size(1), F(g.w), x.size(1), F(h) + i * x.size(1));
   return h;
 }
 
@@ -41,8 +42,10 @@ Tensor Pdr(const Tensor& z, const Param& bias, const ModelConfig& config, int64_
     for (int64_t t = 0; t < tokens; ++t) {
       const float* row = F(z) + (b * tokens + t) * z.size(1);
       Law().decay(row, F(bias.w), floor, d, gamma.data());
-      for (int64_t j = 0; j < r; ++j) k[static_cast<size_t>(j)] = config.key_scale ? row[2 * d + j] / root : row[2 * d + j];
-      Law().pdr_step(F(rows), gamma.data(), row + d, k.data(), row + 2 * d + r, d, r, F(out) + (b * tokens + t) * d);
+      for (int64_t j = 0; j < r; ++j)
+        k[static_cast<size_t>(j)] = config.key_scale ? row[2 * d + j] / root : row[2 * d + j];
+      Law().pdr_step(F(rows), gamma.data(), row + d, k.data(), row + 2 * d + r, d, r,
+                     F(out) + (b * tokens + t) * d);
     }
     state[b].copy_(rows.t());
   }
@@ -50,11 +53,13 @@ Tensor Pdr(const Tensor& z, const Param& bias, const ModelConfig& config, int64_
 }
 
 Tensor Attention(const Tensor& z, const ModelConfig& config, int64_t batch, Carry& carry, size_t index) {
-  const int64_t h = config.head_dim(), n = z.size(0), tokens = n / batch, window = config.window, d = config.d;
+  const int64_t h = config.head_dim(), n = z.size(0), tokens = n / batch, window = config.window,
+                d = config.d;
   const int64_t group = config.heads / config.kv_heads, memory = carry.keys[index].size(2);
   const RopeAngles angles(config.rope_theta, h);
   const float scale = 1.0f / std::sqrt(static_cast<float>(h));
-  std::vector<float> cos(static_cast<size_t>(h / 2)), sin(static_cast<size_t>(h / 2)), scratch(static_cast<size_t>(window + 16));
+  std::vector<float> cos(static_cast<size_t>(h / 2)), sin(static_cast<size_t>(h / 2)),
+      scratch(static_cast<size_t>(window + 16));
   Tensor out = torch::empty({n, d});
   for (int64_t b = 0; b < batch; ++b) {
     for (int64_t head = 0; head < config.kv_heads; ++head) {
@@ -82,7 +87,8 @@ Tensor Attention(const Tensor& z, const ModelConfig& config, int64_t batch, Carr
         for (int64_t g = head * group; g < (head + 1) * group; ++g) {
           std::vector<float> q(row + g * h, row + (g + 1) * h);
           Law().rope(q.data(), cos.data(), sin.data(), h);
-          Law().attend(q.data(), keys.data(), values.data(), h, len, scale, scratch.data(), F(out) + (b * tokens + t) * d + g * h);
+          Law().attend(q.data(), keys.data(), values.data(), h, len, scale, scratch.data(),
+                       F(out) + (b * tokens + t) * d + g * h);
         }
       }
       // What later segments remember: the last `memory` of old and new.
@@ -121,22 +127,26 @@ Tensor Experts(const Tensor& h, const ExpertParams& params, const std::vector<in
       int64_t group, offset;
     };
     std::vector<Part> parts;
-    if (params.tied_down) parts.push_back({params.tied_gate_up, params.tied_down, params.region_of[static_cast<size_t>(expert)], 0});
+    if (params.tied_down)
+      parts.push_back(
+          {params.tied_gate_up, params.tied_down, params.region_of[static_cast<size_t>(expert)], 0});
     if (params.own_down) parts.push_back({params.own_gate_up, params.own_down, expert, tied});
     for (const Part& p : parts) {
       const int64_t neurons = p.down->rows();
       const std::vector<int32_t> sums = Sums(q.data(), p.gate_up->group_packed_t(p.group), 2 * neurons, d);
       std::vector<float> up_scale(static_cast<size_t>(neurons));
       for (int64_t j = 0; j < neurons; ++j) {
-        up_scale[static_cast<size_t>(j)] = p.gate_up->group_scale(p.group)[neurons + j] * p.down->group_scale(p.group)[j];
+        up_scale[static_cast<size_t>(j)] =
+            p.gate_up->group_scale(p.group)[neurons + j] * p.down->group_scale(p.group)[j];
       }
-      Law().swiglu(sums.data(), sums.data() + neurons, 1, p.gate_up->group_scale(p.group), up_scale.data(), s, neurons,
-                   a.data() + p.offset);
+      Law().swiglu(sums.data(), sums.data() + neurons, 1, p.gate_up->group_scale(p.group), up_scale.data(), s,
+                   neurons, a.data() + p.offset);
     }
     Ops().quantize(a.data(), 1, f, qa.data(), &sa);
     std::vector<int32_t> total(static_cast<size_t>(d), 0);
     for (const Part& p : parts) {
-      const std::vector<int32_t> sums = Sums(qa.data() + p.offset, p.down->group_packed(p.group), d, p.down->rows());
+      const std::vector<int32_t> sums =
+          Sums(qa.data() + p.offset, p.down->group_packed(p.group), d, p.down->rows());
       for (int64_t j = 0; j < d; ++j) total[static_cast<size_t>(j)] += sums[static_cast<size_t>(j)];
     }
     for (int64_t j = 0; j < d; ++j) F(y)[i * d + j] = static_cast<float>(total[static_cast<size_t>(j)]) * sa;

@@ -13,9 +13,11 @@
 namespace omni::train::exact {
 
 torch::Tensor RmsNorm(const torch::Tensor& x, const Param& g);
-torch::Tensor Pdr(const torch::Tensor& z, const Param& bias, const ModelConfig& config, int64_t batch, torch::Tensor& state);
+torch::Tensor Pdr(const torch::Tensor& z, const Param& bias, const ModelConfig& config, int64_t batch,
+                  torch::Tensor& state);
 // z = [q | k | v]; all positions since `carry` was made must have come through here (its memory is W - 1 long).
-torch::Tensor Attention(const torch::Tensor& z, const ModelConfig& config, int64_t batch, Carry& carry, size_t index);
+torch::Tensor Attention(const torch::Tensor& z, const ModelConfig& config, int64_t batch, Carry& carry,
+                        size_t index);
 torch::Tensor Swiglu(const torch::Tensor& z);
 torch::Tensor Experts(const torch::Tensor& h, const ExpertParams& params, const std::vector<int32_t>& route);
 

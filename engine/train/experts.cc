@@ -55,8 +55,8 @@ struct RouteFn : Function<RouteFn> {
       for (int64_t t = t0; t < t1; ++t) {
         const int64_t b = std::min(n, t * per), e = std::min(n, b + per);
         TorusPoint(F(h) + b * d, F(w->w), e - b, d, F(z) + 3 * b);
-        Ops().route(F(z) + 3 * b, F(positions), e - b, experts, settings->temperature, route->data() + b, F(prob) + b,
-                    F(mean) + t * experts);
+        Ops().route(F(z) + 3 * b, F(positions), e - b, experts, settings->temperature, route->data() + b,
+                    F(prob) + b, F(mean) + t * experts);
       }
     });
     // Balance (Switch): experts * sum_e share_e * mean probability_e; the share carries no gradient.
@@ -96,9 +96,10 @@ struct RouteFn : Function<RouteFn> {
       // The nearest expert is found again rather than kept: route_grad only needs the index.
       std::vector<int32_t> route(static_cast<size_t>(e - b));
       std::vector<float> prob(static_cast<size_t>(e - b)), mean(static_cast<size_t>(experts));
-      Ops().route(F(z) + 3 * b, F(positions), e - b, experts, temperature, route.data(), prob.data(), mean.data());
-      Ops().route_grad(F(z) + 3 * b, F(positions), e - b, experts, temperature, route.data(), F(dprob) + b, F(dmean),
-                       F(dz) + 3 * b);
+      Ops().route(F(z) + 3 * b, F(positions), e - b, experts, temperature, route.data(), prob.data(),
+                  mean.data());
+      Ops().route_grad(F(z) + 3 * b, F(positions), e - b, experts, temperature, route.data(), F(dprob) + b,
+                       F(dmean), F(dz) + 3 * b);
     });
     if (smooth > 0) {
       for (int64_t i = 1; i < n; ++i) {
@@ -156,7 +157,9 @@ Plan MakePlan(const ExpertParams& params, const std::vector<int32_t>& route) {
     }
     at += c;
   }
-  for (int64_t i = 0; i < n; ++i) plan.order[static_cast<size_t>(next[static_cast<size_t>(route[static_cast<size_t>(i)])]++)] = static_cast<int32_t>(i);
+  for (int64_t i = 0; i < n; ++i)
+    plan.order[static_cast<size_t>(next[static_cast<size_t>(route[static_cast<size_t>(i)])]++)] =
+        static_cast<int32_t>(i);
   return plan;
 }
 
@@ -172,7 +175,8 @@ std::vector<Piece> Pieces(const ExpertParams& params, const Plan& plan) {
   int64_t tied = 0;
   if (params.tied_down) {
     tied = params.tied_down->rows();
-    for (const auto& span : plan.regions) pieces.push_back({span, params.tied_gate_up, params.tied_down, 0, tied});
+    for (const auto& span : plan.regions)
+      pieces.push_back({span, params.tied_gate_up, params.tied_down, 0, tied});
   }
   if (params.own_down) {
     for (const auto& span : plan.experts) {
@@ -224,8 +228,8 @@ struct ExpertsFn : Function<ExpertsFn> {
       const int64_t first = p.span.first, g = p.span.group;
       const std::vector<float> scale = GateUpScale(p, g);
       float* out = F(gu) + first * 2 * f + 2 * p.offset;
-      ops.gemm(B(q) + first * d, d, p.span.count, p.gate_up->group_packed_t(g), 2 * p.neurons, d, F(s) + first,
-               scale.data(), false, out, 2 * f);
+      ops.gemm(B(q) + first * d, d, p.span.count, p.gate_up->group_packed_t(g), 2 * p.neurons, d,
+               F(s) + first, scale.data(), false, out, 2 * f);
       ops.swiglu(out, out + p.neurons, 2 * f, p.span.count, p.neurons, F(a) + first * f + p.offset, f);
     });
     at::parallel_for(0, n, 128, [&](int64_t b, int64_t e) {
@@ -239,8 +243,8 @@ struct ExpertsFn : Function<ExpertsFn> {
         const Piece& p = pieces[index];
         if ((p.down == params->own_down) != own) return;
         const int64_t first = p.span.first;
-        ops.gemm(B(qa) + first * f + p.offset, f, p.span.count, p.down->group_packed(p.span.group), d, p.neurons, nullptr,
-                 nullptr, own && tied > 0, F(sorted) + first * d, d);
+        ops.gemm(B(qa) + first * f + p.offset, f, p.span.count, p.down->group_packed(p.span.group), d,
+                 p.neurons, nullptr, nullptr, own && tied > 0, F(sorted) + first * d, d);
       });
     }
     at::parallel_for(0, n, 128, [&](int64_t b, int64_t e) {
@@ -290,7 +294,8 @@ struct ExpertsFn : Function<ExpertsFn> {
         ops.to_bf16(grad, 1, d, d, F(sa) + i, nullptr, B(dyw) + i * d, d);
       }
     });
-    Tensor da = torch::empty({n, f}), dgu = torch::empty({n, 2 * f}), for_x = Bf16(n, 2 * f), for_w = Bf16(n, 2 * f);
+    Tensor da = torch::empty({n, f}), dgu = torch::empty({n, 2 * f}), for_x = Bf16(n, 2 * f),
+           for_w = Bf16(n, 2 * f);
     Tensor sorted = torch::empty({n, d}), dh = torch::empty({n, d});
     const std::vector<Piece> pieces = Pieces(*params, *plan);
     const int64_t tied = params->tied_down ? params->tied_down->rows() : 0;
@@ -300,11 +305,11 @@ struct ExpertsFn : Function<ExpertsFn> {
         if ((p.down == params->own_down) != own) return;
         const int64_t first = p.span.first, count = p.span.count, g = p.span.group;
         const std::vector<float> scale = GateUpScale(p, g);
-        ops.gemm(B(dys) + first * d, d, count, p.down->group_packed_t(g), p.neurons, d, nullptr, nullptr, false,
-                 F(da) + first * f + p.offset, f);
+        ops.gemm(B(dys) + first * d, d, count, p.down->group_packed_t(g), p.neurons, d, nullptr, nullptr,
+                 false, F(da) + first * f + p.offset, f);
         const int64_t at = first * 2 * f + 2 * p.offset;
-        ops.swiglu_grad(F(gu) + at, F(gu) + at + p.neurons, 2 * f, count, p.neurons, F(da) + first * f + p.offset, f,
-                        F(dgu) + at, F(dgu) + at + p.neurons, 2 * f);
+        ops.swiglu_grad(F(gu) + at, F(gu) + at + p.neurons, 2 * f, count, p.neurons,
+                        F(da) + first * f + p.offset, f, F(dgu) + at, F(dgu) + at + p.neurons, 2 * f);
         ops.to_bf16(F(dgu) + at, count, 2 * p.neurons, 2 * f, nullptr, scale.data(), B(for_x) + at, 2 * f);
         ops.to_bf16(F(dgu) + at, count, 2 * p.neurons, 2 * f, F(s) + first, nullptr, B(for_w) + at, 2 * f);
         ops.gemm(B(for_x) + at, 2 * f, count, p.gate_up->group_packed(g), d, 2 * p.neurons, nullptr, nullptr,
@@ -312,7 +317,8 @@ struct ExpertsFn : Function<ExpertsFn> {
       });
     }
     at::parallel_for(0, n, 256, [&](int64_t b, int64_t e) {
-      for (int64_t i = b; i < e; ++i) std::copy(F(sorted) + i * d, F(sorted) + (i + 1) * d, F(dh) + order[i] * d);
+      for (int64_t i = b; i < e; ++i)
+        std::copy(F(sorted) + i * d, F(sorted) + (i + 1) * d, F(dh) + order[i] * d);
     });
     // Weight gradients: whole spans (one writer per group), cut along the rows of the gradient instead.
     struct Task {
@@ -344,11 +350,11 @@ struct ExpertsFn : Function<ExpertsFn> {
       scratch.resize(static_cast<size_t>(GemmTnScratch(t.rows, d)));
       const int64_t first = p.span.first, g = p.span.group;
       if (t.down) {
-        ops.gemm_tn(B(qa) + first * f + p.offset + t.row, f, t.rows, B(dyw) + first * d, d, d, p.span.count, true,
-                    p.down->group_grad(g) + t.row * d, d, scratch.data());
+        ops.gemm_tn(B(qa) + first * f + p.offset + t.row, f, t.rows, B(dyw) + first * d, d, d, p.span.count,
+                    true, p.down->group_grad(g) + t.row * d, d, scratch.data());
       } else {
-        ops.gemm_tn(B(for_w) + first * 2 * f + 2 * p.offset + t.row, 2 * f, t.rows, B(q) + first * d, d, d, p.span.count,
-                    true, p.gate_up->group_grad(g) + t.row * d, d, scratch.data());
+        ops.gemm_tn(B(for_w) + first * 2 * f + 2 * p.offset + t.row, 2 * f, t.rows, B(q) + first * d, d, d,
+                    p.span.count, true, p.gate_up->group_grad(g) + t.row * d, d, scratch.data());
       }
     });
     if (params->shared_start) dprob.zero_();  // all experts are one: nothing to choose between

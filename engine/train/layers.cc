@@ -40,8 +40,8 @@ void QuantizeRows(const Tensor& x, const Tensor& q, const Tensor& s) {
 }
 
 // grad[M, N] += a^T b, the rows of the result split over the threads.
-void AccumulateOuter(const bf16* a, int64_t lda, int64_t m, const bf16* b, int64_t ldb, int64_t n, int64_t tokens,
-                     float* grad) {
+void AccumulateOuter(const bf16* a, int64_t lda, int64_t m, const bf16* b, int64_t ldb, int64_t n,
+                     int64_t tokens, float* grad) {
   const int64_t threads = at::get_num_threads();
   const int64_t per = ((m + threads - 1) / threads + 13) / 14 * 14;
   at::parallel_for(0, (m + per - 1) / per, 1, [&](int64_t begin, int64_t end) {
@@ -75,7 +75,8 @@ struct RmsNormFn : Function<RmsNormFn> {
     at::parallel_for(0, threads, 1, [&](int64_t t0, int64_t t1) {
       for (int64_t t = t0; t < t1; ++t) {
         const int64_t b = std::min(rows, t * per), e = std::min(rows, b + per);
-        Ops().rms_norm_grad(F(x) + b * d, F(g->w), F(saved[1]) + b, F(dh) + b * d, e - b, d, F(dx) + b * d, F(dg) + t * d);
+        Ops().rms_norm_grad(F(x) + b * d, F(g->w), F(saved[1]) + b, F(dh) + b * d, e - b, d, F(dx) + b * d,
+                            F(dg) + t * d);
       }
     });
     g->grad += dg.sum(0);
@@ -106,7 +107,8 @@ struct QuantLinearFn : Function<QuantLinearFn> {
       if (ld != out) std::fill(B(scaled) + b * ld, B(scaled) + e * ld, bf16{0});
       Ops().to_bf16(F(dy) + b * out, e - b, out, out, nullptr, w->group_scale(0), B(scaled) + b * ld, ld);
       Ops().to_bf16(F(dy) + b * out, e - b, out, out, F(saved[1]) + b, nullptr, B(for_weight) + b * out, out);
-      Ops().gemm(B(scaled) + b * ld, ld, e - b, w->group_packed(0), in, out, nullptr, nullptr, false, F(dx) + b * in, in);
+      Ops().gemm(B(scaled) + b * ld, ld, e - b, w->group_packed(0), in, out, nullptr, nullptr, false,
+                 F(dx) + b * in, in);
     });
     AccumulateOuter(B(for_weight), out, out, B(saved[0]), in, in, rows, w->group_grad(0));
     return {dx, Variable()};
@@ -114,16 +116,16 @@ struct QuantLinearFn : Function<QuantLinearFn> {
 };
 
 struct PdrFn : Function<PdrFn> {
-  static Tensor forward(AutogradContext* ctx, const Tensor& z, Param* bias, int64_t batch, int64_t d, int64_t r,
-                        double key_factor, double floor, Tensor* state) {
+  static Tensor forward(AutogradContext* ctx, const Tensor& z, Param* bias, int64_t batch, int64_t d,
+                        int64_t r, double key_factor, double floor, Tensor* state) {
     const int64_t n = z.size(0), tokens = n / batch, width = z.size(1), chunks = (tokens + 15) / 16;
     Tensor k = z.narrow(1, 2 * d, r) * key_factor, q = z.narrow(1, 2 * d + r, r).contiguous();
     Tensor out = torch::empty({n, d}), boundary = torch::empty({batch, chunks, r, d});
     at::parallel_for(0, batch, 1, [&](int64_t b0, int64_t b1) {
       for (int64_t b = b0; b < b1; ++b) {
         const float* row = F(z) + b * tokens * width;
-        Ops().pdr(row, F(bias->w), row + d, width, F(k) + b * tokens * r, F(q) + b * tokens * r, r, tokens, d, r,
-                  static_cast<float>(floor), 0, d, F(*state) + b * r * d, F(boundary) + b * chunks * r * d,
+        Ops().pdr(row, F(bias->w), row + d, width, F(k) + b * tokens * r, F(q) + b * tokens * r, r, tokens, d,
+                  r, static_cast<float>(floor), 0, d, F(*state) + b * r * d, F(boundary) + b * chunks * r * d,
                   F(out) + b * tokens * d, d);
       }
     });
@@ -138,18 +140,21 @@ struct PdrFn : Function<PdrFn> {
     const auto saved = ctx->get_saved_variables();
     const Tensor &z = saved[0], &k = saved[1], &q = saved[2], &boundary = saved[3];
     auto* bias = Pointer<Param>(ctx, "bias");
-    const int64_t batch = ctx->saved_data["batch"].toInt(), n = z.size(0), tokens = n / batch, width = z.size(1);
+    const int64_t batch = ctx->saved_data["batch"].toInt(), n = z.size(0), tokens = n / batch,
+                  width = z.size(1);
     const int64_t d = boundary.size(3), r = boundary.size(2), chunks = boundary.size(1);
     const auto floor = static_cast<float>(ctx->saved_data["floor"].toDouble());
     const Tensor dout = grads[0].contiguous();
-    Tensor dz = torch::empty_like(z), dk = torch::zeros_like(k), dq = torch::zeros_like(q), db = torch::zeros({batch, d});
+    Tensor dz = torch::empty_like(z), dk = torch::zeros_like(k), dq = torch::zeros_like(q),
+           db = torch::zeros({batch, d});
     at::parallel_for(0, batch, 1, [&](int64_t b0, int64_t b1) {
       for (int64_t b = b0; b < b1; ++b) {
         const float* row = F(z) + b * tokens * width;
         float* drow = F(dz) + b * tokens * width;
-        Ops().pdr_grad(row, F(bias->w), row + d, width, F(k) + b * tokens * r, F(q) + b * tokens * r, r, tokens, d, r,
-                       floor, 0, d, F(boundary) + b * chunks * r * d, F(dout) + b * tokens * d, d, drow, drow + d, width,
-                       F(dk) + b * tokens * r, F(dq) + b * tokens * r, F(db) + b * d);
+        Ops().pdr_grad(row, F(bias->w), row + d, width, F(k) + b * tokens * r, F(q) + b * tokens * r, r,
+                       tokens, d, r, floor, 0, d, F(boundary) + b * chunks * r * d, F(dout) + b * tokens * d,
+                       d, drow, drow + d, width, F(dk) + b * tokens * r, F(dq) + b * tokens * r,
+                       F(db) + b * d);
       }
     });
     bias->grad += db.sum(0);
@@ -232,16 +237,18 @@ struct HeadLossFn : Function<HeadLossFn> {
         Ops().gemm(B(q) + row * d, d, e - b, embedding->group_packed_t(0), vocab, d, F(s) + row,
                    embedding->group_scale(0), false, block, vocab);
         for (int64_t i = b; i < e; ++i) {
-          part[static_cast<size_t>(i)] = Ops().cross_entropy(F(logits) + i * vocab, target + first + i, 1, vocab, grad_scale);
+          part[static_cast<size_t>(i)] =
+              Ops().cross_entropy(F(logits) + i * vocab, target + first + i, 1, vocab, grad_scale);
         }
         if (!training) return;
         Ops().to_bf16(block, e - b, vocab, vocab, nullptr, embedding->group_scale(0), B(grad_y) + b * ld, ld);
         Ops().to_bf16(block, e - b, vocab, vocab, F(s) + row, nullptr, B(grad_w) + b * vocab, vocab);
-        Ops().gemm(B(grad_y) + b * ld, ld, e - b, embedding->group_packed(0), d, vocab, nullptr, nullptr, false,
-                   F(dy) + row * d, d);
+        Ops().gemm(B(grad_y) + b * ld, ld, e - b, embedding->group_packed(0), d, vocab, nullptr, nullptr,
+                   false, F(dy) + row * d, d);
       });
       loss += std::accumulate(part.begin(), part.end(), 0.0);
-      if (training) AccumulateOuter(B(grad_w), vocab, vocab, B(q) + first * d, d, d, count, embedding->group_grad(0));
+      if (training)
+        AccumulateOuter(B(grad_w), vocab, vocab, B(q) + first * d, d, d, count, embedding->group_grad(0));
     }
     ctx->save_for_backward({dy});
     return torch::tensor(loss * grad_scale, torch::kFloat64);
@@ -255,7 +262,8 @@ struct HeadLossFn : Function<HeadLossFn> {
 
 Tensor RmsNorm(const Tensor& x, Param& g) { return RmsNormFn::apply(x, &g); }
 Tensor QuantLinear(const Tensor& x, Param& w) { return QuantLinearFn::apply(x, &w); }
-Tensor Pdr(const Tensor& z, Param& bias, int64_t batch, int64_t d, int64_t r, bool key_scale, float floor, Tensor& state) {
+Tensor Pdr(const Tensor& z, Param& bias, int64_t batch, int64_t d, int64_t r, bool key_scale, float floor,
+           Tensor& state) {
   const double factor = key_scale ? 1.0 / std::sqrt(static_cast<double>(r)) : 1.0;
   return PdrFn::apply(z, &bias, batch, d, r, factor, static_cast<double>(floor), &state);
 }

@@ -17,8 +17,8 @@ torch::Tensor QuantLinear(const torch::Tensor& x, Param& w);
 
 // z = [p | v | k | q] (d, d, r, r) -> S q for every token, [N, d]. state [B, r, d] is read and replaced (no gradient
 // flows through it).
-torch::Tensor Pdr(const torch::Tensor& z, Param& bias, int64_t batch, int64_t d, int64_t r, bool key_scale, float floor,
-                  torch::Tensor& state);
+torch::Tensor Pdr(const torch::Tensor& z, Param& bias, int64_t batch, int64_t d, int64_t r, bool key_scale,
+                  float floor, torch::Tensor& state);
 
 torch::Tensor Swiglu(const torch::Tensor& z);  // [gate | up] -> up * silu(gate)
 
@@ -30,11 +30,12 @@ struct RouterSettings {
   int64_t tokens = 0;  // per sequence, for the smoothness of consecutive tokens
 };
 struct RouterResult {
-  torch::Tensor prob;                  // [N], softmax weight of the chosen expert; carries the gradient
+  torch::Tensor prob;  // [N], softmax weight of the chosen expert; carries the gradient
   std::shared_ptr<std::vector<int32_t>> route;  // [N]
   double balance = 0, smoothness = 0;  // loss values, already weighted; their gradient is added in backward
 };
-RouterResult Route(const torch::Tensor& h, Param& w, const torch::Tensor& positions, const RouterSettings& settings);
+RouterResult Route(const torch::Tensor& h, Param& w, const torch::Tensor& positions,
+                   const RouterSettings& settings);
 
 // Experts whose first neurons belong to their region and whose last ones are their own. Parameters: gate and up rows
 // stacked [groups, 2 * neurons, d]; down neuron-major [groups, neurons, d].

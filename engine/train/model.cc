@@ -16,8 +16,8 @@ namespace {
 
 using torch::Tensor;
 
-std::unique_ptr<Param> Matrix(const std::string& name, int64_t groups, int64_t rows, int64_t cols, Coding coding,
-                              double std_dev, torch::Generator& generator) {
+std::unique_ptr<Param> Matrix(const std::string& name, int64_t groups, int64_t rows, int64_t cols,
+                              Coding coding, double std_dev, torch::Generator& generator) {
   auto p = std::make_unique<Param>();
   p->name = name;
   p->w = torch::empty({groups, rows, cols}).normal_(0.0, std_dev, generator);
@@ -89,7 +89,8 @@ TrainModel::TrainModel(const ModelConfig& config, const InitSettings& init) : co
     layer.bias = Vector(n + "bp", d, 0.0f);
     for (int64_t i = 0; i < d; ++i) {
       const double share = d > 1 ? static_cast<double>(i) / static_cast<double>(d - 1) : 0.0;
-      const double gap = std::exp((1 - share) * std::log(1.0 - init.gamma_min) + share * std::log(1.0 - init.gamma_max));
+      const double gap =
+          std::exp((1 - share) * std::log(1.0 - init.gamma_min) + share * std::log(1.0 - init.gamma_max));
       layer.bias->w[i] = std::log((1 - gap) / gap);
     }
     if (c.readout_norm) layer.norm_readout = Vector(n + "norm_readout", d, 1.0f);
@@ -107,7 +108,8 @@ TrainModel::TrainModel(const ModelConfig& config, const InitSettings& init) : co
     }
     layer.positions = torch::empty({c.num_experts(), 3});
     for (int64_t e = 0; e < c.num_experts(); ++e) {
-      const int64_t at[3] = {e % c.lattice[0], e / c.lattice[0] % c.lattice[1], e / (c.lattice[0] * c.lattice[1])};
+      const int64_t at[3] = {e % c.lattice[0], e / c.lattice[0] % c.lattice[1],
+                             e / (c.lattice[0] * c.lattice[1])};
       for (int axis = 0; axis < 3; ++axis) {
         layer.positions[e][axis] =
             (static_cast<float>(at[axis]) + 0.5f) / static_cast<float>(c.lattice[static_cast<size_t>(axis)]);
@@ -133,8 +135,8 @@ TrainModel::TrainModel(const ModelConfig& config, const InitSettings& init) : co
 std::vector<Param*> TrainModel::params() {
   std::vector<Param*> all = {embed_.get(), norm_out_.get()};
   for (Layer& l : layers_) {
-    for (auto* p : {&l.norm1, &l.norm2, &l.mix_in, &l.bias, &l.norm_readout, &l.mix_out, &l.gate_up, &l.down, &l.route,
-                    &l.tied_gate_up, &l.tied_down, &l.own_gate_up, &l.own_down}) {
+    for (auto* p : {&l.norm1, &l.norm2, &l.mix_in, &l.bias, &l.norm_readout, &l.mix_out, &l.gate_up, &l.down,
+                    &l.route, &l.tied_gate_up, &l.tied_down, &l.own_gate_up, &l.own_down}) {
       if (*p) all.push_back(p->get());
     }
   }
@@ -175,7 +177,8 @@ void TrainModel::FinishGradients() {
 void TrainModel::PartExperts() {
   torch::NoGradGuard no_grad;
   for (Layer& layer : layers_) {
-    for (Param* p : {layer.tied_gate_up.get(), layer.tied_down.get(), layer.own_gate_up.get(), layer.own_down.get()}) {
+    for (Param* p :
+         {layer.tied_gate_up.get(), layer.tied_down.get(), layer.own_gate_up.get(), layer.own_down.get()}) {
       if (!p) continue;
       for (Tensor* t : {&p->w, &p->m, &p->v}) t->copy_(t->narrow(0, 0, 1).expand_as(*t).clone());
     }
@@ -201,13 +204,16 @@ Tensor TrainModel::Attention(const Tensor& z, int64_t batch, Carry& carry, size_
     const Tensor a = x.narrow(3, 0, h / 2), b = x.narrow(3, h / 2, h / 2);
     return torch::cat({a * cos - b * sin, a * sin + b * cos}, 3);
   };
-  const auto round16 = [](const Tensor& x) { return x + (x.detach().to(torch::kHalf).to(torch::kFloat32) - x.detach()); };
+  const auto round16 = [](const Tensor& x) {
+    return x + (x.detach().to(torch::kHalf).to(torch::kFloat32) - x.detach());
+  };
   const Tensor q = rotate(heads(0, c.heads));
   const Tensor k_new = round16(rotate(heads(c.d, c.kv_heads)));
   const Tensor v_new = round16(heads(c.d + c.kv_heads * h, c.kv_heads));
   Tensor &memory_k = carry.keys[index], &memory_v = carry.values[index];
   const int64_t memory = memory_k.size(2);
-  const Tensor k = torch::cat({memory_k, k_new}, 2), v = torch::cat({memory_v, v_new}, 2);  // [B, H_kv, M + T, h]
+  const Tensor k = torch::cat({memory_k, k_new}, 2),
+               v = torch::cat({memory_v, v_new}, 2);  // [B, H_kv, M + T, h]
   // Position memory + t may see memory + t - W + 1 .. memory + t, and only what the row really remembers.
   Tensor mask = torch::full({batch, 1, tokens, memory + tokens}, -std::numeric_limits<float>::infinity());
   for (int64_t b = 0; b < batch; ++b) {
@@ -221,8 +227,10 @@ Tensor TrainModel::Attention(const Tensor& z, int64_t batch, Carry& carry, size_
   const Tensor queries = q.reshape({batch * c.kv_heads, group * tokens, h});
   const Tensor scale_q = queries * (1.0 / std::sqrt(static_cast<double>(h)));
   const Tensor keys = k.reshape({batch * c.kv_heads, memory + tokens, h});
-  const Tensor scores = torch::bmm(scale_q, keys.transpose(1, 2)).view({batch, c.heads, tokens, memory + tokens}) + mask;
-  const Tensor weights = torch::softmax(scores, 3).view({batch * c.kv_heads, group * tokens, memory + tokens});
+  const Tensor scores =
+      torch::bmm(scale_q, keys.transpose(1, 2)).view({batch, c.heads, tokens, memory + tokens}) + mask;
+  const Tensor weights =
+      torch::softmax(scores, 3).view({batch * c.kv_heads, group * tokens, memory + tokens});
   const Tensor out = torch::bmm(weights, v.reshape({batch * c.kv_heads, memory + tokens, h}));
   if (memory > 0) {
     memory_k = k.detach().narrow(2, tokens, memory).clone();
@@ -274,8 +282,9 @@ Tensor TrainModel::Trunk(const Tensor& tokens, int64_t batch, Carry& carry, cons
       layer.experts.shared_start = settings.shared_start;
       // The router learns from what it sees but does not steer it: its gradient, 1/temperature times the gate's, would
       // drown the trunk's.
-      const RouterResult r = Route(h.detach().requires_grad_(torch::GradMode::is_enabled()), *layer.route, layer.positions,
-                                   {.balance = settings.balance, .smoothness = settings.smoothness, .tokens = n / batch});
+      const RouterResult r =
+          Route(h.detach().requires_grad_(torch::GradMode::is_enabled()), *layer.route, layer.positions,
+                {.balance = settings.balance, .smoothness = settings.smoothness, .tokens = n / batch});
       result->balance += r.balance;
       result->smoothness += r.smoothness;
       for (int32_t e : *r.route) ++result->expert_counts[static_cast<size_t>(e)];
@@ -309,7 +318,8 @@ ForwardResult TrainModel::Forward(const Tensor& tokens, const Tensor& targets, i
   return result;
 }
 
-Tensor TrainModel::Logits(const Tensor& tokens, int64_t batch, Carry& carry, std::vector<std::vector<int32_t>>* routes,
+Tensor TrainModel::Logits(const Tensor& tokens, int64_t batch, Carry& carry,
+                          std::vector<std::vector<int32_t>>* routes,
                           const std::vector<std::vector<int32_t>>* forced) {
   torch::NoGradGuard no_grad;
   const ModelConfig& c = config_;
@@ -346,7 +356,9 @@ Tensor TrainModel::Logits(const Tensor& tokens, int64_t batch, Carry& carry, std
 std::vector<std::pair<std::string, Tensor>> TrainModel::NamedTensors() const {
   const ModelConfig& c = config_;
   std::vector<std::pair<std::string, Tensor>> out;
-  const auto slice = [](const Param& p, int64_t first, int64_t rows) { return p.w[0].narrow(0, first, rows); };
+  const auto slice = [](const Param& p, int64_t first, int64_t rows) {
+    return p.w[0].narrow(0, first, rows);
+  };
   out.emplace_back("embed", embed_->w[0]);
   out.emplace_back("norm_out", norm_out_->w);
   for (int64_t l = 0; l < c.layers; ++l) {

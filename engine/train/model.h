@@ -59,13 +59,14 @@ class TrainModel {
   // Refreshes every coded weight from the float ones; call after loading and after each optimiser step.
   void Quantize(bool shared_start);
   // tokens, targets: int32 [B * T], row after row; T a multiple of 16. Fills gradients' graph if grad mode is on.
-  ForwardResult Forward(const torch::Tensor& tokens, const torch::Tensor& targets, int64_t batch, Carry& carry,
-                        const ForwardSettings& settings);
+  ForwardResult Forward(const torch::Tensor& tokens, const torch::Tensor& targets, int64_t batch,
+                        Carry& carry, const ForwardSettings& settings);
   // As Forward without targets or gradients, in the law's arithmetic (exact.h): the quantised head's logits [B * T, V].
   // carry's memory must be W - 1. routes (may be null) receives the chosen experts,
   // one vector per expert layer; forced (may be null) replays them.
   torch::Tensor Logits(const torch::Tensor& tokens, int64_t batch, Carry& carry,
-                       std::vector<std::vector<int32_t>>* routes, const std::vector<std::vector<int32_t>>* forced);
+                       std::vector<std::vector<int32_t>>* routes,
+                       const std::vector<std::vector<int32_t>>* forced);
   // After backward on a loss: adds the embedding's input gradient and the straight-through scale factors.
   void FinishGradients();
   void ZeroGradients();
@@ -78,15 +79,15 @@ class TrainModel {
  private:
   struct Layer {
     std::unique_ptr<Param> norm1, norm2, mix_in, bias, norm_readout, mix_out;
-    std::unique_ptr<Param> gate_up, down;                                // shared FFN
+    std::unique_ptr<Param> gate_up, down;  // shared FFN
     std::unique_ptr<Param> route, tied_gate_up, tied_down, own_gate_up, own_down;
-    torch::Tensor positions;                                             // [E, 3]
+    torch::Tensor positions;  // [E, 3]
     ExpertParams experts;
   };
 
   void Embed(const torch::Tensor& tokens);  // into embedded_
-  torch::Tensor Trunk(const torch::Tensor& tokens, int64_t batch, Carry& carry, const ForwardSettings& settings,
-                      ForwardResult* result);
+  torch::Tensor Trunk(const torch::Tensor& tokens, int64_t batch, Carry& carry,
+                      const ForwardSettings& settings, ForwardResult* result);
   void Advance(Carry& carry, int64_t tokens) const;  // positions, memory, the state norm
   torch::Tensor Attention(const torch::Tensor& z, int64_t batch, Carry& carry, size_t index);
   // Every tensor of model.safetensors with the slice of the parameter it is.
@@ -95,7 +96,8 @@ class TrainModel {
   ModelConfig config_;
   std::unique_ptr<Param> embed_, norm_out_;
   std::vector<Layer> layers_;
-  torch::Tensor embedded_, embedded_tokens_;  // the graph's leaf and its ids, between Forward and FinishGradients
+  torch::Tensor embedded_,
+      embedded_tokens_;  // the graph's leaf and its ids, between Forward and FinishGradients
 };
 
 }  // namespace omni::train

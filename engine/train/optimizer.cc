@@ -34,14 +34,17 @@ double AdamWStep(const std::vector<Param*>& params, int64_t step, const AdamWSet
   }
   const double norm = std::sqrt(total);
   const auto scale = static_cast<float>(s.clip > 0 && norm > s.clip ? s.clip / norm : 1.0);
-  const auto correction1 = static_cast<float>(1 - std::pow(static_cast<double>(s.beta1), static_cast<double>(step + 1)));
-  const auto correction2 = static_cast<float>(1 - std::pow(static_cast<double>(s.beta2), static_cast<double>(step + 1)));
+  const auto correction1 =
+      static_cast<float>(1 - std::pow(static_cast<double>(s.beta1), static_cast<double>(step + 1)));
+  const auto correction2 =
+      static_cast<float>(1 - std::pow(static_cast<double>(s.beta2), static_cast<double>(step + 1)));
   at::parallel_for(0, static_cast<int64_t>(blocks.size()), 1, [&](int64_t b, int64_t e) {
     for (int64_t i = b; i < e; ++i) {
       const Block& k = blocks[static_cast<size_t>(i)];
       Ops().adamw(k.p->w.data_ptr<float>() + k.first, k.p->m.data_ptr<float>() + k.first,
-                  k.p->v.data_ptr<float>() + k.first, k.p->grad.data_ptr<float>() + k.first, k.count, s.lr, s.beta1,
-                  s.beta2, s.eps, k.p->decay ? s.weight_decay : 0.0f, correction1, correction2, k.p->is_router() ? 1.0f : scale);
+                  k.p->v.data_ptr<float>() + k.first, k.p->grad.data_ptr<float>() + k.first, k.count, s.lr,
+                  s.beta1, s.beta2, s.eps, k.p->decay ? s.weight_decay : 0.0f, correction1, correction2,
+                  k.p->is_router() ? 1.0f : scale);
     }
   });
   return norm;

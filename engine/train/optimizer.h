@@ -16,12 +16,14 @@ struct AdamWSettings {
 struct Schedule {
   int64_t steps = 0, warmup = 0;
   double peak = 0, end_share = 0;
-  double cooldown = 0;  // 0: cosine from peak to end_share * peak; else constant, then linear over the last share of steps
+  double cooldown =
+      0;  // 0: cosine from peak to end_share * peak; else constant, then linear over the last share of steps
 };
 
 inline double LearningRate(int64_t step, const Schedule& s) {
   if (step < s.warmup) return s.peak * static_cast<double>(step + 1) / static_cast<double>(s.warmup);
-  const auto at = static_cast<double>(step), end = static_cast<double>(s.steps), first = static_cast<double>(s.warmup);
+  const auto at = static_cast<double>(step), end = static_cast<double>(s.steps),
+             first = static_cast<double>(s.warmup);
   if (s.cooldown > 0) {
     const double left = (end - at) / std::max(1.0, s.cooldown * end);
     return s.peak * std::min(1.0, s.end_share + (1 - s.end_share) * std::max(0.0, left));
@@ -32,6 +34,7 @@ inline double LearningRate(int64_t step, const Schedule& s) {
 
 // One update of the first `groups(p)` groups of every parameter; step counts from 0. Returns the gradient's norm before
 // clipping.
-double AdamWStep(const std::vector<Param*>& params, int64_t step, const AdamWSettings& settings, bool shared_start);
+double AdamWStep(const std::vector<Param*>& params, int64_t step, const AdamWSettings& settings,
+                 bool shared_start);
 
 }  // namespace omni::train

@@ -30,7 +30,7 @@ void Param::Quantize(int64_t count) {
   const float* weight = w.data_ptr<float>();
   float* scales = scale.data_ptr<float>();
   at::parallel_for(0, count * r, 64, [&](int64_t begin, int64_t end) {
-    auto* rows_of = coding == Coding::kTernary ? ops.ternary_rows
+    auto* rows_of = coding == Coding::kTernary  ? ops.ternary_rows
                     : coding == Coding::kTwoBit ? ops.two_bit_rows
                                                 : ops.int8_rows;
     rows_of(weight + begin * c, end - begin, c, code + begin * c, scales + begin);

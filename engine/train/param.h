@@ -13,7 +13,8 @@ enum class Coding { kNone, kTernary, kTwoBit, kInt8 };
 
 struct Param {
   std::string name;
-  torch::Tensor w;     // float32; [groups, rows, cols] for matrices (groups: regions or experts, else 1), [n] otherwise
+  torch::Tensor
+      w;  // float32; [groups, rows, cols] for matrices (groups: regions or experts, else 1), [n] otherwise
   torch::Tensor grad;  // same shape, accumulated by the layers
   torch::Tensor m, v;  // AdamW moments
   Coding coding = Coding::kNone;

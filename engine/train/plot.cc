@@ -46,9 +46,11 @@ absl::Status PlotLog(const std::string& log_path, const std::string& svg_path) {
     if (!entry.is_object() || !entry.contains("tokens")) continue;
     const double tokens = entry.value("tokens", 0.0);
     train.push_back({tokens, entry.value("loss", 0.0)});
-    if (entry.contains("valid_nats_per_token")) valid.push_back({tokens, entry.value("valid_nats_per_token", 0.0)});
+    if (entry.contains("valid_nats_per_token"))
+      valid.push_back({tokens, entry.value("valid_nats_per_token", 0.0)});
   }
-  if (train.empty()) return absl::InvalidArgumentError(absl::StrCat(log_path, ": holds no training step yet"));
+  if (train.empty())
+    return absl::InvalidArgumentError(absl::StrCat(log_path, ": holds no training step yet"));
   Axes axes{1, 1e9, -1e9};
   for (const auto* series : {&train, &valid}) {
     for (const Point& p : *series) {
@@ -60,18 +62,23 @@ absl::Status PlotLog(const std::string& log_path, const std::string& svg_path) {
   axes.high = std::max(axes.low + 0.5, train[train.size() / 20].nats);
   axes.low -= 0.05;
   std::string svg = absl::StrFormat(
-      "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%.0f\" height=\"%.0f\" font-family=\"sans-serif\" font-size=\"12\">\n"
-      "<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>\n", kWidth, kHeight);
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%.0f\" height=\"%.0f\" font-family=\"sans-serif\" "
+      "font-size=\"12\">\n"
+      "<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>\n",
+      kWidth, kHeight);
   for (int i = 0; i <= 5; ++i) {
     const double nats = axes.low + (axes.high - axes.low) * i / 5, tokens = axes.max_tokens * i / 5;
-    absl::StrAppendFormat(&svg, "<line x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"#ddd\"/>\n", kLeft,
-                          kWidth - kRight, axes.y(nats), axes.y(nats));
-    absl::StrAppendFormat(&svg, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\">%.2f</text>\n", kLeft - 6, axes.y(nats) + 4, nats);
-    absl::StrAppendFormat(&svg, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%.1f M</text>\n", axes.x(tokens),
-                          kHeight - kBottom + 18, tokens / 1e6);
+    absl::StrAppendFormat(&svg, "<line x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"#ddd\"/>\n",
+                          kLeft, kWidth - kRight, axes.y(nats), axes.y(nats));
+    absl::StrAppendFormat(&svg, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\">%.2f</text>\n", kLeft - 6,
+                          axes.y(nats) + 4, nats);
+    absl::StrAppendFormat(&svg, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%.1f M</text>\n",
+                          axes.x(tokens), kHeight - kBottom + 18, tokens / 1e6);
   }
   svg += Polyline(axes, train, "#4477aa") + Polyline(axes, valid, "#cc3311");
-  absl::StrAppendFormat(&svg, "<text x=\"%.1f\" y=\"%.1f\">nats per token over tokens trained: training (blue), validation (red)</text>\n</svg>\n",
+  absl::StrAppendFormat(&svg,
+                        "<text x=\"%.1f\" y=\"%.1f\">nats per token over tokens trained: training (blue), "
+                        "validation (red)</text>\n</svg>\n",
                         kLeft, kHeight - 8);
   const std::string temporary = svg_path + ".tmp";
   {
@@ -85,7 +92,8 @@ absl::Status PlotLog(const std::string& log_path, const std::string& svg_path) {
   }
   std::error_code error;
   std::filesystem::rename(temporary, svg_path, error);
-  return error ? absl::PermissionDeniedError(absl::StrCat(svg_path, ": ", error.message())) : absl::OkStatus();
+  return error ? absl::PermissionDeniedError(absl::StrCat(svg_path, ": ", error.message()))
+               : absl::OkStatus();
 }
 
 }  // namespace omni::train

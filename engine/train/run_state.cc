@@ -25,7 +25,8 @@ std::vector<std::pair<std::string, Tensor*>> Tensors(TrainModel& model, Carry& c
     out.emplace_back(absl::StrCat("m.", p->name), &p->m);
     out.emplace_back(absl::StrCat("v.", p->name), &p->v);
   }
-  for (size_t i = 0; i < carry.pdr.size(); ++i) out.emplace_back(absl::StrCat("carry.pdr.", i), &carry.pdr[i]);
+  for (size_t i = 0; i < carry.pdr.size(); ++i)
+    out.emplace_back(absl::StrCat("carry.pdr.", i), &carry.pdr[i]);
   for (size_t i = 0; i < carry.keys.size(); ++i) {
     out.emplace_back(absl::StrCat("carry.keys.", i), &carry.keys[i]);
     out.emplace_back(absl::StrCat("carry.values.", i), &carry.values[i]);
@@ -37,7 +38,8 @@ absl::Status WriteText(const fs::path& path, const std::string& text) {
   std::ofstream out(path, std::ios::binary);
   out << text;
   out.flush();
-  if (!out) return absl::DataLossError(absl::StrCat(path.string(), ": cannot be written: ", std::strerror(errno)));
+  if (!out)
+    return absl::DataLossError(absl::StrCat(path.string(), ": cannot be written: ", std::strerror(errno)));
   out.close();
   const int fd = open(path.c_str(), O_RDONLY);
   const bool synced = fd >= 0 && fsync(fd) == 0;
@@ -54,21 +56,26 @@ void SyncDirectory(const fs::path& path) {
 
 }  // namespace
 
-absl::Status SaveCheckpoint(const std::string& run, TrainModel& model, const Tokenizer& tokenizer, const Streams& streams,
-                            const Carry& carry, const RunState& state) {
-  const fs::path root(run), temporary = root / "checkpoint.tmp", final = root / "checkpoint", old = root / "checkpoint.old";
+absl::Status SaveCheckpoint(const std::string& run, TrainModel& model, const Tokenizer& tokenizer,
+                            const Streams& streams, const Carry& carry, const RunState& state) {
+  const fs::path root(run), temporary = root / "checkpoint.tmp", final = root / "checkpoint",
+                            old = root / "checkpoint.old";
   std::error_code error;
   fs::remove_all(temporary, error);
   fs::create_directories(temporary, error);
-  if (error) return absl::PermissionDeniedError(absl::StrCat(temporary.string(), ": cannot be made: ", error.message()));
+  if (error)
+    return absl::PermissionDeniedError(
+        absl::StrCat(temporary.string(), ": cannot be made: ", error.message()));
   const auto fail = [&](absl::Status status) {
     std::error_code ignored;
     fs::remove_all(temporary, ignored);
     return status;
   };
-  if (absl::Status st = WriteText(temporary / "config.json", ToJson(model.config())); !st.ok()) return fail(st);
+  if (absl::Status st = WriteText(temporary / "config.json", ToJson(model.config())); !st.ok())
+    return fail(st);
   if (absl::Status st = tokenizer.Save((temporary / "tokenizer.omni").string()); !st.ok()) return fail(st);
-  if (absl::Status st = model.SaveWeights((temporary / "model.safetensors").string()); !st.ok()) return fail(st);
+  if (absl::Status st = model.SaveWeights((temporary / "model.safetensors").string()); !st.ok())
+    return fail(st);
   absl::btree_map<std::string, TensorView> views;
   std::vector<Tensor> keep;
   Carry copy = carry;
@@ -88,13 +95,15 @@ absl::Status SaveCheckpoint(const std::string& run, TrainModel& model, const Tok
   fs::remove_all(old, error);
   if (fs::exists(final)) fs::rename(final, old, error);
   fs::rename(temporary, final, error);
-  if (error) return absl::DataLossError(absl::StrCat(final.string(), ": cannot be replaced: ", error.message()));
+  if (error)
+    return absl::DataLossError(absl::StrCat(final.string(), ": cannot be replaced: ", error.message()));
   SyncDirectory(root);
   fs::remove_all(old, error);
   return absl::OkStatus();
 }
 
-absl::Status LoadCheckpoint(const std::string& run, TrainModel& model, Streams& streams, Carry& carry, RunState& state) {
+absl::Status LoadCheckpoint(const std::string& run, TrainModel& model, Streams& streams, Carry& carry,
+                            RunState& state) {
   fs::path dir = fs::path(run) / "checkpoint";
   std::error_code error;
   // Killed between the two renames of a save: the one before is still whole.
@@ -112,7 +121,8 @@ absl::Status LoadCheckpoint(const std::string& run, TrainModel& model, Streams& 
   std::vector<int64_t> cursors(carry.valid.size());
   for (auto [name, values] : {std::pair{"cursors", &cursors}, std::pair{"carry.valid", &carry.valid}}) {
     const auto it = file->tensors().find(name);
-    if (it == file->tensors().end() || it->second.dtype != DType::kI64 || it->second.count() != static_cast<int64_t>(values->size())) {
+    if (it == file->tensors().end() || it->second.dtype != DType::kI64 ||
+        it->second.count() != static_cast<int64_t>(values->size())) {
       return absl::InvalidArgumentError(absl::StrCat(dir.string(), "/train.safetensors: no fitting '", name,
                                                      "'; resume with the --batch the run was started with"));
     }
@@ -120,7 +130,8 @@ absl::Status LoadCheckpoint(const std::string& run, TrainModel& model, Streams& 
   }
   for (int64_t at : cursors) {
     if (at < 0 || at >= streams.size()) {
-      return absl::InvalidArgumentError("the checkpoint's data position lies outside the corpus; resume with the same --data");
+      return absl::InvalidArgumentError(
+          "the checkpoint's data position lies outside the corpus; resume with the same --data");
     }
   }
   streams.set_cursors(cursors);
@@ -128,7 +139,8 @@ absl::Status LoadCheckpoint(const std::string& run, TrainModel& model, Streams& 
   const auto text = [&](const char* key) { return meta.contains(key) ? meta.at(key) : std::string(); };
   if (!absl::SimpleAtoi(text("step"), &state.step) || !absl::SimpleAtod(text("seconds"), &state.seconds) ||
       !absl::SimpleAtoi(text("position"), &carry.position)) {
-    return absl::InvalidArgumentError(absl::StrCat(dir.string(), "/train.safetensors: step, seconds or position missing"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(dir.string(), "/train.safetensors: step, seconds or position missing"));
   }
   return absl::OkStatus();
 }

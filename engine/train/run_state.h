@@ -18,8 +18,9 @@ struct RunState {
 
 // RUN/checkpoint, replaced by renaming a complete RUN/checkpoint.tmp over it; the one before it survives a crash at any
 // point (a half-done replacement is finished by LoadCheckpoint).
-absl::Status SaveCheckpoint(const std::string& run, TrainModel& model, const Tokenizer& tokenizer, const Streams& streams,
-                            const Carry& carry, const RunState& state);
-absl::Status LoadCheckpoint(const std::string& run, TrainModel& model, Streams& streams, Carry& carry, RunState& state);
+absl::Status SaveCheckpoint(const std::string& run, TrainModel& model, const Tokenizer& tokenizer,
+                            const Streams& streams, const Carry& carry, const RunState& state);
+absl::Status LoadCheckpoint(const std::string& run, TrainModel& model, Streams& streams, Carry& carry,
+                            RunState& state);
 
 }  // namespace omni::train

@@ -3,9 +3,9 @@
 #include <malloc.h>
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstdlib>
-#include <CLI/CLI.hpp>
 
 #include "engine/train/trainer.h"
 
@@ -31,7 +31,8 @@ void ApplyPreset(const std::string& preset, train::TrainSettings& s) {
 void TuneLibraries(char** argv) {
   if (std::getenv("OMNI_TRAIN_TUNED")) return;
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq")) {
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq")) {
     setenv("OPENBLAS_CORETYPE", "SkylakeX", 0);
     setenv("ATEN_CPU_CAPABILITY", "avx512", 0);
   }
@@ -68,16 +69,19 @@ int TrainMain(int argc, char** argv) {
   }
   s.config = *config;
   CLI::App app{"omni train: trains a PERSPECTIVE model on text", "omni train"};
-  app.footer("Examples:\n  omni train --preset char --data input.txt --holdout 0.1 --out runs/char\n"
-             "  omni train --preset books --data books/ --valid valid.txt.xz --out runs/books --steps 4000\n"
-             "  omni train --preset books --data books/ --out runs/books --resume");
+  app.footer(
+      "Examples:\n  omni train --preset char --data input.txt --holdout 0.1 --out runs/char\n"
+      "  omni train --preset books --data books/ --valid valid.txt.xz --out runs/books --steps 4000\n"
+      "  omni train --preset books --data books/ --out runs/books --resume");
   std::vector<int64_t> lattice(s.config.lattice.begin(), s.config.lattice.end());
   std::vector<int64_t> region(s.config.region.begin(), s.config.region.end());
   app.add_option("--preset", preset, "char, books, or a model preset")->envname("OMNI_PRESET");
   app.add_option("--data", s.data, "text files (.txt, .xz) or folders of them")->required();
   app.add_option("--valid", s.valid, "validation files or folders");
-  app.add_option("--holdout", s.holdout, "last share of the corpus, never trained on")->check(CLI::Range(0.0, 0.9));
-  app.add_option("--tune", s.tune, "last share of the training part, validated on instead")->check(CLI::Range(0.0, 0.9));
+  app.add_option("--holdout", s.holdout, "last share of the corpus, never trained on")
+      ->check(CLI::Range(0.0, 0.9));
+  app.add_option("--tune", s.tune, "last share of the training part, validated on instead")
+      ->check(CLI::Range(0.0, 0.9));
   app.add_option("--out", s.out, "run directory: checkpoint/, log.jsonl")->required();
   app.add_flag("--resume", s.resume, "go on from the run directory's checkpoint");
   app.add_option("--tokenizer", s.tokenizer, "use this tokenizer file instead of learning one");
@@ -94,18 +98,24 @@ int TrainMain(int argc, char** argv) {
   app.add_option("--clip", s.clip, "gradient norm limit, 0: off")->check(CLI::Range(0.0, 1e9));
   app.add_option("--dropout", s.dropout, "on embeddings and residual branches")->check(CLI::Range(0.0, 0.9));
   app.add_option("--balance", s.balance, "weight of the balance loss")->check(CLI::Range(0.0, 10.0));
-  app.add_option("--smoothness", s.smoothness, "weight of the routing smoothness loss")->check(CLI::Range(0.0, 10.0));
+  app.add_option("--smoothness", s.smoothness, "weight of the routing smoothness loss")
+      ->check(CLI::Range(0.0, 10.0));
   app.add_option("--shared-steps", s.shared_steps, "first steps, in which all experts are one");
-  app.add_option("--cooldown", s.cooldown, "0: cosine; else constant rate, linear over this last share")->check(CLI::Range(0.0, 1.0));
-  app.add_option("--reset-every", s.reset_every, "segments after which a sequence starts over with zero state");
-  app.add_option("--gamma-min", s.init.gamma_min, "initial decay of the first dimension")->check(CLI::Range(0.01, 0.9999));
+  app.add_option("--cooldown", s.cooldown, "0: cosine; else constant rate, linear over this last share")
+      ->check(CLI::Range(0.0, 1.0));
+  app.add_option("--reset-every", s.reset_every,
+                 "segments after which a sequence starts over with zero state");
+  app.add_option("--gamma-min", s.init.gamma_min, "initial decay of the first dimension")
+      ->check(CLI::Range(0.01, 0.9999));
   app.add_option("--gamma-max", s.init.gamma_max, "and of the last")->check(CLI::Range(0.01, 0.9999));
   app.add_option("--eval-every", s.eval_every, "steps between validations, 0: never");
   app.add_option("--eval-tokens", s.eval_tokens, "tokens of a running validation");
   app.add_option("--save-every", s.save_every, "steps between checkpoints, 0: only at the end");
   app.add_flag("--plot", s.plot, "draw the loss curve into RUN/plot.svg");
   app.add_option("--seed", s.init.seed, "of everything random");
-  app.add_option("-t,--threads", s.threads, "0: all cores")->check(CLI::Range(0, 1024))->envname("OMNI_THREADS");
+  app.add_option("-t,--threads", s.threads, "0: all cores")
+      ->check(CLI::Range(0, 1024))
+      ->envname("OMNI_THREADS");
   app.add_option("--layers", s.config.layers);
   app.add_option("--width", s.config.d, "model width d");
   app.add_option("--rank", s.config.r, "recurrent rank r");

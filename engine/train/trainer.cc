@@ -40,7 +40,8 @@ double Gini(std::vector<int64_t> counts) {
 Tensor Ids(int64_t n) { return torch::empty({n}, torch::kInt32); }
 
 // Mean nats per token over the first tokens of `ids`, in `batch` parallel streams with carried state.
-double Evaluate(TrainModel& model, const std::vector<int32_t>& ids, const TrainSettings& s, bool shared_start) {
+double Evaluate(TrainModel& model, const std::vector<int32_t>& ids, const TrainSettings& s,
+                bool shared_start) {
   torch::NoGradGuard no_grad;
   const int64_t usable = std::min<int64_t>(static_cast<int64_t>(ids.size()), s.eval_tokens + 1);
   const int64_t batch = std::min<int64_t>(8, std::max<int64_t>(1, usable / (4 * s.tokens)));
@@ -70,7 +71,8 @@ absl::StatusOr<Corpus> LoadCorpus(const TrainSettings& s) {
   Corpus corpus;
   corpus.hash = TextHash(*text);
   std::string valid;
-  if (s.holdout > 0) text->resize(text->size() - static_cast<size_t>(static_cast<double>(text->size()) * s.holdout));
+  if (s.holdout > 0)
+    text->resize(text->size() - static_cast<size_t>(static_cast<double>(text->size()) * s.holdout));
   if (s.tune > 0) {
     const size_t keep = text->size() - static_cast<size_t>(static_cast<double>(text->size()) * s.tune);
     valid = text->substr(keep);
@@ -80,25 +82,29 @@ absl::StatusOr<Corpus> LoadCorpus(const TrainSettings& s) {
     if (!read.ok()) return read.status();
     valid = std::move(*read);
   }
-  auto tokenizer = s.tokenizer.empty()
-                       ? Tokenizer::Train(std::string_view(*text).substr(0, static_cast<size_t>(s.tokenizer_bytes)),
-                                          s.config.vocab)
-                       : Tokenizer::Load(s.tokenizer);
+  auto tokenizer =
+      s.tokenizer.empty()
+          ? Tokenizer::Train(std::string_view(*text).substr(0, static_cast<size_t>(s.tokenizer_bytes)),
+                             s.config.vocab)
+          : Tokenizer::Load(s.tokenizer);
   if (!tokenizer.ok()) return tokenizer.status();
   if (tokenizer->vocab() != s.config.vocab) {
-    return absl::InvalidArgumentError(absl::StrCat(s.tokenizer, ": vocabulary ", tokenizer->vocab(), ", the model's is ",
-                                                   s.config.vocab, "; give --vocab ", tokenizer->vocab()));
+    return absl::InvalidArgumentError(absl::StrCat(s.tokenizer, ": vocabulary ", tokenizer->vocab(),
+                                                   ", the model's is ", s.config.vocab, "; give --vocab ",
+                                                   tokenizer->vocab()));
   }
   corpus.tokenizer = std::move(*tokenizer);
   corpus.train = EncodeCorpus(corpus.tokenizer, *text);
   corpus.train_bytes_per_token = static_cast<double>(text->size()) / static_cast<double>(corpus.train.size());
   if (!valid.empty()) {
     corpus.valid = EncodeCorpus(corpus.tokenizer, valid);
-    corpus.valid_bytes_per_token = static_cast<double>(valid.size()) / static_cast<double>(corpus.valid.size());
+    corpus.valid_bytes_per_token =
+        static_cast<double>(valid.size()) / static_cast<double>(corpus.valid.size());
   }
   if (static_cast<int64_t>(corpus.train.size()) <= s.tokens) {
-    return absl::InvalidArgumentError(absl::StrCat("the corpus has ", corpus.train.size(), " tokens, fewer than one segment of ",
-                                                   s.tokens, "; give more text or a smaller --seq"));
+    return absl::InvalidArgumentError(absl::StrCat("the corpus has ", corpus.train.size(),
+                                                   " tokens, fewer than one segment of ", s.tokens,
+                                                   "; give more text or a smaller --seq"));
   }
   return corpus;
 }
@@ -108,7 +114,8 @@ absl::Status SetUpRunDirectory(const TrainSettings& s) {
   fs::create_directories(s.out, error);
   if (error) return absl::PermissionDeniedError(absl::StrCat(s.out, ": cannot be made: ", error.message()));
   if (!s.resume && fs::exists(fs::path(s.out) / "checkpoint")) {
-    return absl::AlreadyExistsError(absl::StrCat(s.out, ": holds a checkpoint already; add --resume or give another --out"));
+    return absl::AlreadyExistsError(
+        absl::StrCat(s.out, ": holds a checkpoint already; add --resume or give another --out"));
   }
   return absl::OkStatus();
 }
@@ -137,9 +144,14 @@ absl::Status Train(const TrainSettings& s) {
   std::ofstream log(fs::path(s.out) / "log.jsonl", std::ios::app);
   if (!log) return absl::PermissionDeniedError(absl::StrCat(s.out, "/log.jsonl: cannot be written"));
   if (state.step == 0) {
-    log << nlohmann::json{{"command", s.command}, {"config", nlohmann::json::parse(ToJson(s.config))},
-                          {"data_fnv1a", absl::StrFormat("%016x", corpus->hash)}, {"seed", s.init.seed},
-                          {"train_tokens", corpus->train.size()}, {"threads", at::get_num_threads()}}.dump() << "\n";
+    log << nlohmann::json{{"command", s.command},
+                          {"config", nlohmann::json::parse(ToJson(s.config))},
+                          {"data_fnv1a", absl::StrFormat("%016x", corpus->hash)},
+                          {"seed", s.init.seed},
+                          {"train_tokens", corpus->train.size()},
+                          {"threads", at::get_num_threads()}}
+               .dump()
+        << "\n";
   }
   const std::vector<Param*> params = model.params();
   const int64_t n = s.batch * s.tokens, last = s.stop_at > 0 ? std::min(s.stop_at, s.steps) : s.steps;
@@ -158,23 +170,28 @@ absl::Status Train(const TrainSettings& s) {
       }
     }
     model.ZeroGradients();
-    const ForwardResult result = model.Forward(
-        inputs, targets, s.batch, carry,
-        {.dropout = static_cast<float>(s.dropout), .dropout_key = s.init.seed * 1000003 + static_cast<uint64_t>(step),
-         .balance = static_cast<float>(s.balance), .smoothness = static_cast<float>(s.smoothness),
-         .shared_start = shared(step)});
+    const ForwardResult result =
+        model.Forward(inputs, targets, s.batch, carry,
+                      {.dropout = static_cast<float>(s.dropout),
+                       .dropout_key = s.init.seed * 1000003 + static_cast<uint64_t>(step),
+                       .balance = static_cast<float>(s.balance),
+                       .smoothness = static_cast<float>(s.smoothness),
+                       .shared_start = shared(step)});
     result.loss.backward();
     model.FinishGradients();
     const double lr = LearningRate(step, {s.steps, s.warmup, s.lr, s.lr_end, s.cooldown});
     const double norm = AdamWStep(params, step,
-                                  {.lr = static_cast<float>(lr), .beta1 = static_cast<float>(s.beta1),
-                                   .beta2 = static_cast<float>(s.beta2), .weight_decay = static_cast<float>(s.weight_decay),
+                                  {.lr = static_cast<float>(lr),
+                                   .beta1 = static_cast<float>(s.beta1),
+                                   .beta2 = static_cast<float>(s.beta2),
+                                   .weight_decay = static_cast<float>(s.weight_decay),
                                    .clip = static_cast<float>(s.clip)},
                                   shared(step));
     const double loss = result.loss.item<double>();
     if (!std::isfinite(loss) || !std::isfinite(norm)) {
-      return absl::InternalError(absl::StrCat("step ", step, ": the loss is no longer finite; lower --lr or raise --warmup, ",
-                                              "then go on from the last checkpoint with --resume"));
+      return absl::InternalError(
+          absl::StrCat("step ", step, ": the loss is no longer finite; lower --lr or raise --warmup, ",
+                       "then go on from the last checkpoint with --resume"));
     }
     ++state.step;
     if (step + 1 == s.shared_steps) model.PartExperts();
@@ -184,17 +201,26 @@ absl::Status Train(const TrainSettings& s) {
     for (size_t e = 0; e < counts.size(); ++e) counts[e] += result.expert_counts[e];
     const double busy = std::chrono::duration<double>(Clock::now() - started).count() - evaluating;
     state.seconds = seconds_before + busy;
-    const bool evaluate = s.eval_every > 0 && (state.step % s.eval_every == 0 || state.step == last) && !corpus->valid.empty();
+    const bool evaluate =
+        s.eval_every > 0 && (state.step % s.eval_every == 0 || state.step == last) && !corpus->valid.empty();
     if (state.step % 20 == 0 || state.step == last || evaluate) {
       const double rate = static_cast<double>((state.step - first_step) * n) / busy;
       const auto used = std::count_if(counts.begin(), counts.end(), [](int64_t c) { return c > 0; });
-      nlohmann::json line = {{"step", state.step}, {"loss", running / static_cast<double>(running_count)}, {"lr", lr},
-                             {"grad_norm", norm}, {"tok_per_s", rate}, {"seconds", state.seconds},
-                             {"tokens", state.step * n}, {"experts_used", used}, {"gini", Gini(counts)},
-                             {"balance", result.balance}, {"smoothness", result.smoothness}};
+      nlohmann::json line = {{"step", state.step},
+                             {"loss", running / static_cast<double>(running_count)},
+                             {"lr", lr},
+                             {"grad_norm", norm},
+                             {"tok_per_s", rate},
+                             {"seconds", state.seconds},
+                             {"tokens", state.step * n},
+                             {"experts_used", used},
+                             {"gini", Gini(counts)},
+                             {"balance", result.balance},
+                             {"smoothness", result.smoothness}};
       std::fprintf(stderr, "%sstep %ld/%ld  loss %.4f  %.0f tok/s  %.0f s left  experts %ld/%zu  gini %.2f%s",
                    live ? "\r" : "", state.step, s.steps, running / static_cast<double>(running_count), rate,
-                   static_cast<double>((last - state.step) * n) / rate, used, counts.size(), Gini(counts), live ? "  " : "\n");
+                   static_cast<double>((last - state.step) * n) / rate, used, counts.size(), Gini(counts),
+                   live ? "  " : "\n");
       if (evaluate) {
         const auto before = Clock::now();
         const double nats = Evaluate(model, corpus->valid, s, shared(state.step));
@@ -207,14 +233,16 @@ absl::Status Train(const TrainSettings& s) {
       log << line.dump() << std::endl;
       if (s.plot && (evaluate || state.step == last)) {
         const fs::path run(s.out);
-        if (absl::Status st = PlotLog((run / "log.jsonl").string(), (run / "plot.svg").string()); !st.ok()) return st;
+        if (absl::Status st = PlotLog((run / "log.jsonl").string(), (run / "plot.svg").string()); !st.ok())
+          return st;
       }
       running = 0;
       running_count = 0;
       std::fill(counts.begin(), counts.end(), 0);
     }
     if ((s.save_every > 0 && state.step % s.save_every == 0) || state.step == last) {
-      if (absl::Status st = SaveCheckpoint(s.out, model, corpus->tokenizer, streams, carry, state); !st.ok()) return st;
+      if (absl::Status st = SaveCheckpoint(s.out, model, corpus->tokenizer, streams, carry, state); !st.ok())
+        return st;
     }
   }
   if (live) std::fprintf(stderr, "\n");

@@ -18,9 +18,11 @@ constexpr int64_t kTokens = 2048;
 
 // Sentences of a small grammar: enough structure that a few hundred steps leave the start far behind.
 std::string Text(int64_t words, uint64_t seed) {
-  static const char* const kSubject[] = {"the torus", "an expert", "every layer", "the old state", "a router"};
+  static const char* const kSubject[] = {"the torus", "an expert", "every layer", "the old state",
+                                         "a router"};
   static const char* const kVerb[] = {" turns", " decays", " holds", " forgets", " carries"};
-  static const char* const kObject[] = {" the token", " its neighbour", " a tile", " nothing at all", " the key"};
+  static const char* const kObject[] = {" the token", " its neighbour", " a tile", " nothing at all",
+                                        " the key"};
   std::string text;
   uint64_t x = seed;
   const auto pick = [&x](const char* const* list) {
@@ -95,7 +97,8 @@ class TrainerAndEngine : public ::testing::Test {
     return {logits.begin(), logits.end()};
   }
 
-  std::vector<float> Trainer(std::vector<std::vector<int32_t>>* routes, const std::vector<std::vector<int32_t>>* forced) {
+  std::vector<float> Trainer(std::vector<std::vector<int32_t>>* routes,
+                             const std::vector<std::vector<int32_t>>* forced) {
     train::Carry carry = train::Carry::Make(config(), 1, config().window - 1);
     const torch::Tensor ids = torch::tensor(std::vector<int32_t>(ids_), torch::kInt32);
     const torch::Tensor logits = trained_->Logits(ids, 1, carry, routes, forced).contiguous();
@@ -119,7 +122,8 @@ TEST_F(TrainerAndEngine, LogitsAgreeWithinAThousandthOfTheirRangeWhenRoutesAreRe
     const auto [low, high] = std::minmax_element(trainer.begin() + static_cast<int64_t>(t * vocab),
                                                  trainer.begin() + static_cast<int64_t>((t + 1) * vocab));
     float worst = 0;
-    for (size_t v = 0; v < vocab; ++v) worst = std::max(worst, std::fabs(engine[t * vocab + v] - trainer[t * vocab + v]));
+    for (size_t v = 0; v < vocab; ++v)
+      worst = std::max(worst, std::fabs(engine[t * vocab + v] - trainer[t * vocab + v]));
     close += worst <= 1e-3f * (*high - *low);
   }
   RecordProperty("tokens_within", static_cast<int>(close));

@@ -49,19 +49,22 @@ const Shape kShapes[] = {{1, 1, 2}, {13, 31, 16}, {14, 32, 64}, {15, 33, 66}, {2
 TEST_P(TrainCpuOps, ProductsAreExactOnIntegersWhicheverWayTheWeightIsPacked) {
   for (const auto& [m, n, k] : kShapes) {
     const auto a = Integers(m * k, 1), w = Integers(n * k, 2);
-    std::vector<float> want(static_cast<size_t>(m * n)), scale_m(static_cast<size_t>(m)), scale_n(static_cast<size_t>(n));
+    std::vector<float> want(static_cast<size_t>(m * n)), scale_m(static_cast<size_t>(m)),
+        scale_n(static_cast<size_t>(n));
     for (int64_t i = 0; i < m; ++i) scale_m[static_cast<size_t>(i)] = 0.5f + static_cast<float>(i % 3);
     for (int64_t j = 0; j < n; ++j) scale_n[static_cast<size_t>(j)] = 1.0f + static_cast<float>(j % 2);
     std::vector<bf16> transposed(static_cast<size_t>(n * k));
     for (int64_t i = 0; i < m; ++i) {
       for (int64_t j = 0; j < n; ++j) {
         float sum = 0;
-        for (int64_t t = 0; t < k; ++t) sum += Value(a[static_cast<size_t>(i * k + t)]) * Value(w[static_cast<size_t>(j * k + t)]);
+        for (int64_t t = 0; t < k; ++t)
+          sum += Value(a[static_cast<size_t>(i * k + t)]) * Value(w[static_cast<size_t>(j * k + t)]);
         want[static_cast<size_t>(i * n + j)] = sum;
       }
     }
     for (int64_t j = 0; j < n; ++j) {
-      for (int64_t t = 0; t < k; ++t) transposed[static_cast<size_t>(t * n + j)] = w[static_cast<size_t>(j * k + t)];
+      for (int64_t t = 0; t < k; ++t)
+        transposed[static_cast<size_t>(t * n + j)] = w[static_cast<size_t>(j * k + t)];
     }
     std::vector<uint32_t> packed(static_cast<size_t>(PackedPairs(k, n)), 0xdeadbeef), packed2 = packed;
     ops_->pack_transposed(w.data(), k, n, k, packed.data());
@@ -73,7 +76,9 @@ TEST_P(TrainCpuOps, ProductsAreExactOnIntegersWhicheverWayTheWeightIsPacked) {
     ops_->gemm(a.data(), k, m, packed.data(), n, k, scale_m.data(), scale_n.data(), true, c.data(), n);
     for (int64_t i = 0; i < m * n; ++i) {
       const auto at = static_cast<size_t>(i);
-      ASSERT_EQ(c[at], want[at] * (scale_m[at / static_cast<size_t>(n)] * scale_n[at % static_cast<size_t>(n)]) + want[at]);
+      ASSERT_EQ(c[at],
+                want[at] * (scale_m[at / static_cast<size_t>(n)] * scale_n[at % static_cast<size_t>(n)]) +
+                    want[at]);
     }
   }
 }
@@ -86,7 +91,9 @@ TEST_P(TrainCpuOps, OuterProductsSumOverAnyNumberOfTokens) {
     for (int64_t t = 0; t < tokens; ++t) {
       for (int64_t i = 0; i < m; ++i) {
         for (int64_t j = 0; j < n; ++j) {
-          want[static_cast<size_t>(i * n + j)] += static_cast<double>(Value(a[static_cast<size_t>(t * m + i)])) * Value(b[static_cast<size_t>(t * n + j)]);
+          want[static_cast<size_t>(i * n + j)] +=
+              static_cast<double>(Value(a[static_cast<size_t>(t * m + i)])) *
+              Value(b[static_cast<size_t>(t * n + j)]);
         }
       }
     }
@@ -110,12 +117,14 @@ TEST_P(TrainCpuOps, WeightCodesAreThePackersCodes) {
   ops_->ternary_rows(w.data(), rows, cols, codes.data(), scale.data());
   for (int64_t i = 0; i < rows; ++i) {
     EXPECT_EQ(scale[static_cast<size_t>(i)], Ternarize(w.data() + i * cols, cols, 1, want.data()));
-    for (int64_t j = 0; j < cols; ++j) ASSERT_EQ(Value(codes[static_cast<size_t>(i * cols + j)]), want[static_cast<size_t>(j)]);
+    for (int64_t j = 0; j < cols; ++j)
+      ASSERT_EQ(Value(codes[static_cast<size_t>(i * cols + j)]), want[static_cast<size_t>(j)]);
   }
   ops_->two_bit_rows(w.data(), rows, cols, codes.data(), scale.data());
   for (int64_t i = 0; i < rows; ++i) {
     EXPECT_EQ(scale[static_cast<size_t>(i)], 0.5f * TwoBitLevels(w.data() + i * cols, cols, want.data()));
-    for (int64_t j = 0; j < cols; ++j) ASSERT_EQ(Value(codes[static_cast<size_t>(i * cols + j)]), want[static_cast<size_t>(j)]);
+    for (int64_t j = 0; j < cols; ++j)
+      ASSERT_EQ(Value(codes[static_cast<size_t>(i * cols + j)]), want[static_cast<size_t>(j)]);
   }
 }
 

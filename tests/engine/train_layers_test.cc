@@ -42,9 +42,10 @@ Tensor FakeTernary(const Tensor& w) {  // rows along dim -1
 
 Tensor FakeTwoBit(const Tensor& w) {
   const Tensor s = w.pow(2).mean(-1, true).sqrt();
-  const Tensor level = torch::where(w < -s, torch::full_like(w, -3.0f),
-                                    torch::where(w < 0, torch::full_like(w, -1.0f),
-                                                 torch::where(w < s, torch::ones_like(w), torch::full_like(w, 3.0f))));
+  const Tensor level =
+      torch::where(w < -s, torch::full_like(w, -3.0f),
+                   torch::where(w < 0, torch::full_like(w, -1.0f),
+                                torch::where(w < s, torch::ones_like(w), torch::full_like(w, 3.0f))));
   return StraightThrough(w, level * s * 0.5);
 }
 
@@ -54,7 +55,8 @@ class TrainLayers : public ::testing::Test {
 };
 
 TEST_F(TrainLayers, RmsNormMatchesAutograd) {
-  Tensor x = torch::randn({37, 96}).requires_grad_(), gain = torch::rand({96}) + 0.5, dy = torch::randn({37, 96});
+  Tensor x = torch::randn({37, 96}).requires_grad_(), gain = torch::rand({96}) + 0.5,
+         dy = torch::randn({37, 96});
   Param p;
   p.w = gain.clone();
   p.grad = torch::zeros_like(gain);
@@ -167,7 +169,8 @@ TEST_F(TrainLayers, RouterGradientMatchesAutogradOfTheSoftmaxOnTheTorus) {
   const Tensor positions = torch::rand({experts, 3});
   Param w = MakeParam({1, 3, d}, Coding::kNone, 0.3);
   Tensor h = torch::randn({n, d}).requires_grad_();
-  const RouterResult result = Route(h, w, positions, {.temperature = 0.02f, .balance = 0.01f, .smoothness = 0.1f, .tokens = 10});
+  const RouterResult result =
+      Route(h, w, positions, {.temperature = 0.02f, .balance = 0.01f, .smoothness = 0.1f, .tokens = 10});
   const Tensor dprob = torch::randn({n});
   result.prob.backward(dprob);
 
@@ -189,19 +192,24 @@ TEST_F(TrainLayers, RouterGradientMatchesAutogradOfTheSoftmaxOnTheTorus) {
   ((chosen * dprob).sum() + balance + smooth).backward();
   EXPECT_NEAR(result.balance, balance.item<double>(), 1e-6);
   EXPECT_NEAR(result.smoothness, smooth.item<double>(), 1e-6);
-  for (int64_t i = 0; i < n; ++i) EXPECT_EQ((*result.route)[static_cast<size_t>(i)], route[i].item<int64_t>());
+  for (int64_t i = 0; i < n; ++i)
+    EXPECT_EQ((*result.route)[static_cast<size_t>(i)], route[i].item<int64_t>());
   ExpectClose(h.grad(), h2.grad(), 1e-4);
   ExpectClose(w.grad, w2.grad(), 1e-4);
 }
 
 TEST_F(TrainLayers, ExpertsMatchAStraightThroughReferencePerToken) {
   const int64_t d = 32, tied = 48, own = 16, regions = 2, experts = 6, n = 300;
-  Param tied_gu = MakeParam({regions, 2 * tied, d}, Coding::kTernary, 0.2), tied_down = MakeParam({regions, tied, d}, Coding::kTernary, 0.2);
-  Param own_gu = MakeParam({experts, 2 * own, d}, Coding::kTernary, 0.2), own_down = MakeParam({experts, own, d}, Coding::kTernary, 0.2);
+  Param tied_gu = MakeParam({regions, 2 * tied, d}, Coding::kTernary, 0.2),
+        tied_down = MakeParam({regions, tied, d}, Coding::kTernary, 0.2);
+  Param own_gu = MakeParam({experts, 2 * own, d}, Coding::kTernary, 0.2),
+        own_down = MakeParam({experts, own, d}, Coding::kTernary, 0.2);
   ExpertParams params{&tied_gu, &tied_down, &own_gu, &own_down, {0, 1, 0, 1, 0, 1}, false};
   auto route = std::make_shared<std::vector<int32_t>>();
-  for (int64_t i = 0; i < n; ++i) route->push_back(static_cast<int32_t>((i * i + i / 3) % 5));  // expert 5 stays unused
-  Tensor h = torch::randn({n, d}).requires_grad_(), prob = torch::rand({n}).requires_grad_(), dy = torch::randn({n, d});
+  for (int64_t i = 0; i < n; ++i)
+    route->push_back(static_cast<int32_t>((i * i + i / 3) % 5));  // expert 5 stays unused
+  Tensor h = torch::randn({n, d}).requires_grad_(), prob = torch::rand({n}).requires_grad_(),
+         dy = torch::randn({n, d});
   const Tensor y = Experts(h, prob, params, route);
   y.backward(dy);
 
@@ -216,8 +224,10 @@ TEST_F(TrainLayers, ExpertsMatchAStraightThroughReferencePerToken) {
     const Tensor down_raw = torch::cat({leaf[1][region], leaf[3][e]});
     const Tensor scale = down_raw.detach().abs().mean(1);
     const Tensor down = FakeTernary(down_raw);
-    const Tensor gate = torch::cat({torch::mv(gu1.narrow(0, 0, tied), x[i]), torch::mv(gu2.narrow(0, 0, own), x[i])});
-    const Tensor up = torch::cat({torch::mv(gu1.narrow(0, tied, tied), x[i]), torch::mv(gu2.narrow(0, own, own), x[i])});
+    const Tensor gate =
+        torch::cat({torch::mv(gu1.narrow(0, 0, tied), x[i]), torch::mv(gu2.narrow(0, 0, own), x[i])});
+    const Tensor up =
+        torch::cat({torch::mv(gu1.narrow(0, tied, tied), x[i]), torch::mv(gu2.narrow(0, own, own), x[i])});
     // The activation is quantised with down's scale in it; the weight keeps its own.
     const Tensor a = torch::silu(gate) * up;
     const Tensor quantised = FakeInt8((a * scale).unsqueeze(0))[0] / scale;

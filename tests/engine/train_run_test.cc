@@ -110,7 +110,8 @@ TEST_F(TrainRun, RefusesWhatItCannotUse) {
   std::ofstream(dir_ / "binary.txt") << std::string("text\0more", 9);
   s.data = {(dir_ / "binary.txt").string()};
   EXPECT_NE(std::string(Train(s).message()).find("zero byte at offset 4"), std::string::npos);
-  std::ofstream(dir_ / "cut.txt.xz") << "\xfd" "7zXZ";
+  std::ofstream(dir_ / "cut.txt.xz") << "\xfd"
+                                        "7zXZ";
   s.data = {(dir_ / "cut.txt.xz").string()};
   EXPECT_EQ(Train(s).code(), absl::StatusCode::kDataLoss);
   std::ofstream(dir_ / "short.txt") << "abc";
