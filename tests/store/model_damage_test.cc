@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <map>
 #include <memory>
@@ -184,45 +185,72 @@ TEST_F(DamagedModel, AnotherConfigThanTheFilesIsRejected) {
   }
 }
 
-TEST_F(DamagedModel, TilesWithForgedChecksumsAreStillChecked) {
-  const std::string name = "packs/tiles-000.bin";
-  const TileLayout layout(Config().d);
-  std::string bytes = FileBytes(PathOf(name));
-  bytes[64] = static_cast<char>(250);  // no code of five trits
-  WriteBytes(PathOf(name), bytes);
-  const Hash128 hash = ContentHash(bytes.data() + 64, static_cast<size_t>(layout.payload()));
-  const uint64_t checksum = Checksum64(bytes.data() + 64, static_cast<size_t>(layout.payload()));
+// Writes deltas/ again after `change` of the first table (layer 0, expert 0), with a digest and file hashes
+// that hold.
+template <typename Change>
+void ForgeFirstTable(const std::string& dir, Change change) {
+  const std::string path = dir + "/" + kDeltasFolder;
   std::vector<std::pair<std::string, std::string>> entries;
-  ASSERT_TRUE(ReadDeltaDb(PathOf(kDeltasFolder), [&](std::string_view key, std::string_view value) {
+  ASSERT_TRUE(ReadDeltaDb(path, [&](std::string_view key, std::string_view value) {
                 entries.emplace_back(key, value);
                 return absl::OkStatus();
               }).ok());
-  TileTable first = *DecodeTable(entries[0].second, TilesPerExpert(Config()));
-  first.tiles[0].hash = hash;
-  first.tiles[0].checksum = checksum;
+  TileTable first = DecodeTable(entries[0].second, TilesPerExpert(Config())).value();
+  change(first);
   entries[0].second = EncodeTable(first);
-  fs::remove_all(PathOf(kDeltasFolder));
+  fs::remove_all(path);
   DeltaDigest digest;
-  {
-    auto db = DeltaDbWriter::Create(PathOf(kDeltasFolder));
-    ASSERT_TRUE(db.ok()) << db.status();
-    for (const auto& [key, value] : entries) {
-      ASSERT_TRUE(db->Put(key, value).ok());
-      digest.Add(key, value);
-    }
-    ASSERT_TRUE(db->Finish({}).ok());
+  auto db = DeltaDbWriter::Create(path);
+  ASSERT_TRUE(db.ok()) << db.status();
+  for (const auto& [key, value] : entries) {
+    ASSERT_TRUE(db->Put(key, value).ok());
+    digest.Add(key, value);
   }
+  ASSERT_TRUE(db->Finish({}).ok());
   DeltaManifest deltas;
   deltas.delta_digest = digest.hash();
-  for (const std::string& file : Files(dir_)) {
-    if (file.starts_with("deltas/")) deltas.files[file] = *DigestFile(PathOf(file));
+  for (const std::string& file : Files(dir)) {
+    if (file.starts_with("deltas/")) deltas.files[file] = *DigestFile(dir + "/" + file);
   }
-  WriteBytes(PathOf(kDeltasFile), deltas.Encode());
-  Forge(dir_, [&](Manifest& m) {
-    m.files.at(name) = *DigestFile(PathOf(name));
-    m.delta_digest = digest.hash();
+  WriteBytes(dir + "/" + kDeltasFile, deltas.Encode());
+  Forge(dir, [&](Manifest& m) { m.delta_digest = digest.hash(); });
+}
+
+TEST_F(DamagedModel, TilesWithForgedChecksumsAreStillChecked) {
+  const std::string name = "packs/tiles-000.bin";
+  std::string bytes = FileBytes(PathOf(name));
+  bytes[64] = static_cast<char>(250);  // no code of five trits
+  WriteBytes(PathOf(name), bytes);
+  const size_t payload = static_cast<size_t>(TileLayout(Config().d).payload());
+  ForgeFirstTable(dir_, [&](TileTable& table) {
+    table.tiles[0].hash = ContentHash(bytes.data() + 64, payload);
+    table.tiles[0].checksum = Checksum64(bytes.data() + 64, payload);
   });
+  Forge(dir_, [&](Manifest& m) { m.files.at(name) = *DigestFile(PathOf(name)); });
   EXPECT_THAT(OpenError(), AllOf(HasSubstr("tile 0 of expert 0, layer 0"), HasSubstr("above 242")));
+}
+
+TEST_F(DamagedModel, TablesThatPointAstrayAreRejectedThoughEveryFileChecks) {
+  const uint64_t stride = static_cast<uint64_t>(TileLayout(Config().d).payload());
+  const std::pair<std::function<void(TileTable&)>, const char*> cases[] = {
+      {[](TileTable& t) { t.tiles[1].checksum ^= 1; }, "tile 1 of expert 0, layer 0 fails its checksum"},
+      {[](TileTable& t) { t.tiles[1].hash.low ^= 1; }, "tile 1 of expert 0, layer 0 fails its checksum"},
+      {[](TileTable& t) { t.tiles[1].pack = 1; }, "lies in pack 1, which is not there"},
+      {[](TileTable& t) { t.tiles[1].offset += 64; }, "where no tile begins"},
+      {[](TileTable& t) { t.tiles[0].offset = 0; }, "where no tile begins"},
+      {[](TileTable& t) { t.tiles[0].offset = UINT64_MAX - 63; }, "where no tile begins"},
+      {[=](TileTable& t) { t.tiles[1].offset += 100000 * stride; }, "where no tile begins"},
+      {[](TileTable& t) { t.tiles[0] = t.tiles[1]; }, "belongs to no expert"},
+      {[](TileTable& t) { t.whole = false; }, "is a delta, but its keyframe is not there"},
+      {[](TileTable& t) { t.tiles.pop_back(); }, "lists 2 tiles, an expert has 3"},
+  };
+  fs::copy(dir_, temp_ / "good", fs::copy_options::recursive);
+  for (const auto& [change, message] : cases) {
+    fs::remove_all(dir_);
+    fs::copy(temp_ / "good", dir_, fs::copy_options::recursive);
+    ForgeFirstTable(dir_, change);
+    EXPECT_THAT(OpenError(), HasSubstr(message));
+  }
 }
 
 TEST_F(DamagedModel, AnotherModelsDeltasAreRejected) {

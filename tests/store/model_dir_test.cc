@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -279,6 +280,17 @@ TEST(ModelStats, ExpertsOfARegionShareTheirTiedTiles) {
   EXPECT_NE(one->tiles[1], other->tiles[1]);
 }
 
+TEST(ModelStats, EqualTilesOfDifferentRegionsAreStoredOnce) {
+  Checkpoint c = RandomCheckpoint(testing::SmallConfig(), 3);
+  for (const char* part : {"gate", "up", "down"}) {
+    std::vector<float>& tied = c.tensors.at(absl::StrCat("layers.0.tied.", part)).values;
+    std::copy_n(tied.begin(), tied.size() / 2, tied.begin() + static_cast<ptrdiff_t>(tied.size() / 2));
+  }
+  const ModelStats stats = Packed(c).model->Stats();
+  EXPECT_EQ(stats.unique_tiles, 3 * (2 + 8) - 1);
+  EXPECT_EQ(stats.stored_tiles, stats.unique_tiles);
+}
+
 TEST(ModelStats, BytesAreThoseOnDisk) {
   Packed p(RandomCheckpoint(testing::OddCheckpointConfig(), 4), {.max_pack_bytes = 20000});
   const ModelStats stats = p.model->Stats();
@@ -451,9 +463,14 @@ TEST(PackModel, RejectsScalesWhoseProductIsTooLarge) {
 
 TEST(PackModel, RejectsPositionsOffTheTorusAndUnknownTensors) {
   Checkpoint bad = RandomCheckpoint(testing::SmallConfig(), 8);
-  bad.tensors.at("layers.1.positions").values[4] = 1.0f;
-  EXPECT_THAT(PackError(bad), HasSubstr("layers.1.positions holds 1; positions lie in [0, 1)"));
-  bad = RandomCheckpoint(testing::SmallConfig(), 8);
+  float& position = bad.tensors.at("layers.1.positions").values[4];
+  const float good = position;
+  for (const float off : {1.0f, -0.25f}) {
+    position = off;
+    EXPECT_THAT(PackError(bad),
+                HasSubstr(absl::StrCat("layers.1.positions holds ", off, "; positions lie in [0, 1)")));
+  }
+  position = good;
   bad.tensors["layers.0.adapter"] = {{1}, {0.0f}};
   EXPECT_THAT(PackError(bad), HasSubstr("layers.0.adapter has no place"));
 }
