@@ -11,5 +11,9 @@ if [[ -z $program ]]; then
   echo "SKIPPED: formatting was not checked, there is no clang-format 14 here (apt-get install clang-format-14)"
   exit 77
 fi
-find kernels engine store actors cluster cli tests -type f -regex '.*\.\(h\|cc\|cu\|cuh\|inc\)' -print0 2>/dev/null |
+folders=()
+for folder in kernels engine store actors cluster cli tests; do
+  if [[ -d $folder ]]; then folders+=("$folder"); fi
+done
+find "${folders[@]}" -type f -regex '.*\.\(h\|cc\|cu\|cuh\|inc\)' -print0 |
   xargs -0 "$program" --dry-run -Werror
