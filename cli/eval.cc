@@ -1,5 +1,6 @@
 #include "engine/eval.h"
 
+#include <chrono>
 #include <cstdio>
 #include <memory>
 #include <thread>
@@ -13,6 +14,8 @@
 
 namespace omni::cli {
 namespace {
+
+using Clock = std::chrono::steady_clock;
 
 struct EvalArgs {
   std::string metric, model;
@@ -37,8 +40,19 @@ absl::StatusOr<int> Eval(const EvalArgs& args) {
   EvalResult sum;
   StatusLine status(StderrIsTerminal());
   for (size_t i = 0; i < texts.size(); ++i) {
-    status.Show("evaluating " + args.files[i] + " (" + HumanBytes(static_cast<int64_t>(texts[i].size())) +
-                ")");
+    const std::string what =
+        "evaluating " + args.files[i] + " (" + HumanBytes(static_cast<int64_t>(texts[i].size())) + ")";
+    status.Show(what);
+    if (status.enabled()) {
+      options.progress = [&, started = Clock::now(), shown = Clock::now()](double share) mutable {
+        const auto now = Clock::now();
+        if (now - shown < std::chrono::milliseconds(200)) return;
+        shown = now;
+        const double seconds = std::chrono::duration<double>(now - started).count();
+        status.Show(what + "  " + OneDecimal(100 * share) + " %, " + OneDecimal(seconds * (1 / share - 1)) +
+                    " s left");
+      };
+    }
     absl::StatusOr<EvalResult> result =
         EvalText((*model)->weights(), **model, (*model)->tokenizer(), pool, texts[i], options);
     if (!result.ok()) {

@@ -19,14 +19,19 @@ absl::StatusOr<int> Pack(const PackArgs& args) {
   if (a != 0 && (a < 64 || (a & (a - 1)) != 0)) {
     return UsageError("--tile-alignment: " + std::to_string(a) + " is not 0 or a power of two from 64");
   }
-  if (StderrIsTerminal()) Note("packing " + args.checkpoint + " into " + args.dir);
+  StatusLine status(StderrIsTerminal());
   PackOptions options;
+  options.progress = [&](double share) {
+    status.Show("packing " + args.checkpoint + " into " + args.dir + "  " + OneDecimal(100 * share) + " %");
+  };
   options.whole = args.whole;
   options.tile_alignment = a;
   if (absl::Status s = PackModel(args.checkpoint, args.dir, options); !s.ok()) return s;
+  status.Show("verifying " + args.dir);
   // Reading it back verifies every checksum, and the figures are those of the disk.
   absl::StatusOr<std::unique_ptr<ModelDir>> packed = ModelDir::Open(args.dir);
   if (!packed.ok()) return packed.status();
+  status.Clear();
   const ModelStats stats = (*packed)->Stats();
   std::printf("%s: %s, %s parameters (%s unique), %s of %s tiles stored, model %s\n", args.dir.c_str(),
               HumanBytes(stats.total_bytes).c_str(), HumanCount(stats.parameters.total()).c_str(),

@@ -22,6 +22,7 @@ struct Stream {
   std::vector<TokenId> tokens;
   size_t next = 0;  // input
   size_t document = 0;
+  double bytes_per_token = 0;
   size_t left() const { return tokens.empty() ? 0 : tokens.size() - 1 - next; }
 };
 
@@ -37,7 +38,9 @@ class Evaluation {
         options_(options),
         documents_(std::move(documents)),
         decoder_(weights, pool, ops),
-        nats_(documents_.size()) {}
+        nats_(documents_.size()) {
+    for (std::string_view document : documents_) all_bytes_ += static_cast<double>(document.size());
+  }
 
   absl::StatusOr<EvalResult> Run() {
     const size_t streams =
@@ -49,6 +52,7 @@ class Evaluation {
           RunBatch(decoder_, weights_.config, provider_, pool_, rows_);
       if (!logits.ok()) return logits.status();
       Score(*logits);
+      if (options_.progress) options_.progress(std::min(1.0, done_bytes_ / std::max(1.0, all_bytes_)));
     }
     for (double nats : nats_) result_.nats += nats;
     return result_;
@@ -69,6 +73,8 @@ class Evaluation {
       stream.tokens.insert(stream.tokens.begin(), Tokenizer::kEndOfText);
       stream.tokens.push_back(Tokenizer::kEndOfText);
     }
+    stream.bytes_per_token =
+        static_cast<double>(text.size()) / std::max(1.0, static_cast<double>(stream.left()));
     if (!stream.tokens.empty()) result_.tokens += static_cast<int64_t>(stream.tokens.size()) - 1;
   }
 
@@ -85,6 +91,7 @@ class Evaluation {
       if (stream->left() == 0) continue;
       const size_t room = static_cast<size_t>(options_.rows_per_batch) - rows_.size();
       const size_t take = std::min(stream->left(), room / live--);
+      done_bytes_ += static_cast<double>(take) * stream->bytes_per_token;
       for (size_t i = 0; i < take; ++i, ++stream->next) {
         rows_.push_back({&stream->state, stream->tokens[stream->next], true});
         targets_.push_back({stream->tokens[stream->next + 1], stream->document});
@@ -121,6 +128,7 @@ class Evaluation {
   Decoder decoder_;
   EvalResult result_;
   size_t next_document_ = 0;
+  double all_bytes_ = 0, done_bytes_ = 0;
   std::vector<std::unique_ptr<Stream>> streams_;
   std::vector<BatchRow> rows_;
   std::vector<Target> targets_;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string_view>
 #include <vector>
 
@@ -21,6 +22,8 @@ struct EvalOptions {
   bool carry = false;
   int64_t rows_per_batch = 256;     // tokens per pass; bounds the memory of the logits to rows x V
   int64_t parallel_documents = 16;  // share a pass; changes speed, never a result
+  // Called by the calling thread after every pass with the share of the text's bytes that is done. Empty: not called.
+  std::function<void(double share)> progress = nullptr;
 };
 
 struct EvalResult {

@@ -50,9 +50,11 @@ struct PackOptions {
   int64_t tile_alignment = 0;
   bool whole = false;                         // store every expert whole (no sharing), for comparison
   int64_t max_pack_bytes = int64_t{1} << 30;  // a pack file grows no larger, but holds at least one tile
-  // Called before every fsync and rename with a description of it; an error stops the writer. For crash tests
-  // and progress. Empty: nothing is called.
+  // Called before every fsync and rename with a description of it; an error stops the writer. For crash tests.
+  // Empty: nothing is called.
   std::function<absl::Status(const std::string& step)> step_hook = nullptr;
+  // Called after every region of a layer with the share of all experts that is written. Empty: not called.
+  std::function<void(double share)> progress = nullptr;
 };
 
 // Quantises a checkpoint and writes `dir` atomically (a sibling temporary directory, fsync, rename). Refuses

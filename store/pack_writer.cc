@@ -184,11 +184,15 @@ absl::Status ModelWriter::WriteExperts() {
   if (absl::Status s = MakeDirectory(PathOf(kPacksFolder)); !s.ok()) return s;
   absl::StatusOr<DeltaDbWriter> db = DeltaDbWriter::Create(PathOf(kDeltasFolder));
   if (!db.ok()) return db.status();
+  const double regions = static_cast<double>(config_.num_regions()),
+               all = static_cast<double>(config_.layers) * regions;
   for (int64_t l = 0; l < config_.layers; ++l) {
     if (config_.IsAttention(l)) continue;
     for (int64_t r = 0; r < config_.num_regions(); ++r) {
       const LayerId layer(static_cast<int32_t>(l));
       if (absl::Status s = WriteRegion(layer, RegionId(static_cast<int32_t>(r)), *db); !s.ok()) return s;
+      if (options_.progress)
+        options_.progress((static_cast<double>(l) * regions + static_cast<double>(r + 1)) / all);
     }
   }
   manifest_.counts.stored_tiles = packs_.stored();

@@ -78,14 +78,19 @@ TrainModel::TrainModel(const ModelConfig& config, const InitSettings& init) : co
     layer.norm1 = Vector(n + "norm1", d, 1.0f);
     layer.norm2 = Vector(n + "norm2", d, 1.0f);
     layer.mix_out = Matrix(n + "wo", 1, d, d, Coding::kTwoBit, in_d * depth, gen);
+    layer.mix_out->stacked = {d};
     if (c.IsAttention(l)) {
       layer.mix_in = Matrix(n + "qkv", 1, d + 2 * c.kv_heads * h, d, Coding::kTwoBit, in_d, gen);
       layer.gate_up = Matrix(n + "gate_up", 1, 2 * f, d, Coding::kTwoBit, in_d, gen);
       layer.down = Matrix(n + "down", 1, d, f, Coding::kTwoBit, in_f * depth, gen);
+      layer.mix_in->stacked = {d, c.kv_heads * h, c.kv_heads * h};
+      layer.gate_up->stacked = {f, f};
+      layer.down->stacked = {d};
       continue;
     }
     layer.mix_in = Matrix(n + "pvkq", 1, 2 * d + 2 * c.r, d, Coding::kTwoBit, in_d, gen);
     layer.mix_in->w.narrow(1, 0, d).mul_(init.decay_weight_std);
+    layer.mix_in->stacked = {d, d, c.r, c.r};
     layer.bias = Vector(n + "bp", d, 0.0f);
     for (int64_t i = 0; i < d; ++i) {
       const double share = d > 1 ? static_cast<double>(i) / static_cast<double>(d - 1) : 0.0;
@@ -105,6 +110,12 @@ TrainModel::TrainModel(const ModelConfig& config, const InitSettings& init) : co
     if (own > 0) {
       layer.own_gate_up = expert("own.gate_up", c.num_experts(), 2 * own, in_d);
       layer.own_down = expert("own.down", c.num_experts(), own, in_f * depth);
+    }
+    for (auto [gate_up, down] : {std::pair{layer.tied_gate_up.get(), layer.tied_down.get()},
+                                 std::pair{layer.own_gate_up.get(), layer.own_down.get()}}) {
+      if (!down) continue;
+      gate_up->stacked = {down->rows(), down->rows()};
+      down->stacked = {down->rows()};
     }
     layer.positions = torch::empty({c.num_experts(), 3});
     for (int64_t e = 0; e < c.num_experts(); ++e) {
@@ -132,36 +143,38 @@ TrainModel::TrainModel(const ModelConfig& config, const InitSettings& init) : co
   }
 }
 
-std::vector<Param*> TrainModel::params() {
-  std::vector<Param*> all = {embed_.get(), norm_out_.get()};
+std::vector<Param*> TrainModel::params(Part part) {
+  std::vector<Param*> some = {embed_.get(), norm_out_.get()};
   for (Layer& l : layers_) {
     for (auto* p : {&l.norm1, &l.norm2, &l.mix_in, &l.bias, &l.norm_readout, &l.mix_out, &l.gate_up, &l.down,
                     &l.route, &l.tied_gate_up, &l.tied_down, &l.own_gate_up, &l.own_down}) {
-      if (*p) all.push_back(p->get());
+      if (*p && (part == Part::kAll || (*p)->coding != Coding::kTernary)) some.push_back(p->get());
     }
   }
-  return all;
+  return some;
 }
 
-void TrainModel::Quantize(bool shared_start) {
-  for (Param* p : params()) {
+void TrainModel::Quantize(bool shared_start, Part part) {
+  for (Param* p : params(part)) {
     if (p->coding == Coding::kNone) continue;
     p->Quantize(p->coding == Coding::kTernary && shared_start ? 1 : p->groups());
   }
 }
 
-void TrainModel::ZeroGradients() {
-  for (Param* p : params()) p->grad.zero_();
+void TrainModel::ZeroGradients(Part part) {
+  for (Param* p : params(part)) p->grad.zero_();
 }
 
-void TrainModel::FinishGradients() {
+void TrainModel::FinishGradients(Part part, int64_t expert_steps) {
   torch::NoGradGuard no_grad;
   if (embedded_.defined() && embedded_.grad().defined()) {
     embed_->grad[0].index_add_(0, embedded_tokens_, embedded_.grad());
   }
   embedded_ = Tensor();
+  if (part == Part::kAllButExperts) return;
   // y = sum a' T_down with a' = a * m_down: the straight-through gradient of a down column is divided by its scale, that
   // of an up row multiplied by it.
+  const double share = 1.0 / static_cast<double>(expert_steps);
   for (Layer& layer : layers_) {
     for (auto [gate_up, down] : {std::pair{layer.tied_gate_up.get(), layer.tied_down.get()},
                                  std::pair{layer.own_gate_up.get(), layer.own_down.get()}}) {
@@ -170,6 +183,10 @@ void TrainModel::FinishGradients() {
       const Tensor scale = down->scale.unsqueeze(2);
       gate_up->grad.narrow(1, neurons, neurons).mul_(scale);
       down->grad.div_(scale.clamp_min(1e-12));
+      if (expert_steps > 1) {
+        gate_up->grad.mul_(share);
+        down->grad.mul_(share);
+      }
     }
   }
 }

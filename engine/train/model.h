@@ -53,11 +53,14 @@ class TrainModel {
  public:
   TrainModel(const ModelConfig& config, const InitSettings& init);
 
+  // Which parameters a call is about: experts gather gradients over several steps, the rest is updated at each.
+  enum class Part { kAll, kAllButExperts };
+
   const ModelConfig& config() const { return config_; }
-  std::vector<Param*> params();
+  std::vector<Param*> params(Part part = Part::kAll);
 
   // Refreshes every coded weight from the float ones; call after loading and after each optimiser step.
-  void Quantize(bool shared_start);
+  void Quantize(bool shared_start, Part part = Part::kAll);
   // tokens, targets: int32 [B * T], row after row; T a multiple of 16. Fills gradients' graph if grad mode is on.
   ForwardResult Forward(const torch::Tensor& tokens, const torch::Tensor& targets, int64_t batch,
                         Carry& carry, const ForwardSettings& settings);
@@ -68,8 +71,9 @@ class TrainModel {
                        std::vector<std::vector<int32_t>>* routes,
                        const std::vector<std::vector<int32_t>>* forced);
   // After backward on a loss: adds the embedding's input gradient and the straight-through scale factors.
-  void FinishGradients();
-  void ZeroGradients();
+  // Experts' gradients, summed over expert_steps calls of Forward, become their mean.
+  void FinishGradients(Part part = Part::kAll, int64_t expert_steps = 1);
+  void ZeroGradients(Part part = Part::kAll);
   // Copies region 0 and expert 0 (weights and moments) to all: the end of the shared start.
   void PartExperts();
 

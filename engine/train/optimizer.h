@@ -1,4 +1,5 @@
-// AdamW with linear warm-up, cosine decay (or constant rate with a linear cool-down) and clipping by global norm.
+// The optimiser: AdamW for vectors, embeddings and routers; AdamW or Muon for matrices. Linear warm-up, cosine decay (or
+// constant rate with a linear cool-down) and clipping by global norm.
 #pragma once
 
 #include <algorithm>
@@ -9,8 +10,17 @@
 
 namespace omni::train {
 
-struct AdamWSettings {
+enum class MatrixRule {
+  kAdamW,
+  // Nesterov momentum, orthogonalised by five Newton-Schulz steps (K. Jordan et al., "Muon", 2024), scaled by
+  // 0.2 sqrt(max(rows, cols)) so that AdamW's learning rate and weight decay fit (J. Liu et al., arXiv:2502.16982).
+  kMuon,
+};
+
+struct OptimizerSettings {
   float lr = 0, beta1 = 0.9f, beta2 = 0.95f, eps = 1e-8f, weight_decay = 0.1f, clip = 1.0f;
+  MatrixRule matrices = MatrixRule::kAdamW;
+  float momentum = 0.95f;  // Muon's
 };
 
 struct Schedule {
@@ -34,7 +44,10 @@ inline double LearningRate(int64_t step, const Schedule& s) {
 
 // One update of the first `groups(p)` groups of every parameter; step counts from 0. Returns the gradient's norm before
 // clipping.
-double AdamWStep(const std::vector<Param*>& params, int64_t step, const AdamWSettings& settings,
-                 bool shared_start);
+double OptimizerStep(const std::vector<Param*>& params, int64_t step, const OptimizerSettings& settings,
+                     bool shared_start);
+
+// x [m, n] -> nearly U V^T of its singular value decomposition (singular values within 0.7 .. 1.2 for all but tiny ones).
+torch::Tensor Orthogonalized(const torch::Tensor& x);
 
 }  // namespace omni::train

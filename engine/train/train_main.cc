@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 
 #include "engine/train/trainer.h"
 
@@ -96,6 +97,10 @@ int TrainMain(int argc, char** argv) {
   app.add_option("--lr-end", s.lr_end, "share of it at the end")->check(CLI::Range(0.0, 1.0));
   app.add_option("--warmup", s.warmup, "warm-up steps")->check(CLI::Range(0, 1 << 30));
   app.add_option("--weight-decay", s.weight_decay, "AdamW's decay of matrices")->check(CLI::Range(0.0, 10.0));
+  app.add_option("--matrices", s.matrices, "what updates matrices: muon or adamw")
+      ->transform(CLI::CheckedTransformer(std::map<std::string, train::MatrixRule>{
+          {"muon", train::MatrixRule::kMuon}, {"adamw", train::MatrixRule::kAdamW}}));
+  app.add_option("--momentum", s.momentum, "Muon's")->check(CLI::Range(0.0, 0.9999));
   app.add_option("--beta2", s.beta2, "AdamW's second decay")->check(CLI::Range(0.0, 0.99999));
   app.add_option("--clip", s.clip, "gradient norm limit, 0: off")->check(CLI::Range(0.0, 1e9));
   app.add_option("--dropout", s.dropout, "on embeddings and residual branches")->check(CLI::Range(0.0, 0.9));
@@ -103,6 +108,8 @@ int TrainMain(int argc, char** argv) {
   app.add_option("--smoothness", s.smoothness, "weight of the routing smoothness loss")
       ->check(CLI::Range(0.0, 10.0));
   app.add_option("--shared-steps", s.shared_steps, "first steps, in which all experts are one");
+  app.add_option("--expert-every", s.expert_every, "steps that make one update of the parted experts")
+      ->check(CLI::Range(1, 1 << 20));
   app.add_option("--cooldown", s.cooldown, "0: cosine; else constant rate, linear over this last share")
       ->check(CLI::Range(0.0, 1.0));
   app.add_option("--reset-every", s.reset_every,

@@ -140,6 +140,12 @@ absl::Status Train(const TrainSettings& s) {
     if (absl::Status st = LoadCheckpoint(s.out, model, streams, carry, state); !st.ok()) return st;
   }
   const auto shared = [&](int64_t step) { return step < s.shared_steps; };
+  const auto whole = [&](int64_t step) { return step % s.expert_every == 0; };
+  if (!whole(s.shared_steps) || !whole(s.save_every) || !whole(s.stop_at) || !whole(s.steps)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--steps, --shared-steps, --save-every and --stop-at must be multiples of --expert-every ",
+        s.expert_every, ": a checkpoint holds no half-gathered gradients"));
+  }
   model.Quantize(shared(state.step));
   std::ofstream log(fs::path(s.out) / "log.jsonl", std::ios::app);
   if (!log) return absl::PermissionDeniedError(absl::StrCat(s.out, "/log.jsonl: cannot be written"));
@@ -153,7 +159,12 @@ absl::Status Train(const TrainSettings& s) {
                .dump()
         << "\n";
   }
-  const std::vector<Param*> params = model.params();
+  using Part = TrainModel::Part;
+  // The steps after which parted experts are updated: every expert_every-th, from gradients gathered since the last one.
+  const auto experts_due = [&](int64_t step) {
+    return shared(step) || step % s.expert_every == s.expert_every - 1;
+  };
+  Part fresh = Part::kAll;
   const int64_t n = s.batch * s.tokens, last = s.stop_at > 0 ? std::min(s.stop_at, s.steps) : s.steps;
   auto started = Clock::now();
   const int64_t first_step = state.step;
@@ -169,7 +180,8 @@ absl::Status Train(const TrainSettings& s) {
         if ((step + b * s.reset_every / s.batch) % s.reset_every == 0) carry.ResetRow(b);
       }
     }
-    model.ZeroGradients();
+    model.ZeroGradients(fresh);
+    const Part part = experts_due(step) ? Part::kAll : Part::kAllButExperts;
     const ForwardResult result =
         model.Forward(inputs, targets, s.batch, carry,
                       {.dropout = static_cast<float>(s.dropout),
@@ -178,15 +190,17 @@ absl::Status Train(const TrainSettings& s) {
                        .smoothness = static_cast<float>(s.smoothness),
                        .shared_start = shared(step)});
     result.loss.backward();
-    model.FinishGradients();
+    model.FinishGradients(part, shared(step) ? 1 : s.expert_every);
     const double lr = LearningRate(step, {s.steps, s.warmup, s.lr, s.lr_end, s.cooldown});
-    const double norm = AdamWStep(params, step,
-                                  {.lr = static_cast<float>(lr),
-                                   .beta1 = static_cast<float>(s.beta1),
-                                   .beta2 = static_cast<float>(s.beta2),
-                                   .weight_decay = static_cast<float>(s.weight_decay),
-                                   .clip = static_cast<float>(s.clip)},
-                                  shared(step));
+    const double norm = OptimizerStep(model.params(part), step,
+                                      {.lr = static_cast<float>(lr),
+                                       .beta1 = static_cast<float>(s.beta1),
+                                       .beta2 = static_cast<float>(s.beta2),
+                                       .weight_decay = static_cast<float>(s.weight_decay),
+                                       .clip = static_cast<float>(s.clip),
+                                       .matrices = s.matrices,
+                                       .momentum = static_cast<float>(s.momentum)},
+                                      shared(step));
     const double loss = result.loss.item<double>();
     if (!std::isfinite(loss) || !std::isfinite(norm)) {
       return absl::InternalError(
@@ -195,7 +209,8 @@ absl::Status Train(const TrainSettings& s) {
     }
     ++state.step;
     if (step + 1 == s.shared_steps) model.PartExperts();
-    model.Quantize(shared(state.step));
+    model.Quantize(shared(state.step), part);
+    fresh = part;
     running += loss;
     ++running_count;
     for (size_t e = 0; e < counts.size(); ++e) counts[e] += result.expert_counts[e];

@@ -9,6 +9,7 @@
 
 #include "engine/config.h"
 #include "engine/train/model.h"
+#include "engine/train/optimizer.h"
 
 namespace omni::train {
 
@@ -25,11 +26,15 @@ struct TrainSettings {
   int64_t tokenizer_bytes = 40 << 20;  // text it is learnt from
   int64_t steps = 1000, batch = 32, tokens = 256, memory = 256;
   double lr = 3e-3, lr_end = 0.05, embed_lr = 1.0, weight_decay = 0.1, beta1 = 0.9, beta2 = 0.95, clip = 1.0;
+  MatrixRule matrices = MatrixRule::kMuon;
+  double momentum = 0.95;
   int64_t warmup = 100;
   double cooldown = 0;  // 0: cosine; else constant, then linear over this last share of the steps
   double dropout = 0, balance = 0.01, smoothness = 0;
   int64_t shared_steps = 0;  // first steps, in which all experts are one
-  int64_t reset_every = 0;   // segments after which a row starts over with zero state (0: never)
+  int64_t expert_every =
+      1;  // steps whose gradients make one update of a parted expert, which sees few tokens in each
+  int64_t reset_every = 0;  // segments after which a row starts over with zero state (0: never)
   int64_t eval_every = 0, eval_tokens = 1 << 17, save_every = 0;
   int64_t stop_at = 0;  // ends (saved) after this step; the schedule still spans `steps`
   bool plot = false;    // draws RUN/plot.svg at every validation and at the end

@@ -1,5 +1,6 @@
 #include "engine/eval.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include <gmock/gmock.h>
@@ -91,6 +92,16 @@ TEST_F(EvalTest, BatchingAndThreadsChangeNoBit) {
   EXPECT_EQ(Eval(text, {.rows_per_batch = 1, .parallel_documents = 1}).nats, nats);
   EXPECT_EQ(Eval(text, {.rows_per_batch = 7, .parallel_documents = 3}).nats, nats);
   EXPECT_EQ(Eval(text, {.rows_per_batch = 4, .parallel_documents = 100}, 3).nats, nats);
+}
+
+TEST_F(EvalTest, ProgressGrowsToTheWholeText) {
+  std::vector<double> shares;
+  Eval("aaa\n<|endoftext|>\nthe cat sat on the hat\n<|endoftext|>\nbbb",
+       {.rows_per_batch = 2, .parallel_documents = 2, .progress = [&](double s) { shares.push_back(s); }});
+  ASSERT_GT(shares.size(), 3u);
+  EXPECT_TRUE(std::is_sorted(shares.begin(), shares.end()));
+  EXPECT_GT(shares.front(), 0);
+  EXPECT_NEAR(shares.back(), 1, 1e-6);
 }
 
 TEST_F(EvalTest, CarryIsOneStreamThatPredictsAllButItsFirstToken) {

@@ -82,6 +82,49 @@ TEST_F(TrainRun, ResumedRunEndsWithTheSameBytesAsOneNeverStopped) {
   }
 }
 
+TEST_F(TrainRun, ResumedRunEndsWithTheSameBytesWhenExpertsGatherGradients) {
+  for (const MatrixRule rule : {MatrixRule::kMuon, MatrixRule::kAdamW}) {
+    const std::string name = rule == MatrixRule::kMuon ? "muon" : "adamw";
+    TrainSettings whole = Small(name + "-whole");
+    whole.matrices = rule;
+    whole.expert_every = 2;
+    whole.shared_steps = 4;
+    ASSERT_TRUE(Train(whole).ok());
+    TrainSettings parts = whole;
+    parts.out = Small(name + "-parts").out;
+    parts.stop_at = 8;
+    ASSERT_TRUE(Train(parts).ok());
+    parts.stop_at = 0;
+    parts.resume = true;
+    ASSERT_TRUE(Train(parts).ok());
+    EXPECT_EQ(Bytes(fs::path(whole.out) / "checkpoint/model.safetensors"),
+              Bytes(fs::path(parts.out) / "checkpoint/model.safetensors"));
+  }
+}
+
+TEST_F(TrainRun, RefusesToCutWhileExpertsGatherGradients) {
+  TrainSettings s = Small("run");
+  s.expert_every = 4;
+  s.shared_steps = 4;
+  s.stop_at = 6;
+  EXPECT_NE(std::string(Train(s).message()).find("multiples of --expert-every 4"), std::string::npos);
+}
+
+TEST_F(TrainRun, PartedExpertsMoveOnlyWhenTheirGradientsAreGathered) {
+  const auto weights = [&](int64_t steps, const char* name) {
+    TrainSettings s = Small(name);
+    s.expert_every = steps;
+    s.shared_steps = 0;
+    s.steps = 4;
+    s.warmup = 0;
+    s.dropout = 0;
+    EXPECT_TRUE(Train(s).ok());
+    return Log(s).back()["loss"].get<double>();
+  };
+  // Mean loss of steps 0-3: with a single update at the end it is that of experts that never moved.
+  EXPECT_LT(weights(1, "each"), weights(4, "fourth"));
+}
+
 TEST_F(TrainRun, LearnsAndLogsWhatItDid) {
   TrainSettings s = Small("run");
   s.steps = 60;
@@ -145,6 +188,50 @@ TEST_F(TrainRun, GoesOnFromThePreviousCheckpointWhenTheReplacementWasCut) {
   EXPECT_TRUE(Train(s).ok());
   EXPECT_FALSE(fs::exists(run / "checkpoint.old"));
   EXPECT_FALSE(fs::exists(run / "checkpoint.tmp"));
+}
+
+TEST(Muon, OrthogonalisesTallAndWideMatrices) {
+  torch::manual_seed(3);
+  for (const auto& [rows, cols] : {std::pair{48, 192}, std::pair{192, 48}, std::pair{64, 64}}) {
+    const torch::Tensor x = torch::randn({rows, cols}) * 1e-3;
+    const torch::Tensor y = Orthogonalized(x);
+    ASSERT_EQ(y.sizes(), x.sizes());
+    const torch::Tensor values = torch::linalg_svdvals(y, c10::nullopt);
+    EXPECT_LT(values.max().item<float>(), 1.3f);
+    if (rows != cols) {  // a square one has singular values near zero
+      EXPECT_GT(values.min().item<float>(), 0.6f);
+    }
+    // The directions stay: U V^T has the largest inner product with x of all such matrices, the sum of x's values.
+    const float reached = (x * y).sum().item<float>(),
+                best = torch::linalg_svdvals(x, c10::nullopt).sum().item<float>();
+    EXPECT_NEAR(reached / best, 0.9f, 0.2f);
+  }
+}
+
+TEST(Muon, UpdatesEachStackedMatrixByTheScaledDirectionAndDecays) {
+  torch::manual_seed(4);
+  Param p;
+  p.w = torch::randn({1, 96, 32});
+  p.grad = torch::randn({1, 96, 32});
+  p.m = torch::zeros_like(p.w);
+  p.v = torch::zeros_like(p.w);
+  p.coding = Coding::kTwoBit;
+  p.decay = true;
+  p.stacked = {64, 32};
+  const torch::Tensor before = p.w.clone();
+  OptimizerStep({&p}, 0, {.lr = 0.01f, .weight_decay = 0.5f, .clip = 0, .matrices = MatrixRule::kMuon},
+                false);
+  int64_t row = 0;
+  for (const int64_t rows : p.stacked) {
+    const torch::Tensor w0 = before[0].narrow(0, row, rows), w1 = p.w[0].narrow(0, row, rows);
+    const torch::Tensor expected =
+        w0 * (1 - 0.01 * 0.5) - 0.01 * 0.2 * std::sqrt(std::max<double>(static_cast<double>(rows), 32)) *
+                                    Orthogonalized(p.grad[0].narrow(
+                                        0, row, rows));  // the first momentum is a multiple of the gradient
+    EXPECT_TRUE(torch::allclose(w1, expected, 1e-4, 1e-5));
+    row += rows;
+  }
+  EXPECT_EQ(p.v.abs().max().item<float>(), 0.0f);
 }
 
 TEST(LearningRateSchedule, WarmsUpAndFallsAsCosineOrLinearly) {
