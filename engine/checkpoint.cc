@@ -13,8 +13,10 @@
 #include <cerrno>
 #include <cstring>
 #include <nlohmann/json.hpp>
-#include <set>
 #include <utility>
+
+#include "engine/base/json.h"
+#include "engine/base/quoted.h"
 
 namespace omni {
 namespace {
@@ -144,7 +146,7 @@ absl::Status CheckContiguous(std::vector<Extent> extents, int64_t data_bytes, co
   for (const Extent& e : extents) {
     if (e.begin != at) {
       return absl::DataLossError(
-          absl::StrCat(path, ": tensor '", e.name, "' begins at byte ", e.begin, " of the data, ",
+          absl::StrCat(path, ": tensor ", Quoted(e.name), " begins at byte ", e.begin, " of the data, ",
                        e.begin < at ? "inside another tensor" : "after a gap", "; ", at, " was expected"));
     }
     at = e.end;
@@ -155,18 +157,12 @@ absl::Status CheckContiguous(std::vector<Extent> extents, int64_t data_bytes, co
 }
 
 absl::StatusOr<Json> ParseHeader(const char* text, int64_t bytes, const std::string& path) {
-  std::set<std::string> seen;
-  bool duplicate = false;
-  const auto note_key = [&](int depth, Json::parse_event_t event, Json& parsed) {
-    if (event == Json::parse_event_t::key && depth == 1) {
-      duplicate |= !seen.insert(parsed.get_ref<const std::string&>()).second;
-    }
-    return true;
-  };
-  Json header = Json::parse(text, text + bytes, note_key, /*allow_exceptions=*/false);
-  if (!header.is_object())
+  absl::StatusOr<Json> header = ParseJson<Json>({text, static_cast<size_t>(bytes)});
+  if (!header.ok()) {
+    return absl::DataLossError(absl::StrCat(path, ": the header ", header.status().message()));
+  }
+  if (!header->is_object())
     return absl::DataLossError(absl::StrCat(path, ": the header is not a JSON object"));
-  if (duplicate) return absl::DataLossError(absl::StrCat(path, ": a tensor is named twice in the header"));
   return header;
 }
 
@@ -204,7 +200,7 @@ absl::StatusOr<std::string> MakeHeader(const std::string& path,
       const int64_t bytes = CheckedBytes(tensor.shape, size);
       if (name == kMetadataKey || bytes < 0 || (bytes > 0 && tensor.data == nullptr)) {
         return absl::InvalidArgumentError(absl::StrCat(
-            path, ": tensor '", name, "', ", Describe(tensor),
+            path, ": tensor ", Quoted(name), ", ", Describe(tensor),
             ", cannot be written: it needs data, sizes >= 0 and a name ", "other than ", kMetadataKey));
       }
       header[name] = {{"dtype", Info(tensor.dtype).name},
@@ -302,7 +298,7 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::Open(const std::string& path) {
       for (auto entry = it->begin(); entry != it->end(); ++entry) {
         if (!entry->is_string()) {
           return absl::DataLossError(
-              absl::StrCat(path, ": ", kMetadataKey, " '", entry.key(), "' is not a string"));
+              absl::StrCat(path, ": ", kMetadataKey, " ", Quoted(entry.key()), " is not a string"));
         }
         result.metadata_[entry.key()] = entry->get<std::string>();
       }
@@ -311,11 +307,12 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::Open(const std::string& path) {
     TensorView view;
     Extent extent;
     const std::string wrong = ReadTensor(*it, data_bytes, &view, &extent);
-    if (!wrong.empty()) return absl::DataLossError(absl::StrCat(path, ": tensor '", it.key(), "' ", wrong));
+    if (!wrong.empty())
+      return absl::DataLossError(absl::StrCat(path, ": tensor ", Quoted(it.key()), " ", wrong));
     view.data = data + extent.begin;
     if (reinterpret_cast<uintptr_t>(view.data) % static_cast<uintptr_t>(Info(view.dtype).bytes) != 0) {
-      return absl::DataLossError(absl::StrCat(path, ": tensor '", it.key(),
-                                              "' is not aligned to its element size; ",
+      return absl::DataLossError(absl::StrCat(path, ": tensor ", Quoted(it.key()),
+                                              " is not aligned to its element size; ",
                                               "pad the header with spaces to a multiple of 8"));
     }
     extent.name = it.key();
@@ -349,12 +346,13 @@ absl::StatusOr<const float*> SafetensorsFile::F32(const std::string& name,
   const auto it = tensors_.find(name);
   if (it == tensors_.end()) {
     return absl::NotFoundError(
-        absl::StrCat(path_, ": tensor '", name, "', ", Describe(want), ", is missing"));
+        absl::StrCat(path_, ": tensor ", Quoted(name), ", ", Describe(want), ", is missing"));
   }
   const TensorView& found = it->second;
   if (found.dtype != DType::kF32 || found.shape != shape) {
-    return absl::InvalidArgumentError(absl::StrCat(path_, ": tensor '", name, "' is ", Describe(found), "; ",
-                                                   Describe(want), " is needed, by the config beside it"));
+    return absl::InvalidArgumentError(absl::StrCat(path_, ": tensor ", Quoted(name), " is ", Describe(found),
+                                                   "; ", Describe(want),
+                                                   " is needed, by the config beside it"));
   }
   return static_cast<const float*>(found.data);
 }

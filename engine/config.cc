@@ -7,6 +7,9 @@
 #include <set>
 #include <utility>
 
+#include "engine/base/json.h"
+#include "engine/base/quoted.h"
+
 namespace omni {
 namespace {
 
@@ -263,25 +266,18 @@ std::string ToJson(const ModelConfig& c) {
 }
 
 absl::StatusOr<ModelConfig> ConfigFromJson(const std::string& text) {
-  std::set<std::string> seen;
-  std::string duplicate;
-  const auto note_key = [&](int depth, Json::parse_event_t event, Json& parsed) {
-    if (event == Json::parse_event_t::key && depth == 1) {
-      const auto& key = parsed.get_ref<const std::string&>();
-      if (!seen.insert(key).second) duplicate = key;
-    }
-    return true;
-  };
-  const Json j = Json::parse(text, note_key, /*allow_exceptions=*/false);
-  if (j.is_discarded()) return absl::InvalidArgumentError("model config: the text is not JSON");
-  if (!j.is_object()) return absl::InvalidArgumentError("model config: the text is not a JSON object");
-  if (!duplicate.empty()) {
-    return absl::InvalidArgumentError(absl::StrCat("model config: key '", duplicate, "' appears twice"));
+  const absl::StatusOr<Json> parsed = ParseJson<Json>(text);
+  if (!parsed.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("model config: the text ", parsed.status().message()));
   }
+  const Json& j = *parsed;
+  if (!j.is_object()) return absl::InvalidArgumentError("model config: the text is not a JSON object");
+  std::set<std::string> unknown;
+  for (auto it = j.begin(); it != j.end(); ++it) unknown.insert(it.key());
   ModelConfig c;
   absl::Status status;
   VisitFields(c, [&](const char* key, auto& value) {
-    seen.erase(key);
+    unknown.erase(key);
     if (!status.ok()) return;
     const auto it = j.find(key);
     status = it == j.end()
@@ -289,9 +285,9 @@ absl::StatusOr<ModelConfig> ConfigFromJson(const std::string& text) {
                  : Take(*it, key, &value);
   });
   if (!status.ok()) return status;
-  if (!seen.empty()) {
-    return absl::InvalidArgumentError(absl::StrCat("model config: unknown key '", *seen.begin(),
-                                                   "'; remove it, or use a newer version of this program"));
+  if (!unknown.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat("model config: unknown key ", Quoted(*unknown.begin()),
+                                                   "; remove it, or use a newer version of this program"));
   }
   if (status = Validate(c); !status.ok()) return status;
   return c;

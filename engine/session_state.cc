@@ -46,18 +46,38 @@ uint64_t Fingerprint(const ModelConfig& c) {
       Meaning(c));
 }
 
+struct Elements {
+  int64_t pdr = 0, kv = 0;
+  int64_t bytes() const { return pdr * int64_t{sizeof(float)} + kv * int64_t{sizeof(uint16_t)}; }
+};
+
+Elements ElementsOf(const ModelConfig& config, int64_t layer) {
+  if (config.IsAttention(layer)) return {0, 2 * config.kv_heads * config.window * config.head_dim()};
+  return {config.d * config.r, 0};
+}
+
+Elements ElementsOf(const ModelConfig& config) {
+  Elements sum;
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    const Elements n = ElementsOf(config, layer);
+    sum.pdr += n.pdr;
+    sum.kv += n.kv;
+  }
+  return sum;
+}
+
 }  // namespace
 
 SessionState::SessionState(const ModelConfig& config) : config_(config) {
-  int64_t floats = 0, halves = 0;
+  Elements before;
   for (int64_t layer = 0; layer < config.layers; ++layer) {
-    const bool attention = config.IsAttention(layer);
-    offset_.push_back(attention ? halves : floats);
-    (attention ? halves : floats) +=
-        attention ? 2 * config.kv_heads * config.window * config.head_dim() : config.d * config.r;
+    offset_.push_back(config.IsAttention(layer) ? before.kv : before.pdr);
+    const Elements n = ElementsOf(config, layer);
+    before.pdr += n.pdr;
+    before.kv += n.kv;
   }
-  pdr_.resize(static_cast<size_t>(floats));
-  kv_.resize(static_cast<size_t>(halves));
+  pdr_.resize(static_cast<size_t>(before.pdr));
+  kv_.resize(static_cast<size_t>(before.kv));
 }
 
 void SessionState::Reset() {
@@ -99,10 +119,10 @@ std::string SessionState::Save() const {
 }
 
 absl::StatusOr<SessionState> SessionState::Restore(const ModelConfig& config, const std::string& bytes) {
-  SessionState state(config);
+  const Elements elements = ElementsOf(config);
   Header header;
   uint64_t checksum;
-  const size_t want = sizeof(header) + static_cast<size_t>(state.bytes()) + sizeof(checksum);
+  const size_t want = sizeof(header) + static_cast<size_t>(elements.bytes()) + sizeof(checksum);
   if (bytes.size() < sizeof(header) + sizeof(checksum)) {
     return absl::DataLossError(absl::StrCat("session state: ", bytes.size(),
                                             " bytes are fewer than its header's ", sizeof(header),
@@ -125,12 +145,13 @@ absl::StatusOr<SessionState> SessionState::Restore(const ModelConfig& config, co
     return absl::FailedPreconditionError(
         "session state: it belongs to a model of another configuration; start the session anew");
   }
-  if (bytes.size() != want || header.pdr_floats != state.pdr_.size() ||
-      header.kv_halves != state.kv_.size() || header.reserved != 0 || header.position < 0 ||
+  if (bytes.size() != want || header.pdr_floats != static_cast<uint64_t>(elements.pdr) ||
+      header.kv_halves != static_cast<uint64_t>(elements.kv) || header.reserved != 0 || header.position < 0 ||
       header.position > kMaxPosition) {
     return absl::InvalidArgumentError(absl::StrCat("session state: ", bytes.size(), " bytes at position ",
                                                    header.position, ", the configuration wants ", want));
   }
+  SessionState state(config);  // only now: bytes that are refused cost no memory
   const char* at = bytes.data() + sizeof(header);
   std::memcpy(state.pdr_.data(), at, state.pdr_.size() * sizeof(float));
   at += state.pdr_.size() * sizeof(float);

@@ -6,6 +6,7 @@
 
 #include <absl/strings/str_cat.h>
 
+#include "engine/base/quoted.h"
 #include "engine/checkpoint.h"
 #include "engine/quantize.h"
 #include "engine/tokenizer.h"
@@ -116,7 +117,7 @@ absl::Status CheckpointSource::CheckTensors() {
   for (const auto& [name, view] : file_.tensors()) {
     if (known_.count(name) == 0) {
       return absl::InvalidArgumentError(
-          absl::StrCat(path_, ": tensor ", name,
+          absl::StrCat(path_, ": tensor ", Quoted(name),
                        " has no place in a model of this config.json; are they of one training run?"));
     }
   }

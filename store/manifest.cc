@@ -1,10 +1,14 @@
 #include "store/manifest.h"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
+#include <absl/strings/ascii.h>
 #include <absl/strings/str_cat.h>
 #include <nlohmann/json.hpp>
+
+#include "engine/base/json.h"
 
 namespace omni {
 namespace {
@@ -15,7 +19,7 @@ constexpr char kModelFormat[] = "omni-model";
 constexpr char kDeltasFormat[] = "omni-deltas";
 constexpr int64_t kVersion = 1;
 constexpr char kChecksumKey[] = "checksum";
-constexpr int kMaxDepth = 8;
+constexpr size_t kMaxNameBytes = 255;
 constexpr char kNoChecksum[] = "00000000000000000000000000000000";
 
 std::string ChecksumField() { return absl::StrCat("\"", kChecksumKey, "\": \""); }
@@ -39,24 +43,15 @@ bool ChecksumHolds(std::string text) {
   return ContentHash(text).Hex() == sum;
 }
 
-// Null where the text is not JSON, or nested deeper than any manifest (recursion follows the nesting).
-Json ParseShallow(const std::string& text) {
-  bool deep = false;
-  const auto note_depth = [&](int depth, Json::parse_event_t, Json&) {
-    deep = deep || depth > kMaxDepth;
-    return !deep;
-  };
-  Json j = Json::parse(text, note_depth, /*allow_exceptions=*/false);
-  return deep || j.is_discarded() ? Json() : j;
-}
-
 absl::Status Damaged(const std::string& path, absl::string_view what) {
   return absl::DataLossError(
       absl::StrCat(path, ": ", what, "; the file is damaged: copy it again or repack"));
 }
 
 absl::StatusOr<Json> Unseal(const std::string& path, const std::string& text, const std::string& format) {
-  Json j = ParseShallow(text);
+  absl::StatusOr<Json> parsed = ParseJson<Json>(text);
+  if (!parsed.ok()) return Damaged(path, absl::StrCat("the text ", parsed.status().message()));
+  const Json& j = *parsed;
   if (!j.is_object()) return Damaged(path, "not a JSON object");
   if (j.value("format", Json()) != Json(format)) {
     return absl::InvalidArgumentError(
@@ -70,7 +65,13 @@ absl::StatusOr<Json> Unseal(const std::string& path, const std::string& text, co
                                                       "; use a matching program or repack"));
   }
   if (!ChecksumHolds(text)) return Damaged(path, "it fails its checksum");
-  return j;
+  return parsed;
+}
+
+// What else a writer may have put in is not covered by the model hash, so nothing else may be there.
+absl::Status CheckCanonical(const std::string& path, const std::string& text, const std::string& encoded) {
+  if (text == encoded) return absl::OkStatus();
+  return Damaged(path, "it is not written as this program writes it");
 }
 
 std::optional<Hash128> ParseHash(const Json& j) {
@@ -94,6 +95,15 @@ bool ParseCount(const Json& j, const char* key, int64_t* value) {
   return true;
 }
 
+// Names are joined to the directory's path and shown in messages: nothing may point out of it, or be more than a name.
+bool IsFileName(const std::string& name) {
+  const auto plain = [](char c) {
+    return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '-' || c == '_' || c == '/';
+  };
+  return !name.empty() && name.size() <= kMaxNameBytes && name[0] != '/' &&
+         name.find("..") == std::string::npos && std::all_of(name.begin(), name.end(), plain);
+}
+
 Json FilesJson(const FileTable& files) {
   Json out = Json::object();
   for (const auto& [name, digest] : files)
@@ -109,11 +119,7 @@ std::optional<FileTable> ParseFiles(const Json& j) {
     FileDigest digest;
     if (!entry->is_object() || !ParseCount(*entry, "bytes", &digest.bytes)) return std::nullopt;
     const std::optional<Hash128> hash = ParseHash(entry->value("xxh3_128", Json()));
-    // Names are joined to the directory's path: nothing may point out of it.
-    if (!hash || entry.key().empty() || entry.key()[0] == '/' ||
-        entry.key().find("..") != std::string::npos) {
-      return std::nullopt;
-    }
+    if (!hash || !IsFileName(entry.key())) return std::nullopt;
     digest.hash = *hash;
     files[entry.key()] = digest;
   }
@@ -177,6 +183,7 @@ absl::StatusOr<Manifest> Manifest::Parse(const std::string& path, const std::str
   if (j->value("model_hash", Json()) != Json(want)) {
     return Damaged(path, absl::StrCat("its parts give the model hash ", want, ", it states another"));
   }
+  if (absl::Status s = CheckCanonical(path, text, m.Encode()); !s.ok()) return s;
   return m;
 }
 
@@ -198,6 +205,7 @@ absl::StatusOr<DeltaManifest> DeltaManifest::Parse(const std::string& path, cons
   if (!files || !digest) return Damaged(path, "it is malformed");
   m.files = *files;
   m.delta_digest = *digest;
+  if (absl::Status s = CheckCanonical(path, text, m.Encode()); !s.ok()) return s;
   return m;
 }
 

@@ -43,7 +43,8 @@ struct Manifest {
   // XXH3-128 over config, files and delta digest (docs/formats.md).
   Hash128 ModelHash() const;
   std::string Encode() const;  // equal manifests give equal text
-  // Rejects any text that Encode does not write. `path` is for the messages.
+  // Rejects any text that Encode does not write, and names of other characters than letters, digits and "._-/".
+  // `path` is for the messages.
   static absl::StatusOr<Manifest> Parse(const std::string& path, const std::string& text);
 };
 
@@ -54,6 +55,7 @@ struct DeltaManifest {
   Hash128 delta_digest;
 
   std::string Encode() const;
+  // As Manifest::Parse.
   static absl::StatusOr<DeltaManifest> Parse(const std::string& path, const std::string& text);
 };
 

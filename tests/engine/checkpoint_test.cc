@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -147,7 +148,7 @@ TEST_F(Checkpoint, RejectsWrongHeadersByWhatIsWrong) {
     const char* message;
   } cases[] = {
       {"[]", 0, "not a JSON object"},
-      {"{\"a\"", 0, "not a JSON object"},
+      {"{\"a\"", 0, "is not JSON"},
       {R"({"a":1})", 0, "is not an object of dtype"},
       {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4],"x":1}})", 4, "is not an object of dtype"},
       {R"({"a":{"dtype":"F32","shape":[1],"offsets":[0,4]}})", 4, "lacks"},
@@ -172,7 +173,9 @@ TEST_F(Checkpoint, RejectsWrongHeadersByWhatIsWrong) {
       {R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"F32","shape":[1],"data_offsets":[1,5]}})",
        5, "no multiple of its element size"},
       {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
-       4, "named twice"},
+       4, "has the key 'a' twice"},
+      {R"({"a":{"dtype":"F32","dtype":"U8","shape":[4],"data_offsets":[0,4]}})", 4,
+       "has the key 'dtype' twice"},
       {R"({"__metadata__":[]})", 0, "is not an object"},
       {R"({"__metadata__":{"a":1}})", 0, "'a' is not a string"},
       {R"({"__metadata__":{"header_xxh3":"0000000000000000"}})", 0, "checksum"},
@@ -237,6 +240,29 @@ TEST_F(Checkpoint, ManyDamagedBytesNeverGiveViewsOutsideTheFile) {
     }
   }
   EXPECT_GT(sum, 0);
+}
+
+TEST_F(Checkpoint, ErrorsShowHostileNamesOnOneShortLine) {
+  const std::string header = "{\"a\\n\\u001b[2J" + std::string(5000, 'x') + "\":1}";
+  EXPECT_THAT(OpenRaw(header, 0).message(), HasSubstr("tensor 'a\\n\\x1b[2Jx"));
+  EXPECT_LT(OpenRaw(header, 0).message().size(), 300u);
+}
+
+// nlohmann's parser with a callback compares every object with all before it.
+TEST_F(Checkpoint, ManySmallObjectsTakeLinearTime) {
+  std::string header = "{\"a\":[{}";
+  for (int i = 0; i < 300000; ++i) header += ",{}";
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_FALSE(OpenRaw(header + "]}", 0).ok());
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(20));
+}
+
+// Digesting a header recurses with its depth.
+TEST_F(Checkpoint, DeepNestingBesideADigestIsAnError) {
+  const std::string deep = std::string(100000, '[') + std::string(100000, ']');
+  EXPECT_THAT(OpenRaw(R"({"__metadata__":{"header_xxh3":"00"},"a":)" + deep + "}", 0).message(),
+              HasSubstr("nests deeper than 8 levels"));
+  EXPECT_FALSE(OpenRaw(R"({"__metadata__":{"header_xxh3":)" + deep + "}}", 0).ok());
 }
 
 TEST_F(Checkpoint, DeepNestingIsAnError) {

@@ -190,7 +190,7 @@ TEST(Config, JsonErrorsNameTheKey) {
   ExpectJsonError(good, "  \"window\": 16,\n", "", "'window' is missing");
   ExpectJsonError(good, "\"window\"", "\"windows\"", "'window' is missing");
   ExpectJsonError(good, "\"window\": 16", "\"window\": 16, \"widow\": 1", "unknown key 'widow'");
-  ExpectJsonError(good, "\"window\": 16", "\"window\": 16, \"window\": 16", "'window' appears twice");
+  ExpectJsonError(good, "\"window\": 16", "\"window\": 16, \"window\": 16", "has the key 'window' twice");
   ExpectJsonError(good, "\"window\": 16", "\"window\": \"16\"", "window is of another type");
   ExpectJsonError(good, "\"window\": 16", "\"window\": 16.5", "window is of another type");
   ExpectJsonError(good, "\"window\": 16", "\"window\": 18446744073709551615", "window is of another type");
@@ -203,6 +203,9 @@ TEST(Config, JsonErrorsNameTheKey) {
   EXPECT_THAT(ConfigFromJson("[1, 2]").status().message(), HasSubstr("not a JSON object"));
   EXPECT_FALSE(ConfigFromJson("").ok());
   EXPECT_FALSE(ConfigFromJson(std::string(100000, '[')).ok());
+  ExpectJsonError(good, "\"tiny\"", std::string(9, '[') + std::string(9, ']'), "nests deeper than 8 levels");
+  ExpectJsonError(good, "\"window\": 16", "\"window\": 16, \"\\n\\u001b[2J\": 1",
+                  "unknown key '\\n\\x1b[2J'");
 }
 
 }  // namespace

@@ -98,6 +98,14 @@ TEST(SessionStateTest, RestoreRejectsForgedFieldsUnderAValidChecksum) {
   EXPECT_TRUE(forged(24, 99, 8).ok());
 }
 
+TEST(SessionStateTest, RestoreMakesNoStateForBytesItRefuses) {
+  ModelConfig huge = testing::TinyConfig();
+  huge.d = huge.r = 65536;  // 52 GB of state
+  ASSERT_TRUE(Validate(huge).ok());
+  EXPECT_FALSE(SessionState::Restore(huge, "").ok());
+  EXPECT_FALSE(SessionState::Restore(huge, SessionState(testing::TinyConfig()).Save()).ok());
+}
+
 TEST(SessionStateTest, BelongsToOneConfiguration) {
   const ModelConfig config = testing::OddConfig();
   const SessionState state = Filled(config);

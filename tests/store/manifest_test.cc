@@ -51,9 +51,10 @@ TEST(Manifest, SaysWhichVersionItCannotRead) {
 }
 
 TEST(Manifest, SaysWhenItIsSomethingElse) {
-  EXPECT_THAT(MessageOf("hello"), HasSubstr("not a JSON object"));
+  EXPECT_THAT(MessageOf("hello"), HasSubstr("the text is not JSON"));
+  EXPECT_THAT(MessageOf("[]"), HasSubstr("not a JSON object"));
   EXPECT_THAT(MessageOf("{}"), HasSubstr("not a packed model"));
-  EXPECT_THAT(MessageOf(std::string(100000, '[')), HasSubstr("not a JSON object"));
+  EXPECT_THAT(MessageOf(std::string(100000, '[')), HasSubstr("nests deeper than 8 levels"));
 }
 
 TEST(Manifest, ModelHashCoversConfigFilesAndDeltasButNotCounts) {
@@ -73,11 +74,37 @@ TEST(Manifest, ModelHashCoversConfigFilesAndDeltasButNotCounts) {
 }
 
 TEST(Manifest, RejectsNamesThatLeaveTheDirectory) {
-  for (const char* name : {"../shared.bin", "/etc/passwd", "packs/../../x"}) {
+  const std::string long_name(256, 'x');
+  for (const std::string& name :
+       {std::string("../shared.bin"), std::string("/etc/passwd"), std::string("packs/../../x"), std::string(),
+        std::string("a\nb"), std::string("a\x1b[2J"), std::string("a\0b", 3), long_name}) {
     Manifest m = Example();
     m.files[name] = {1, {1, 1}};
     EXPECT_THAT(MessageOf(m.Encode()), HasSubstr("\"files\" is malformed")) << name;
   }
+}
+
+// Sets the checksum right again after `from` became `to`.
+std::string Forged(std::string text, const std::string& from, const std::string& to) {
+  const std::string field = "\"checksum\": \"", zeros(32, '0');
+  text.replace(text.find(from), from.size(), to);
+  const size_t at = text.find(field) + field.size();
+  text.replace(at, zeros.size(), zeros);
+  return text.replace(at, zeros.size(), ContentHash(text).Hex());
+}
+
+TEST(Manifest, RejectsWhatItWouldNotWriteThoughTheChecksumHolds) {
+  const std::string good = Example().Encode();
+  ASSERT_TRUE(Manifest::Parse("m", Forged(good, "\n", "\n")).ok());
+  for (const auto& [from, to] : {std::pair("\n", " "), std::pair("\"config\"", "\"comment\": 1, \"config\""),
+                                 std::pair("\"keys\": 24", "\"keys\": 24, \"more\": []")}) {
+    EXPECT_THAT(MessageOf(Forged(good, from, to)), HasSubstr("not written as this program writes it")) << to;
+  }
+  EXPECT_THAT(MessageOf(Forged(good, "\"keys\": 24", "\"keys\": 24, \"keys\": 24")),
+              HasSubstr("'keys' twice"));
+  const std::string deltas = DeltaManifest().Encode();
+  ASSERT_TRUE(DeltaManifest::Parse("d", deltas).ok());
+  EXPECT_FALSE(DeltaManifest::Parse("d", Forged(deltas, "\n", " ")).ok());
 }
 
 TEST(DeltaManifest, ComesBackAsItWasWrittenAndRejectsEveryFlippedBit) {
