@@ -21,6 +21,13 @@ if(OMNI_SANITIZE)
   add_compile_options(-fsanitize=${OMNI_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${OMNI_SANITIZE})
 endif()
+if(OMNI_FUZZ)
+  if(NOT CMAKE_CXX_COMPILER_ID STREQUAL Clang)
+    message(FATAL_ERROR "OMNI_FUZZ needs clang++: use the preset fuzz-clang")
+  endif()
+  # Coverage for the fuzzer; some files name warnings that only g++ has.
+  add_compile_options(-fsanitize=fuzzer-no-link -Wno-unknown-warning-option)
+endif()
 
 # Results may not depend on which products the compiler fuses: contraction is off everywhere.
 add_compile_options(-ffp-contract=off)

@@ -38,7 +38,8 @@ struct DTypeInfo {
   const char* name;
   int64_t bytes;
 };
-constexpr DTypeInfo kDTypes[] = {{DType::kF32, "F32", 4}, {DType::kI64, "I64", 8}, {DType::kU8, "U8", 1}};
+constexpr DTypeInfo kDTypes[] = {
+    {DType::kF32, "F32", 4}, {DType::kI64, "I64", 8}, {DType::kU8, "U8", 1}, {DType::kF16, "F16", 2}};
 
 const DTypeInfo& Info(DType dtype) { return kDTypes[static_cast<int>(dtype)]; }
 
@@ -112,7 +113,7 @@ std::string ReadTensor(const Json& entry, int64_t data_bytes, TensorView* view, 
   const auto& name = dtype->get_ref<const std::string&>();
   const auto* info =
       std::find_if(std::begin(kDTypes), std::end(kDTypes), [&](const auto& i) { return name == i.name; });
-  if (info == std::end(kDTypes)) return "has an unsupported dtype; F32, I64 and U8 can be read";
+  if (info == std::end(kDTypes)) return "has an unsupported dtype; F32, I64, F16 and U8 can be read";
   view->dtype = info->dtype;
   if (!shape->is_array() || shape->size() > 16)
     return "has a shape that is not a list of at most 16 dimensions";
@@ -194,7 +195,7 @@ absl::StatusOr<std::string> MakeHeader(const std::string& path,
   header[kMetadataKey] = Json::object();
   for (const auto& [key, value] : metadata) header[kMetadataKey][key] = value;
   int64_t offset = 0;
-  for (int64_t size : {8, 4, 1}) {
+  for (int64_t size : {8, 4, 2, 1}) {
     for (const auto& [name, tensor] : tensors) {
       if (Info(tensor.dtype).bytes != size) continue;
       const int64_t bytes = CheckedBytes(tensor.shape, size);

@@ -2,6 +2,7 @@
 //   config.json         ModelConfig
 //   tokenizer.omni      the tokenizer's file
 //   model.safetensors   float32 weights, names below
+//   start.safetensors   while all experts are one: the weights as float16, experts as one group; small enough to keep
 //   train.safetensors   optimiser moments, data position, RNG (absent in an exported checkpoint; the packer ignores it)
 //
 // Tensors of model.safetensors (row-major float32; d, r, f, V from the config; R regions, E experts, O = own_neurons,
@@ -27,7 +28,7 @@
 
 namespace omni {
 
-enum class DType { kF32, kI64, kU8 };
+enum class DType { kF32, kI64, kU8, kF16 };
 
 struct TensorView {
   DType dtype = DType::kF32;

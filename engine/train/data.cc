@@ -120,4 +120,8 @@ void Streams::Next(int64_t count, int32_t* inputs, int32_t* targets) {
   }
 }
 
+void Streams::Skip(int64_t count) {
+  for (int64_t& at : at_) at = (at + count) % size();
+}
+
 }  // namespace omni::train

@@ -40,6 +40,11 @@ float BitsToFloat(uint16_t b) {
   return x;
 }
 
+// Experts' tensors have a dimension for the group, of which the shared start uses the first.
+bool IsGrouped(const std::string& name) {
+  return name.find(".tied.") != std::string::npos || name.find(".own.") != std::string::npos;
+}
+
 }  // namespace
 
 Carry Carry::Make(const ModelConfig& config, int64_t batch, int64_t memory) {
@@ -423,6 +428,35 @@ absl::Status TrainModel::SaveWeights(const std::string& path) const {
     views[name] = {DType::kF32, keep.back().sizes().vec(), keep.back().data_ptr()};
   }
   return WriteSafetensors(path, views, {{"format", "omni-checkpoint-1"}});
+}
+
+absl::Status TrainModel::SaveStart(const std::string& path) const {
+  absl::btree_map<std::string, TensorView> views;
+  std::vector<Tensor> keep;
+  for (const auto& [name, tensor] : NamedTensors()) {
+    keep.push_back((IsGrouped(name) ? tensor.narrow(0, 0, 1) : tensor).to(torch::kHalf).contiguous());
+    views[name] = {DType::kF16, keep.back().sizes().vec(), keep.back().data_ptr()};
+  }
+  return WriteSafetensors(path, views, {{"format", "omni-start-1"}});
+}
+
+absl::Status TrainModel::LoadStart(const std::string& path) {
+  torch::NoGradGuard no_grad;
+  auto file = SafetensorsFile::Open(path);
+  if (!file.ok()) return file.status();
+  for (const auto& [name, tensor] : NamedTensors()) {
+    std::vector<int64_t> shape = tensor.sizes().vec();
+    if (IsGrouped(name)) shape[0] = 1;
+    const auto it = file->tensors().find(name);
+    if (it == file->tensors().end() || it->second.dtype != DType::kF16 || it->second.shape != shape) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(path, ": has no float16 tensor '", name,
+                       "' of this model's shape; give the start.safetensors of a ",
+                       "checkpoint with the same configuration"));
+    }
+    Tensor(tensor).copy_(torch::from_blob(const_cast<void*>(it->second.data), shape, torch::kHalf));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status TrainModel::LoadWeights(const std::string& path) {

@@ -78,6 +78,9 @@ class TrainModel {
   void PartExperts();
 
   absl::Status SaveWeights(const std::string& path) const;  // model.safetensors as engine/checkpoint.h says
+  // start.safetensors: the weights of the shared start, rounded to float16, and a model that begins with them.
+  absl::Status SaveStart(const std::string& path) const;
+  absl::Status LoadStart(const std::string& path);
   absl::Status LoadWeights(const std::string& path);
 
  private:

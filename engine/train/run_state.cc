@@ -76,6 +76,10 @@ absl::Status SaveCheckpoint(const std::string& run, TrainModel& model, const Tok
   if (absl::Status st = tokenizer.Save((temporary / "tokenizer.omni").string()); !st.ok()) return fail(st);
   if (absl::Status st = model.SaveWeights((temporary / "model.safetensors").string()); !st.ok())
     return fail(st);
+  if (state.shared_start) {
+    if (absl::Status st = model.SaveStart((temporary / "start.safetensors").string()); !st.ok())
+      return fail(st);
+  }
   absl::btree_map<std::string, TensorView> views;
   std::vector<Tensor> keep;
   Carry copy = carry;

@@ -13,7 +13,8 @@ namespace omni::train {
 
 struct RunState {
   int64_t step = 0;
-  double seconds = 0;  // spent training, over all resumptions
+  double seconds = 0;         // spent training, over all resumptions
+  bool shared_start = false;  // all experts are one as yet: start.safetensors is saved too
 };
 
 // RUN/checkpoint, replaced by renaming a complete RUN/checkpoint.tmp over it; the one before it survives a crash at any

@@ -87,6 +87,10 @@ int TrainMain(int argc, char** argv) {
       ->check(CLI::Range(0.0, 0.9));
   app.add_option("--out", s.out, "run directory: checkpoint/, log.jsonl")->required();
   app.add_flag("--resume", s.resume, "go on from the run directory's checkpoint");
+  app.add_option("--start", s.start, "begin with these weights: start.safetensors of a checkpoint");
+  app.add_option("--skip-steps", s.skip_steps,
+                 "pass over the text of that many steps, seen by an earlier run")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
   app.add_option("--tokenizer", s.tokenizer, "use this tokenizer file instead of learning one");
   app.add_option("--steps", s.steps, "optimiser steps")->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
   app.add_option("--stop-at", s.stop_at, "end after this step (the schedule still spans --steps)");

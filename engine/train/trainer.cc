@@ -134,8 +134,12 @@ absl::Status Train(const TrainSettings& s) {
 
   TrainModel model(s.config, s.init);
   Streams streams(corpus->train, s.batch);
+  streams.Skip(s.skip_steps * s.tokens);
   Carry carry = Carry::Make(s.config, s.batch, s.memory);
   RunState state;
+  if (!s.start.empty()) {
+    if (absl::Status st = model.LoadStart(s.start); !st.ok()) return st;
+  }
   if (s.resume) {
     if (absl::Status st = LoadCheckpoint(s.out, model, streams, carry, state); !st.ok()) return st;
   }
@@ -256,6 +260,7 @@ absl::Status Train(const TrainSettings& s) {
       std::fill(counts.begin(), counts.end(), 0);
     }
     if ((s.save_every > 0 && state.step % s.save_every == 0) || state.step == last) {
+      state.shared_start = state.step <= s.shared_steps;
       if (absl::Status st = SaveCheckpoint(s.out, model, corpus->tokenizer, streams, carry, state); !st.ok())
         return st;
     }

@@ -22,6 +22,8 @@ struct TrainSettings {
   double tune = 0;                 // last share of the training part, kept back for running validation
   std::string out;                 // run directory: checkpoint/, log.jsonl, plot.svg
   bool resume = false;
+  std::string start;                   // a start.safetensors to begin with instead of random weights
+  int64_t skip_steps = 0;              // steps' worth of text that an earlier run has seen, passed over
   std::string tokenizer;               // an existing tokenizer file; else one is learnt
   int64_t tokenizer_bytes = 40 << 20;  // text it is learnt from
   int64_t steps = 1000, batch = 32, tokens = 256, memory = 256;

@@ -60,13 +60,12 @@ class Checkpoint : public ::testing::Test {
 const float kFloats[6] = {1.5f, -2.0f, 3.25f, 0.0f, 5.0f, -6.0f};
 const int64_t kInts[2] = {-1, int64_t{1} << 40};
 const uint8_t kBytes[3] = {1, 2, 255};
+const uint16_t kHalves[3] = {0x3c00, 0xc000, 0x0001};
 
 absl::btree_map<std::string, TensorView> Tensors() {
-  return {{"weights", {DType::kF32, {2, 3}, kFloats}},
-          {"counts", {DType::kI64, {2}, kInts}},
-          {"a.bytes", {DType::kU8, {3, 1}, kBytes}},
-          {"none", {DType::kF32, {0, 7}, nullptr}},
-          {"scalar", {DType::kF32, {}, kFloats}}};
+  return {{"weights", {DType::kF32, {2, 3}, kFloats}}, {"counts", {DType::kI64, {2}, kInts}},
+          {"a.bytes", {DType::kU8, {3, 1}, kBytes}},   {"halves", {DType::kF16, {3}, kHalves}},
+          {"none", {DType::kF32, {0, 7}, nullptr}},    {"scalar", {DType::kF32, {}, kFloats}}};
 }
 
 bool SameContent(const SafetensorsFile& file) {
@@ -102,7 +101,8 @@ TEST_F(Checkpoint, WritesTheSameBytesEachTimeAndDataAtAMultipleOf64) {
   uint64_t length = 0;
   std::memcpy(&length, bytes.data(), 8);
   EXPECT_EQ((8 + length) % 64, 0u);
-  EXPECT_EQ(bytes.size(), 8 + length + sizeof kFloats + sizeof kInts + sizeof kBytes + sizeof(float));
+  EXPECT_EQ(bytes.size(),
+            8 + length + sizeof kFloats + sizeof kInts + sizeof kBytes + sizeof kHalves + sizeof(float));
 }
 
 TEST_F(Checkpoint, ViewsSurviveAMove) {
@@ -152,7 +152,7 @@ TEST_F(Checkpoint, RejectsWrongHeadersByWhatIsWrong) {
       {R"({"a":1})", 0, "is not an object of dtype"},
       {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4],"x":1}})", 4, "is not an object of dtype"},
       {R"({"a":{"dtype":"F32","shape":[1],"offsets":[0,4]}})", 4, "lacks"},
-      {R"({"a":{"dtype":"F16","shape":[1],"data_offsets":[0,2]}})", 2, "unsupported dtype"},
+      {R"({"a":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]}})", 2, "unsupported dtype"},
       {R"({"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}})", 4, "dimension"},
       {R"({"a":{"dtype":"F32","shape":[1.0],"data_offsets":[0,4]}})", 4, "dimension"},
       {R"({"a":{"dtype":"F32","shape":[9223372036854775808],"data_offsets":[0,4]}})", 4, "dimension"},

@@ -125,6 +125,29 @@ TEST_F(TrainRun, PartedExpertsMoveOnlyWhenTheirGradientsAreGathered) {
   EXPECT_LT(weights(1, "each"), weights(4, "fourth"));
 }
 
+TEST_F(TrainRun, BeginsWithTheWeightsOfAnEarlierSharedStart) {
+  TrainSettings first = Small("first");
+  first.steps = first.shared_steps = 60;
+  first.lr = 5e-3;
+  ASSERT_TRUE(Train(first).ok());
+  const fs::path start = fs::path(first.out) / "checkpoint/start.safetensors";
+  TrainSettings next = Small("next");
+  next.steps = 1;
+  next.start = start.string();
+  next.skip_steps = 60;
+  const absl::Status begun = Train(next);
+  ASSERT_TRUE(begun.ok()) << begun;
+  EXPECT_NEAR(Log(next).back()["loss"].get<double>(), Log(first).back()["loss"].get<double>(), 0.3);
+  EXPECT_GT(Log(first)[1]["loss"].get<double>(), Log(first).back()["loss"].get<double>() + 1);
+  TrainSettings parted = Small("parted");
+  parted.steps = 6;
+  ASSERT_TRUE(Train(parted).ok());
+  EXPECT_FALSE(fs::exists(fs::path(parted.out) / "checkpoint/start.safetensors"));
+  next.out = Small("other").out;
+  next.config.r = 8;
+  EXPECT_NE(std::string(Train(next).message()).find("layers.0.wk"), std::string::npos);
+}
+
 TEST_F(TrainRun, LearnsAndLogsWhatItDid) {
   TrainSettings s = Small("run");
   s.steps = 60;

@@ -20,7 +20,7 @@ run() {
 for script in "$root"/scripts/* "$root"/scripts/lib/* "$root"/.ci/run; do
   if [[ -f $script ]]; then check "$script parses" bash -n "$script"; fi
 done
-for script in setup demo test bench; do
+for script in setup demo test bench fuzz; do
   run "$root/scripts/$script" --help
   check "$script --help explains itself on stdout" grep -q "^usage: scripts/$script" "$dir/out"
 done
@@ -39,6 +39,12 @@ check "bench refuses an unknown group" test "$status" -ne 0
 check "bench says so in one line" test "$(wc -l <"$dir/err")" -eq 1
 check "bench names its groups" grep -q 'groups are: .*decode.*kernels' "$dir/err"
 check "bench --json prints nothing but results on stdout" test ! -s "$dir/out"
+
+run "$root/scripts/fuzz" no-such-target
+check "fuzz refuses an unknown target" test "$status" -ne 0
+check "fuzz names its targets" grep -q 'targets are: all .*tokenizer' "$dir/err"
+run "$root/scripts/fuzz" tokenizer soon
+check "fuzz refuses a time that is no number" test "$status" -ne 0
 
 source "$root/scripts/lib/common.sh"
 jobs=$(OMNI_JOBS='' build_jobs)
