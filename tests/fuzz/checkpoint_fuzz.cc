@@ -6,7 +6,7 @@
 
 namespace omni::fuzz {
 
-const int kRuns = 25000;
+const int kRuns = 15000;
 
 namespace {
 

@@ -8,7 +8,7 @@
 
 namespace omni::fuzz {
 
-const int kRuns = 500000;
+const int kRuns = 200000;
 
 namespace {
 

@@ -472,7 +472,7 @@ TEST(PackModel, RejectsPositionsOffTheTorusAndUnknownTensors) {
   }
   position = good;
   bad.tensors["layers.0.adapter"] = {{1}, {0.0f}};
-  EXPECT_THAT(PackError(bad), HasSubstr("layers.0.adapter has no place"));
+  EXPECT_THAT(PackError(bad), HasSubstr("'layers.0.adapter' has no place"));
 }
 
 TEST(PackModel, RejectsDirectoriesThatAreNoCheckpoint) {
