@@ -5,38 +5,57 @@
 #include <cstdlib>
 #include <cstring>
 
+#ifdef OMNI_KERNELS_X86
+#include <cpuid.h>
+#endif
+
 #include "kernels/variants.h"
 
 namespace omni::kernels {
 namespace {
-
-constexpr Isa kBestFirst[] = {Isa::kAvx512, Isa::kAvx2, Isa::kScalar};
 
 int64_t CeilDiv(int64_t a, int64_t b) { return a / b + (a % b != 0); }
 
 bool IsShape(int64_t rows, int64_t cols) { return rows > 0 && cols > 0 && cols <= kMaxCols; }
 
 const Ops* BestOps() {
-  for (Isa isa : kBestFirst) {
-    if (const Ops* ops = OpsFor(isa)) return ops;
+  const Ops* best = &kScalarOps;
+  for (Isa isa : kAllIsas) {
+    if (const Ops* ops = OpsFor(isa)) best = ops;
   }
-  return &kScalarOps;
+  return best;
 }
 
 const Ops* ChooseOps() {
   const Ops* best = BestOps();
   const char* wanted = std::getenv("OMNI_ISA");
   if (wanted == nullptr || *wanted == '\0') return best;
-  for (Isa isa : kBestFirst) {
+  for (Isa isa : kAllIsas) {
     if (std::strcmp(wanted, IsaName(isa)) != 0) continue;
     if (const Ops* ops = OpsFor(isa)) return ops;
     std::fprintf(stderr, "OMNI_ISA=%s: this CPU or build lacks it, using %s\n", wanted, IsaName(best->isa));
     return best;
   }
-  std::fprintf(stderr, "OMNI_ISA=%s is not one of scalar, avx2, avx512, using %s\n", wanted,
-               IsaName(best->isa));
+  std::fprintf(stderr, "OMNI_ISA=%s is not one of", wanted);
+  for (Isa isa : kAllIsas) std::fprintf(stderr, " %s", IsaName(isa));
+  std::fprintf(stderr, "; using %s\n", IsaName(best->isa));
   return best;
 }
+
+#ifdef OMNI_KERNELS_X86
+bool HasAvx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
+// g++ 12 cannot ask for it: CPUID leaf 7, subleaf 1, EAX bit 4. It needs no more of the operating system than AVX2.
+bool HasAvxVnni() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return HasAvx2() && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax >> 4 & 1) != 0;
+}
+bool HasAvx512() {
+  return HasAvx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl");
+}
+#endif
 
 }  // namespace
 
@@ -46,15 +65,16 @@ const Ops* OpsFor(Isa isa) {
       return &kScalarOps;
 #ifdef OMNI_KERNELS_X86
     case Isa::kAvx2:
-      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")
-                 ? &kAvx2Ops
-                 : nullptr;
+      return HasAvx2() ? &kAvx2Ops : nullptr;
+    case Isa::kAvxVnni:
+      return HasAvxVnni() ? &kAvxVnniOps : nullptr;
     case Isa::kAvx512:
-      return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                     __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi") &&
-                     __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma") &&
-                     __builtin_cpu_supports("f16c")
-                 ? &kAvx512Ops
+      return HasAvx512() ? &kAvx512Ops : nullptr;
+    case Isa::kAvx512Vnni:
+      return HasAvx512() && __builtin_cpu_supports("avx512vnni") ? &kAvx512VnniOps : nullptr;
+    case Isa::kAvx512Vbmi:
+      return HasAvx512() && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi")
+                 ? &kAvx512VbmiOps
                  : nullptr;
 #endif
     default:
@@ -73,8 +93,14 @@ const char* IsaName(Isa isa) {
       return "scalar";
     case Isa::kAvx2:
       return "avx2";
+    case Isa::kAvxVnni:
+      return "avxvnni";
     case Isa::kAvx512:
       return "avx512";
+    case Isa::kAvx512Vnni:
+      return "avx512vnni";
+    case Isa::kAvx512Vbmi:
+      return "avx512vbmi";
   }
   return "unknown";
 }

@@ -10,7 +10,10 @@
 
 namespace omni::kernels {
 
-enum class Isa : int { kScalar = 0, kAvx2 = 1, kAvx512 = 2 };  // kAvx512: F, BW, VL, VBMI and VNNI
+// kAvx512: F, BW and VL; the two after it add VNNI, then VBMI.
+enum class Isa : int { kScalar = 0, kAvx2, kAvxVnni, kAvx512, kAvx512Vnni, kAvx512Vbmi };
+inline constexpr Isa kAllIsas[] = {Isa::kScalar, Isa::kAvx2,       Isa::kAvxVnni,
+                                   Isa::kAvx512, Isa::kAvx512Vnni, Isa::kAvx512Vbmi};
 
 enum class Error : int { kOk = 0, kNull, kShape, kBadCode };
 
@@ -107,7 +110,7 @@ struct Ops {
 
 // The functions of `isa`, or null if this CPU (or this build) lacks it. kScalar is always there.
 const Ops* OpsFor(Isa isa);
-// The best the CPU has, or what OMNI_ISA names (scalar, avx2, avx512); decided once.
+// The best the CPU has, or what OMNI_ISA names (IsaName's words); decided once.
 const Ops& ActiveOps();
 const char* IsaName(Isa isa);
 

@@ -10,8 +10,11 @@
 namespace omni::kernels {
 
 extern const Ops kScalarOps;
-extern const Ops kAvx2Ops;  // exists where OMNI_KERNELS_X86 is defined, as does kAvx512Ops
+extern const Ops kAvx2Ops;  // exist where OMNI_KERNELS_X86 is defined
+extern const Ops kAvxVnniOps;
 extern const Ops kAvx512Ops;
+extern const Ops kAvx512VnniOps;
+extern const Ops kAvx512VbmiOps;
 
 inline constexpr int64_t kLanes = 16;  // partial sums of a float reduction
 inline constexpr float kRmsEpsilon = 1e-6f;

@@ -30,7 +30,8 @@ const CpuOps& Ops() {
   static const CpuOps* const chosen = [] {
     const char* set = std::getenv("OMNI_ISA");
     const std::string_view wanted = set ? set : "";
-    const CpuOps* ops = wanted == "scalar" || wanted == "avx2" ? nullptr : OpsNamed("avx512bf16");
+    const bool narrow = wanted == "scalar" || wanted == "avx2" || wanted == "avxvnni";
+    const CpuOps* ops = narrow ? nullptr : OpsNamed("avx512bf16");
     if (!ops && wanted != "scalar") ops = OpsNamed("avx2");
     return ops ? ops : OpsNamed("baseline");
   }();

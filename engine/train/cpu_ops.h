@@ -88,7 +88,7 @@ struct CpuOps {
 
 inline int64_t GemmTnScratch(int64_t m, int64_t n) { return 256 * (m + n + 64); }
 
-const CpuOps& Ops();  // best for this CPU; OMNI_ISA=avx2|scalar lowers it
+const CpuOps& Ops();  // best for this CPU; OMNI_ISA (kernels/op.h) may lower it
 // The table called avx512bf16, avx2 or baseline; null if this CPU cannot run it or there is none of that name.
 const CpuOps* OpsNamed(std::string_view name);
 

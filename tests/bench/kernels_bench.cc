@@ -120,7 +120,7 @@ void Register() {
   using Product = void (*)(benchmark::State&, const Ops*, int64_t, int64_t, int);
   const std::pair<const char*, Product> products[] = {
       {"ternary", Ternary}, {"two_bit", TwoBit}, {"int8", Int8}};
-  for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512}) {
+  for (Isa isa : kAllIsas) {
     const Ops* ops = OpsFor(isa);
     if (ops == nullptr) continue;
     const std::string end = std::string("/") + IsaName(isa);

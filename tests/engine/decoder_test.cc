@@ -176,7 +176,7 @@ TEST_P(DecoderTest, ThreadsChangeNothing) {
 TEST_P(DecoderTest, EveryInstructionSetGivesTheSameBytes) {
   const auto tokens = RandomTokens(50, model_.config().vocab, 9);
   const std::vector<float> scalar = RunFresh(model_, tokens, {17}, 1, Scalar());
-  for (kernels::Isa isa : {kernels::Isa::kAvx2, kernels::Isa::kAvx512}) {
+  for (kernels::Isa isa : kernels::kAllIsas) {
     const kernels::Ops* ops = kernels::OpsFor(isa);
     if (ops == nullptr) {
       GTEST_LOG_(WARNING) << "this CPU has no " << kernels::IsaName(isa) << ": not compared";

@@ -12,8 +12,9 @@ namespace omni::kernels {
 namespace {
 
 Isa Best() {
-  if (OpsFor(Isa::kAvx512)) return Isa::kAvx512;
-  return OpsFor(Isa::kAvx2) ? Isa::kAvx2 : Isa::kScalar;
+  Isa best = Isa::kScalar;
+  for (Isa isa : kAllIsas) best = OpsFor(isa) ? isa : best;
+  return best;
 }
 
 // ActiveOps decides once per process, so each choice is made in a process of its own.
@@ -33,7 +34,7 @@ TEST_F(ChooserTest, ScalarIsAlwaysThere) {
 }
 
 TEST_F(ChooserTest, TablesNameTheirIsa) {
-  for (Isa isa : {Isa::kAvx2, Isa::kAvx512}) {
+  for (Isa isa : kAllIsas) {
     if (const Ops* ops = OpsFor(isa)) {
       EXPECT_EQ(ops->isa, isa);
     }
@@ -41,7 +42,7 @@ TEST_F(ChooserTest, TablesNameTheirIsa) {
 }
 
 TEST_F(ChooserTest, EnvironmentNamesTheIsa) {
-  for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512}) {
+  for (Isa isa : kAllIsas) {
     if (OpsFor(isa) == nullptr) continue;
     EXPECT_EXIT(ExitWithActiveIsa(IsaName(isa)), testing::ExitedWithCode(static_cast<int>(isa)), "^$");
   }
@@ -49,7 +50,7 @@ TEST_F(ChooserTest, EnvironmentNamesTheIsa) {
 
 TEST_F(ChooserTest, UnknownNamesFallBackToTheBestAndSayIt) {
   EXPECT_EXIT(ExitWithActiveIsa("sse9"), testing::ExitedWithCode(static_cast<int>(Best())),
-              "OMNI_ISA=sse9 is not one of scalar, avx2, avx512");
+              "OMNI_ISA=sse9 is not one of scalar avx2 avxvnni avx512 avx512vnni avx512vbmi");
 }
 
 TEST_F(ChooserTest, EmptyMeansTheBest) {

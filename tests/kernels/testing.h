@@ -97,7 +97,7 @@ class EveryIsa : public testing::TestWithParam<Isa> {
   const Ops& ref() const { return *OpsFor(Isa::kScalar); }
 };
 
-inline auto EachIsa() { return testing::Values(Isa::kScalar, Isa::kAvx2, Isa::kAvx512); }
+inline auto EachIsa() { return testing::ValuesIn(kAllIsas); }
 inline std::string IsaTestName(const testing::TestParamInfo<Isa>& info) { return IsaName(info.param); }
 
 }  // namespace omni::kernels

@@ -1,0 +1,51 @@
+// Thirty-two bytes as one AVX2 register, for products.h; in the including file's anonymous namespace. With AVX-VNNI, Dot too.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace omni::kernels {
+namespace {
+
+struct Bytes {
+  using I = __m256i;
+  static constexpr int64_t kBytes = 32;
+  static constexpr int kRegisters = 16;
+
+  static I Load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+  static I Zero() { return _mm256_setzero_si256(); }
+  static I Fill(int b) { return _mm256_set1_epi8(static_cast<char>(b)); }
+  static I AddInts(I a, I b) { return _mm256_add_epi32(a, b); }
+  static I AddWords(I a, I b) { return _mm256_add_epi16(a, b); }
+  static I SubBytes(I a, I b) { return _mm256_sub_epi8(a, b); }
+  static I MinBytes(I a, I b) { return _mm256_min_epu8(a, b); }
+  static I And(I a, I b) { return _mm256_and_si256(a, b); }
+  static I Abs(I a) { return _mm256_abs_epi8(a); }
+  static I Sign(I x, I w) { return _mm256_sign_epi8(x, w); }
+  template <int kBits>
+  static I ShiftRight(I a) {
+    return _mm256_srli_epi16(a, kBits);
+  }
+  static I Lookup(const uint8_t (&table)[16], I index) {
+    return _mm256_shuffle_epi8(
+        _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table))), index);
+  }
+  static I PairSums(I u, I x) { return _mm256_maddubs_epi16(u, x); }
+  static I WidenPairs(I words) { return _mm256_madd_epi16(words, _mm256_set1_epi16(1)); }
+#ifdef __AVXVNNI__
+  static I Dot(I acc, I u, I x) {
+    // As an intrinsic g++ 12 may copy the accumulator, since it changes the vector's type and back.
+    asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc) : "x"(u), "x"(x));
+    return acc;
+  }
+#endif
+  static int32_t Total(I a) {
+    const __m128i four = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    const __m128i two = _mm_add_epi32(four, _mm_unpackhi_epi64(four, four));
+    return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 1)));
+  }
+};
+
+}  // namespace
+}  // namespace omni::kernels

@@ -1,0 +1,325 @@
+// The integer products of op.h over byte vectors, written once for several instruction sets: PairProducts for those that
+// multiply bytes in pairs into saturating 16-bit sums (maddubs), DotProducts for those that sum four products into 32 bits
+// (VNNI). As with VectorOps, the vectors W live in the anonymous namespace of the file that is compiled with the flags.
+//
+// W offers I (kBytes bytes), Load, Zero, Fill(byte), SubBytes, MinBytes (unsigned), And,
+// ShiftRight<n> (in 16-bit words), Lookup(a 16-byte table, indices below 16), AddWords, AddInts, Total (of 32-bit lanes), Abs
+// and Sign(x, w) (x with w's sign), and PairSums(u, x) / WidenPairs(words) for PairProducts, Dot(acc, u, x) for DotProducts.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/op.h"
+#include "kernels/vector_ops.h"
+
+namespace omni::kernels {
+
+// t mod 3 of a value below 9.
+inline constexpr uint8_t kMod3[16] = {0, 1, 2, 0, 1, 2, 0, 1, 2};
+// 0, 27 and 54, which end in the nibbles 0, 11 and 6, to 0, 1 and 2.
+inline constexpr uint8_t kTwentySevenths[16] = {0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 1};
+
+template <class W>
+typename W::I Peel(typename W::I v, int power) {  // v mod power, for v below 3 * power
+  const auto p = W::Fill(power);
+  v = W::MinBytes(v, W::SubBytes(v, p));
+  return W::MinBytes(v, W::SubBytes(v, p));
+}
+
+// A group's blocks in pieces of one vector.
+template <class W>
+struct Cut {
+  static constexpr int64_t kPerBlock = 64 / W::kBytes;
+  static const uint8_t* Of(const TernaryMatrix& m, int64_t group, int64_t i) {
+    const int64_t c = i / kPerBlock;
+    const uint8_t* column = m.table ? m.table[c] : m.base + c * m.block_stride;
+    return column + group * m.group_stride + i % kPerBlock * W::kBytes;
+  }
+};
+
+template <class W>
+struct PairProducts {
+  using I = typename W::I;
+  static constexpr int kTernaryRowsAtOnce = 4, kTwoBitRowsAtOnce = 2, kInt8RowsAtOnce = 4;
+
+  // What one byte b = r2 + 27 t3 + 81 t4 is multiplied as: t0, r1 = t0 + 3 t1, r2 = r1 + 9 t2, t3, t4. All are small
+  // enough that kTernaryCuts products of pairs fit 16 bits.
+  static constexpr int kFields = 5;
+  static constexpr int kTernaryCuts = 4;
+  static_assert(26 * 127 * 2 * kTernaryCuts <= INT16_MAX);
+
+  static I Widen(I sum, I words) { return W::AddInts(sum, W::WidenPairs(words)); }
+
+  static int32_t RowSum(const int8_t* x, int64_t bytes) {
+    I sum = W::Zero();
+    for (int64_t j = 0; j < bytes; j += W::kBytes) sum = Widen(sum, W::PairSums(W::Fill(1), W::Load(x + j)));
+    return W::Total(sum);
+  }
+
+  static void Decode(const uint8_t* bytes, I (&fields)[kFields]) {
+    const I b = W::Load(bytes);
+    const I r3 = Peel<W>(b, 81);
+    const I r2 = Peel<W>(r3, 27);
+    const I r1 = Peel<W>(r2, 9);
+    fields[0] = W::Lookup(kMod3, r1);
+    fields[1] = r1;
+    fields[2] = r2;
+    fields[3] = W::Lookup(kTwentySevenths, W::SubBytes(r3, r2));
+    fields[4] = W::And(W::SubBytes(b, r3), W::Fill(3));  // 81 mod 4 = 1
+  }
+
+  template <int kRows>
+  static void TernaryGroup(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int32_t* y,
+                           int64_t y_stride, int64_t group, const int32_t* x_sums) {
+    I acc[kRows][kFields];
+    for (auto& row : acc) {
+      for (I& a : row) a = W::Zero();
+    }
+    const int64_t cuts = m.num_blocks * Cut<W>::kPerBlock;
+    const auto take = [&](int64_t first, auto count) {
+      I fields[decltype(count)::kCount][kFields];
+#pragma GCC unroll 4
+      for (int i = 0; i < decltype(count)::kCount; ++i) Decode(Cut<W>::Of(m, group, first + i), fields[i]);
+#pragma GCC unroll 4
+      for (int t = 0; t < kRows; ++t) {
+        I words[kFields];
+#pragma GCC unroll 5
+        for (I& w : words) w = W::Zero();
+#pragma GCC unroll 4
+        for (int i = 0; i < decltype(count)::kCount; ++i) {
+          const I in = W::Load(x + t * x_stride + (first + i) * W::kBytes);
+#pragma GCC unroll 5
+          for (int f = 0; f < kFields; ++f) words[f] = W::AddWords(words[f], W::PairSums(fields[i][f], in));
+        }
+#pragma GCC unroll 5
+        for (int f = 0; f < kFields; ++f) acc[t][f] = Widen(acc[t][f], words[f]);
+      }
+    };
+    int64_t i = 0;
+    for (; i + kTernaryCuts <= cuts; i += kTernaryCuts) take(i, Rows<kTernaryCuts>{});
+    for (; i < cuts; ++i) take(i, Rows<1>{});
+    for (int t = 0; t < kRows; ++t) {
+      const int32_t s0 = W::Total(acc[t][0]), s1 = W::Total(acc[t][1]), s2 = W::Total(acc[t][2]);
+      int32_t* out = y + t * y_stride + group * kTernaryRows;
+      out[0] = s0 - x_sums[t];
+      out[1] = (s1 - s0) / 3 - x_sums[t];
+      out[2] = (s2 - s1) / 9 - x_sums[t];
+      out[3] = W::Total(acc[t][3]) - x_sums[t];
+      out[4] = W::Total(acc[t][4]) - x_sums[t];
+    }
+  }
+
+  static constexpr int64_t kTwoBitBytes = 32 * W::kBytes;  // of a row between widenings
+  static_assert(3 * 127 * 2 * (kTwoBitBytes / W::kBytes) <= INT16_MAX);
+
+  template <int kRows>
+  static void TwoBitGroup(const TwoBitMatrix& m, const int8_t* x, int64_t x_stride, int32_t* y,
+                          int64_t y_stride, int64_t group, const int32_t* x_sums) {
+    const int64_t bytes = m.num_blocks * 64;
+    const uint8_t* base = m.base + group * bytes;
+    const I low = W::Fill(3);
+    I acc[kRows][kTwoBitRows];
+    for (auto& row : acc) {
+      for (I& a : row) a = W::Zero();
+    }
+    for (int64_t first = 0; first < bytes; first += kTwoBitBytes) {
+      const int64_t end = first + kTwoBitBytes < bytes ? first + kTwoBitBytes : bytes;
+      I words[kRows][kTwoBitRows];
+#pragma GCC unroll 2
+      for (int t = 0; t < kRows; ++t) {
+#pragma GCC unroll 4
+        for (int i = 0; i < kTwoBitRows; ++i) words[t][i] = W::Zero();
+      }
+      for (int64_t j = first; j < end; j += W::kBytes) {
+        const I b = W::Load(base + j);
+        const I codes[kTwoBitRows] = {W::And(b, low), W::And(W::template ShiftRight<2>(b), low),
+                                      W::And(W::template ShiftRight<4>(b), low),
+                                      W::And(W::template ShiftRight<6>(b), low)};
+#pragma GCC unroll 2
+        for (int t = 0; t < kRows; ++t) {
+          const I in = W::Load(x + t * x_stride + j);
+#pragma GCC unroll 4
+          for (int i = 0; i < kTwoBitRows; ++i)
+            words[t][i] = W::AddWords(words[t][i], W::PairSums(codes[i], in));
+        }
+      }
+#pragma GCC unroll 2
+      for (int t = 0; t < kRows; ++t) {
+#pragma GCC unroll 4
+        for (int i = 0; i < kTwoBitRows; ++i) acc[t][i] = Widen(acc[t][i], words[t][i]);
+      }
+    }
+    for (int t = 0; t < kRows; ++t) {
+      int32_t* out = y + t * y_stride + group * kTwoBitRows;
+      for (int i = 0; i < kTwoBitRows; ++i) out[i] = 2 * W::Total(acc[t][i]) - 3 * x_sums[t];
+    }
+  }
+
+  // |w| times x with w's sign: |w| <= 128 and |x| <= 127 keep a pair's sum within 16 bits.
+  template <int kRows>
+  static void Int8Row(const Int8Matrix& m, const int8_t* x, int64_t x_stride, int32_t* y, int64_t y_stride,
+                      int64_t row) {
+    I acc[kRows];
+#pragma GCC unroll 4
+    for (I& a : acc) a = W::Zero();
+    const int8_t* weights = m.base + row * m.stride;
+    for (int64_t j = 0; j < m.cols_padded; j += W::kBytes) {
+      const I w = W::Load(weights + j);
+      const I magnitude = W::Abs(w);
+#pragma GCC unroll 4
+      for (int t = 0; t < kRows; ++t) {
+        acc[t] = Widen(acc[t], W::PairSums(magnitude, W::Sign(W::Load(x + t * x_stride + j), w)));
+      }
+    }
+    for (int t = 0; t < kRows; ++t) y[t * y_stride + row] = W::Total(acc[t]);
+  }
+};
+
+template <class W>
+struct DotProducts {
+  using I = typename W::I;
+  // As many as leave their accumulators in registers.
+  static constexpr int kTernaryRowsAtOnce = W::kRegisters / 8, kTwoBitRowsAtOnce = W::kRegisters / 8,
+                       kInt8RowsAtOnce = 4;
+
+  static int32_t RowSum(const int8_t* x, int64_t bytes) {
+    I sum = W::Zero();
+    for (int64_t j = 0; j < bytes; j += W::kBytes) sum = W::Dot(sum, W::Fill(1), W::Load(x + j));
+    return W::Total(sum);
+  }
+
+  // A byte is multiplied as the remainders t0, r1 = t0 + 3 t1, r2 = r1 + 9 t2, r3 = r2 + 27 t3 and b = r3 + 81 t4; the
+  // trits' sums follow by subtraction and one exact division each.
+  template <int kRows>
+  static void TernaryGroup(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int32_t* y,
+                           int64_t y_stride, int64_t group, const int32_t* x_sums) {
+    constexpr int kFields = 5;
+    I acc[kRows][kFields];
+#pragma GCC unroll 4
+    for (auto& row : acc) {
+#pragma GCC unroll 5
+      for (I& a : row) a = W::Zero();
+    }
+    const int64_t cuts = m.num_blocks * Cut<W>::kPerBlock;
+    for (int64_t i = 0; i < cuts; ++i) {
+      const I b = W::Load(Cut<W>::Of(m, group, i));
+      const I r3 = Peel<W>(b, 81);
+      const I r2 = Peel<W>(r3, 27);
+      const I r1 = Peel<W>(r2, 9);
+      const I r0 = W::Lookup(kMod3, r1);
+#pragma GCC unroll 4
+      for (int t = 0; t < kRows; ++t) {
+        const I in = W::Load(x + t * x_stride + i * W::kBytes);
+        acc[t][0] = W::Dot(acc[t][0], r0, in);
+        acc[t][1] = W::Dot(acc[t][1], r1, in);
+        acc[t][2] = W::Dot(acc[t][2], r2, in);
+        acc[t][3] = W::Dot(acc[t][3], r3, in);
+        acc[t][4] = W::Dot(acc[t][4], b, in);
+      }
+    }
+    for (int t = 0; t < kRows; ++t) {
+      int32_t sums[kFields];
+      for (int f = 0; f < kFields; ++f) sums[f] = W::Total(acc[t][f]);
+      int32_t* out = y + t * y_stride + group * kTernaryRows;
+      out[0] = sums[0] - x_sums[t];
+      for (int f = 1, power = 3; f < kFields; ++f, power *= 3)
+        out[f] = (sums[f] - sums[f - 1]) / power - x_sums[t];
+    }
+  }
+
+  template <int kRows>
+  static void TwoBitGroup(const TwoBitMatrix& m, const int8_t* x, int64_t x_stride, int32_t* y,
+                          int64_t y_stride, int64_t group, const int32_t* x_sums) {
+    const int64_t bytes = m.num_blocks * 64;
+    const uint8_t* base = m.base + group * bytes;
+    const I low = W::Fill(3);
+    I acc[kRows][kTwoBitRows];
+#pragma GCC unroll 4
+    for (auto& row : acc) {
+#pragma GCC unroll 4
+      for (I& a : row) a = W::Zero();
+    }
+    for (int64_t j = 0; j < bytes; j += W::kBytes) {
+      const I b = W::Load(base + j);
+      const I codes[kTwoBitRows] = {W::And(b, low), W::And(W::template ShiftRight<2>(b), low),
+                                    W::And(W::template ShiftRight<4>(b), low),
+                                    W::And(W::template ShiftRight<6>(b), low)};
+#pragma GCC unroll 4
+      for (int t = 0; t < kRows; ++t) {
+        const I in = W::Load(x + t * x_stride + j);
+#pragma GCC unroll 4
+        for (int i = 0; i < kTwoBitRows; ++i) acc[t][i] = W::Dot(acc[t][i], codes[i], in);
+      }
+    }
+    for (int t = 0; t < kRows; ++t) {
+      int32_t* out = y + t * y_stride + group * kTwoBitRows;
+      for (int i = 0; i < kTwoBitRows; ++i) out[i] = 2 * W::Total(acc[t][i]) - 3 * x_sums[t];
+    }
+  }
+
+  // |w| times x with w's sign.
+  template <int kRows>
+  static void Int8Row(const Int8Matrix& m, const int8_t* x, int64_t x_stride, int32_t* y, int64_t y_stride,
+                      int64_t row) {
+    I acc[kRows];
+#pragma GCC unroll 4
+    for (I& a : acc) a = W::Zero();
+    const int8_t* weights = m.base + row * m.stride;
+    for (int64_t j = 0; j < m.cols_padded; j += W::kBytes) {
+      const I w = W::Load(weights + j);
+      const I magnitude = W::Abs(w);
+#pragma GCC unroll 4
+      for (int t = 0; t < kRows; ++t)
+        acc[t] = W::Dot(acc[t], magnitude, W::Sign(W::Load(x + t * x_stride + j), w));
+    }
+    for (int t = 0; t < kRows; ++t) y[t * y_stride + row] = W::Total(acc[t]);
+  }
+};
+
+// Op's products from the groups of one of the two above.
+template <class P>
+struct ProductsByGroup {
+  template <int kRows, class Group>
+  static void WithSums(const int8_t* x, int64_t x_stride, int64_t bytes, int64_t begin, int64_t end,
+                       Group group) {
+    int32_t sums[kRows];
+    for (int i = 0; i < kRows; ++i) sums[i] = P::RowSum(x + i * x_stride, bytes);
+    for (int64_t g = begin; g < end; ++g) group(g, sums);
+  }
+  static void Ternary(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int n, int32_t* y,
+                      int64_t y_stride, int64_t group_begin, int64_t group_end) {
+    const int64_t bytes = m.num_blocks * 64;
+    Slices<P::kTernaryRowsAtOnce>(
+        n, bytes, 1, group_begin, group_end, [&](auto rows, int t, int64_t b, int64_t e) {
+          constexpr int kRows = decltype(rows)::kCount;
+          WithSums<kRows>(x + t * x_stride, x_stride, bytes, b, e, [&](int64_t g, const int32_t* sums) {
+            P::template TernaryGroup<kRows>(m, x + t * x_stride, x_stride, y + t * y_stride, y_stride, g,
+                                            sums);
+          });
+        });
+  }
+  static void TwoBit(const TwoBitMatrix& m, const int8_t* x, int64_t x_stride, int n, int32_t* y,
+                     int64_t y_stride, int64_t group_begin, int64_t group_end) {
+    const int64_t bytes = m.num_blocks * 64;
+    Slices<P::kTwoBitRowsAtOnce>(
+        n, bytes, 1, group_begin, group_end, [&](auto rows, int t, int64_t b, int64_t e) {
+          constexpr int kRows = decltype(rows)::kCount;
+          WithSums<kRows>(x + t * x_stride, x_stride, bytes, b, e, [&](int64_t g, const int32_t* sums) {
+            P::template TwoBitGroup<kRows>(m, x + t * x_stride, x_stride, y + t * y_stride, y_stride, g,
+                                           sums);
+          });
+        });
+  }
+  static void Int8(const Int8Matrix& m, const int8_t* x, int64_t x_stride, int n, int32_t* y,
+                   int64_t y_stride, int64_t row_begin, int64_t row_end) {
+    Slices<P::kInt8RowsAtOnce>(n, m.cols_padded, 1, row_begin, row_end,
+                               [&](auto rows, int t, int64_t b, int64_t e) {
+                                 for (int64_t i = b; i < e; ++i) {
+                                   P::template Int8Row<decltype(rows)::kCount>(m, x + t * x_stride, x_stride,
+                                                                               y + t * y_stride, y_stride, i);
+                                 }
+                               });
+  }
+};
+
+}  // namespace omni::kernels
