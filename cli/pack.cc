@@ -33,7 +33,7 @@ absl::StatusOr<int> Pack(const PackArgs& args) {
   if (!packed.ok()) return packed.status();
   status.Clear();
   const ModelStats stats = (*packed)->Stats();
-  std::printf("%s: %s, %s parameters (%s unique), %s of %s tiles stored, model %s\n", args.dir.c_str(),
+  std::printf("%s: %s, %s parameters (%s unique), %s distinct tiles of %s, model %s\n", args.dir.c_str(),
               HumanBytes(stats.total_bytes).c_str(), HumanCount(stats.parameters.total()).c_str(),
               HumanCount(stats.unique_parameters).c_str(), HumanCount(stats.unique_tiles).c_str(),
               HumanCount(stats.tiles).c_str(), (*packed)->model_hash().c_str());

@@ -38,7 +38,7 @@ class OmniTest : public ::testing::Test {
         omni::testing::WriteRandomCheckpoint(*dir_ / "checkpoint", omni::testing::SmallConfig(), 5).ok());
     const Output packed = Omni({"pack", *dir_ / "checkpoint", Model()});
     ASSERT_EQ(packed.exit_code, 0) << packed.err;
-    ASSERT_THAT(packed.out, HasSubstr("tiles stored"));
+    ASSERT_THAT(packed.out, HasSubstr("distinct tiles of"));
     ASSERT_EQ(packed.err, "");
   }
   static void TearDownTestSuite() { dir_.reset(); }
