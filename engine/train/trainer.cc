@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
@@ -125,7 +126,9 @@ absl::Status SetUpRunDirectory(const TrainSettings& s) {
 absl::Status Train(const TrainSettings& s) {
   if (absl::Status st = Validate(s.config); !st.ok()) return st;
   if (absl::Status st = SetUpRunDirectory(s); !st.ok()) return st;
-  if (s.threads > 0) at::set_num_threads(s.threads);
+  // libtorch alone might take one thread for "all".
+  at::set_num_threads(s.threads > 0 ? s.threads
+                                    : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
   const bool live = isatty(2) != 0;
   const auto corpus = LoadCorpus(s);
   if (!corpus.ok()) return corpus.status();
