@@ -235,7 +235,7 @@ absl::StatusOr<ModelConfig> Preset(const std::string& name) {
     c.own_neurons = 1088;  // 17 of 172 tiles: neighbours of a region differ in a tenth
   } else if (name == "mini" || name == "char") {
     c.layers = 8;
-    c.d = name == "mini" ? 192 : 256, c.r = 32, c.f = 512;
+    c.d = 192, c.r = 32, c.f = 512;
     c.heads = 4, c.kv_heads = 2, c.window = 512;
     c.vocab = name == "mini" ? 4096 : 257;
     c.own_neurons = 64;

@@ -13,18 +13,25 @@
 namespace omni {
 namespace {
 
-// Defaults of the two training presets; every one can be overridden by a flag. `books` is what models/mini was trained
-// with; `char` is a start that has not been tuned.
+// Defaults of the two training presets; every one can be overridden by a flag.
 void ApplyPreset(const std::string& preset, train::TrainSettings& s) {
-  s.lr = 2e-3;
+  s.lr = 8e-3;
   s.lr_end = 0.02;
-  s.cooldown = 0.4;
+  s.batch = 16;
+  s.expert_every = 4;
   if (preset == "char") {
-    s.dropout = 0.1;
+    s.steps = 4400;
+    s.shared_steps = 3400;
+    s.cooldown = 0.7;
+    s.dropout = 0.15;
+    s.save_every = 400;
   } else {
-    s.batch = 16;
+    s.steps = 6000;
+    s.shared_steps = 4500;
+    s.cooldown = 0.42;
     s.smoothness = 0.003;
     s.reset_every = 200;
+    s.save_every = 500;
     s.init.gamma_max = 0.9f;
   }
 }
