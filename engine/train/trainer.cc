@@ -148,7 +148,8 @@ absl::Status Train(const TrainSettings& s) {
   }
   const auto shared = [&](int64_t step) { return step < s.shared_steps; };
   const auto whole = [&](int64_t step) { return step % s.expert_every == 0; };
-  if (!whole(s.shared_steps) || !whole(s.save_every) || !whole(s.stop_at) || !whole(s.steps)) {
+  const bool parts = s.shared_steps < s.steps;
+  if (parts && (!whole(s.shared_steps) || !whole(s.save_every) || !whole(s.stop_at) || !whole(s.steps))) {
     return absl::InvalidArgumentError(absl::StrCat(
         "--steps, --shared-steps, --save-every and --stop-at must be multiples of --expert-every ",
         s.expert_every, ": a checkpoint holds no half-gathered gradients"));
