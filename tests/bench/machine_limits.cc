@@ -1,0 +1,134 @@
+#include "tests/bench/machine_limits.h"
+
+#include <immintrin.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <functional>
+#include <new>
+#include <thread>
+#include <vector>
+
+namespace omni::bench {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Seconds from the moment all threads stand ready until the last is done.
+double Timed(int threads, const std::function<void(int)>& work) {
+  std::atomic<int> ready{0};
+  std::atomic<bool> go{false};
+  std::vector<std::thread> pool;
+  for (int t = 0; t < threads; ++t) {
+    pool.emplace_back([&, t] {
+      ++ready;
+      while (!go.load()) _mm_pause();
+      work(t);
+    });
+  }
+  while (ready.load() < threads) std::this_thread::yield();
+  const auto start = Clock::now();
+  go.store(true);
+  for (std::thread& thread : pool) thread.join();
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+std::atomic<uint64_t> sink;
+
+__attribute__((target_clones("avx512f", "avx2", "default"))) uint64_t SumWords(const uint64_t* data,
+                                                                               int64_t words) {
+  constexpr int kLanes = 64;
+  uint64_t sum[kLanes] = {};
+  for (int64_t i = 0; i + kLanes <= words; i += kLanes) {
+    for (int j = 0; j < kLanes; ++j) sum[j] += data[i + j];
+  }
+  uint64_t total = 0;
+  for (uint64_t s : sum) total += s;
+  return total;
+}
+
+constexpr int64_t kDotSteps = 4'000'000;
+constexpr int kDotChains = 12;  // enough independent sums to hide the latency
+
+__attribute__((target("avx512f,avx512vnni"))) void DotLoop512() {
+  __m512i sum[kDotChains];
+  for (__m512i& s : sum) s = _mm512_setzero_si512();
+  const __m512i u = _mm512_set1_epi8(3), x = _mm512_set1_epi8(-5);
+  for (int64_t i = 0; i < kDotSteps; ++i) {
+#pragma GCC unroll 12
+    for (__m512i& s : sum) asm volatile("vpdpbusd %2, %1, %0" : "+v"(s) : "v"(u), "v"(x));
+  }
+  for (const __m512i& s : sum) {
+    alignas(64) uint64_t lanes[8];
+    _mm512_store_si512(lanes, s);
+    sink += lanes[0];
+  }
+}
+
+__attribute__((target("avx2"))) void DotLoop256() {
+  __m256i sum[kDotChains];
+  for (__m256i& s : sum) s = _mm256_setzero_si256();
+  const __m256i u = _mm256_set1_epi8(3), x = _mm256_set1_epi8(-5);
+  for (int64_t i = 0; i < kDotSteps; ++i) {
+#pragma GCC unroll 12
+    for (__m256i& s : sum) asm volatile("%{vex%} vpdpbusd %2, %1, %0" : "+x"(s) : "x"(u), "x"(x));
+  }
+  for (const __m256i& s : sum) sink += static_cast<uint64_t>(_mm256_extract_epi32(s, 0));
+}
+
+__attribute__((target("avx2"))) void PairLoop256() {
+  __m256i sum[kDotChains];
+  for (__m256i& s : sum) s = _mm256_setzero_si256();
+  __m256i u = _mm256_set1_epi8(3), x = _mm256_set1_epi8(-5);
+  for (int64_t i = 0; i < kDotSteps; ++i) {
+#pragma GCC unroll 12
+    for (__m256i& s : sum) {
+      asm volatile("" : "+x"(u), "+x"(x));
+      s = _mm256_add_epi16(s, _mm256_maddubs_epi16(u, x));
+    }
+  }
+  for (const __m256i& s : sum) sink += static_cast<uint64_t>(_mm256_extract_epi16(s, 0));
+}
+
+}  // namespace
+
+HugeBuffer::HugeBuffer(size_t bytes) : bytes_(bytes) {
+  void* map = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (map == MAP_FAILED) throw std::bad_alloc();
+  madvise(map, bytes, MADV_HUGEPAGE);
+  data_ = static_cast<uint8_t*>(map);
+}
+
+HugeBuffer::~HugeBuffer() { munmap(data_, bytes_); }
+
+double ReadBandwidth(const uint8_t* data, int64_t bytes, int threads) {
+  const int64_t words = bytes / 8 / threads;
+  double best = 0;
+  for (int pass = 0; pass < 2; ++pass) {
+    const double seconds = Timed(threads, [&](int t) {
+      sink += SumWords(reinterpret_cast<const uint64_t*>(data) + t * words, words);
+    });
+    best = std::max(best, static_cast<double>(bytes) / seconds);
+  }
+  return best;
+}
+
+double DotPeak(kernels::Isa isa, int threads) {
+  using kernels::Isa;
+  const bool wide = isa == Isa::kAvx512Vnni || isa == Isa::kAvx512Vbmi, vnni = wide || isa == Isa::kAvxVnni;
+  const double seconds = Timed(threads, [&](int) {
+    if (wide) {
+      DotLoop512();
+    } else if (vnni) {
+      DotLoop256();
+    } else {
+      PairLoop256();
+    }
+  });
+  const double bytes = wide ? 64 : 32;
+  return static_cast<double>(threads) * static_cast<double>(kDotSteps) * kDotChains * bytes / seconds;
+}
+
+}  // namespace omni::bench
