@@ -23,6 +23,14 @@ struct Bytes {
   static I And(I a, I b) { return _mm256_and_si256(a, b); }
   static I Abs(I a) { return _mm256_abs_epi8(a); }
   static I Sign(I x, I w) { return _mm256_sign_epi8(x, w); }
+  static I Xor(I a, I b) { return _mm256_xor_si256(a, b); }
+  static I AddBytes(I a, I b) { return _mm256_add_epi8(a, b); }
+  static I AddLongs(I a, I b) { return _mm256_add_epi64(a, b); }
+  static I SumsOfEight(I a) { return _mm256_sad_epu8(a, _mm256_setzero_si256()); }
+  static int64_t TotalLongs(I a) {
+    const __m128i two = _mm_add_epi64(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    return _mm_cvtsi128_si64(_mm_add_epi64(two, _mm_unpackhi_epi64(two, two)));
+  }
   template <int kBits>
   static I ShiftRight(I a) {
     return _mm256_srli_epi16(a, kBits);

@@ -25,6 +25,11 @@ struct Bytes {
   static I Sign(I x, I w) {  // -x where w < 0; where w = 0 the magnitude it is multiplied with is 0
     return _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(w), _mm512_setzero_si512(), x);
   }
+  static I Xor(I a, I b) { return _mm512_xor_si512(a, b); }
+  static I AddBytes(I a, I b) { return _mm512_add_epi8(a, b); }
+  static I AddLongs(I a, I b) { return _mm512_add_epi64(a, b); }
+  static I SumsOfEight(I a) { return _mm512_sad_epu8(a, _mm512_setzero_si512()); }
+  static int64_t TotalLongs(I a) { return _mm512_reduce_add_epi64(a); }
   template <int kBits>
   static I ShiftRight(I a) {
     return _mm512_srli_epi16(a, kBits);

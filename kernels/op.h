@@ -104,6 +104,10 @@ struct Ops {
                  const float* up_scale, float x_scale, int64_t n, float* out);
 
   void (*add)(float* x, const float* y, int64_t n);  // x += y
+
+  // The number of bits in which two vectors of `bytes` bytes differ (Hamming distance of hypervectors).
+  int64_t (*differing_bits)(const uint8_t* a, const uint8_t* b, int64_t bytes);
+
   // max (exact), then e[i] = exp(x[i] - max) and their fixed-shape sum: softmax without the division.
   float (*exp_sum)(const float* x, int64_t n, float* e, float* max);
 };

@@ -3,8 +3,10 @@
 
 #include <cstdint>
 
+#include "kernels/bytes_avx512.h"
 #include "kernels/lanes_avx512.h"
 #include "kernels/op.h"
+#include "kernels/products.h"
 #include "kernels/variants.h"
 #include "kernels/vector_ops.h"
 
@@ -290,6 +292,9 @@ void Int8Rows(const Int8Matrix& m, const int8_t* x, int64_t x_stride, int32_t* y
 }
 
 struct Integers {
+  static int64_t DifferingBits(const uint8_t* a, const uint8_t* b, int64_t bytes) {
+    return DifferingBitsOf<Bytes>(a, b, bytes);
+  }
   static void Ternary(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int n, int32_t* y,
                       int64_t y_stride, int64_t group_begin, int64_t group_end) {
     Slices<kSlots>(n, m.num_blocks * 64, 4, group_begin, group_end,

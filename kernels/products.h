@@ -4,9 +4,10 @@
 //
 // W offers I (kBytes bytes), Load, Zero, Fill(byte), SubBytes, MinBytes (unsigned), And,
 // ShiftRight<n> (in 16-bit words), Lookup(a 16-byte table, indices below 16), AddWords, AddInts, Total (of 32-bit lanes), Abs
-// and Sign(x, w) (x with w's sign), and PairSums(u, x) / WidenPairs(words) for PairProducts, Dot(acc, u, x) for DotProducts.
+// Sign(x, w) (x with w's sign), Xor, AddBytes, SumsOfEight (bytes, in 64-bit lanes), AddLongs, TotalLongs, and PairSums(u, x) / WidenPairs(words) for PairProducts, Dot(acc, u, x) for DotProducts.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "kernels/op.h"
@@ -26,6 +27,31 @@ typename W::I Peel(typename W::I v, int power) {  // v mod power, for v below 3 
   return W::MinBytes(v, W::SubBytes(v, p));
 }
 
+// Bits set in a nibble.
+inline constexpr uint8_t kNibbleBits[16] = {0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4};
+
+template <class W>
+int64_t DifferingBitsOf(const uint8_t* a, const uint8_t* b, int64_t bytes) {
+  using I = typename W::I;
+  const I low = W::Fill(15);
+  I sum = W::Zero();
+  const auto count = [&](const uint8_t* p, const uint8_t* q) {
+    const I bits = W::Xor(W::Load(p), W::Load(q));
+    const I ones = W::AddBytes(W::Lookup(kNibbleBits, W::And(bits, low)),
+                               W::Lookup(kNibbleBits, W::And(W::template ShiftRight<4>(bits), low)));
+    sum = W::AddLongs(sum, W::SumsOfEight(ones));
+  };
+  int64_t i = 0;
+  for (; i + W::kBytes <= bytes; i += W::kBytes) count(a + i, b + i);
+  if (i < bytes) {
+    uint8_t rest[2][W::kBytes] = {};
+    __builtin_memcpy(rest[0], a + i, static_cast<size_t>(bytes - i));
+    __builtin_memcpy(rest[1], b + i, static_cast<size_t>(bytes - i));
+    count(rest[0], rest[1]);
+  }
+  return W::TotalLongs(sum);
+}
+
 // A group's blocks in pieces of one vector.
 template <class W>
 struct Cut {
@@ -39,6 +65,7 @@ struct Cut {
 
 template <class W>
 struct PairProducts {
+  using Vector = W;
   using I = typename W::I;
   static constexpr int kTernaryRowsAtOnce = 4, kTwoBitRowsAtOnce = 2, kInt8RowsAtOnce = 4;
 
@@ -177,6 +204,7 @@ struct PairProducts {
 
 template <class W>
 struct DotProducts {
+  using Vector = W;
   using I = typename W::I;
   // As many as leave their accumulators in registers.
   static constexpr int kTernaryRowsAtOnce = W::kRegisters / 8, kTwoBitRowsAtOnce = W::kRegisters / 8,
@@ -279,6 +307,9 @@ struct DotProducts {
 // Op's products from the groups of one of the two above.
 template <class P>
 struct ProductsByGroup {
+  static int64_t DifferingBits(const uint8_t* a, const uint8_t* b, int64_t bytes) {
+    return DifferingBitsOf<typename P::Vector>(a, b, bytes);
+  }
   template <int kRows, class Group>
   static void WithSums(const int8_t* x, int64_t x_stride, int64_t bytes, int64_t begin, int64_t end,
                        Group group) {

@@ -291,6 +291,7 @@ struct VectorOps {
         .attend = Attend,
         .swiglu = Swiglu,
         .add = Add,
+        .differing_bits = Integers::DifferingBits,
         .exp_sum = ExpSum,
     };
   }
