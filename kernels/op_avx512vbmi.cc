@@ -75,8 +75,9 @@ constexpr int kTernarySums = 5;
 
 // kRows * kGroups products: kRows rows of x times kGroups groups of five matrix rows. With p = the four fields and b = the byte,
 // the products of p and b stand for those of t3 and t4, which follow by subtraction: dividing the sums once at the end is
-// cheaper than separating every byte.
-template <int kRows, int kGroups>
+// cheaper than separating every byte. kColumns: the groups of one column block follow each other, so that this walks over
+// more places at once than the CPU foresees; the next pass's blocks are asked for.
+template <int kRows, int kGroups, bool kColumns>
 inline void TernaryPass(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int64_t group,
                         __m512i (&acc)[kRows * kGroups][kTernarySums]) {
   const __m512i fields_low = Load64(kFields.of);
@@ -93,6 +94,7 @@ inline void TernaryPass(const TernaryMatrix& m, const int8_t* x, int64_t x_strid
     const uint8_t* column = (m.table ? m.table[c] : m.base + c * m.block_stride) + group * m.group_stride;
 #pragma GCC unroll 2
     for (int g = 0; g < kGroups; ++g) {
+      if constexpr (kColumns) _mm_prefetch(column + (kGroups + g) * kTernaryBlockBytes, _MM_HINT_T0);
       const __m512i b = Load64(column + g * m.group_stride);
       __m512i r = _mm512_min_epu8(b, _mm512_sub_epi8(b, c81));
       r = _mm512_min_epu8(r, _mm512_sub_epi8(r, c81));
@@ -115,7 +117,7 @@ inline void TernaryPass(const TernaryMatrix& m, const int8_t* x, int64_t x_strid
 }
 
 // kRows rows of x times kGroups groups; slot s is row s mod kRows and group s / kRows.
-template <int kRows, int kGroups>
+template <int kRows, int kGroups, bool kColumns>
 void TernaryTile(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int32_t* y, int64_t y_stride,
                  int64_t group, __m128i x_sums) {
   static_assert(kRows * kGroups <= kSlots);
@@ -124,8 +126,8 @@ void TernaryTile(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int3
     // Two products and the decoding of one or two blocks at a time fill the registers.
     constexpr int kHalf = kGroups / 2;
     __m512i first[2][kTernarySums], second[2][kTernarySums];
-    TernaryPass<kRows, kHalf>(m, x, x_stride, group, first);
-    TernaryPass<kRows, kHalf>(m, x, x_stride, group + kHalf, second);
+    TernaryPass<kRows, kHalf, kColumns>(m, x, x_stride, group, first);
+    TernaryPass<kRows, kHalf, kColumns>(m, x, x_stride, group + kHalf, second);
 #pragma GCC unroll 5
     for (int i = 0; i < kTernarySums; ++i) {
       slots[i] = SumPairs(Pair(first[0][i], first[1][i]), Pair(second[0][i], second[1][i]));
@@ -133,7 +135,7 @@ void TernaryTile(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int3
   } else {
     static_assert(kGroups == 1);
     __m512i acc[kRows][kTernarySums];
-    TernaryPass<kRows, 1>(m, x, x_stride, group, acc);
+    TernaryPass<kRows, 1, kColumns>(m, x, x_stride, group, acc);
     const __m512i zero = _mm512_setzero_si512();
 #pragma GCC unroll 5
     for (int i = 0; i < kTernarySums; ++i) {
@@ -252,15 +254,16 @@ void Int8Tile(const Int8Matrix& m, const int8_t* x, int64_t x_stride, int32_t* y
   }
 }
 
-template <int kRows>
+template <int kRows, bool kColumns>
 void TernaryRows(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int32_t* y, int64_t y_stride,
                  int64_t begin, int64_t end) {
   constexpr int kGroups = kSlots / kRows;
   const __m128i sums = RowSums<kRows>(x, x_stride, m.num_blocks);
   int64_t g = begin;
-  for (; g + kGroups <= end; g += kGroups) TernaryTile<kRows, kGroups>(m, x, x_stride, y, y_stride, g, sums);
+  for (; g + kGroups <= end; g += kGroups)
+    TernaryTile<kRows, kGroups, kColumns>(m, x, x_stride, y, y_stride, g, sums);
   if constexpr (kGroups > 1) {
-    for (; g < end; ++g) TernaryTile<kRows, 1>(m, x, x_stride, y, y_stride, g, sums);
+    for (; g < end; ++g) TernaryTile<kRows, 1, kColumns>(m, x, x_stride, y, y_stride, g, sums);
   }
 }
 
@@ -299,8 +302,14 @@ struct Integers {
                       int64_t y_stride, int64_t group_begin, int64_t group_end) {
     Slices<kSlots>(n, m.num_blocks * 64, 4, group_begin, group_end,
                    [&](auto rows, int t, int64_t b, int64_t e) {
-                     TernaryRows<decltype(rows)::kCount>(m, x + t * x_stride, x_stride, y + t * y_stride,
-                                                         y_stride, b, e);
+                     constexpr int kRows = decltype(rows)::kCount;
+                     const int8_t* from = x + t * x_stride;
+                     int32_t* to = y + t * y_stride;
+                     if (m.group_stride == kTernaryBlockBytes) {
+                       TernaryRows<kRows, true>(m, from, x_stride, to, y_stride, b, e);
+                     } else {
+                       TernaryRows<kRows, false>(m, from, x_stride, to, y_stride, b, e);
+                     }
                    });
   }
   static void TwoBit(const TwoBitMatrix& m, const int8_t* x, int64_t x_stride, int n, int32_t* y,

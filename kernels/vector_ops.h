@@ -33,12 +33,13 @@ void TakeRows(int first, int n, int64_t begin, int64_t end, Run& run) {
 }
 
 // Takes the units [begin, end) of a matrix in slices, a multiple of `step` units each, that stay in the
-// first-level cache (commonly 32 or 48 KiB) while the rows of x pass over them.
+// first-level cache (commonly 32 or 48 KiB) while the rows of x pass over them; rows that pass together need no slices.
 template <int kMaxRows, class Run>
 void Slices(int n, int64_t bytes_per_unit, int64_t step, int64_t begin, int64_t end, Run run) {
   constexpr int64_t kResidentBytes = 24 << 10;
   int64_t slice = kResidentBytes / bytes_per_unit / step * step;
   if (slice < step) slice = step;
+  if (n <= kMaxRows && end > begin) slice = end - begin;
   for (int64_t b = begin; b < end; b += slice)
     TakeRows<kMaxRows>(0, n, b, b + slice < end ? b + slice : end, run);
 }
