@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <cstdio>
 #include <cstdlib>
 
 namespace omni::testing {
@@ -15,17 +16,23 @@ struct Pipe {
   int read = -1, write = -1;
 };
 
+[[noreturn]] void GiveUp(const char* what) {
+  std::perror(what);
+  std::abort();
+}
+
 Pipe MakePipe() {
   int fds[2];
-  if (pipe2(fds, O_CLOEXEC) != 0) std::abort();
+  if (pipe2(fds, O_CLOEXEC) != 0) GiveUp("pipe");
   return {fds[0], fds[1]};
 }
 
 Pipe MakeTerminal() {
   const int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
-  if (master < 0 || grantpt(master) != 0 || unlockpt(master) != 0) std::abort();
+  if (master < 0 || grantpt(master) != 0 || unlockpt(master) != 0)
+    GiveUp("no pseudo-terminal (is /dev/pts mounted?)");
   const int slave = open(ptsname(master), O_RDWR | O_NOCTTY | O_CLOEXEC);
-  if (slave < 0) std::abort();
+  if (slave < 0) GiveUp("no pseudo-terminal (is /dev/pts mounted?)");
   return {master, slave};
 }
 
@@ -44,7 +51,7 @@ Output RunProcess(const std::vector<std::string>& arguments, const ProcessOption
   std::vector<char*> argv_pointers = Pointers(argv), env_pointers = Pointers(env);
   const Pipe in = MakePipe(), out = MakePipe(), err = options.terminal ? MakeTerminal() : MakePipe();
   const pid_t child = fork();
-  if (child < 0) std::abort();
+  if (child < 0) GiveUp("fork");
   if (child == 0) {
     dup2(in.read, STDIN_FILENO);
     dup2(out.write, STDOUT_FILENO);
