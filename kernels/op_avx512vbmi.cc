@@ -75,9 +75,9 @@ constexpr int kTernarySums = 5;
 
 // kRows * kGroups products: kRows rows of x times kGroups groups of five matrix rows. With p = the four fields and b = the byte,
 // the products of p and b stand for those of t3 and t4, which follow by subtraction: dividing the sums once at the end is
-// cheaper than separating every byte. kColumns: the groups of one column block follow each other, so that this walks over
-// more places at once than the CPU foresees; the next pass's blocks are asked for.
-template <int kRows, int kGroups, bool kColumns>
+// cheaper than separating every byte. A group's blocks are too short a stretch of memory for the CPU to foresee the next one:
+// the next pass's blocks are asked for.
+template <int kRows, int kGroups>
 inline void TernaryPass(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int64_t group,
                         __m512i (&acc)[kRows * kGroups][kTernarySums]) {
   const __m512i fields_low = Load64(kFields.of);
@@ -94,8 +94,9 @@ inline void TernaryPass(const TernaryMatrix& m, const int8_t* x, int64_t x_strid
     const uint8_t* column = (m.table ? m.table[c] : m.base + c * m.block_stride) + group * m.group_stride;
 #pragma GCC unroll 2
     for (int g = 0; g < kGroups; ++g) {
-      if constexpr (kColumns) _mm_prefetch(column + (kGroups + g) * kTernaryBlockBytes, _MM_HINT_T0);
-      const __m512i b = Load64(column + g * m.group_stride);
+      const uint8_t* block = column + g * m.group_stride;
+      _mm_prefetch(block + kGroups * m.group_stride, _MM_HINT_T1);
+      const __m512i b = Load64(block);
       __m512i r = _mm512_min_epu8(b, _mm512_sub_epi8(b, c81));
       r = _mm512_min_epu8(r, _mm512_sub_epi8(r, c81));
       const __m512i p = _mm512_permutex2var_epi8(fields_low, r, fields_high);
@@ -117,7 +118,7 @@ inline void TernaryPass(const TernaryMatrix& m, const int8_t* x, int64_t x_strid
 }
 
 // kRows rows of x times kGroups groups; slot s is row s mod kRows and group s / kRows.
-template <int kRows, int kGroups, bool kColumns>
+template <int kRows, int kGroups>
 void TernaryTile(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int32_t* y, int64_t y_stride,
                  int64_t group, __m128i x_sums) {
   static_assert(kRows * kGroups <= kSlots);
@@ -126,8 +127,8 @@ void TernaryTile(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int3
     // Two products and the decoding of one or two blocks at a time fill the registers.
     constexpr int kHalf = kGroups / 2;
     __m512i first[2][kTernarySums], second[2][kTernarySums];
-    TernaryPass<kRows, kHalf, kColumns>(m, x, x_stride, group, first);
-    TernaryPass<kRows, kHalf, kColumns>(m, x, x_stride, group + kHalf, second);
+    TernaryPass<kRows, kHalf>(m, x, x_stride, group, first);
+    TernaryPass<kRows, kHalf>(m, x, x_stride, group + kHalf, second);
 #pragma GCC unroll 5
     for (int i = 0; i < kTernarySums; ++i) {
       slots[i] = SumPairs(Pair(first[0][i], first[1][i]), Pair(second[0][i], second[1][i]));
@@ -135,7 +136,7 @@ void TernaryTile(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int3
   } else {
     static_assert(kGroups == 1);
     __m512i acc[kRows][kTernarySums];
-    TernaryPass<kRows, 1, kColumns>(m, x, x_stride, group, acc);
+    TernaryPass<kRows, 1>(m, x, x_stride, group, acc);
     const __m512i zero = _mm512_setzero_si512();
 #pragma GCC unroll 5
     for (int i = 0; i < kTernarySums; ++i) {
@@ -179,7 +180,9 @@ void TwoBitTile(const TwoBitMatrix& m, const int8_t* x, int64_t x_stride, int32_
   for (int64_t c = 0; c < m.num_blocks; ++c) {
 #pragma GCC unroll 4
     for (int g = 0; g < kGroups; ++g) {
-      const __m512i b = Load64(base + (g * m.num_blocks + c) * 64);
+      const uint8_t* block = base + (g * m.num_blocks + c) * 64;
+      _mm_prefetch(block + kGroups * m.num_blocks * 64, _MM_HINT_T1);
+      const __m512i b = Load64(block);
       const __m512i f0 = _mm512_and_si512(b, mask0);
       const __m512i f1 = _mm512_and_si512(b, mask1);
       const __m512i f2 = _mm512_and_si512(b, mask2);
@@ -254,16 +257,15 @@ void Int8Tile(const Int8Matrix& m, const int8_t* x, int64_t x_stride, int32_t* y
   }
 }
 
-template <int kRows, bool kColumns>
+template <int kRows>
 void TernaryRows(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int32_t* y, int64_t y_stride,
                  int64_t begin, int64_t end) {
   constexpr int kGroups = kSlots / kRows;
   const __m128i sums = RowSums<kRows>(x, x_stride, m.num_blocks);
   int64_t g = begin;
-  for (; g + kGroups <= end; g += kGroups)
-    TernaryTile<kRows, kGroups, kColumns>(m, x, x_stride, y, y_stride, g, sums);
+  for (; g + kGroups <= end; g += kGroups) TernaryTile<kRows, kGroups>(m, x, x_stride, y, y_stride, g, sums);
   if constexpr (kGroups > 1) {
-    for (; g < end; ++g) TernaryTile<kRows, 1, kColumns>(m, x, x_stride, y, y_stride, g, sums);
+    for (; g < end; ++g) TernaryTile<kRows, 1>(m, x, x_stride, y, y_stride, g, sums);
   }
 }
 
@@ -305,11 +307,7 @@ struct Integers {
                      constexpr int kRows = decltype(rows)::kCount;
                      const int8_t* from = x + t * x_stride;
                      int32_t* to = y + t * y_stride;
-                     if (m.group_stride == kTernaryBlockBytes) {
-                       TernaryRows<kRows, true>(m, from, x_stride, to, y_stride, b, e);
-                     } else {
-                       TernaryRows<kRows, false>(m, from, x_stride, to, y_stride, b, e);
-                     }
+                     TernaryRows<kRows>(m, from, x_stride, to, y_stride, b, e);
                    });
   }
   static void TwoBit(const TwoBitMatrix& m, const int8_t* x, int64_t x_stride, int n, int32_t* y,

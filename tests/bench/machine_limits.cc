@@ -52,31 +52,35 @@ __attribute__((target_clones("avx512f", "avx2", "default"))) uint64_t SumWords(c
 constexpr int64_t kDotSteps = 4'000'000;
 constexpr int kDotChains = 12;  // enough independent sums to hide the latency
 
+// Twelve dot products, each into its own register.
+#define OMNI_DOT12(INSTRUCTION, CONSTRAINT)                                                              \
+  asm volatile(INSTRUCTION                                                                               \
+               " %13, %12, %0\n" INSTRUCTION " %13, %12, %1\n" INSTRUCTION " %13, %12, %2\n" INSTRUCTION \
+               " %13, %12, %3\n" INSTRUCTION " %13, %12, %4\n" INSTRUCTION " %13, %12, %5\n" INSTRUCTION \
+               " %13, %12, %6\n" INSTRUCTION " %13, %12, %7\n" INSTRUCTION " %13, %12, %8\n" INSTRUCTION \
+               " %13, %12, %9\n" INSTRUCTION " %13, %12, %10\n" INSTRUCTION " %13, %12, %11\n"           \
+               : "+" CONSTRAINT(s0), "+" CONSTRAINT(s1), "+" CONSTRAINT(s2), "+" CONSTRAINT(s3),         \
+                 "+" CONSTRAINT(s4), "+" CONSTRAINT(s5), "+" CONSTRAINT(s6), "+" CONSTRAINT(s7),         \
+                 "+" CONSTRAINT(s8), "+" CONSTRAINT(s9), "+" CONSTRAINT(s10), "+" CONSTRAINT(s11)        \
+               : CONSTRAINT(u), CONSTRAINT(x))
+
 __attribute__((target("avx512f,avx512vnni"))) void DotLoop512() {
-  __m512i sum[kDotChains];
-  for (__m512i& s : sum) s = _mm512_setzero_si512();
+  const __m512i zero = _mm512_setzero_si512();
+  __m512i s0 = zero, s1 = zero, s2 = zero, s3 = zero, s4 = zero, s5 = zero, s6 = zero, s7 = zero, s8 = zero,
+          s9 = zero, s10 = zero, s11 = zero;
   const __m512i u = _mm512_set1_epi8(3), x = _mm512_set1_epi8(-5);
-  for (int64_t i = 0; i < kDotSteps; ++i) {
-#pragma GCC unroll 12
-    for (__m512i& s : sum) asm volatile("vpdpbusd %2, %1, %0" : "+v"(s) : "v"(u), "v"(x));
-  }
-  for (const __m512i& s : sum) {
-    alignas(64) uint64_t lanes[8];
-    _mm512_store_si512(lanes, s);
-    sink += lanes[0];
-  }
+  for (int64_t i = 0; i < kDotSteps; ++i) OMNI_DOT12("vpdpbusd", "v");
 }
 
 __attribute__((target("avx2"))) void DotLoop256() {
-  __m256i sum[kDotChains];
-  for (__m256i& s : sum) s = _mm256_setzero_si256();
+  const __m256i zero = _mm256_setzero_si256();
+  __m256i s0 = zero, s1 = zero, s2 = zero, s3 = zero, s4 = zero, s5 = zero, s6 = zero, s7 = zero, s8 = zero,
+          s9 = zero, s10 = zero, s11 = zero;
   const __m256i u = _mm256_set1_epi8(3), x = _mm256_set1_epi8(-5);
-  for (int64_t i = 0; i < kDotSteps; ++i) {
-#pragma GCC unroll 12
-    for (__m256i& s : sum) asm volatile("%{vex%} vpdpbusd %2, %1, %0" : "+x"(s) : "x"(u), "x"(x));
-  }
-  for (const __m256i& s : sum) sink += static_cast<uint64_t>(_mm256_extract_epi32(s, 0));
+  for (int64_t i = 0; i < kDotSteps; ++i) OMNI_DOT12("%{vex%} vpdpbusd", "x");
 }
+
+#undef OMNI_DOT12
 
 __attribute__((target("avx2"))) void PairLoop256() {
   __m256i sum[kDotChains];
@@ -84,9 +88,9 @@ __attribute__((target("avx2"))) void PairLoop256() {
   __m256i u = _mm256_set1_epi8(3), x = _mm256_set1_epi8(-5);
   for (int64_t i = 0; i < kDotSteps; ++i) {
 #pragma GCC unroll 12
-    for (__m256i& s : sum) {
-      asm volatile("" : "+x"(u), "+x"(x));
-      s = _mm256_add_epi16(s, _mm256_maddubs_epi16(u, x));
+    for (int j = 0; j < kDotChains; ++j) {
+      asm volatile("" : "+x"(u), "+x"(x));  // or the products would be taken out of the loop
+      sum[j] = _mm256_add_epi16(sum[j], _mm256_maddubs_epi16(u, x));
     }
   }
   for (const __m256i& s : sum) sink += static_cast<uint64_t>(_mm256_extract_epi16(s, 0));
