@@ -304,10 +304,8 @@ struct Integers {
                       int64_t y_stride, int64_t group_begin, int64_t group_end) {
     Slices<kSlots>(n, m.num_blocks * 64, 4, group_begin, group_end,
                    [&](auto rows, int t, int64_t b, int64_t e) {
-                     constexpr int kRows = decltype(rows)::kCount;
-                     const int8_t* from = x + t * x_stride;
-                     int32_t* to = y + t * y_stride;
-                     TernaryRows<kRows>(m, from, x_stride, to, y_stride, b, e);
+                     TernaryRows<decltype(rows)::kCount>(m, x + t * x_stride, x_stride, y + t * y_stride,
+                                                         y_stride, b, e);
                    });
   }
   static void TwoBit(const TwoBitMatrix& m, const int8_t* x, int64_t x_stride, int n, int32_t* y,

@@ -63,6 +63,17 @@ struct Cut {
   }
 };
 
+// The four rows' codes of a vector of two-bit bytes.
+template <class W>
+void TwoBitCodes(const uint8_t* bytes, typename W::I (&codes)[kTwoBitRows]) {
+  const auto b = W::Load(bytes);
+  const auto low = W::Fill(3);
+  codes[0] = W::And(b, low);
+  codes[1] = W::And(W::template ShiftRight<2>(b), low);
+  codes[2] = W::And(W::template ShiftRight<4>(b), low);
+  codes[3] = W::And(W::template ShiftRight<6>(b), low);
+}
+
 template <class W>
 struct PairProducts {
   using Vector = W;
@@ -144,7 +155,6 @@ struct PairProducts {
                           int64_t y_stride, int64_t group, const int32_t* x_sums) {
     const int64_t bytes = m.num_blocks * 64;
     const uint8_t* base = m.base + group * bytes;
-    const I low = W::Fill(3);
     I acc[kRows][kTwoBitRows];
     for (auto& row : acc) {
       for (I& a : row) a = W::Zero();
@@ -158,10 +168,8 @@ struct PairProducts {
         for (int i = 0; i < kTwoBitRows; ++i) words[t][i] = W::Zero();
       }
       for (int64_t j = first; j < end; j += W::kBytes) {
-        const I b = W::Load(base + j);
-        const I codes[kTwoBitRows] = {W::And(b, low), W::And(W::template ShiftRight<2>(b), low),
-                                      W::And(W::template ShiftRight<4>(b), low),
-                                      W::And(W::template ShiftRight<6>(b), low)};
+        I codes[kTwoBitRows];
+        TwoBitCodes<W>(base + j, codes);
 #pragma GCC unroll 2
         for (int t = 0; t < kRows; ++t) {
           const I in = W::Load(x + t * x_stride + j);
@@ -260,7 +268,6 @@ struct DotProducts {
                           int64_t y_stride, int64_t group, const int32_t* x_sums) {
     const int64_t bytes = m.num_blocks * 64;
     const uint8_t* base = m.base + group * bytes;
-    const I low = W::Fill(3);
     I acc[kRows][kTwoBitRows];
 #pragma GCC unroll 4
     for (auto& row : acc) {
@@ -268,10 +275,8 @@ struct DotProducts {
       for (I& a : row) a = W::Zero();
     }
     for (int64_t j = 0; j < bytes; j += W::kBytes) {
-      const I b = W::Load(base + j);
-      const I codes[kTwoBitRows] = {W::And(b, low), W::And(W::template ShiftRight<2>(b), low),
-                                    W::And(W::template ShiftRight<4>(b), low),
-                                    W::And(W::template ShiftRight<6>(b), low)};
+      I codes[kTwoBitRows];
+      TwoBitCodes<W>(base + j, codes);
 #pragma GCC unroll 4
       for (int t = 0; t < kRows; ++t) {
         const I in = W::Load(x + t * x_stride + j);

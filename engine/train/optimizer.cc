@@ -46,7 +46,7 @@ void MuonStep(const std::vector<Param*>& params, const OptimizerSettings& s, boo
         m.lerp_(g, 1 - s.momentum);
         const Tensor update = Orthogonalized(g.lerp(m, s.momentum));
         const auto size = static_cast<double>(std::max(x.rows, x.p->cols()));
-        w.mul_(1 - s.lr * s.weight_decay).add_(update, -s.lr * 0.2 * std::sqrt(size));
+        w.mul_(1 - s.lr * (x.p->decay ? s.weight_decay : 0.0f)).add_(update, -s.lr * 0.2 * std::sqrt(size));
       }
     }
   });

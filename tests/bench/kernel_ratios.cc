@@ -6,7 +6,6 @@
 //
 // The peer's COMMAND prints llama.cpp's `test-backend-ops perf` lines for MUL_MAT with m = 4096, n = 1, k = 14336; the
 // token's prints a JSON object, whose members join the result (token_bench --json).
-#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -15,14 +14,12 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <functional>
 #include <map>
 #include <memory>
 #include <optional>
 #include <sstream>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include <CLI/CLI.hpp>
