@@ -1,6 +1,7 @@
-// The trainer's inner loops on the CPU: bf16 products with float32 accumulation (exact for the integer codes they are
-// given), the recurrence, norms, quantisation, router, loss and optimiser. One table per instruction set, chosen at run
-// time. Matrices are row-major. Every function but the ones taking `threads` is single-threaded.
+// The trainer's inner loops on the CPU: bf16 products with float32 accumulation, on AMX tiles where there are any (exact for
+// the integer codes they are given), the recurrence, norms, quantisation, router, loss and optimiser. One table per
+// instruction set, chosen at run time. Matrices are row-major. Every function but the ones taking `threads` is
+// single-threaded.
 #pragma once
 
 #include <cstdint>
@@ -89,7 +90,7 @@ struct CpuOps {
 inline int64_t GemmTnScratch(int64_t m, int64_t n) { return 256 * (m + n + 64); }
 
 const CpuOps& Ops();  // best for this CPU; OMNI_ISA (kernels/op.h) may lower it
-// The table called avx512bf16, avx2 or baseline; null if this CPU cannot run it or there is none of that name.
+// The table called amx, avx512bf16, avx2 or baseline; null if this CPU cannot run it or there is none of that name.
 const CpuOps* OpsNamed(std::string_view name);
 
 }  // namespace omni::train

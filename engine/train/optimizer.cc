@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <vector>
 
 #include "engine/train/cpu_ops.h"
 
@@ -55,12 +56,30 @@ void MuonStep(const std::vector<Param*>& params, const OptimizerSettings& s, boo
 }  // namespace
 
 Tensor Orthogonalized(const Tensor& x) {
-  constexpr double kA = 3.4445, kB = -4.7750, kC = 2.0315;  // Newton-Schulz of degree five, steep at zero
+  constexpr float kA = 3.4445f, kB = -4.7750f, kC = 2.0315f;  // Newton-Schulz of degree five, steep at zero
   const bool tall = x.size(0) > x.size(1);
-  Tensor y = (tall ? x.t() : x) / x.norm().clamp_min(1e-30);
+  Tensor y = ((tall ? x.t() : x) / x.norm().clamp_min(1e-30)).contiguous();
+  const CpuOps& ops = Ops();
+  const int64_t m = y.size(0), n = y.size(1), even_m = (m + 1) / 2 * 2, even_n = (n + 1) / 2 * 2;
+  // The products in bf16, sums in float32: the iteration corrects its own rounding.
+  std::vector<bf16> y16(static_cast<size_t>(m * even_n)), square16(static_cast<size_t>(m * even_m));
+  std::vector<uint32_t> packed(
+      static_cast<size_t>(std::max({PackedPairs(n, m), PackedPairs(m, m), PackedPairs(m, n)})));
+  std::vector<float> gram(static_cast<size_t>(m * m));
+  auto* values = y.data_ptr<float>();
   for (int i = 0; i < 5; ++i) {
-    const Tensor a = torch::mm(y, y.t());
-    y = torch::addmm(y, torch::addmm(a, a, a, kB, kC), y, kA, 1.0);
+    ops.to_bf16(values, m, n, n, nullptr, nullptr, y16.data(), even_n);
+    ops.pack_transposed(y16.data(), even_n, m, n, packed.data());
+    ops.gemm(y16.data(), even_n, m, packed.data(), m, n, nullptr, nullptr, false, gram.data(), m);  // y y^T
+    ops.to_bf16(gram.data(), m, m, m, nullptr, nullptr, square16.data(), even_m);
+    ops.pack(square16.data(), even_m, m, m, packed.data());
+    for (float& g : gram) g *= kB / kC;
+    ops.gemm(square16.data(), even_m, m, packed.data(), m, m, nullptr, nullptr, true, gram.data(), m);
+    for (float& g : gram) g *= kC;  // kB y y^T + kC (y y^T)^2
+    ops.to_bf16(gram.data(), m, m, m, nullptr, nullptr, square16.data(), even_m);
+    ops.pack(y16.data(), even_n, m, n, packed.data());
+    for (int64_t k = 0; k < m * n; ++k) values[k] *= kA;
+    ops.gemm(square16.data(), even_m, m, packed.data(), n, m, nullptr, nullptr, true, values, n);
   }
   return tall ? y.t() : y;
 }

@@ -128,7 +128,7 @@ TEST_P(TrainCpuOps, WeightCodesAreThePackersCodes) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Isas, TrainCpuOps, ::testing::Values("avx512bf16", "avx2", "baseline"),
+INSTANTIATE_TEST_SUITE_P(Isas, TrainCpuOps, ::testing::Values("amx", "avx512bf16", "avx2", "baseline"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

@@ -247,10 +247,11 @@ TEST(Muon, UpdatesEachStackedMatrixByTheScaledDirectionAndDecays) {
   int64_t row = 0;
   for (const int64_t rows : p.stacked) {
     const torch::Tensor w0 = before[0].narrow(0, row, rows), w1 = p.w[0].narrow(0, row, rows);
+    const torch::Tensor gradient = p.grad[0].narrow(0, row, rows);
+    const torch::Tensor momentum = torch::zeros_like(gradient).lerp(gradient, 1 - 0.95f);
     const torch::Tensor expected =
         w0 * (1 - 0.01 * 0.5) - 0.01 * 0.2 * std::sqrt(std::max<double>(static_cast<double>(rows), 32)) *
-                                    Orthogonalized(p.grad[0].narrow(
-                                        0, row, rows));  // the first momentum is a multiple of the gradient
+                                    Orthogonalized(gradient.lerp(momentum, 0.95f));
     EXPECT_TRUE(torch::allclose(w1, expected, 1e-4, 1e-5));
     row += rows;
   }
