@@ -42,9 +42,14 @@ QuantizedRows Gather(const ExpertJob& job, int64_t d_pad, ExpertScratch& scratch
   return {q, d_pad, scale};
 }
 
-// a[row][64 t ..] of every row for one tile.
-void RunTile(const TileLayout& layout, const uint8_t* tile, const QuantizedRows& in, int64_t n,
-             int64_t a_stride, float* a, const kernels::Ops& ops) {
+// The product asks for the groups that follow within a tile; the first of the next tile are asked for here.
+void AskFor(const uint8_t* memory, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(memory + i, 0, 2);
+}
+
+// a[row][64 t ..] of every row for one tile; `next`, if not null, is the tile to be taken next.
+void RunTile(const TileLayout& layout, const uint8_t* tile, const uint8_t* next, const QuantizedRows& in,
+             int64_t n, int64_t a_stride, float* a, const kernels::Ops& ops) {
   static thread_local Scratch<int32_t> thread_acc;
   int32_t* acc = thread_acc.Reserve(kRowBlock * kAccStride);
   kernels::TernaryMatrix rows;
@@ -58,6 +63,7 @@ void RunTile(const TileLayout& layout, const uint8_t* tile, const QuantizedRows&
     const int64_t count = std::min(kRowBlock, n - begin);
     ops.ternary(rows, in.q + begin * in.stride, in.stride, static_cast<int>(count), acc, kAccStride, 0,
                 kTileGroups);
+    if (next != nullptr && begin == 0) AskFor(next, 2 * layout.d_pad);
     for (int64_t i = 0; i < count; ++i) {
       const int32_t* sums = acc + i * kAccStride;
       ops.swiglu(sums, sums + 1, 2, gate_scale, up_scale, in.scale[begin + i], kTileNeurons,
@@ -88,7 +94,8 @@ absl::Status RunExpert(const ModelConfig& config, const ExpertTiles& expert, con
   float* a = scratch.a.Reserve(n * f_pad);
   pool.Run(tiles, Pass::Grain(n * kTileRows * layout.d_pad), [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
-      RunTile(layout, expert.tiles[static_cast<size_t>(t)], in, n, f_pad, a + t * kTileNeurons, ops);
+      const uint8_t* next = t + 1 < end ? expert.tiles[static_cast<size_t>(t + 1)] : nullptr;
+      RunTile(layout, expert.tiles[static_cast<size_t>(t)], next, in, n, f_pad, a + t * kTileNeurons, ops);
     }
   });
 
@@ -110,7 +117,10 @@ absl::Status RunExpert(const ModelConfig& config, const ExpertTiles& expert, con
   std::fill_n(ones, d, 1.0f);
   const int64_t acc_stride = PadTo(down.num_groups * kernels::kTernaryRows, 16);
   int32_t* acc = scratch.acc.Reserve(n * acc_stride);
-  pool.Run(down.num_groups, Pass::Grain(n * kernels::kTernaryRows * f_pad), [&](int64_t begin, int64_t end) {
+  // One range a thread: a column of a tile is read as one stretch, and a stretch that ends early was fetched too far.
+  const int64_t grain = std::max(Pass::Grain(n * kernels::kTernaryRows * f_pad),
+                                 (down.num_groups + pool.threads() - 1) / pool.threads());
+  pool.Run(down.num_groups, grain, [&](int64_t begin, int64_t end) {
     ops.ternary(down, q, f_pad, static_cast<int>(n), acc, acc_stride, begin, end);
     const int64_t first = begin * kernels::kTernaryRows, last = std::min(end * kernels::kTernaryRows, d);
     for (int64_t i = 0; i < n; ++i) {

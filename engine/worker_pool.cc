@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <thread>
 #include <vector>
 
@@ -10,16 +11,23 @@
 namespace omni {
 namespace {
 
-// About 10 us: longer than the gap between two products of one layer, shorter than a scheduler's time slice.
-constexpr int kSpins = 256;
+// How long a thread watches for work before it sleeps: longer than what one thread does alone between two products, since
+// waking takes tens of microseconds on a virtual machine. After the first part of it others may have the core.
+constexpr auto kSpin = std::chrono::microseconds(20), kYield = std::chrono::microseconds(100);
+constexpr int kSpinsPerLook = 16;  // at the clock
 // Ranges per thread, so that threads of unequal speed finish together.
 constexpr int64_t kRangesPerThread = 4;
 
 // Waits, spinning first, while `value` equals `old`.
 void WaitWhile(const std::atomic<int32_t>& value, int32_t old) {
-  for (int i = 0; i < kSpins; ++i) {
-    if (value.load(std::memory_order_acquire) != old) return;
-    _mm_pause();
+  const auto start = std::chrono::steady_clock::now();
+  for (auto waited = std::chrono::steady_clock::duration::zero(); waited < kYield;
+       waited = std::chrono::steady_clock::now() - start) {
+    for (int i = 0; i < kSpinsPerLook; ++i) {
+      if (value.load(std::memory_order_acquire) != old) return;
+      _mm_pause();
+    }
+    if (waited > kSpin) std::this_thread::yield();
   }
   value.wait(old, std::memory_order_acquire);
 }

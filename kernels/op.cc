@@ -7,6 +7,8 @@
 
 #ifdef OMNI_KERNELS_X86
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 #include "kernels/variants.h"
@@ -55,6 +57,17 @@ bool HasAvx512() {
   return HasAvx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl");
 }
+bool HasAvx512Vbmi() {
+  return HasAvx512() && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
+}
+// CPUID leaf 7, EDX bits 24 (tiles) and 25 (of bytes). The kernel must grant the tiles' 8 KiB per thread.
+bool HasAmx() {
+  constexpr unsigned kTilesOfBytes = 3u << 24;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && (edx & kTilesOfBytes) == kTilesOfBytes &&
+         syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
 #endif
 
 }  // namespace
@@ -73,9 +86,9 @@ const Ops* OpsFor(Isa isa) {
     case Isa::kAvx512Vnni:
       return HasAvx512() && __builtin_cpu_supports("avx512vnni") ? &kAvx512VnniOps : nullptr;
     case Isa::kAvx512Vbmi:
-      return HasAvx512() && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi")
-                 ? &kAvx512VbmiOps
-                 : nullptr;
+      return HasAvx512Vbmi() ? &kAvx512VbmiOps : nullptr;
+    case Isa::kAmx:
+      return HasAvx512Vbmi() && HasAmx() ? &kAmxOps : nullptr;
 #endif
     default:
       return nullptr;
@@ -101,6 +114,8 @@ const char* IsaName(Isa isa) {
       return "avx512vnni";
     case Isa::kAvx512Vbmi:
       return "avx512vbmi";
+    case Isa::kAmx:
+      return "amx";
   }
   return "unknown";
 }

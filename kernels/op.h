@@ -10,10 +10,10 @@
 
 namespace omni::kernels {
 
-// kAvx512: F, BW and VL; the two after it add VNNI, then VBMI.
-enum class Isa : int { kScalar = 0, kAvx2, kAvxVnni, kAvx512, kAvx512Vnni, kAvx512Vbmi };
-inline constexpr Isa kAllIsas[] = {Isa::kScalar, Isa::kAvx2,       Isa::kAvxVnni,
-                                   Isa::kAvx512, Isa::kAvx512Vnni, Isa::kAvx512Vbmi};
+// kAvx512: F, BW and VL; those after it add VNNI, then VBMI, then AMX tiles of bytes.
+enum class Isa : int { kScalar = 0, kAvx2, kAvxVnni, kAvx512, kAvx512Vnni, kAvx512Vbmi, kAmx };
+inline constexpr Isa kAllIsas[] = {Isa::kScalar,     Isa::kAvx2,       Isa::kAvxVnni, Isa::kAvx512,
+                                   Isa::kAvx512Vnni, Isa::kAvx512Vbmi, Isa::kAmx};
 
 enum class Error : int { kOk = 0, kNull, kShape, kBadCode };
 

@@ -33,8 +33,12 @@ constexpr uint32_t InverseMod32(uint32_t odd) {
   for (int i = 0; i < 5; ++i) inverse *= 2 - odd * inverse;
   return inverse;
 }
-constexpr uint32_t kInverse81 = InverseMod32(81);  // an exact multiple of 81 times this is the quotient
-static_assert(kInverse81 * 81u == 1u);
+constexpr uint32_t kInverse9 = InverseMod32(9), kInverse81 = InverseMod32(81);
+static_assert(kInverse9 * 9u == 1u && kInverse81 * 81u == 1u);
+
+inline __m128i DividedBy(__m128i exact_multiple, uint32_t inverse) {
+  return _mm_mullo_epi32(exact_multiple, _mm_set1_epi32(static_cast<int>(inverse)));
+}
 
 inline __m512i Load64(const void* p) { return _mm512_loadu_si512(p); }
 
@@ -73,18 +77,34 @@ __m128i RowSums(const int8_t* x, int64_t x_stride, int64_t blocks) {
 
 constexpr int kTernarySums = 5;
 
-// kRows * kGroups products: kRows rows of x times kGroups groups of five matrix rows. With p = the four fields and b = the byte,
-// the products of p and b stand for those of t3 and t4, which follow by subtraction: dividing the sums once at the end is
-// cheaper than separating every byte. A group's blocks are too short a stretch of memory for the CPU to foresee the next one:
-// the next pass's blocks are asked for.
-template <int kRows, int kGroups>
-inline void TernaryPass(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int64_t group,
+// What to ask for while a block is multiplied. A group's own blocks in the next pass:
+struct NextGroups {
+  int64_t bytes;
+  void operator()(int64_t, int, const uint8_t* block) const { _mm_prefetch(block + bytes, _MM_HINT_T1); }
+  NextGroups Second() const { return *this; }
+};
+
+// Or columns that lie apart, whole runs of one column after another, which the CPU goes on with by itself.
+constexpr int64_t kSquare = 16;  // columns, and groups, between two looks ahead
+struct NextColumns {
+  const uint8_t* const* column;
+  int64_t group_stride;
+  void operator()(int64_t c, int g, const uint8_t*) const {
+    _mm_prefetch(column[c / 8] + (c % 8 * 2 + g) * group_stride, _MM_HINT_T0);
+  }
+  NextColumns Second() const { return {column + 2, group_stride}; }
+};
+
+// kRows * kGroups products: kRows rows of x times kGroups groups of five matrix rows. With b the byte, r = b mod 81 and p = r's
+// four fields, what is summed are the products of p's first two fields, r, p and b: the trits' sums follow from those once at
+// the end, which is cheaper than separating every byte.
+template <int kRows, int kGroups, class Ahead>
+inline void TernaryPass(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int64_t group, Ahead ahead,
                         __m512i (&acc)[kRows * kGroups][kTernarySums]) {
   const __m512i fields_low = Load64(kFields.of);
   const __m512i fields_high = Load64(kFields.of + 64);
   const __m512i c81 = _mm512_set1_epi8(81);
-  const __m512i mask0 = _mm512_set1_epi8(0x03), mask1 = _mm512_set1_epi8(0x0c),
-                mask2 = _mm512_set1_epi8(0x30);
+  const __m512i mask0 = _mm512_set1_epi8(0x03), mask1 = _mm512_set1_epi8(0x0c);
 #pragma GCC unroll 4
   for (int s = 0; s < kRows * kGroups; ++s) {
 #pragma GCC unroll 5
@@ -95,21 +115,20 @@ inline void TernaryPass(const TernaryMatrix& m, const int8_t* x, int64_t x_strid
 #pragma GCC unroll 2
     for (int g = 0; g < kGroups; ++g) {
       const uint8_t* block = column + g * m.group_stride;
-      _mm_prefetch(block + kGroups * m.group_stride, _MM_HINT_T1);
+      ahead(c, g, block);
       const __m512i b = Load64(block);
       __m512i r = _mm512_min_epu8(b, _mm512_sub_epi8(b, c81));
       r = _mm512_min_epu8(r, _mm512_sub_epi8(r, c81));
       const __m512i p = _mm512_permutex2var_epi8(fields_low, r, fields_high);
       const __m512i f0 = _mm512_and_si512(p, mask0);
       const __m512i f1 = _mm512_and_si512(p, mask1);
-      const __m512i f2 = _mm512_and_si512(p, mask2);
 #pragma GCC unroll 4
       for (int t = 0; t < kRows; ++t) {
         const __m512i in = Load64(x + t * x_stride + c * 64);
         __m512i(&sum)[kTernarySums] = acc[g * kRows + t];
         AddProducts(sum[0], f0, in);
         AddProducts(sum[1], f1, in);
-        AddProducts(sum[2], f2, in);
+        AddProducts(sum[2], r, in);
         AddProducts(sum[3], p, in);
         AddProducts(sum[4], b, in);
       }
@@ -118,17 +137,23 @@ inline void TernaryPass(const TernaryMatrix& m, const int8_t* x, int64_t x_strid
 }
 
 // kRows rows of x times kGroups groups; slot s is row s mod kRows and group s / kRows.
-template <int kRows, int kGroups>
+template <int kRows, int kGroups, class Ahead>
 void TernaryTile(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int32_t* y, int64_t y_stride,
-                 int64_t group, __m128i x_sums) {
+                 int64_t group, __m128i x_sums, bool add, Ahead ahead) {
   static_assert(kRows * kGroups <= kSlots);
   __m128i slots[kTernarySums];  // the sums by field
-  if constexpr (kRows < 3 && kRows * kGroups == kSlots) {
+  if constexpr (kRows == 1 && kGroups == 2) {
+    __m512i acc[2][kTernarySums];
+    TernaryPass<1, 2>(m, x, x_stride, group, ahead, acc);
+    const __m512i zero = _mm512_setzero_si512();
+#pragma GCC unroll 5
+    for (int i = 0; i < kTernarySums; ++i) slots[i] = SumPairs(Pair(acc[0][i], acc[1][i]), zero);
+  } else if constexpr (kRows < 3 && kRows * kGroups == kSlots) {
     // Two products and the decoding of one or two blocks at a time fill the registers.
     constexpr int kHalf = kGroups / 2;
     __m512i first[2][kTernarySums], second[2][kTernarySums];
-    TernaryPass<kRows, kHalf>(m, x, x_stride, group, first);
-    TernaryPass<kRows, kHalf>(m, x, x_stride, group + kHalf, second);
+    TernaryPass<kRows, kHalf>(m, x, x_stride, group, ahead, first);
+    TernaryPass<kRows, kHalf>(m, x, x_stride, group + kHalf, ahead.Second(), second);
 #pragma GCC unroll 5
     for (int i = 0; i < kTernarySums; ++i) {
       slots[i] = SumPairs(Pair(first[0][i], first[1][i]), Pair(second[0][i], second[1][i]));
@@ -136,7 +161,7 @@ void TernaryTile(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int3
   } else {
     static_assert(kGroups == 1);
     __m512i acc[kRows][kTernarySums];
-    TernaryPass<kRows, 1>(m, x, x_stride, group, acc);
+    TernaryPass<kRows, 1>(m, x, x_stride, group, ahead, acc);
     const __m512i zero = _mm512_setzero_si512();
 #pragma GCC unroll 5
     for (int i = 0; i < kTernarySums; ++i) {
@@ -145,15 +170,14 @@ void TernaryTile(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int3
       slots[i] = SumPairs(Pair(acc[0][i], a1), Pair(a2, a3));
     }
   }
-  const __m128i s0 = slots[0], s1 = slots[1], s2 = slots[2], sp = slots[3], sb = slots[4];
-  const __m128i s3 = _mm_sub_epi32(sp, _mm_add_epi32(s0, _mm_add_epi32(s1, s2)));
-  const __m128i t1 = _mm_srai_epi32(s1, 2), t2 = _mm_srai_epi32(s2, 4), t3 = _mm_srai_epi32(s3, 6);
-  __m128i rest = _mm_mullo_epi32(t3, _mm_set1_epi32(3));  // Horner: t0 + 3 (t1 + 3 (t2 + 3 t3))
-  rest = _mm_mullo_epi32(_mm_add_epi32(rest, t2), _mm_set1_epi32(3));
-  rest = _mm_mullo_epi32(_mm_add_epi32(rest, t1), _mm_set1_epi32(3));
-  rest = _mm_add_epi32(rest, s0);
-  const __m128i t4 = _mm_mullo_epi32(_mm_sub_epi32(sb, rest), _mm_set1_epi32(static_cast<int>(kInverse81)));
-  __m512i low = _mm512_castsi128_si512(_mm_sub_epi32(s0, x_sums));
+  const __m128i t0 = slots[0], t1 = _mm_srai_epi32(slots[1], 2);
+  // t2 + 4 t3 and t2 + 3 t3
+  const __m128i four = _mm_srai_epi32(_mm_sub_epi32(slots[3], _mm_add_epi32(slots[0], slots[1])), 4);
+  const __m128i first = _mm_add_epi32(t0, _mm_add_epi32(t1, _mm_add_epi32(t1, t1)));
+  const __m128i three = DividedBy(_mm_sub_epi32(slots[2], first), kInverse9);
+  const __m128i t3 = _mm_sub_epi32(four, three), t2 = _mm_sub_epi32(four, _mm_slli_epi32(t3, 2));
+  const __m128i t4 = DividedBy(_mm_sub_epi32(slots[4], slots[2]), kInverse81);
+  __m512i low = _mm512_castsi128_si512(_mm_sub_epi32(t0, x_sums));
   low = _mm512_inserti32x4(low, _mm_sub_epi32(t1, x_sums), 1);
   low = _mm512_inserti32x4(low, _mm_sub_epi32(t2, x_sums), 2);
   low = _mm512_inserti32x4(low, _mm_sub_epi32(t3, x_sums), 3);
@@ -161,9 +185,10 @@ void TernaryTile(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int3
 #pragma GCC unroll 4
   for (int s = 0; s < kRows * kGroups; ++s) {
     const __m512i index = _mm512_setr_epi32(s, s + 4, s + 8, s + 12, s + 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
-    const __m512i five = _mm512_permutex2var_epi32(low, index, high);
+    __m256i five = _mm512_castsi512_si256(_mm512_permutex2var_epi32(low, index, high));
     int32_t* out = y + s % kRows * y_stride + (group + s / kRows) * kTernaryRows;
-    _mm256_mask_storeu_epi32(out, 0x1f, _mm512_castsi512_si256(five));
+    if (add) five = _mm256_add_epi32(five, _mm256_maskz_loadu_epi32(0x1f, out));
+    _mm256_mask_storeu_epi32(out, 0x1f, five);
   }
 }
 
@@ -259,13 +284,54 @@ void Int8Tile(const Int8Matrix& m, const int8_t* x, int64_t x_stride, int32_t* y
 
 template <int kRows>
 void TernaryRows(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int32_t* y, int64_t y_stride,
-                 int64_t begin, int64_t end) {
+                 int64_t begin, int64_t end, bool add) {
   constexpr int kGroups = kSlots / kRows;
   const __m128i sums = RowSums<kRows>(x, x_stride, m.num_blocks);
   int64_t g = begin;
-  for (; g + kGroups <= end; g += kGroups) TernaryTile<kRows, kGroups>(m, x, x_stride, y, y_stride, g, sums);
+  for (; g + kGroups <= end; g += kGroups)
+    TernaryTile<kRows, kGroups>(m, x, x_stride, y, y_stride, g, sums, add,
+                                NextGroups{kGroups > 1 ? kGroups / 2 * m.group_stride : m.group_stride});
+  if constexpr (kRows == 1) {
+    for (; g + 2 <= end; g += 2)
+      TernaryTile<1, 2>(m, x, x_stride, y, y_stride, g, sums, add, NextGroups{2 * m.group_stride});
+  }
   if constexpr (kGroups > 1) {
-    for (; g < end; ++g) TernaryTile<kRows, 1>(m, x, x_stride, y, y_stride, g, sums);
+    for (; g < end; ++g)
+      TernaryTile<kRows, 1>(m, x, x_stride, y, y_stride, g, sums, add, NextGroups{m.group_stride});
+  }
+}
+
+// One row of x by a matrix whose columns lie apart, square after square down a stripe of columns.
+void TernaryStripes(const TernaryMatrix& m, const int8_t* x, int32_t* y, int64_t begin, int64_t end) {
+  const auto column = [&](int64_t c) { return m.table ? m.table[c] : m.base + c * m.block_stride; };
+  for (int64_t first = 0; first < m.num_blocks; first += kSquare) {
+    const int64_t width = m.num_blocks - first < kSquare ? m.num_blocks - first : kSquare;
+    TernaryMatrix stripe = m;
+    stripe.num_blocks = width;
+    if (m.table) {
+      stripe.table = m.table + first;
+    } else {
+      stripe.base = column(first);
+    }
+    const int8_t* in = x + first * kTernaryCols;
+    const __m128i sums = RowSums<1>(in, 0, width);
+    for (int64_t top = begin; top < end; top += kSquare) {
+      const bool below = top + kSquare < end;
+      const uint8_t* next[kSquare];
+      for (int64_t i = 0; i < kSquare; ++i) {
+        const int64_t c = below ? first + i % width : first + kSquare + i;
+        next[i] = c < m.num_blocks ? column(c) + (below ? top + kSquare : begin) * m.group_stride
+                                   : column(first) + top * m.group_stride;
+      }
+      const int64_t bottom = below ? top + kSquare : end;
+      int64_t g = top;
+      for (; g + kSlots <= bottom; g += kSlots) {
+        TernaryTile<1, kSlots>(stripe, in, 0, y, 0, g, sums, first > 0,
+                               NextColumns{next + (g - top), m.group_stride});
+      }
+      for (; g < bottom; ++g)
+        TernaryTile<1, 1>(stripe, in, 0, y, 0, g, sums, first > 0, NextGroups{m.group_stride});
+    }
   }
 }
 
@@ -302,11 +368,17 @@ struct Integers {
   }
   static void Ternary(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int n, int32_t* y,
                       int64_t y_stride, int64_t group_begin, int64_t group_end) {
-    Slices<kSlots>(n, m.num_blocks * 64, 4, group_begin, group_end,
-                   [&](auto rows, int t, int64_t b, int64_t e) {
-                     TernaryRows<decltype(rows)::kCount>(m, x + t * x_stride, x_stride, y + t * y_stride,
-                                                         y_stride, b, e);
-                   });
+    if (n == 1 && ColumnsApart(m)) {
+      TernaryStripes(m, x, y, group_begin, group_end);
+      return;
+    }
+    TernaryPieces(m, n, kSlots, [&](const TernaryMatrix& piece, int64_t column, bool add) {
+      Slices<kSlots>(n, piece.num_blocks * 64, 4, group_begin, group_end,
+                     [&](auto rows, int t, int64_t b, int64_t e) {
+                       TernaryRows<decltype(rows)::kCount>(piece, x + t * x_stride + column, x_stride,
+                                                           y + t * y_stride, y_stride, b, e, add);
+                     });
+    });
   }
   static void TwoBit(const TwoBitMatrix& m, const int8_t* x, int64_t x_stride, int n, int32_t* y,
                      int64_t y_stride, int64_t group_begin, int64_t group_end) {

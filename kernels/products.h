@@ -59,9 +59,34 @@ struct Cut {
   static const uint8_t* Of(const TernaryMatrix& m, int64_t group, int64_t i) {
     const int64_t c = i / kPerBlock;
     const uint8_t* column = m.table ? m.table[c] : m.base + c * m.block_stride;
-    return column + group * m.group_stride + i % kPerBlock * W::kBytes;
+    const uint8_t* block = column + group * m.group_stride + i % kPerBlock * W::kBytes;
+    // A group is too short a stretch of memory for the CPU to foresee the next one: it is asked for.
+    if (i % kPerBlock == 0) __builtin_prefetch(block + m.group_stride, 0, 2);
+    return block;
   }
 };
+
+// A matrix whose block columns lie apart, so that a group is as many short pieces of memory.
+inline bool ColumnsApart(const TernaryMatrix& m) {
+  return m.table != nullptr || m.block_stride != kTernaryBlockBytes;
+}
+
+// Calls run(piece, its first column, whether its sums are to be added to what stands in y) for m cut by columns: into no more
+// columns that lie apart than a CPU keeps track of, or as many as leave several rows of x in the first-level cache.
+template <class Run>
+void TernaryPieces(const TernaryMatrix& m, int n, int rows_at_once, Run run) {
+  const int64_t blocks = ColumnsApart(m) ? 32 : n > rows_at_once ? 64 : m.num_blocks;
+  for (int64_t c = 0; c < m.num_blocks; c += blocks) {
+    TernaryMatrix piece = m;
+    piece.num_blocks = blocks < m.num_blocks - c ? blocks : m.num_blocks - c;
+    if (m.table != nullptr) {
+      piece.table = m.table + c;
+    } else {
+      piece.base = m.base + c * m.block_stride;
+    }
+    run(piece, c * kTernaryCols, c > 0);
+  }
+}
 
 // The four rows' codes of a vector of two-bit bytes.
 template <class W>
@@ -108,7 +133,7 @@ struct PairProducts {
 
   template <int kRows>
   static void TernaryGroup(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int32_t* y,
-                           int64_t y_stride, int64_t group, const int32_t* x_sums) {
+                           int64_t y_stride, int64_t group, const int32_t* x_sums, bool add) {
     I acc[kRows][kFields];
     for (auto& row : acc) {
       for (I& a : row) a = W::Zero();
@@ -139,11 +164,9 @@ struct PairProducts {
     for (int t = 0; t < kRows; ++t) {
       const int32_t s0 = W::Total(acc[t][0]), s1 = W::Total(acc[t][1]), s2 = W::Total(acc[t][2]);
       int32_t* out = y + t * y_stride + group * kTernaryRows;
-      out[0] = s0 - x_sums[t];
-      out[1] = (s1 - s0) / 3 - x_sums[t];
-      out[2] = (s2 - s1) / 9 - x_sums[t];
-      out[3] = W::Total(acc[t][3]) - x_sums[t];
-      out[4] = W::Total(acc[t][4]) - x_sums[t];
+      const int32_t trits[kTernaryRows] = {s0, (s1 - s0) / 3, (s2 - s1) / 9, W::Total(acc[t][3]),
+                                           W::Total(acc[t][4])};
+      for (int i = 0; i < kTernaryRows; ++i) out[i] = (add ? out[i] : 0) + trits[i] - x_sums[t];
     }
   }
 
@@ -168,6 +191,7 @@ struct PairProducts {
         for (int i = 0; i < kTwoBitRows; ++i) words[t][i] = W::Zero();
       }
       for (int64_t j = first; j < end; j += W::kBytes) {
+        if (j % 64 == 0) __builtin_prefetch(base + j + bytes, 0, 2);
         I codes[kTwoBitRows];
         TwoBitCodes<W>(base + j, codes);
 #pragma GCC unroll 2
@@ -228,7 +252,7 @@ struct DotProducts {
   // trits' sums follow by subtraction and one exact division each.
   template <int kRows>
   static void TernaryGroup(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int32_t* y,
-                           int64_t y_stride, int64_t group, const int32_t* x_sums) {
+                           int64_t y_stride, int64_t group, const int32_t* x_sums, bool add) {
     constexpr int kFields = 5;
     I acc[kRows][kFields];
 #pragma GCC unroll 4
@@ -257,9 +281,10 @@ struct DotProducts {
       int32_t sums[kFields];
       for (int f = 0; f < kFields; ++f) sums[f] = W::Total(acc[t][f]);
       int32_t* out = y + t * y_stride + group * kTernaryRows;
-      out[0] = sums[0] - x_sums[t];
-      for (int f = 1, power = 3; f < kFields; ++f, power *= 3)
-        out[f] = (sums[f] - sums[f - 1]) / power - x_sums[t];
+      for (int f = 0, power = 1; f < kFields; ++f, power *= 3) {
+        const int32_t trit = f == 0 ? sums[0] : (sums[f] - sums[f - 1]) / power;
+        out[f] = (add ? out[f] : 0) + trit - x_sums[t];
+      }
     }
   }
 
@@ -275,6 +300,7 @@ struct DotProducts {
       for (I& a : row) a = W::Zero();
     }
     for (int64_t j = 0; j < bytes; j += W::kBytes) {
+      if (j % 64 == 0) __builtin_prefetch(base + j + bytes, 0, 2);
       I codes[kTwoBitRows];
       TwoBitCodes<W>(base + j, codes);
 #pragma GCC unroll 4
@@ -324,15 +350,17 @@ struct ProductsByGroup {
   }
   static void Ternary(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int n, int32_t* y,
                       int64_t y_stride, int64_t group_begin, int64_t group_end) {
-    const int64_t bytes = m.num_blocks * 64;
-    Slices<P::kTernaryRowsAtOnce>(
-        n, bytes, 1, group_begin, group_end, [&](auto rows, int t, int64_t b, int64_t e) {
-          constexpr int kRows = decltype(rows)::kCount;
-          WithSums<kRows>(x + t * x_stride, x_stride, bytes, b, e, [&](int64_t g, const int32_t* sums) {
-            P::template TernaryGroup<kRows>(m, x + t * x_stride, x_stride, y + t * y_stride, y_stride, g,
-                                            sums);
+    TernaryPieces(m, n, P::kTernaryRowsAtOnce, [&](const TernaryMatrix& piece, int64_t column, bool add) {
+      const int64_t bytes = piece.num_blocks * 64;
+      Slices<P::kTernaryRowsAtOnce>(
+          n, bytes, 1, group_begin, group_end, [&](auto rows, int t, int64_t b, int64_t e) {
+            constexpr int kRows = decltype(rows)::kCount;
+            const int8_t* in = x + t * x_stride + column;
+            WithSums<kRows>(in, x_stride, bytes, b, e, [&](int64_t g, const int32_t* sums) {
+              P::template TernaryGroup<kRows>(piece, in, x_stride, y + t * y_stride, y_stride, g, sums, add);
+            });
           });
-        });
+    });
   }
   static void TwoBit(const TwoBitMatrix& m, const int8_t* x, int64_t x_stride, int n, int32_t* y,
                      int64_t y_stride, int64_t group_begin, int64_t group_end) {

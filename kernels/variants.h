@@ -15,6 +15,7 @@ extern const Ops kAvxVnniOps;
 extern const Ops kAvx512Ops;
 extern const Ops kAvx512VnniOps;
 extern const Ops kAvx512VbmiOps;
+extern const Ops kAmxOps;
 
 inline constexpr int64_t kLanes = 16;  // partial sums of a float reduction
 inline constexpr float kRmsEpsilon = 1e-6f;

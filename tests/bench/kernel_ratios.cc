@@ -86,7 +86,7 @@ class Fixture {
     table_.resize(static_cast<size_t>(tiles));
     for (int64_t c = 0; c < tiles; ++c) table_[static_cast<size_t>(c)] = At(i, DownBytes()) + c * groups * 64;
     const TernaryMatrix m{nullptr, table_.data(), 64, 64, tiles, groups};
-    pool_.Run(groups, 1,
+    pool_.Run(groups, (groups + pool_.threads() - 1) / pool_.threads(),  // as the engine does
               [&](int64_t b, int64_t e) { ops.ternary(m, x_.data(), kCols, 1, y_.data(), kRows + 5, b, e); });
   }
   const uint8_t* data() const { return memory_.data(); }
@@ -200,6 +200,8 @@ void Round(Fixture& fixture, const Ops& ops, int threads, const std::string& pee
   const double down = PerCall(kBudget, [&](int64_t i) { fixture.Down(ops, i); });
   report.Add("down_mem_share", share(static_cast<double>(fixture.DownBytes()), down));
   // From the cache.
+  report.Add("cache_read_gb_s",
+             bench::ReadBandwidth(fixture.data(), fixture.TernaryBytes(), threads) / kGiga);
   const double cached = PerCall(kBudget, [&](int64_t) { fixture.Ternary(ops, 0, 1); });
   const double cached_two_bit = PerCall(kBudget, [&](int64_t) { fixture.TwoBit(ops, 0, 1); });
   report.Add("ternary_cache_gweights_s", weights / cached / kGiga);

@@ -121,7 +121,7 @@ double ReadBandwidth(const uint8_t* data, int64_t bytes, int threads) {
 
 double DotPeak(kernels::Isa isa, int threads) {
   using kernels::Isa;
-  const bool wide = isa == Isa::kAvx512Vnni || isa == Isa::kAvx512Vbmi, vnni = wide || isa == Isa::kAvxVnni;
+  const bool wide = isa >= Isa::kAvx512Vnni, vnni = wide || isa == Isa::kAvxVnni;
   const double seconds = Timed(threads, [&](int) {
     if (wide) {
       DotLoop512();

@@ -197,6 +197,25 @@ TEST_P(ProductsTest, TernaryIsExactInEveryLayout) {
   });
 }
 
+// Wide enough for every cut that is made of a matrix's columns: by 16, 32, 64 and 128 blocks.
+TEST_P(ProductsTest, WideMatricesAreExactInEveryLayout) {
+  for (const auto& [rows, cols] :
+       {std::pair{int64_t{208}, int64_t{1089}}, {83, 2113}, {7, 11008}, {21, 8257}}) {
+    for (int n : {1, 2, 3, 5, 17}) {
+      Inputs in(n, cols, Value);
+      const std::vector<int32_t> expected = Expected(rows, cols, in, Trit);
+      for (Layout layout : {Layout::kGroups, Layout::kColumns, Layout::kTable}) {
+        TernaryFixture w(rows, cols, layout, Trit);
+        ASSERT_TRUE(Matches(expected, rows, 5, in, 0, w.m.num_groups, Ternary(w.m)));
+        const int64_t begin = w.m.num_groups / 3;
+        ASSERT_TRUE(Matches(expected, rows, 5, in, begin, w.m.num_groups, Ternary(w.m)));
+      }
+      TwoBitFixture w(rows, cols, Level);
+      ASSERT_TRUE(Matches(Expected(rows, cols, in, Level), rows, 4, in, 0, w.m.num_groups, TwoBit(w.m)));
+    }
+  }
+}
+
 TEST_P(ProductsTest, TwoBitIsExact) {
   EachShape([&](int64_t rows, int64_t cols, int n) {
     Inputs in(n, cols, Value);
@@ -239,7 +258,7 @@ TEST_P(ProductsTest, SaturatedInputsOverflowNowhere) {
   for (int64_t cols : {int64_t{64}, int64_t{1000}, kMaxCols}) {
     for (int value : {-127, 127}) {
       Inputs same(2, cols, [&](int64_t, int64_t) { return value; });
-      Inputs alternating(2, cols, [&](int64_t, int64_t j) { return j % 2 ? value : -value; });
+      Inputs alternating(4, cols, [&](int64_t, int64_t j) { return j % 2 ? value : -value; });
       for (Inputs* in : {&same, &alternating}) {
         for (int trit : {-1, 0, 1}) {
           const Weight weight = [&](int64_t, int64_t) { return trit; };
