@@ -81,26 +81,44 @@ constexpr int kTernarySums = 5;
 struct NextGroups {
   int64_t bytes;
   void operator()(int64_t, int, const uint8_t* block) const { _mm_prefetch(block + bytes, _MM_HINT_T1); }
-  NextGroups Second() const { return *this; }
 };
 
-// Or columns that lie apart, whole runs of one column after another, which the CPU goes on with by itself.
-constexpr int64_t kSquare = 16;  // columns, and groups, between two looks ahead
-struct NextColumns {
-  const uint8_t* const* column;
-  int64_t group_stride;
-  void operator()(int64_t c, int g, const uint8_t*) const {
-    _mm_prefetch(column[c / 8] + (c % 8 * 2 + g) * group_stride, _MM_HINT_T0);
+// Columns taken together when they lie apart, and groups, a square, asked for together.
+constexpr int64_t kStripe = 16, kSquare = 8;
+
+// Or, of columns that lie apart, a stretch of one after another, which the CPU comes to foresee.
+class NextColumns {
+ public:
+  // `lines` blocks of each of `width` columns, `per_step` at every block multiplied.
+  void Begin(const uint8_t* const* columns, int64_t width, int64_t lines, int64_t stride, int64_t steps) {
+    column_ = columns, last_ = columns + width, lines_ = lines, stride_ = stride;
+    per_step_ = static_cast<int>((width * lines + steps - 1) / steps);
+    left_ = lines, at_ = *columns;
   }
-  NextColumns Second() const { return {column + 2, group_stride}; }
-};
+  void operator()(int64_t, int, const uint8_t*) {
+    for (int i = 0; i < per_step_; ++i) {
+      _mm_prefetch(at_, _MM_HINT_T0);
+      at_ += stride_;
+      if (--left_ > 0) continue;
+      left_ = lines_;
+      if (column_ + 1 < last_) ++column_;
+      at_ = *column_;
+    }
+  }
 
+ private:
+  const uint8_t* const* column_ = nullptr;
+  const uint8_t* const* last_ = nullptr;
+  const uint8_t* at_ = nullptr;
+  int64_t lines_ = 0, left_ = 0, stride_ = 0;
+  int per_step_ = 0;
+};
 // kRows * kGroups products: kRows rows of x times kGroups groups of five matrix rows. With b the byte, r = b mod 81 and p = r's
 // four fields, what is summed are the products of p's first two fields, r, p and b: the trits' sums follow from those once at
 // the end, which is cheaper than separating every byte.
 template <int kRows, int kGroups, class Ahead>
-inline void TernaryPass(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int64_t group, Ahead ahead,
-                        __m512i (&acc)[kRows * kGroups][kTernarySums]) {
+inline void TernaryPass(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int64_t group,
+                        Ahead& ahead, __m512i (&acc)[kRows * kGroups][kTernarySums]) {
   const __m512i fields_low = Load64(kFields.of);
   const __m512i fields_high = Load64(kFields.of + 64);
   const __m512i c81 = _mm512_set1_epi8(81);
@@ -139,7 +157,7 @@ inline void TernaryPass(const TernaryMatrix& m, const int8_t* x, int64_t x_strid
 // kRows rows of x times kGroups groups; slot s is row s mod kRows and group s / kRows.
 template <int kRows, int kGroups, class Ahead>
 void TernaryTile(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int32_t* y, int64_t y_stride,
-                 int64_t group, __m128i x_sums, bool add, Ahead ahead) {
+                 int64_t group, __m128i x_sums, bool add, Ahead&& ahead) {
   static_assert(kRows * kGroups <= kSlots);
   __m128i slots[kTernarySums];  // the sums by field
   if constexpr (kRows == 1 && kGroups == 2) {
@@ -153,7 +171,7 @@ void TernaryTile(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int3
     constexpr int kHalf = kGroups / 2;
     __m512i first[2][kTernarySums], second[2][kTernarySums];
     TernaryPass<kRows, kHalf>(m, x, x_stride, group, ahead, first);
-    TernaryPass<kRows, kHalf>(m, x, x_stride, group + kHalf, ahead.Second(), second);
+    TernaryPass<kRows, kHalf>(m, x, x_stride, group + kHalf, ahead, second);
 #pragma GCC unroll 5
     for (int i = 0; i < kTernarySums; ++i) {
       slots[i] = SumPairs(Pair(first[0][i], first[1][i]), Pair(second[0][i], second[1][i]));
@@ -303,32 +321,40 @@ void TernaryRows(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int3
 
 // One row of x by a matrix whose columns lie apart, square after square down a stripe of columns.
 void TernaryStripes(const TernaryMatrix& m, const int8_t* x, int32_t* y, int64_t begin, int64_t end) {
+  if (begin >= end) return;
+  const int64_t count = end - begin, squares = (count + kSquare - 1) / kSquare;
+  const auto top = [&](int64_t square) {
+    return square < squares ? begin + count * square / squares / kSlots * kSlots : end;
+  };
   const auto column = [&](int64_t c) { return m.table ? m.table[c] : m.base + c * m.block_stride; };
-  for (int64_t first = 0; first < m.num_blocks; first += kSquare) {
-    const int64_t width = m.num_blocks - first < kSquare ? m.num_blocks - first : kSquare;
+  const auto width = [&](int64_t first) {
+    return m.num_blocks - first < kStripe ? m.num_blocks - first : kStripe;
+  };
+  NextColumns next;
+  const uint8_t* columns[2][kStripe];
+  for (int64_t first = 0; first < m.num_blocks; first += kStripe) {
     TernaryMatrix stripe = m;
-    stripe.num_blocks = width;
+    stripe.num_blocks = width(first);
     if (m.table) {
       stripe.table = m.table + first;
     } else {
       stripe.base = column(first);
     }
     const int8_t* in = x + first * kTernaryCols;
-    const __m128i sums = RowSums<1>(in, 0, width);
-    for (int64_t top = begin; top < end; top += kSquare) {
-      const bool below = top + kSquare < end;
-      const uint8_t* next[kSquare];
-      for (int64_t i = 0; i < kSquare; ++i) {
-        const int64_t c = below ? first + i % width : first + kSquare + i;
-        next[i] = c < m.num_blocks ? column(c) + (below ? top + kSquare : begin) * m.group_stride
-                                   : column(first) + top * m.group_stride;
+    const __m128i sums = RowSums<1>(in, 0, stripe.num_blocks);
+    for (int64_t square = 0; square < squares; ++square) {
+      const bool below = square + 1 < squares;
+      const int64_t next_first = below ? first : first + kStripe, next_square = below ? square + 1 : 0;
+      const int64_t bottom = top(square + 1);
+      int64_t g = top(square);
+      if (next_first < m.num_blocks) {
+        for (int64_t i = 0; i < width(next_first); ++i)
+          columns[square % 2][i] = column(next_first + i) + top(next_square) * m.group_stride;
+        next.Begin(columns[square % 2], width(next_first), top(next_square + 1) - top(next_square),
+                   m.group_stride, (bottom - g) / kSlots * kSlots * stripe.num_blocks + 1);
       }
-      const int64_t bottom = below ? top + kSquare : end;
-      int64_t g = top;
-      for (; g + kSlots <= bottom; g += kSlots) {
-        TernaryTile<1, kSlots>(stripe, in, 0, y, 0, g, sums, first > 0,
-                               NextColumns{next + (g - top), m.group_stride});
-      }
+      for (; g + kSlots <= bottom; g += kSlots)
+        TernaryTile<1, kSlots>(stripe, in, 0, y, 0, g, sums, first > 0, next);
       for (; g < bottom; ++g)
         TernaryTile<1, 1>(stripe, in, 0, y, 0, g, sums, first > 0, NextGroups{m.group_stride});
     }
