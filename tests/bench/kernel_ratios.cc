@@ -28,17 +28,14 @@
 #include "engine/worker_pool.h"
 #include "kernels/op.h"
 #include "tests/bench/machine_limits.h"
+#include "tests/bench/product_fixture.h"
 
 namespace omni::kernels {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr double kGiga = 1e9;
-constexpr int64_t kRows = 4096, kCols = 14336;  // the peer's shape
-constexpr int64_t kDownCols = 11008;  // a full-size expert's second product, its columns in 172 tiles
-constexpr int64_t kRotated = int64_t{320}
-                             << 20;  // bytes of matrices that are visited in turn: far more than any cache
-constexpr int64_t kMaxBatch = 64;
+using bench::ProductFixture;
 
 double Seconds(Clock::time_point from) { return std::chrono::duration<double>(Clock::now() - from).count(); }
 
@@ -48,60 +45,6 @@ double Median(std::vector<double> values) {
   const size_t n = values.size();
   return n % 2 ? values[n / 2] : 0.5 * (values[n / 2 - 1] + values[n / 2]);
 }
-
-// Packed matrices of one kind that fill kRotated bytes, and rows of x.
-class Fixture {
- public:
-  explicit Fixture(WorkerPool& pool) : pool_(pool), memory_(static_cast<size_t>(kRotated)) {
-    uint64_t state = 1;
-    for (size_t i = 0; i < memory_.size(); ++i) {
-      state = state * 6364136223846793005ULL + 1442695040888963407ULL;
-      memory_.data()[i] =
-          static_cast<uint8_t>((state >> 40) % 243);  // a valid ternary byte, and any two-bit one
-    }
-    x_.resize(static_cast<size_t>(kMaxBatch * kCols));
-    for (size_t i = 0; i < x_.size(); ++i) x_[i] = static_cast<int8_t>(static_cast<int>(i * 31 % 255) - 127);
-    y_.resize(static_cast<size_t>(kMaxBatch * (kRows + 5)));
-  }
-
-  int64_t TernaryBytes() const { return (kRows + 4) / 5 * kCols; }
-  int64_t TwoBitBytes() const { return kRows / 4 * kCols; }
-  int64_t DownBytes() const { return (kRows + 4) / 5 * kDownCols; }
-
-  // Each call computes one matrix, number i of those that fit (0 always: it stays in the cache).
-  void Ternary(const Ops& ops, int64_t i, int n) {
-    const int64_t groups = (kRows + 4) / 5;
-    const TernaryMatrix m{At(i, TernaryBytes()), nullptr, 64, kCols, kCols / 64, groups};
-    pool_.Run(groups, 1,
-              [&](int64_t b, int64_t e) { ops.ternary(m, x_.data(), kCols, n, y_.data(), kRows + 5, b, e); });
-  }
-  void TwoBit(const Ops& ops, int64_t i, int n) {
-    const TwoBitMatrix m{At(i, TwoBitBytes()), kCols / 64, kRows / 4};
-    pool_.Run(kRows / 4, 1,
-              [&](int64_t b, int64_t e) { ops.two_bit(m, x_.data(), kCols, n, y_.data(), kRows + 5, b, e); });
-  }
-  // Tiles as on disk: the down part of a tile is a column of 64-byte blocks.
-  void Down(const Ops& ops, int64_t i) {
-    const int64_t groups = (kRows + 4) / 5, tiles = kDownCols / 64;
-    table_.resize(static_cast<size_t>(tiles));
-    for (int64_t c = 0; c < tiles; ++c) table_[static_cast<size_t>(c)] = At(i, DownBytes()) + c * groups * 64;
-    const TernaryMatrix m{nullptr, table_.data(), 64, 64, tiles, groups};
-    pool_.Run(groups, (groups + pool_.threads() - 1) / pool_.threads(),  // as the engine does
-              [&](int64_t b, int64_t e) { ops.ternary(m, x_.data(), kCols, 1, y_.data(), kRows + 5, b, e); });
-  }
-  const uint8_t* data() const { return memory_.data(); }
-
- private:
-  const uint8_t* At(int64_t i, int64_t bytes) const {
-    const int64_t count = kRotated / bytes;
-    return memory_.data() + i % count * bytes;
-  }
-  WorkerPool& pool_;
-  bench::HugeBuffer memory_;
-  std::vector<int8_t> x_;
-  std::vector<int32_t> y_;
-  std::vector<const uint8_t*> table_;
-};
 
 // Seconds of one call, over about `budget` seconds of calls.
 double PerCall(double budget, const std::function<void(int64_t)>& call) {
@@ -139,15 +82,15 @@ std::map<std::string, double> RunPeer(const std::string& command) {
 }
 
 // Share of its speed that a run of ternary products loses while an equal one works beside it.
-double ContentionLoss(Fixture& fixture, const Ops& ops, int threads) {
-  const auto run = [&](Fixture& f) { return PerCall(0.4, [&](int64_t i) { f.Ternary(ops, i, 1); }); };
+double ContentionLoss(ProductFixture& fixture, const Ops& ops, int threads) {
+  const auto run = [&](ProductFixture& f) { return PerCall(0.4, [&](int64_t i) { f.Ternary(ops, i, 1); }); };
   const double alone = run(fixture);
   int ready[2];
   if (pipe(ready) != 0) return NAN;
   const pid_t child = fork();
   if (child == 0) {
     WorkerPool own_pool(threads);
-    Fixture own(own_pool);
+    ProductFixture own(own_pool);
     if (write(ready[1], "r", 1) != 1) _exit(1);
     run(own);
     run(own);
@@ -185,23 +128,23 @@ class Report {
   std::map<std::string, std::vector<double>> values_;
 };
 
-void Round(Fixture& fixture, const Ops& ops, int threads, const std::string& peer, Report& report) {
+void Round(ProductFixture& fixture, const Ops& ops, int threads, const std::string& peer, Report& report) {
   constexpr double kBudget = 0.3;
-  const double weights = static_cast<double>(kRows * kCols);
+  const double weights = static_cast<double>(ProductFixture::kRows * ProductFixture::kCols);
   const auto share = [&](double bytes, double seconds) {
-    return bytes / seconds / bench::ReadBandwidth(fixture.data(), kRotated, threads);
+    return bytes / seconds / bench::ReadBandwidth(fixture.data(), ProductFixture::kBytes, threads);
   };
   // From memory, beside the roof.
-  report.Add("read_gb_s", bench::ReadBandwidth(fixture.data(), kRotated, threads) / kGiga);
+  report.Add("read_gb_s", bench::ReadBandwidth(fixture.data(), ProductFixture::kBytes, threads) / kGiga);
   const double ternary = PerCall(kBudget, [&](int64_t i) { fixture.Ternary(ops, i, 1); });
-  report.Add("ternary_mem_share", share(static_cast<double>(fixture.TernaryBytes()), ternary));
+  report.Add("ternary_mem_share", share(static_cast<double>(ProductFixture::kTernaryBytes), ternary));
   const double two_bit = PerCall(kBudget, [&](int64_t i) { fixture.TwoBit(ops, i, 1); });
-  report.Add("twobit_mem_share", share(static_cast<double>(fixture.TwoBitBytes()), two_bit));
-  const double down = PerCall(kBudget, [&](int64_t i) { fixture.Down(ops, i); });
-  report.Add("down_mem_share", share(static_cast<double>(fixture.DownBytes()), down));
+  report.Add("twobit_mem_share", share(static_cast<double>(ProductFixture::kTwoBitBytes), two_bit));
+  const double down = PerCall(kBudget, [&](int64_t i) { fixture.Down(ops, i, 1); });
+  report.Add("down_mem_share", share(static_cast<double>(ProductFixture::kDownBytes), down));
   // From the cache.
   report.Add("cache_read_gb_s",
-             bench::ReadBandwidth(fixture.data(), fixture.TernaryBytes(), threads) / kGiga);
+             bench::ReadBandwidth(fixture.data(), ProductFixture::kTernaryBytes, threads) / kGiga);
   const double cached = PerCall(kBudget, [&](int64_t) { fixture.Ternary(ops, 0, 1); });
   const double cached_two_bit = PerCall(kBudget, [&](int64_t) { fixture.TwoBit(ops, 0, 1); });
   report.Add("ternary_cache_gweights_s", weights / cached / kGiga);
@@ -218,9 +161,9 @@ void Round(Fixture& fixture, const Ops& ops, int threads, const std::string& pee
   const double peak = bench::DotPeak(ops.isa, threads);  // multiply-adds a second
   report.Add("int8_peak_gmacs_s", peak / kGiga);
   report.Add("rows8_cost", eight / std::max(cached, 8 * weights / peak));
-  const double all = PerCall(kBudget, [&](int64_t) { fixture.Ternary(ops, 0, static_cast<int>(kMaxBatch)); });
-  report.Add("rows64_peak_share",
-             static_cast<double>(kMaxBatch) * weights / all / bench::DotPeak(ops.isa, threads));
+  const double all = PerCall(kBudget, [&](int64_t) { fixture.Ternary(ops, 0, ProductFixture::kMaxInputs); });
+  report.Add("rows64_peak_share", static_cast<double>(ProductFixture::kMaxInputs) * weights / all /
+                                      bench::DotPeak(ops.isa, threads));
   if (peer.empty()) return;
   const std::map<std::string, double> micros = RunPeer(peer);
   const auto against = [&](const char* key, const char* type, double seconds) {
@@ -247,7 +190,7 @@ int Main(int argc, char** argv) {
   app.add_option("--token", token, "Command that prints a JSON object to join the result");
   CLI11_PARSE(app, argc, argv);
   WorkerPool pool(threads);
-  auto fixture = std::make_unique<Fixture>(pool);
+  auto fixture = std::make_unique<ProductFixture>(pool);
   const Ops& ops = ActiveOps();
   Report report;
   for (int i = 0; i < rounds; ++i) {
