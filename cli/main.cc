@@ -52,6 +52,7 @@ int Main(int argc, char** argv) {
   if (argc >= 2) invocation.verb = argv[1];
   AddRun(root, invocation);
   AddPack(root, invocation);
+  AddSynth(root, invocation);
   AddInspect(root, invocation);
   AddEval(root, invocation);
   AddTrace(root, invocation);

@@ -57,6 +57,7 @@ class Verb {
 // The verbs; each is defined in the file of its name.
 void AddRun(CLI::App& root, Invocation& invocation);
 void AddPack(CLI::App& root, Invocation& invocation);
+void AddSynth(CLI::App& root, Invocation& invocation);
 void AddInspect(CLI::App& root, Invocation& invocation);
 void AddEval(CLI::App& root, Invocation& invocation);
 void AddTrace(CLI::App& root, Invocation& invocation);

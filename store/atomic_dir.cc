@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <system_error>
+#include <vector>
 
 #include <absl/strings/str_cat.h>
 
@@ -20,6 +21,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr char kTempInfix[] = ".tmp-";
+constexpr char kResumePacks[] = "packs";
+constexpr int64_t kMaxResumeKey = 4096;
 
 absl::Status CheckFree(const std::string& dir) {
   std::error_code error;
@@ -41,7 +44,8 @@ absl::Status CheckFree(const std::string& dir) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<AtomicDir>> AtomicDir::Begin(const std::string& dir) {
+absl::StatusOr<std::unique_ptr<AtomicDir>> AtomicDir::Begin(const std::string& dir,
+                                                            const std::string& resume_key) {
   std::error_code error;
   fs::path full = fs::absolute(dir, error).lexically_normal();
   if (error) return SystemError(dir, "resolve the path", error.value());
@@ -55,16 +59,23 @@ absl::StatusOr<std::unique_ptr<AtomicDir>> AtomicDir::Begin(const std::string& d
   self->lock_path_ = self->dir_ + ".lock";
   if (absl::Status s = self->Lock(); !s.ok()) return s;
   if (absl::Status s = CheckFree(self->dir_); !s.ok()) return s;
-  if (absl::Status s = self->RemoveStaleTemporaries(); !s.ok()) return s;
   self->temp_ = absl::StrCat(self->dir_, kTempInfix, ::getpid());
-  if (absl::Status s = MakeDirectory(self->temp_); !s.ok()) return s;
+  self->resume_key_ = resume_key;
+  if (absl::Status s = self->RemoveStaleTemporaries(); !s.ok()) return s;
+  if (!self->adopted_) {
+    if (absl::Status s = MakeDirectory(self->temp_); !s.ok()) return s;
+  }
   self->made_temp_ = true;
+  if (!self->adopted_ && !resume_key.empty()) {
+    if (absl::Status s = WriteFileSynced(self->temp_ + "/" + kResumeFile, resume_key, nullptr); !s.ok())
+      return s;
+  }
   return self;
 }
 
 AtomicDir::~AtomicDir() {
   std::error_code ignored;
-  if (made_temp_) fs::remove_all(temp_, ignored);
+  if (made_temp_ && resume_key_.empty()) fs::remove_all(temp_, ignored);
   if (lock_fd_ >= 0) {
     ::unlink(lock_path_.c_str());
     ::close(lock_fd_);
@@ -95,7 +106,27 @@ absl::Status AtomicDir::Lock() {
   }
 }
 
-absl::Status AtomicDir::RemoveStaleTemporaries() const {
+absl::StatusOr<bool> AtomicDir::Adopt(const std::string& stale) {
+  if (resume_key_.empty() || adopted_) return false;
+  const absl::StatusOr<std::string> key = ReadStart(stale + "/" + kResumeFile, kMaxResumeKey);
+  if (!key.ok() || *key != resume_key_) return false;
+  std::error_code error;
+  if (stale != temp_) fs::rename(stale, temp_, error);
+  std::vector<fs::path> rest;
+  for (fs::directory_iterator it(temp_, error); !error && it != fs::directory_iterator();
+       it.increment(error)) {
+    const std::string name = it->path().filename().string();
+    if (name != kResumeFile && name != kResumePacks) rest.push_back(it->path());
+  }
+  for (const fs::path& path : rest) {
+    if (!error) fs::remove_all(path, error);
+  }
+  if (error) return SystemError(temp_, "go on with what an earlier run left", error.value());
+  adopted_ = true;
+  return true;
+}
+
+absl::Status AtomicDir::RemoveStaleTemporaries() {
   const std::string prefix = fs::path(dir_).filename().string() + kTempInfix;
   std::error_code error;
   fs::directory_iterator it(parent_, error);
@@ -109,6 +140,9 @@ absl::Status AtomicDir::RemoveStaleTemporaries() const {
     // Our own number can only be a dead namesake's: this process holds the lock and has made nothing yet.
     const bool dead = pid == ::getpid() || (::kill(pid, 0) != 0 && errno == ESRCH);
     if (!dead) continue;
+    const absl::StatusOr<bool> adopted = Adopt(it->path().string());
+    if (!adopted.ok()) return adopted.status();
+    if (*adopted) continue;
     std::error_code remove_error;
     fs::remove_all(it->path(), remove_error);
     if (remove_error)
@@ -119,6 +153,9 @@ absl::Status AtomicDir::RemoveStaleTemporaries() const {
 }
 
 absl::Status AtomicDir::Commit(const StepHook& hook) {
+  if (!resume_key_.empty()) {
+    if (absl::Status s = RemoveFile(temp_ + "/" + kResumeFile); !s.ok()) return s;
+  }
   if (absl::Status s = SyncDirectory(temp_, hook); !s.ok()) return s;
   if (hook) {
     if (absl::Status s = hook("rename " + dir_); !s.ok()) return s;

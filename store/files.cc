@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -151,6 +152,16 @@ absl::StatusOr<std::string> ReadText(const std::string& path, int64_t limit) {
   return text;
 }
 
+absl::StatusOr<std::string> ReadStart(const std::string& path, int64_t bytes) {
+  const Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (fd.get() < 0) return SystemError(path, "open", errno);
+  std::string text(static_cast<size_t>(bytes), '\0');
+  const int64_t got = ReadSome(fd.get(), text.data(), bytes);
+  if (got < 0) return SystemError(path, "read", errno);
+  text.resize(static_cast<size_t>(got));
+  return text;
+}
+
 absl::StatusOr<FileDigest> DigestFile(const std::string& path) {
   const Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (fd.get() < 0) return SystemError(path, "open", errno);
@@ -188,9 +199,25 @@ absl::StatusOr<std::vector<std::string>> ListFiles(const std::string& dir) {
   return names;
 }
 
+bool IsDirectory(const std::string& path) {
+  std::error_code error;
+  return fs::is_directory(path, error);
+}
+
 absl::Status MakeDirectory(const std::string& path) {
   if (::mkdir(path.c_str(), 0777) != 0) return SystemError(path, "create the directory", errno);
   return absl::OkStatus();
+}
+
+absl::Status RemoveFile(const std::string& path) {
+  if (::unlink(path.c_str()) != 0) return SystemError(path, "remove", errno);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<int64_t> FreeBytes(const std::string& path) {
+  struct statvfs fs;
+  if (::statvfs(path.c_str(), &fs) != 0) return SystemError(path, "ask for free space", errno);
+  return static_cast<int64_t>(fs.f_bavail) * static_cast<int64_t>(fs.f_frsize);
 }
 
 absl::Status SyncFile(const std::string& path, const StepHook& hook) { return SyncPath(path, 0, hook); }

@@ -45,6 +45,9 @@ absl::StatusOr<AlignedBuffer> ReadAligned(const std::string& path, int64_t bytes
 // The whole file; refuses one longer than `limit`.
 absl::StatusOr<std::string> ReadText(const std::string& path, int64_t limit);
 
+// The first `bytes` bytes of a file, or all of a shorter one.
+absl::StatusOr<std::string> ReadStart(const std::string& path, int64_t bytes);
+
 struct FileDigest {
   int64_t bytes = 0;
   Hash128 hash;
@@ -55,7 +58,11 @@ absl::StatusOr<FileDigest> DigestFile(const std::string& path);
 // (then with a trailing slash).
 absl::StatusOr<std::vector<std::string>> ListFiles(const std::string& dir);
 
+bool IsDirectory(const std::string& path);
 absl::Status MakeDirectory(const std::string& path);
+absl::Status RemoveFile(const std::string& path);
+absl::StatusOr<int64_t> FreeBytes(
+    const std::string& path);  // that this user may fill, on the file system of `path`
 absl::Status SyncFile(const std::string& path,
                       const StepHook& hook);  // of an existing file, written by others
 absl::Status SyncDirectory(const std::string& path, const StepHook& hook);

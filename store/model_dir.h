@@ -53,6 +53,10 @@ struct PackOptions {
   // Called before every fsync and rename with a description of it; an error stops the writer. For crash tests.
   // Empty: nothing is called.
   std::function<absl::Status(const std::string& step)> step_hook = nullptr;
+  // If not empty, names what is written so well that a run which finds a stopped one's files under the same key may go on
+  // with them; what a failed run wrote then stays beside DIR.
+  std::string resume_key = {};
+  int64_t* kept_files = nullptr;  // if not null, receives how many pack files of such a run were kept
   // Called after every region of a layer with the share of all experts that is written. Empty: not called.
   std::function<void(double share)> progress = nullptr;
 };

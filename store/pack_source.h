@@ -25,6 +25,10 @@ class PackSource {
   // TileLayout(config().d).payload() bytes, valid until the next call. Fastest if an expert's tiles are asked
   // for one after another and the experts of a region too.
   virtual absl::StatusOr<const uint8_t*> Tile(LayerId layer, ExpertId expert, int64_t tile) = 0;
+  // Whether the tile is known, without making it, to be the region's keyframe's. False: not known.
+  virtual bool EqualsKeyframe(LayerId, ExpertId, int64_t) const { return false; }
+  // Whether a tile that differs from the keyframe's may differ in a few trits only.
+  virtual bool tiles_resemble() const { return true; }
 };
 
 // Reads config.json, tokenizer.omni and model.safetensors of a checkpoint directory. Refuses tensors that are

@@ -56,6 +56,7 @@ class ModelWriter {
   absl::StatusOr<TileRef> Store(const uint8_t* tile);
   absl::StatusOr<TileChange> Change(uint32_t index, const uint8_t* keyframe, const uint8_t* tile);
   void Count(const TileTable& table);
+  absl::StatusOr<std::vector<std::string>> ListModelFiles() const;
   absl::Status WriteManifests();
 
   PackSource& source_;
@@ -120,9 +121,10 @@ absl::StatusOr<TileChange> ModelWriter::Change(uint32_t index, const uint8_t* ke
     change.ref = *found;
     return change;
   }
-  change.delta = EncodeTileDelta(layout_, keyframe, tile);
+  if (source_.tiles_resemble()) change.delta = EncodeTileDelta(layout_, keyframe, tile);
   const int64_t length = static_cast<int64_t>(change.delta.size());
-  change.inline_delta = length < kLargestInline && kInlineBytes + length < kReferenceBytes + packs_.stride();
+  change.inline_delta =
+      length > 0 && length < kLargestInline && kInlineBytes + length < kReferenceBytes + packs_.stride();
   if (change.inline_delta) {
     change.ref.hash = hash;
     change.ref.checksum = Checksum64(tile, static_cast<size_t>(layout_.payload()));
@@ -139,6 +141,7 @@ absl::StatusOr<TileTable> ModelWriter::OtherTable(LayerId layer, ExpertId expert
   TileTable delta;
   int64_t inlined = 0;
   for (int64_t t = 0; t < tiles_; ++t) {
+    if (source_.EqualsKeyframe(layer, expert, t)) continue;
     absl::StatusOr<const uint8_t*> tile = source_.Tile(layer, expert, t);
     if (!tile.ok()) return tile.status();
     const auto* base = reinterpret_cast<const uint8_t*>(keyframe_.data()) + t * layout_.payload();
@@ -181,7 +184,9 @@ absl::Status ModelWriter::WriteRegion(LayerId layer, RegionId region, DeltaDbWri
 }
 
 absl::Status ModelWriter::WriteExperts() {
-  if (absl::Status s = MakeDirectory(PathOf(kPacksFolder)); !s.ok()) return s;
+  if (!IsDirectory(PathOf(kPacksFolder))) {  // there already if an earlier run is gone on with
+    if (absl::Status s = MakeDirectory(PathOf(kPacksFolder)); !s.ok()) return s;
+  }
   absl::StatusOr<DeltaDbWriter> db = DeltaDbWriter::Create(PathOf(kDeltasFolder));
   if (!db.ok()) return db.status();
   const double regions = static_cast<double>(config_.num_regions()),
@@ -197,7 +202,14 @@ absl::Status ModelWriter::WriteExperts() {
   }
   manifest_.counts.stored_tiles = packs_.stored();
   if (absl::Status s = packs_.Finish(); !s.ok()) return s;
+  if (options_.kept_files) *options_.kept_files = packs_.kept_files();
   return db->Finish(options_.step_hook);
+}
+
+absl::StatusOr<std::vector<std::string>> ModelWriter::ListModelFiles() const {
+  absl::StatusOr<std::vector<std::string>> names = ListFiles(dir_);
+  if (names.ok()) std::erase(*names, AtomicDir::kResumeFile);
+  return names;
 }
 
 absl::Status ModelWriter::WriteManifests() {
@@ -207,12 +219,15 @@ absl::Status ModelWriter::WriteManifests() {
     return absl::OkStatus();
   });
   if (!read.ok()) return read;
-  absl::StatusOr<std::vector<std::string>> names = ListFiles(dir_);
+  absl::StatusOr<std::vector<std::string>> names = ListModelFiles();
   if (!names.ok()) return names.status();
   DeltaManifest deltas;
   for (const std::string& name : *names) {
     if (name.ends_with('/')) continue;  // packs/ of a model without experts
-    absl::StatusOr<FileDigest> file = DigestFile(PathOf(name));
+    const auto known = packs_.digests().find(name);
+    absl::StatusOr<FileDigest> file = known != packs_.digests().end()
+                                          ? absl::StatusOr<FileDigest>(known->second)
+                                          : DigestFile(PathOf(name));
     if (!file.ok()) return file.status();
     (name.starts_with(absl::StrCat(kDeltasFolder, "/")) ? deltas.files : manifest_.files)[name] = *file;
   }
@@ -239,7 +254,7 @@ absl::StatusOr<int64_t> Alignment(const PackOptions& options, int64_t payload) {
 absl::Status WriteModel(PackSource& source, const std::string& dir, const PackOptions& options) {
   const absl::StatusOr<int64_t> alignment = Alignment(options, TileLayout(source.config().d).payload());
   if (!alignment.ok()) return alignment.status();
-  absl::StatusOr<std::unique_ptr<AtomicDir>> out = AtomicDir::Begin(dir);
+  absl::StatusOr<std::unique_ptr<AtomicDir>> out = AtomicDir::Begin(dir, options.resume_key);
   if (!out.ok()) return out.status();
   ModelWriter writer(source, (*out)->path(), options, *alignment);
   if (absl::Status s = writer.Write(); !s.ok()) return s;

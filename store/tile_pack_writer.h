@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -10,6 +12,7 @@
 #include <absl/status/statusor.h>
 
 #include "store/files.h"
+#include "store/stream_writer.h"
 #include "store/tile.h"
 
 namespace omni {
@@ -17,7 +20,8 @@ namespace omni {
 class TilePackWriter {
  public:
   // `dir` is the model directory being written; packs/ exists in it. A file grows to at most
-  // `max_pack_bytes`, but holds at least one tile.
+  // `max_pack_bytes`, but holds at least one tile. Files that an earlier writer of the same tiles left there are kept if
+  // they are complete and replaced if not.
   TilePackWriter(std::string dir, int64_t payload, int64_t alignment, int64_t max_pack_bytes, StepHook hook);
 
   // Where a tile of this content lies, if it was added before.
@@ -27,16 +31,27 @@ class TilePackWriter {
   absl::Status Finish();  // completes and syncs the last file and packs/ itself
 
   int64_t stored() const { return stored_; }
+  int64_t kept_files() const { return kept_files_; }
+  // Of every finished file, by its name in the model directory.
+  const std::map<std::string, FileDigest>& digests() const { return digests_; }
   int64_t stride() const { return header_.stride; }
 
  private:
+  absl::Status BeginFile();
   absl::Status FinishFile();
+  absl::Status Append(const uint8_t* data, int64_t bytes);  // null: zeros
 
   std::string dir_;
   PackHeader header_;  // count: tiles in the open file
   int64_t tiles_per_pack_;
   StepHook hook_;
-  std::optional<FileWriter> file_;
+  std::string full_head_;               // of a file that is full
+  std::unique_ptr<StreamWriter> file_;  // either this
+  std::optional<FileDigest> kept_;      // or a file that is there already, and what its tiles hash to
+  std::optional<StreamHash> kept_hash_;
+  int64_t offset_ = 0;  // in the open file
+  std::map<std::string, FileDigest> digests_;
+  int64_t kept_files_ = 0;
   uint32_t packs_ = 0;  // begun
   int64_t stored_ = 0;
   absl::flat_hash_map<Hash128, TileRef> by_hash_;

@@ -26,12 +26,12 @@ void ApplyPreset(const std::string& preset, train::TrainSettings& s) {
     s.dropout = 0.15;
     s.save_every = 400;
   } else {
-    s.steps = 6000;
-    s.shared_steps = 4500;
-    s.cooldown = 0.42;
+    s.steps = 8400;
+    s.shared_steps = 6400;
+    s.cooldown = 0.62;
     s.smoothness = 0.003;
     s.reset_every = 200;
-    s.save_every = 500;
+    s.save_every = 400;
     s.init.gamma_max = 0.9f;
   }
 }

@@ -156,14 +156,20 @@ void Round(ProductFixture& fixture, const Ops& ops, int threads, const std::stri
     narrow[isa] = PerCall(kBudget, [&](int64_t) { fixture.Ternary(*other, 0, 1); });
     report.Add(std::string("ternary_cache_gweights_s_") + IsaName(isa), weights / narrow[isa] / kGiga);
   }
-  // Many rows, beside the peak.
-  const double eight = PerCall(kBudget, [&](int64_t) { fixture.Ternary(ops, 0, 8); });
-  const double peak = bench::DotPeak(ops.isa, threads);  // multiply-adds a second
-  report.Add("int8_peak_gmacs_s", peak / kGiga);
-  report.Add("rows8_cost", eight / std::max(cached, 8 * weights / peak));
-  const double all = PerCall(kBudget, [&](int64_t) { fixture.Ternary(ops, 0, ProductFixture::kMaxInputs); });
-  report.Add("rows64_peak_share", static_cast<double>(ProductFixture::kMaxInputs) * weights / all /
-                                      bench::DotPeak(ops.isa, threads));
+  // Many rows, beside the peak of the dot-product instructions; where AMX takes them, those instructions' own way too.
+  const auto many = [&](const Ops& set, const std::string& suffix) {
+    const double eight = PerCall(kBudget, [&](int64_t) { fixture.Ternary(set, 0, 8); });
+    const double peak = bench::DotPeak(set.isa, threads);  // multiply-adds a second
+    report.Add("int8_peak_gmacs_s", peak / kGiga);
+    report.Add("rows8_cost" + suffix, eight / std::max(cached, 8 * weights / peak));
+    const double all =
+        PerCall(kBudget, [&](int64_t) { fixture.Ternary(set, 0, ProductFixture::kMaxInputs); });
+    report.Add("rows64_peak_share" + suffix, static_cast<double>(ProductFixture::kMaxInputs) * weights / all /
+                                                 bench::DotPeak(set.isa, threads));
+  };
+  many(ops, "");
+  if (const Ops* vectors = OpsFor(Isa::kAvx512Vbmi); ops.isa == Isa::kAmx && vectors)
+    many(*vectors, "_avx512vbmi");
   if (peer.empty()) return;
   const std::map<std::string, double> micros = RunPeer(peer);
   const auto against = [&](const char* key, const char* type, double seconds) {
@@ -201,8 +207,18 @@ int Main(int argc, char** argv) {
       "ternary_mem_share", "ternary_cache_vs_tq2_0", "ternary_cache_vs_tq1_0",
       "twobit_mem_share",  "twobit_cache_vs_q2_k",   "rows8_cost",
       "rows64_peak_share", "down_mem_share",         "avx2_vs_tq1_0",
-      "avxvnni_vs_tq1_0",  "contention_loss"};
+      "avxvnni_vs_tq1_0",  "contention_loss",        "token_roofline_share",
+      "token_tok_per_s"};
   nlohmann::json out = report.Json(keys);
+  if (!token.empty()) {
+    fixture.reset();  // the token's weights take most of the memory
+    const nlohmann::json joined = nlohmann::json::parse(OutputOf(token), nullptr, false);
+    if (joined.is_object()) {
+      out.update(joined);
+    } else {
+      std::fprintf(stderr, "kernel_ratios: '%s' printed no JSON object\n", token.c_str());
+    }
+  }
   out["isa"] = IsaName(ops.isa);
   out["threads"] = threads;
   out["rounds"] = rounds;

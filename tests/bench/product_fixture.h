@@ -36,9 +36,11 @@ class ProductFixture {
  private:
   const uint8_t* At(int64_t i, int64_t bytes) const { return memory_.data() + i % (kBytes / bytes) * bytes; }
 
+  const int8_t* X() const { return reinterpret_cast<const int8_t*>(x_.data()); }
+
   WorkerPool& pool_;
   HugeBuffer memory_;
-  std::vector<int8_t> x_;
+  HugeBuffer x_;  // as the engine holds its inputs, from a cache line's start
   std::vector<int32_t> y_;
   std::vector<const uint8_t*> table_;
 };

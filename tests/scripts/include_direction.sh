@@ -32,7 +32,7 @@ find "${folders[@]}" -type f -regex '.*\.\(h\|cc\|cu\|cuh\|inc\)' -print0 | sort
     only["caf"] = "actors cluster"
     only["grpc"] = "cluster"
     # kernels/ gets the standard library, the compiler and CPU headers below, and CUDA.
-    kernel_system = "^([a-z_0-9]+|(immintrin|cpuid|stdint)[.]h|(cuda|cublas|mma)[a-z_0-9]*[.]h)$"
+    kernel_system = "^([a-z_0-9]+|(immintrin|cpuid|stdint|sys/syscall|unistd)[.]h|(cuda|cublas|mma)[a-z_0-9]*[.]h)$"
   }
   function part_of(path) {
     if (path ~ /^engine\/base\//) return "engine/base"
