@@ -12,8 +12,9 @@ namespace omni {
 namespace {
 
 // How long a thread watches for work before it sleeps: longer than what one thread does alone between two products, since
-// waking takes tens of microseconds on a virtual machine. After the first part of it others may have the core.
-constexpr auto kSpin = std::chrono::microseconds(20), kYield = std::chrono::microseconds(100);
+// waking takes tens of microseconds on a virtual machine; much shorter than a scheduler's time slice. It never yields: on a
+// shared machine that gives a whole slice away.
+constexpr auto kSpin = std::chrono::microseconds(50);
 constexpr int kSpinsPerLook = 16;  // at the clock
 // Ranges per thread, so that threads of unequal speed finish together.
 constexpr int64_t kRangesPerThread = 4;
@@ -21,13 +22,12 @@ constexpr int64_t kRangesPerThread = 4;
 // Waits, spinning first, while `value` equals `old`.
 void WaitWhile(const std::atomic<int32_t>& value, int32_t old) {
   const auto start = std::chrono::steady_clock::now();
-  for (auto waited = std::chrono::steady_clock::duration::zero(); waited < kYield;
+  for (auto waited = std::chrono::steady_clock::duration::zero(); waited < kSpin;
        waited = std::chrono::steady_clock::now() - start) {
     for (int i = 0; i < kSpinsPerLook; ++i) {
       if (value.load(std::memory_order_acquire) != old) return;
       _mm_pause();
     }
-    if (waited > kSpin) std::this_thread::yield();
   }
   value.wait(old, std::memory_order_acquire);
 }
