@@ -17,12 +17,12 @@ struct InspectArgs {
   bool json = false;
 };
 
-nlohmann::json ToJsonObject(const ModelDir& model) {
-  const ModelStats s = model.Stats();
+nlohmann::json ToJsonObject(const ModelSummary& model) {
+  const ModelStats& s = model.stats;
   const ParameterCount& p = s.parameters;
   return {
-      {"config", nlohmann::json::parse(ToJson(model.weights().config))},
-      {"model_hash", model.model_hash()},
+      {"config", nlohmann::json::parse(ToJson(model.config))},
+      {"model_hash", model.model_hash},
       {"parameters",
        {{"nominal", p.total()},
         {"unique", s.unique_parameters},
@@ -39,6 +39,8 @@ nlohmann::json ToJsonObject(const ModelDir& model) {
         {"shared", s.shared_bytes},
         {"tiles", s.tile_bytes},
         {"deltas", s.delta_db_bytes}}},
+      {"regions",
+       {{"count", s.regions}, {"keyframe_bytes", s.keyframe_bytes}, {"delta_bytes", s.delta_bytes}}},
       {"tiles", {{"total", s.tiles}, {"unique", s.unique_tiles}}},
       {"delta_ratio",
        {{"keyframe", s.keyframe_delta},
@@ -47,16 +49,16 @@ nlohmann::json ToJsonObject(const ModelDir& model) {
   };
 }
 
-void PrintTable(const ModelDir& model) {
-  const ModelConfig& c = model.weights().config;
-  const ModelStats s = model.Stats();
+void PrintTable(const ModelSummary& model) {
+  const ModelConfig& c = model.config;
+  const ModelStats& s = model.stats;
   const ParameterCount& p = s.parameters;
   const auto row = [](const char* name, const std::string& value) {
-    std::printf("%-22s %s\n", name, value.c_str());
+    std::printf("%-23s %s\n", name, value.c_str());
   };
   const auto share = [](double x) { return absl::StrFormat("%.1f %%", 100 * x); };
   row("preset", c.preset);
-  row("model", model.model_hash());
+  row("model", model.model_hash);
   row("layers", absl::StrCat(c.layers, " (every ", c.attention_period, "th windowed attention, window ",
                              c.window, ")"));
   row("width", absl::StrCat("d ", c.d, ", r ", c.r, ", f ", c.f, ", heads ", c.heads, "/", c.kv_heads,
@@ -71,18 +73,24 @@ void PrintTable(const ModelDir& model) {
   row("  expert tiles",
       absl::StrCat(HumanBytes(s.tile_bytes), " (", s.unique_tiles, " unique of ", s.tiles, ")"));
   row("  tile tables", HumanBytes(s.delta_db_bytes));
+  if (s.regions > 0) {
+    row("  per region of a layer", absl::StrCat(HumanBytes(s.keyframe_bytes / s.regions), " keyframe, ",
+                                                HumanBytes(s.delta_bytes / s.regions), " deltas"));
+  }
   row("delta to keyframe", share(s.keyframe_delta));
   row("delta to neighbour", absl::StrCat(share(s.neighbour_delta_same_region), " in the region, ",
                                          share(s.neighbour_delta_other_region), " across regions"));
 }
 
 absl::StatusOr<int> Inspect(const InspectArgs& args) {
-  absl::StatusOr<std::unique_ptr<ModelDir>> model = OpenModel(args.model);
+  absl::StatusOr<std::string> path = FindModel(args.model);
+  if (!path.ok()) return path.status();
+  absl::StatusOr<ModelSummary> model = ModelDir::Summarize(*path);
   if (!model.ok()) return model.status();
   if (args.json) {
-    std::printf("%s\n", ToJsonObject(**model).dump(2).c_str());
+    std::printf("%s\n", ToJsonObject(*model).dump(2).c_str());
   } else {
-    PrintTable(**model);
+    PrintTable(*model);
   }
   return kExitOk;
 }

@@ -125,19 +125,50 @@ absl::Status DeltaDbWriter::Finish(const StepHook& hook) {
   return SyncDirectory(path, hook);
 }
 
-absl::Status ReadDeltaDb(const std::string& path,
-                         const std::function<absl::Status(std::string_view, std::string_view)>& fn) {
-  rocksdb::DB* opened = nullptr;
-  rocksdb::Status s = rocksdb::DB::OpenForReadOnly(BaseOptions(), path, &opened);
-  const std::unique_ptr<rocksdb::DB> db(opened);
+struct DeltaDb::Impl {
+  std::string path;
+  std::unique_ptr<rocksdb::DB> db;
+};
+
+DeltaDb::DeltaDb(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+DeltaDb::DeltaDb(DeltaDb&&) noexcept = default;
+DeltaDb::~DeltaDb() = default;
+
+absl::StatusOr<DeltaDb> DeltaDb::Open(const std::string& path) {
+  rocksdb::DB* db = nullptr;
+  const rocksdb::Status s = rocksdb::DB::OpenForReadOnly(BaseOptions(), path, &db);
+  auto impl = std::make_unique<Impl>();
+  impl->path = path;
+  impl->db.reset(db);
   if (!s.ok()) return Convert(path, s);
+  return DeltaDb(std::move(impl));
+}
+
+absl::Status DeltaDb::ForEach(
+    const std::function<absl::Status(std::string_view, std::string_view)>& fn) const {
   rocksdb::ReadOptions options;
   options.fill_cache = false;
-  const std::unique_ptr<rocksdb::Iterator> it(db->NewIterator(options));
+  const std::unique_ptr<rocksdb::Iterator> it(impl_->db->NewIterator(options));
   for (it->SeekToFirst(); it->Valid(); it->Next()) {
     if (absl::Status status = fn(FromSlice(it->key()), FromSlice(it->value())); !status.ok()) return status;
   }
-  return Convert(path, it->status());
+  return Convert(impl_->path, it->status());
+}
+
+absl::StatusOr<std::string> DeltaDb::Get(std::string_view key) const {
+  rocksdb::ReadOptions options;
+  options.fill_cache = false;
+  std::string value;
+  const rocksdb::Status s = impl_->db->Get(options, ToSlice(key), &value);
+  if (!s.ok()) return Convert(impl_->path, s);
+  return value;
+}
+
+absl::Status ReadDeltaDb(const std::string& path,
+                         const std::function<absl::Status(std::string_view, std::string_view)>& fn) {
+  absl::StatusOr<DeltaDb> db = DeltaDb::Open(path);
+  if (!db.ok()) return db.status();
+  return db->ForEach(fn);
 }
 
 }  // namespace omni

@@ -45,8 +45,26 @@ class DeltaDbWriter {
   std::unique_ptr<Impl> impl_;
 };
 
-// Calls `fn` for every entry in ascending key order, until it fails. Creates, locks and changes nothing in
-// `path`, which may be read-only.
+// A database opened for reading, from any number of threads. Creates, locks and changes nothing in its directory,
+// which may be read-only.
+class DeltaDb {
+ public:
+  static absl::StatusOr<DeltaDb> Open(const std::string& path);
+  DeltaDb(DeltaDb&&) noexcept;
+  ~DeltaDb();
+
+  // Calls `fn` for every entry in ascending key order, until it fails.
+  absl::Status ForEach(
+      const std::function<absl::Status(std::string_view key, std::string_view value)>& fn) const;
+  absl::StatusOr<std::string> Get(std::string_view key) const;
+
+ private:
+  struct Impl;
+  explicit DeltaDb(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+// Open and ForEach in one.
 absl::Status ReadDeltaDb(const std::string& path,
                          const std::function<absl::Status(std::string_view key, std::string_view value)>& fn);
 

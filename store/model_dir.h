@@ -27,6 +27,16 @@ struct ModelStats {
   // What the packer chose: tiles in the pack files; experts of a layer listed whole or as a delta; and tiles
   // held as scattered trits, with their coded bytes.
   int64_t stored_tiles = 0, whole_tables = 0, delta_tables = 0, inline_tiles = 0, inline_bytes = 0;
+  // Regions of all expert layers; bytes of the different tiles of their keyframes; bytes of the stored tiles
+  // and scattered trits that the other experts need besides.
+  int64_t regions = 0, keyframe_bytes = 0, delta_bytes = 0;
+};
+
+// What can be said of a model without loading it.
+struct ModelSummary {
+  ModelConfig config;
+  std::string model_hash;
+  ModelStats stats;
 };
 
 // Open keeps the whole model resident. Thread-safe once open; Acquire takes no lock, and what it returns
@@ -36,6 +46,10 @@ class ModelDir : public ExpertProvider {
   // Reads model.json, the shared weights, the tokenizer and the tile tables, verifies every checksum, and
   // keeps all of it resident. Errors name the file and what to do.
   static absl::StatusOr<std::unique_ptr<ModelDir>> Open(const std::string& path);
+
+  // Reads the manifests, the tile tables and the pack files' headers; of the other files only the sizes are
+  // checked (store/verify.h checks their bytes). The figures are those of Stats().
+  static absl::StatusOr<ModelSummary> Summarize(const std::string& path);
 
   virtual const ModelWeights& weights() const = 0;  // valid as long as the ModelDir
   virtual const Tokenizer& tokenizer() const = 0;

@@ -6,8 +6,8 @@
 #include <string_view>
 
 #include "store/expert_store.h"
-#include "store/manifest.h"
 #include "store/model_dir.h"
+#include "store/model_files.h"
 #include "store/shared_layout.h"
 
 namespace omni {
@@ -18,7 +18,7 @@ class ResidentModel : public ModelDir {
 
   const ModelWeights& weights() const override { return weights_; }
   const Tokenizer& tokenizer() const override { return tokenizer_; }
-  std::string model_hash() const override { return manifest_.ModelHash().Hex(); }
+  std::string model_hash() const override { return files_.manifest.ModelHash().Hex(); }
   ModelStats Stats() const override;
   absl::StatusOr<ExpertTiles> Acquire(LayerId layer, ExpertId expert) override;
 
@@ -26,17 +26,12 @@ class ResidentModel : public ModelDir {
   std::string_view SectionBytes(const SharedSection& section) const;
 
  private:
-  ResidentModel(std::string dir, Manifest manifest)
-      : dir_(std::move(dir)), manifest_(std::move(manifest)), layout_(manifest_.config) {}
-  absl::Status CheckFiles();
+  explicit ResidentModel(ModelFiles files) : files_(std::move(files)), layout_(files_.manifest.config) {}
   absl::Status LoadShared();
   absl::Status LoadTokenizer();
   absl::Status LoadExperts();
 
-  std::string dir_;
-  Manifest manifest_;
-  DeltaManifest deltas_;
-  int64_t manifest_bytes_ = 0;  // of model.json and deltas.json
+  ModelFiles files_;
   SharedLayout layout_;
   AlignedBuffer shared_;
   ModelWeights weights_;

@@ -53,6 +53,13 @@ PackHeader PackHeader::For(int64_t payload, int64_t alignment) {
   return h;
 }
 
+int64_t PackHeader::TileAt(uint64_t offset) const {
+  const uint64_t first = static_cast<uint64_t>(first_offset), step = static_cast<uint64_t>(stride);
+  if (offset < first || (offset - first) % step != 0) return -1;
+  const uint64_t tile = (offset - first) / step;
+  return tile < static_cast<uint64_t>(count) ? static_cast<int64_t>(tile) : -1;
+}
+
 std::string PackHeader::Encode() const {
   std::string out(kMagic, sizeof kMagic);
   PutField(&out, kVersion);
@@ -104,6 +111,21 @@ std::string PackName(uint32_t pack) {
   char name[32];
   std::snprintf(name, sizeof name, "packs/tiles-%03u.bin", pack);
   return name;
+}
+
+absl::Status CheckTileContent(const TileLayout& layout, const TileRef& ref, const uint8_t* tile) {
+  const size_t bytes = static_cast<size_t>(layout.payload());
+  if (Checksum64(tile, bytes) != ref.checksum || ContentHash(tile, bytes) != ref.hash) {
+    return absl::DataLossError("fails its checksum; the file is damaged: copy it again or repack");
+  }
+  return CheckTileCodes(layout, tile);
+}
+
+absl::Status CheckTileCodes(const TileLayout& layout, const uint8_t* tile) {
+  const absl::Status status = CheckTile(layout, tile);
+  if (status.ok()) return status;
+  return absl::InvalidArgumentError(
+      absl::StrCat("holds what no model may: ", status.message(), "; repack the model"));
 }
 
 }  // namespace omni

@@ -39,6 +39,8 @@ struct PackHeader {
 
   static PackHeader For(int64_t payload, int64_t alignment);
   int64_t file_bytes() const { return first_offset + count * stride; }
+  // The number of the tile that begins at `offset` of the file; -1 if none does.
+  int64_t TileAt(uint64_t offset) const;
   std::string Encode() const;
   // Checks magic, version, checksum, and that the figures fit each other and `payload`. `path` is for the
   // messages.
@@ -55,5 +57,10 @@ struct TileRef {
   uint64_t checksum = 0;  // XXH3-64 of the payload
   bool operator==(const TileRef&) const = default;
 };
+
+// A tile's bytes against the hash and the checksum of `ref`, and its codes and scales. The error (DataLoss for
+// the first two, else InvalidArgument) says what is wrong and what to do; the tile's name belongs before it.
+absl::Status CheckTileContent(const TileLayout& layout, const TileRef& ref, const uint8_t* tile);
+absl::Status CheckTileCodes(const TileLayout& layout, const uint8_t* tile);  // the second half of that
 
 }  // namespace omni

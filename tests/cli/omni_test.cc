@@ -197,6 +197,14 @@ TEST_F(OmniTest, ADamagedModelIsAnErrorThatNamesAFile) {
   ExpectOneLine(Omni({"run", "-m", copy, "x"}), 1, "damaged");
 }
 
+void FlipByte(const std::string& path, std::streamoff at) {
+  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekg(at);
+  const int byte = file.get();
+  file.seekp(at);
+  file.put(static_cast<char>(byte ^ 0x55));
+}
+
 // Names, sizes and times of everything in a directory.
 std::vector<std::string> Snapshot(const std::string& dir) {
   std::vector<std::string> lines;
@@ -287,6 +295,37 @@ TEST_F(OmniTest, InspectSaysWhatAModelIs) {
   EXPECT_GE(json["bytes"]["total"].get<int64_t>(),
             json["bytes"]["shared"].get<int64_t>() + json["bytes"]["tiles"].get<int64_t>());
   EXPECT_LT(json["delta_ratio"]["keyframe"], 1.0);
+}
+
+TEST_F(OmniTest, InspectNeedsNoMoreThanTablesAndHeaders) {
+  // Keys that programs may rely on, of the shipped model; the figures fit each other and the disk.
+  const std::string shipped = fs::path(OMNI_SOURCE_DIR) / "models/mini";
+  const nlohmann::json json = Json(Omni({"inspect", "-m", shipped, "--json"}));
+  const std::pair<const char*, std::vector<const char*>> keys[] = {
+      {"bytes", {"total", "shared", "tiles", "deltas"}},
+      {"config", {"layers", "d", "f", "lattice", "preset"}},
+      {"delta_ratio", {"keyframe", "neighbour_same_region", "neighbour_other_region"}},
+      {"parameters",
+       {"nominal", "unique", "active_per_token", "shared", "per_expert", "pdr", "gqa", "shared_ffn",
+        "embedding", "experts"}},
+      {"regions", {"count", "keyframe_bytes", "delta_bytes"}},
+      {"tiles", {"total", "unique"}}};
+  for (const auto& [group, names] : keys) {
+    for (const char* name : names) EXPECT_TRUE(json[group].contains(name)) << group << "." << name;
+  }
+  EXPECT_EQ(json["model_hash"].get<std::string>().size(), 32u);
+  int64_t total = 0;
+  for (const auto& entry : fs::recursive_directory_iterator(shipped)) {
+    if (entry.is_regular_file()) total += static_cast<int64_t>(entry.file_size());
+  }
+  EXPECT_EQ(json["bytes"]["total"], total);
+  // A model whose weights are damaged is still inspected: they are not read.
+  const std::string copy = *dir_ / "inspected";
+  fs::copy(Model(), copy, fs::copy_options::recursive);
+  const std::string before = Omni({"inspect", "-m", copy, "--json"}).out;
+  FlipByte(copy + "/shared.bin", 5000);
+  FlipByte(copy + "/packs/tiles-000.bin", 5000);
+  EXPECT_EQ(Omni({"inspect", "-m", copy, "--json"}).out, before);
 }
 
 TEST_F(OmniTest, EvalReadsPlainAndXzTextsAlike) {

@@ -246,6 +246,32 @@ TEST_P(PackedModel, PackedTwiceOrReadAndPackedAgainIsTheSameModel) {
   EXPECT_EQ(testing::ModelContent(*a), testing::ModelContent(*c));
 }
 
+// Every figure of the statistics, for comparing.
+std::vector<double> Figures(const ModelStats& s) {
+  std::vector<double> figures = {s.neighbour_delta_same_region, s.neighbour_delta_other_region,
+                                 s.keyframe_delta};
+  for (const int64_t n :
+       {s.parameters.total(), s.parameters.active(), s.unique_parameters, s.shared_bytes, s.tile_bytes,
+        s.delta_db_bytes, s.total_bytes, s.tiles, s.unique_tiles, s.stored_tiles, s.whole_tables,
+        s.delta_tables, s.inline_tiles, s.inline_bytes, s.regions, s.keyframe_bytes, s.delta_bytes}) {
+    figures.push_back(static_cast<double>(n));
+  }
+  return figures;
+}
+
+TEST_P(PackedModel, SummaryIsThatOfTheOpenedModel) {
+  TempDir temp;
+  ASSERT_TRUE(testing::WriteRandomCheckpoint(temp / "c", GetParam().config, 2).ok());
+  ASSERT_TRUE(PackModel(temp / "c", temp / "m", GetParam().options).ok());
+  const auto model = MustOpen(temp / "m");
+  absl::StatusOr<ModelSummary> summary = ModelDir::Summarize(temp / "m/");
+  ASSERT_TRUE(summary.ok()) << summary.status();
+  ASSERT_NE(model, nullptr);
+  EXPECT_EQ(summary->config, GetParam().config);
+  EXPECT_EQ(summary->model_hash, model->model_hash());
+  EXPECT_EQ(Figures(summary->stats), Figures(model->Stats()));
+}
+
 // Checkpoint, packed directory and the model opened from it.
 struct Packed {
   explicit Packed(const Checkpoint& checkpoint, const PackOptions& options = {}) {
@@ -278,6 +304,37 @@ TEST(ModelStats, ExpertsOfARegionShareTheirTiedTiles) {
   ASSERT_TRUE(one.ok() && other.ok());
   EXPECT_EQ(one->tiles[0], other->tiles[0]) << "switching experts must not move the tied tile";
   EXPECT_NE(one->tiles[1], other->tiles[1]);
+}
+
+TEST(ModelStats, SaysWhatKeyframesAndDeltasTake) {
+  const ModelConfig c =
+      testing::SmallConfig();  // two regions of four experts; one tied and one own tile an expert
+  const ModelStats stats = Packed(RandomCheckpoint(c, 3)).model->Stats();
+  const int64_t payload = TileLayout(c.d).payload();
+  constexpr int64_t kLayers = 3;
+  EXPECT_EQ(stats.regions, kLayers * 2);
+  EXPECT_EQ(stats.keyframe_bytes, kLayers * 2 * 2 * payload);
+  EXPECT_EQ(stats.delta_bytes, kLayers * 2 * 3 * payload);
+}
+
+TEST(ModelStats, SummaryReadsNoTilesAndNoSharedWeightsButChecksSizes) {
+  Packed p(RandomCheckpoint(testing::SmallConfig(), 3));
+  const std::vector<double> figures = Figures(p.model->Stats());
+  for (const char* name : {"shared.bin", "packs/tiles-000.bin"}) {
+    const std::string path = p.temp / "m/" + name, good = FileBytes(path);
+    std::string other = good;
+    other[good.size() / 2] = static_cast<char>(other[good.size() / 2] ^ 1);
+    std::ofstream(path, std::ios::binary | std::ios::trunc) << other;
+    EXPECT_EQ(Figures(ModelDir::Summarize(p.temp / "m")->stats), figures);
+    fs::resize_file(path, good.size() - 1);
+    EXPECT_THAT(std::string(ModelDir::Summarize(p.temp / "m").status().message()),
+                HasSubstr(std::string(name) + ": " + std::to_string(good.size() - 1) +
+                          " bytes long, should be " + std::to_string(good.size())));
+    std::ofstream(path, std::ios::binary | std::ios::trunc) << good;
+  }
+  fs::remove(p.temp / "m/tokenizer.omni");
+  EXPECT_THAT(std::string(ModelDir::Summarize(p.temp / "m").status().message()),
+              HasSubstr("tokenizer.omni: the file is missing"));
 }
 
 TEST(ModelStats, EqualTilesOfDifferentRegionsAreStoredOnce) {
