@@ -54,6 +54,7 @@ int Main(int argc, char** argv) {
   AddPack(root, invocation);
   AddSynth(root, invocation);
   AddInspect(root, invocation);
+  AddVerify(root, invocation);
   AddEval(root, invocation);
   AddTrace(root, invocation);
   AddTrain(root, invocation);

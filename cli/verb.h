@@ -59,6 +59,7 @@ void AddRun(CLI::App& root, Invocation& invocation);
 void AddPack(CLI::App& root, Invocation& invocation);
 void AddSynth(CLI::App& root, Invocation& invocation);
 void AddInspect(CLI::App& root, Invocation& invocation);
+void AddVerify(CLI::App& root, Invocation& invocation);
 void AddEval(CLI::App& root, Invocation& invocation);
 void AddTrace(CLI::App& root, Invocation& invocation);
 void AddTrain(CLI::App& root, Invocation& invocation);

@@ -20,11 +20,20 @@ Hash128 ContentHash(const void* data, size_t bytes) {
   return {h.high64, h.low64};
 }
 
+namespace {
+
+struct FreeState {
+  void operator()(XXH3_state_t* s) const { XXH3_freeState(s); }
+};
+using StatePointer = std::unique_ptr<XXH3_state_t, FreeState>;
+
+}  // namespace
+
 struct StreamHash::State {
-  struct Free {
-    void operator()(XXH3_state_t* s) const { XXH3_freeState(s); }
-  };
-  std::unique_ptr<XXH3_state_t, Free> xxh{XXH3_createState()};
+  StatePointer xxh{XXH3_createState()};
+};
+struct StreamChecksum::State {
+  StatePointer xxh{XXH3_createState()};
 };
 
 StreamHash::StreamHash() : state_(std::make_unique<State>()) { XXH3_128bits_reset(state_->xxh.get()); }
@@ -38,5 +47,16 @@ Hash128 StreamHash::Digest() const {
   const XXH128_hash_t h = XXH3_128bits_digest(state_->xxh.get());
   return {h.high64, h.low64};
 }
+
+StreamChecksum::StreamChecksum() : state_(std::make_unique<State>()) { Restart(); }
+StreamChecksum::~StreamChecksum() = default;
+
+void StreamChecksum::Restart() { XXH3_64bits_reset(state_->xxh.get()); }
+
+void StreamChecksum::Update(const void* data, size_t bytes) {
+  XXH3_64bits_update(state_->xxh.get(), data, bytes);
+}
+
+uint64_t StreamChecksum::Value() const { return XXH3_64bits_digest(state_->xxh.get()); }
 
 }  // namespace omni

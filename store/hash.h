@@ -40,4 +40,18 @@ class StreamHash {
   std::unique_ptr<State> state_;
 };
 
+// The 64-bit checksum of bytes that arrive in pieces.
+class StreamChecksum {
+ public:
+  StreamChecksum();
+  ~StreamChecksum();
+  void Restart();
+  void Update(const void* data, size_t bytes);
+  uint64_t Value() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
 }  // namespace omni

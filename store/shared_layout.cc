@@ -145,8 +145,8 @@ std::string SharedLayout::EncodeTable() const {
   return out;
 }
 
-absl::Status SharedLayout::Verify(const std::string& path, const uint8_t* file) {
-  FieldReader header({reinterpret_cast<const char*>(file), static_cast<size_t>(table_bytes)});
+absl::Status SharedLayout::ReadTable(const std::string& path, const uint8_t* table) {
+  FieldReader header({reinterpret_cast<const char*>(table), static_cast<size_t>(table_bytes)});
   std::string_view magic, entries;
   uint32_t version = 0, count = 0;
   uint64_t size = 0, table_checksum = 0;
@@ -174,6 +174,13 @@ absl::Status SharedLayout::Verify(const std::string& path, const uint8_t* file) 
       return Damaged(path,
                      absl::StrCat("section ", i, " is not ", s.name, " as model.json's config describes it"));
     }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SharedLayout::Verify(const std::string& path, const uint8_t* file) {
+  if (absl::Status s = ReadTable(path, file); !s.ok()) return s;
+  for (const SharedSection& s : sections) {
     if (Checksum64(file + s.offset, static_cast<size_t>(s.bytes)) != s.checksum) {
       return Damaged(path, absl::StrCat("section ", s.name, " fails its checksum"));
     }

@@ -32,7 +32,10 @@ struct SharedLayout {
 
   // The header and table with the sections' checksums as they stand here.
   std::string EncodeTable() const;
-  // Checks magic, version and the whole table against this layout, and each section's bytes against its
+  // Checks magic, version and the whole table, which `table` holds, against this layout, and takes the sections'
+  // checksums from it. `path` is for the messages.
+  absl::Status ReadTable(const std::string& path, const uint8_t* table);
+  // ReadTable, and each section's bytes against its
   // checksum. `file` is file_bytes long; `path` is for the messages.
   absl::Status Verify(const std::string& path, const uint8_t* file);
 };

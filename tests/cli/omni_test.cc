@@ -223,6 +223,7 @@ TEST_F(OmniTest, UsingAModelNeverWritesToItsDirectory) {
   fs::permissions(Model(), fs::perms::owner_write, fs::perm_options::remove);
   EXPECT_EQ(Run({"x", "-n", "3"}).exit_code, 0);
   EXPECT_EQ(Omni({"inspect", "-m", Model()}).exit_code, 0);
+  EXPECT_EQ(Omni({"verify", "-m", Model()}).exit_code, 0);
   EXPECT_EQ(Omni({"trace", "-m", Model(), "x"}).exit_code, 0);
   fs::permissions(Model(), fs::perms::owner_write, fs::perm_options::add);
   EXPECT_EQ(Snapshot(Model()), before);
@@ -328,6 +329,51 @@ TEST_F(OmniTest, InspectNeedsNoMoreThanTablesAndHeaders) {
   EXPECT_EQ(Omni({"inspect", "-m", copy, "--json"}).out, before);
 }
 
+TEST_F(OmniTest, VerifyPassesAnIntactModel) {
+  const Output line = Omni({"verify", "-m", Model()});
+  EXPECT_EQ(line.exit_code, 0);
+  EXPECT_EQ(line.err, "");
+  EXPECT_THAT(line.out, AllOf(StartsWith(Model() + ": intact: "), HasSubstr(" files, "),
+                              HasSubstr(" GB/s, 0 defects\n")));
+  const nlohmann::json json = Json(Omni({"verify", "-m", Model(), "--json", "-t", "1"}));
+  EXPECT_EQ(json["ok"], true);
+  EXPECT_EQ(json["complete"], true);
+  EXPECT_EQ(json["defects"], nlohmann::json::array());
+  EXPECT_EQ(json["bytes"], Json(Omni({"inspect", "-m", Model(), "--json"}))["bytes"]["total"]);
+  EXPECT_GT(json["tiles"], 0);
+}
+
+TEST_F(OmniTest, VerifyListsEveryDefectAndFails) {
+  const std::string copy = *dir_ / "unverified";
+  fs::copy(Model(), copy, fs::copy_options::recursive);
+  FlipByte(copy + "/packs/tiles-000.bin", 1000);
+  FlipByte(copy + "/tokenizer.omni", 40);
+  std::ofstream(copy + "/notes.txt") << "x";
+  const Output output = Omni({"verify", "-m", copy});
+  EXPECT_EQ(output.exit_code, 1);
+  EXPECT_EQ(std::count(output.err.begin(), output.err.end(), '\n'), 3) << output.err;
+  EXPECT_THAT(output.err,
+              AllOf(HasSubstr("omni: " + copy + "/packs/tiles-000.bin: tile 0 of expert 0, layer 0"),
+                    HasSubstr("omni: " + copy + "/tokenizer.omni: fails its checksum"),
+                    HasSubstr("omni: " + copy + "/notes.txt: no part of the model")));
+  EXPECT_THAT(output.out, AllOf(StartsWith(copy + ": damaged: "), HasSubstr(", 3 defects\n")));
+  const Output json = Omni({"verify", "-m", copy, "--json"});
+  EXPECT_EQ(json.exit_code, 1);
+  EXPECT_EQ(json.err, output.err);
+  EXPECT_EQ(nlohmann::json::parse(json.out)["defects"].size(), 3u);
+  ExpectOneLine(Omni({"verify", "-m", *dir_ / "nowhere"}), 1, "nowhere");
+  ExpectOneLine(Omni({"verify", "-m", Model(), "-t", "x"}), 2, "--threads: 'x'");
+}
+
+TEST_F(OmniTest, VerifyShowsItsProgressOnATerminal) {
+  ProcessOptions options;
+  options.terminal = true;
+  const Output output = Omni({"verify", "-m", Model()}, options);
+  EXPECT_EQ(output.exit_code, 0);
+  EXPECT_THAT(output.err,
+              AllOf(HasSubstr("verifying " + Model()), HasSubstr(" GB/s  "), HasSubstr(" s left")));
+}
+
 TEST_F(OmniTest, EvalReadsPlainAndXzTextsAlike) {
   const std::string text = "The sea was calm.\n<|endoftext|>\nThe ship was late.\n";
   std::ofstream(*dir_ / "text.txt") << text;
@@ -380,7 +426,7 @@ TEST_F(OmniTest, CompletionKnowsEveryVerbAndFlag) {
   const Output bash = Omni({"completion", "bash"});
   EXPECT_EQ(bash.exit_code, 0);
   for (const char* word :
-       {"run", "pack", "inspect", "eval", "trace", "train", "--top-k", "--carry", "--plot"}) {
+       {"run", "pack", "inspect", "verify", "eval", "trace", "train", "--top-k", "--carry", "--plot"}) {
     EXPECT_THAT(bash.out, HasSubstr(word));
   }
   ProcessOptions script;
@@ -394,7 +440,7 @@ TEST_F(OmniTest, CompletionKnowsEveryVerbAndFlag) {
 }
 
 TEST_F(OmniTest, HelpExplainsEveryVerb) {
-  for (const char* verb : {"run", "pack", "inspect", "eval", "trace", "completion"}) {
+  for (const char* verb : {"run", "pack", "inspect", "verify", "eval", "trace", "completion"}) {
     const Output help = Omni({verb, "--help"});
     EXPECT_EQ(help.exit_code, 0) << verb;
     EXPECT_THAT(help.out, AllOf(HasSubstr("Examples:"), HasSubstr("Exit codes:"))) << verb;
