@@ -98,6 +98,8 @@ int64_t SessionState::bytes() const {
   return static_cast<int64_t>(pdr_.size() * sizeof(float) + kv_.size() * sizeof(uint16_t));
 }
 
+int64_t SessionState::BytesFor(const ModelConfig& config) { return ElementsOf(config).bytes(); }
+
 bool SessionState::Fits(const ModelConfig& config) const { return Meaning(config_) == Meaning(config); }
 
 std::string SessionState::Save() const {

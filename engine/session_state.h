@@ -26,6 +26,7 @@ class SessionState {
   uint16_t* values(LayerId layer);
 
   int64_t bytes() const;
+  static int64_t BytesFor(const ModelConfig& config);  // bytes() of a state that need not be made; valid config
   // True if every dimension and every constant that gives the state its meaning is the config's.
   bool Fits(const ModelConfig& config) const;
 
