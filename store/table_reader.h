@@ -19,6 +19,7 @@ class TableNumbers {
  public:
   explicit TableNumbers(const ModelConfig& config);
   int64_t tables() const { return expert_layers() * experts_; }
+  int64_t experts() const { return experts_; }           // of a layer
   int64_t tiles() const { return tiles_; }               // of an expert
   int64_t Number(LayerId layer, ExpertId expert) const;  // -1 for another layer or expert
   LayerId Layer(int64_t table) const { return layers_[static_cast<size_t>(table / experts_)]; }
