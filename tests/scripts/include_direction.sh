@@ -29,6 +29,7 @@ find "${folders[@]}" -type f -regex '.*\.\(h\|cc\|cu\|cuh\|inc\)' -print0 | sort
     # Libraries that only these parts may see.
     only["torch"] = "engine/train"
     only["rocksdb"] = "store"
+    only["liburing"] = "store"
     only["caf"] = "actors cluster"
     only["grpc"] = "cluster"
     # kernels/ gets the standard library, the compiler and CPU headers below, and CUDA.
@@ -43,6 +44,7 @@ find "${folders[@]}" -type f -regex '.*\.\(h\|cc\|cu\|cuh\|inc\)' -print0 | sort
   function library_of(header) {
     if (header ~ /^(torch|ATen|c10|caffe2)\//) return "torch"
     if (header ~ /^rocksdb\//) return "rocksdb"
+    if (header ~ /^(liburing[.]h$|liburing\/|linux\/io_uring[.]h$)/) return "liburing"
     if (header ~ /^caf\//) return "caf"
     if (header ~ /^(grpc|grpcpp|grpc\+\+)\//) return "grpc"
     return ""
