@@ -35,6 +35,8 @@ class CachePolicy {
   virtual void OnEvict(uint32_t slot) = 0;    // the slot is empty again
   // A layer's expert was chosen for computing: place = the layer's number among expert layers.
   virtual void OnExpert(int64_t place, int64_t expert) = 0;
+  // The layer's next expert is guessed to be this one, as for reading ahead; forgotten when OnExpert says what it is.
+  virtual void OnPredict(int64_t /*place*/, int64_t /*expert*/) {}
   // A filled slot to give up, among those for which free_to_go(slot) is true; -1 if there is none. Changes nothing: the
   // caller evicts. free_to_go may not call the policy.
   virtual int64_t Victim(absl::FunctionRef<bool(uint32_t)> free_to_go) = 0;
@@ -44,7 +46,7 @@ class CachePolicy {
 enum class PolicyKind {
   kLru,      // the slot whose last fill or use is longest ago
   kDecayed,  // the tile least used, where a use counts less the older it is
-  kTorus,    // the tile least likely to be used soon, by where in the torus tokens have gone from where they were
+  kTorus,  // the tile least likely to be used soon, by where in the torus tokens have gone from where they were
 };
 
 // `users` outlives the policy. slots >= 1.
