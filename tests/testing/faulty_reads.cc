@@ -23,8 +23,9 @@ class FaultyReads final : public ReadQueue {
   absl::Status Open(const ReadQueueOptions& options) {
     absl::StatusOr<std::unique_ptr<ReadQueue>> inner = ReadQueue::Open(
         paths_, options, [this](uint64_t id, const absl::Status& status) { Finish(id, status); });
-    if (inner.ok()) inner_ = *std::move(inner);
-    return inner.status();
+    if (!inner.ok()) return inner.status();
+    inner_ = *std::move(inner);
+    return absl::OkStatus();
   }
 
   void Submit(std::span<const ReadRequest> requests, bool urgent) override {
