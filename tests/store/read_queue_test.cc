@@ -5,7 +5,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
-#include <atomic>
+#include <algorithm>
 #include <cerrno>
 #include <condition_variable>
 #include <cstring>
@@ -31,7 +31,6 @@ using ::testing::EndsWith;
 using testing::Fault;
 using ::testing::HasSubstr;
 using ::testing::Not;
-using testing::RefusedCall;
 using testing::TempDir;
 
 std::string RandomBytes(size_t bytes, uint64_t seed) {
@@ -210,7 +209,7 @@ TEST_P(ReadQueueTest, UrgentReadsBeginBeforeAllThatWait) {
         record(tag, status);
       });
   ASSERT_TRUE(queue.ok()) << queue.status();
-  const auto submit = [&](std::vector<uint64_t> tags, bool urgent) {
+  const auto submit = [&](const std::vector<uint64_t>& tags, bool urgent) {
     std::vector<ReadRequest> requests;
     for (const uint64_t tag : tags) {
       requests.push_back({.bytes = 4096, .needed = 4096, .to = memory.data() + 4096 * tag, .tag = tag});
@@ -489,16 +488,21 @@ INSTANTIATE_TEST_SUITE_P(Uring, UringTest, ::testing::Values(ReadMethod::kUring)
 
 TEST_P(UringTest, PreadTakesItsPlaceWhereItIsNotAllowed) {
   Pages memory(8192);
-  for (const auto& [call, error, text] : {std::tuple{SYS_io_uring_setup, EPERM, "kernel.io_uring_disabled"},
-                                          {SYS_io_uring_setup, ENOSYS, "a kernel with io_uring"},
-                                          {SYS_io_uring_setup, ENOMEM, "ulimit -l"},
-                                          {SYS_io_uring_enter, EPERM, "kernel.io_uring_disabled"}}) {
-    const bool ran = testing::RunWithout({.call = static_cast<int>(call), .error = error}, [&] {
+  struct Case {
+    long call;
+    int error;
+    const char* cure;
+  };
+  for (const Case& c : {Case{SYS_io_uring_setup, EPERM, "kernel.io_uring_disabled"},
+                        {SYS_io_uring_setup, ENOSYS, "a kernel with io_uring"},
+                        {SYS_io_uring_setup, ENOMEM, "ulimit -l"},
+                        {SYS_io_uring_enter, EPERM, "kernel.io_uring_disabled"}}) {
+    const bool ran = testing::RunWithout({.call = static_cast<int>(c.call), .error = c.error}, [&] {
       EXPECT_THAT(ReadsWith(ReadMethod::kAuto, memory.span(), memory.data()),
                   AllOf(HasSubstr("2 threads of pread, "), HasSubstr("io_uring is not available: "),
-                        HasSubstr(std::strerror(error))));
+                        HasSubstr(std::strerror(c.error))));
       EXPECT_THAT(ReadsWith(ReadMethod::kUring, memory.span(), memory.data()),
-                  AllOf(HasSubstr("UNAVAILABLE: io_uring is not available: "), HasSubstr(text)));
+                  AllOf(HasSubstr("UNAVAILABLE: io_uring is not available: "), HasSubstr(c.cure)));
     });
     if (!ran) GTEST_SKIP() << "no seccomp";
   }
