@@ -3,51 +3,13 @@
 #include <immintrin.h>
 #include <sys/mman.h>
 
-#include <algorithm>
 #include <atomic>
-#include <chrono>
-#include <functional>
 #include <new>
-#include <thread>
-#include <vector>
 
 namespace omni::bench {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
-// Seconds from the moment all threads stand ready until the last is done.
-double Timed(int threads, const std::function<void(int)>& work) {
-  std::atomic<int> ready{0};
-  std::atomic<bool> go{false};
-  std::vector<std::thread> pool;
-  for (int t = 0; t < threads; ++t) {
-    pool.emplace_back([&, t] {
-      ++ready;
-      while (!go.load()) _mm_pause();
-      work(t);
-    });
-  }
-  while (ready.load() < threads) std::this_thread::yield();
-  const auto start = Clock::now();
-  go.store(true);
-  for (std::thread& thread : pool) thread.join();
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
 std::atomic<uint64_t> sink;
-
-__attribute__((target_clones("avx512f", "avx2", "default"))) uint64_t SumWords(const uint64_t* data,
-                                                                               int64_t words) {
-  constexpr int kLanes = 64;
-  uint64_t sum[kLanes] = {};
-  for (int64_t i = 0; i + kLanes <= words; i += kLanes) {
-    for (int j = 0; j < kLanes; ++j) sum[j] += data[i + j];
-  }
-  uint64_t total = 0;
-  for (uint64_t s : sum) total += s;
-  return total;
-}
 
 constexpr int64_t kDotSteps = 4'000'000;
 constexpr int kDotChains = 12;  // enough independent sums to hide the latency
@@ -107,22 +69,10 @@ HugeBuffer::HugeBuffer(size_t bytes) : bytes_(bytes) {
 
 HugeBuffer::~HugeBuffer() { munmap(data_, bytes_); }
 
-double ReadBandwidth(const uint8_t* data, int64_t bytes, int threads) {
-  const int64_t words = bytes / 8 / threads;
-  double best = 0;
-  for (int pass = 0; pass < 2; ++pass) {
-    const double seconds = Timed(threads, [&](int t) {
-      sink += SumWords(reinterpret_cast<const uint64_t*>(data) + t * words, words);
-    });
-    best = std::max(best, static_cast<double>(bytes) / seconds);
-  }
-  return best;
-}
-
 double DotPeak(kernels::Isa isa, int threads) {
   using kernels::Isa;
   const bool wide = isa >= Isa::kAvx512Vnni, vnni = wide || isa == Isa::kAvxVnni;
-  const double seconds = Timed(threads, [&](int) {
+  const double seconds = TimeThreads(threads, [&](int) {
     if (wide) {
       DotLoop512();
     } else if (vnni) {

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "engine/memory_speed.h"
 #include "kernels/op.h"
 
 namespace omni::bench {
@@ -24,8 +25,7 @@ class HugeBuffer {
   uint8_t* data_;
 };
 
-// Bytes a second that `threads` threads read from `bytes` bytes at `data` (far more than the caches hold), best of two passes.
-double ReadBandwidth(const uint8_t* data, int64_t bytes, int threads);
+using omni::ReadBandwidth;
 
 // Multiply-adds a second of `threads` threads whose loops hold nothing but the dot products of `isa`, on registers.
 double DotPeak(kernels::Isa isa, int threads);
