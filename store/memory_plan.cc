@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 #include <absl/strings/str_cat.h>
 
 #include "engine/session_state.h"
+#include "store/model_files.h"
 #include "store/shared_layout.h"
 
 namespace omni {
@@ -107,6 +109,17 @@ ModelSizes SizesOf(const ModelSummary& summary, const std::vector<PackHeader>& p
   for (const PackHeader& pack : packs) sizes.tile_stride = std::max(sizes.tile_stride, pack.stride);
   sizes.session_bytes = SessionState::BytesFor(config);
   return sizes;
+}
+
+absl::StatusOr<SizedModel> ReadSizes(const std::string& path) {
+  absl::StatusOr<ModelSummary> summary = ModelDir::Summarize(path);
+  if (!summary.ok()) return summary.status();
+  absl::StatusOr<ModelFiles> files = ReadModelFiles(path);
+  if (!files.ok()) return files.status();
+  absl::StatusOr<std::vector<PackHeader>> packs = ReadPackHeaders(*files);
+  if (!packs.ok()) return packs.status();
+  const ModelSizes sizes = SizesOf(*summary, *packs);
+  return SizedModel{*std::move(summary), sizes};
 }
 
 ModelSizes ExpectedSizes(const ModelConfig& config) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include <absl/status/statusor.h>
@@ -46,6 +47,12 @@ struct ModelSizes {
 
 // Of a packed model; `packs` are its pack files' headers.
 ModelSizes SizesOf(const ModelSummary& summary, const std::vector<PackHeader>& packs);
+// Of the model directory `path`, with all else that can be said of it without loading it. Errors as ModelDir::Summarize.
+struct SizedModel {
+  ModelSummary summary;
+  ModelSizes sizes;
+};
+absl::StatusOr<SizedModel> ReadSizes(const std::string& path);
 // Of the model of a valid config that nobody has packed yet, when experts differ from their region's keyframe in
 // config.own_neurons neurons and in no others.
 ModelSizes ExpectedSizes(const ModelConfig& config);
