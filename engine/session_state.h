@@ -26,7 +26,8 @@ class SessionState {
   uint16_t* values(LayerId layer);
 
   int64_t bytes() const;
-  static int64_t BytesFor(const ModelConfig& config);  // bytes() of a state that need not be made; valid config
+  // bytes() of a state that need not be made; `config` is valid.
+  static int64_t BytesFor(const ModelConfig& config);
   // True if every dimension and every constant that gives the state its meaning is the config's.
   bool Fits(const ModelConfig& config) const;
 
