@@ -55,6 +55,8 @@ int Main(int argc, char** argv) {
   AddSynth(root, invocation);
   AddInspect(root, invocation);
   AddVerify(root, invocation);
+  AddPlan(root, invocation);
+  AddDoctor(root, invocation);
   AddEval(root, invocation);
   AddTrace(root, invocation);
   AddTrain(root, invocation);

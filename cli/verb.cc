@@ -9,6 +9,8 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_replace.h>
 
+#include "cli/sizes.h"
+
 namespace omni::cli {
 namespace {
 
@@ -79,6 +81,18 @@ CLI::Option* Verb::Number(const std::string& names, int64_t& value, int64_t low,
     return NumberProblem<int64_t>(text, low, high, "a whole number");
   };
   return Twin(app_.add_option(names, value, help))->type_name("N")->check(CLI::Validator(check, ""));
+}
+
+CLI::Option* Verb::Size(const std::string& names, int64_t& value, const std::string& help) {
+  const auto to_bytes = [](std::string& text) -> std::string {
+    const absl::StatusOr<int64_t> bytes = ParseSize(text);
+    if (!bytes.ok()) return std::string(bytes.status().message());
+    text = absl::StrCat(*bytes);
+    return {};
+  };
+  return Twin(app_.add_option(names, value, help))
+      ->type_name("SIZE")
+      ->transform(CLI::Validator(to_bytes, ""));
 }
 
 CLI::Option* Verb::Real(const std::string& names, float& value, double low, double high,

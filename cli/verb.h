@@ -40,6 +40,8 @@ class Verb {
   CLI::Option* Path(const std::string& names, std::string& value, const std::string& help);
   CLI::Option* Number(const std::string& names, int64_t& value, int64_t low, int64_t high,
                       const std::string& help);
+  // Bytes, as cli/sizes.h reads them.
+  CLI::Option* Size(const std::string& names, int64_t& value, const std::string& help);
   CLI::Option* Real(const std::string& names, float& value, double low, double high, const std::string& help);
 
   // Shared by several verbs.
@@ -60,6 +62,8 @@ void AddPack(CLI::App& root, Invocation& invocation);
 void AddSynth(CLI::App& root, Invocation& invocation);
 void AddInspect(CLI::App& root, Invocation& invocation);
 void AddVerify(CLI::App& root, Invocation& invocation);
+void AddPlan(CLI::App& root, Invocation& invocation);
+void AddDoctor(CLI::App& root, Invocation& invocation);
 void AddEval(CLI::App& root, Invocation& invocation);
 void AddTrace(CLI::App& root, Invocation& invocation);
 void AddTrain(CLI::App& root, Invocation& invocation);

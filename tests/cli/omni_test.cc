@@ -14,64 +14,19 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
-#include "tests/cli/process.h"
-#include "tests/testing/checkpoint_fixture.h"
-#include "tests/testing/temp_dir.h"
+#include "tests/cli/omni_fixture.h"
 
 namespace omni {
 namespace {
 
 namespace fs = std::filesystem;
+using omni::testing::OmniTest;
 using omni::testing::Output;
 using omni::testing::ProcessOptions;
-using omni::testing::TempDir;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 using ::testing::StartsWith;
-
-class OmniTest : public ::testing::Test {
- protected:
-  static void SetUpTestSuite() {
-    dir_ = std::make_unique<TempDir>();
-    ASSERT_TRUE(
-        omni::testing::WriteRandomCheckpoint(*dir_ / "checkpoint", omni::testing::SmallConfig(), 5).ok());
-    const Output packed = Omni({"pack", *dir_ / "checkpoint", Model()});
-    ASSERT_EQ(packed.exit_code, 0) << packed.err;
-    ASSERT_THAT(packed.out, HasSubstr("distinct tiles of"));
-    ASSERT_EQ(packed.err, "");
-  }
-  static void TearDownTestSuite() { dir_.reset(); }
-
-  static std::string Model() { return *dir_ / "model"; }
-  static std::string State() { return *dir_ / "state"; }
-
-  static Output Omni(std::vector<std::string> arguments, ProcessOptions options = {}) {
-    arguments.insert(arguments.begin(), OMNI_PROGRAM);
-    options.env.insert({"XDG_STATE_HOME", State()});
-    options.env.insert({"OMNI_THREADS", "2"});
-    return omni::testing::RunProcess(arguments, options);
-  }
-  static Output Run(std::vector<std::string> arguments, const ProcessOptions& options = {}) {
-    arguments.insert(arguments.begin(), {"run", "-m", Model()});
-    return Omni(std::move(arguments), options);
-  }
-  static nlohmann::json Json(const Output& output) {
-    EXPECT_EQ(output.exit_code, 0) << output.err;
-    nlohmann::json json = nlohmann::json::parse(output.out, nullptr, false);
-    EXPECT_TRUE(json.is_object()) << output.out;
-    return json;
-  }
-  static void ExpectOneLine(const Output& output, int code, const std::string& part) {
-    EXPECT_EQ(output.exit_code, code) << output.err;
-    EXPECT_EQ(output.out, "");
-    EXPECT_THAT(output.err, AllOf(StartsWith("omni: "), HasSubstr(part)));
-    EXPECT_EQ(std::count(output.err.begin(), output.err.end(), '\n'), 1) << output.err;
-  }
-
-  static std::unique_ptr<TempDir> dir_;
-};
-std::unique_ptr<TempDir> OmniTest::dir_;
 
 TEST_F(OmniTest, RunPrintsTheTextAndNothingElse) {
   const Output text = Run({"the sea", "-n", "30", "--temp", "0"});
@@ -425,8 +380,8 @@ TEST_F(OmniTest, TraceShowsEveryTokenOfEveryExpertLayer) {
 TEST_F(OmniTest, CompletionKnowsEveryVerbAndFlag) {
   const Output bash = Omni({"completion", "bash"});
   EXPECT_EQ(bash.exit_code, 0);
-  for (const char* word :
-       {"run", "pack", "inspect", "verify", "eval", "trace", "train", "--top-k", "--carry", "--plot"}) {
+  for (const char* word : {"run", "pack", "inspect", "verify", "plan", "doctor", "eval", "trace", "train",
+                           "--top-k", "--carry", "--plot", "--vram"}) {
     EXPECT_THAT(bash.out, HasSubstr(word));
   }
   ProcessOptions script;
@@ -440,7 +395,8 @@ TEST_F(OmniTest, CompletionKnowsEveryVerbAndFlag) {
 }
 
 TEST_F(OmniTest, HelpExplainsEveryVerb) {
-  for (const char* verb : {"run", "pack", "inspect", "verify", "eval", "trace", "completion"}) {
+  for (const char* verb :
+       {"run", "pack", "inspect", "verify", "plan", "doctor", "eval", "trace", "completion"}) {
     const Output help = Omni({verb, "--help"});
     EXPECT_EQ(help.exit_code, 0) << verb;
     EXPECT_THAT(help.out, AllOf(HasSubstr("Examples:"), HasSubstr("Exit codes:"))) << verb;
