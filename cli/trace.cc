@@ -13,6 +13,7 @@
 #include "cli/torus_svg.h"
 #include "cli/verb.h"
 #include "engine/decoder.h"
+#include "store/routing_trace.h"
 
 namespace omni::cli {
 namespace {
@@ -20,7 +21,7 @@ namespace {
 constexpr size_t kRowsPerBatch = 64;
 
 struct TraceArgs {
-  std::string prompt, model, plot;
+  std::string prompt, model, plot, routes;
   int64_t threads = 0;
   bool json = false;
 };
@@ -116,6 +117,14 @@ absl::Status WritePlot(const std::string& path, const ModelConfig& config, const
              : absl::PermissionDeniedError(path + ": cannot be written; give another --plot file");
 }
 
+absl::Status WriteRoutes(const std::string& path, const ModelConfig& config, const Routes& routes) {
+  RoutingTrace trace = EmptyTrace(config);
+  for (const auto& experts : routes.experts) {
+    for (ExpertId e : experts) trace.experts.push_back(static_cast<uint16_t>(e.value));
+  }
+  return SaveTrace(trace, path);
+}
+
 absl::StatusOr<int> Trace(const TraceArgs& args) {
   absl::StatusOr<std::string> prompt = ReadPrompt(args.prompt);
   if (!prompt.ok()) return prompt.status();
@@ -129,6 +138,9 @@ absl::StatusOr<int> Trace(const TraceArgs& args) {
   if (!routes.ok()) return routes.status();
   if (!args.plot.empty()) {
     if (absl::Status s = WritePlot(args.plot, (*model)->weights().config, *routes); !s.ok()) return s;
+  }
+  if (!args.routes.empty()) {
+    if (absl::Status s = WriteRoutes(args.routes, (*model)->weights().config, *routes); !s.ok()) return s;
   }
   if (args.json) {
     PrintJson(tokenizer, tokens, *routes);
@@ -144,13 +156,15 @@ void AddTrace(CLI::App& root, Invocation& invocation) {
   Verb verb(root, invocation, "trace", "Show which expert of each layer every token of a prompt goes to",
             "  omni trace 'The sea was calm'\n"
             "  omni trace - --json < chapter.txt | jq '.tokens[0].experts'\n"
-            "  omni trace 'The sea was calm' --plot torus.svg");
+            "  omni trace 'The sea was calm' --plot torus.svg\n"
+            "  omni trace - --routes chapter.routes < chapter.txt");
   auto args = std::make_shared<TraceArgs>();
   verb.app().add_option("PROMPT", args->prompt, "Text; - reads standard input")->required()->type_name("");
   verb.Model(args->model);
   verb.Threads(args->threads);
   verb.Json(args->json);
   verb.Path("--plot", args->plot, "Also draw the torus in slices, with visit counts, as an SVG file");
+  verb.Path("--routes", args->routes, "Also write the routes alone, as a file that cache benchmarks read");
   verb.Body([args] { return Trace(*args); });
 }
 

@@ -9,7 +9,7 @@
 namespace omni {
 namespace {
 
-// None of these matters much: doubling or halving any changes the share of hits by less than 0.005 (0011).
+// None of these matters much: docs/decisions/0011-which-tiles-stay.md lists what else was tried.
 constexpr float kGamma = 0.8f;
 constexpr int kSolveSteps = 8;          // kGamma^8 = 0.17 of h is left out, of all tiles about alike
 constexpr double kWalkHalfLife = 1024;  // tokens

@@ -15,6 +15,10 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/cli/omni_fixture.h"
+#include "store/routing_trace.h"
+#include "tests/cli/process.h"
+#include "tests/testing/checkpoint_fixture.h"
+#include "tests/testing/temp_dir.h"
 
 namespace omni {
 namespace {
@@ -360,8 +364,8 @@ TEST_F(OmniTest, EvalReadsPlainAndXzTextsAlike) {
 }
 
 TEST_F(OmniTest, TraceShowsEveryTokenOfEveryExpertLayer) {
-  const nlohmann::json json =
-      Json(Omni({"trace", "-m", Model(), "the sea was calm", "--json", "--plot", *dir_ / "torus.svg"}));
+  const nlohmann::json json = Json(Omni({"trace", "-m", Model(), "the sea was calm", "--json", "--plot",
+                                         *dir_ / "torus.svg", "--routes", *dir_ / "sea.routes"}));
   EXPECT_EQ(json["layers"], nlohmann::json({0, 1, 2}));
   ASSERT_GT(json["tokens"].size(), 2u);
   EXPECT_EQ(json["tokens"][0]["text"], "<|endoftext|>");
@@ -369,6 +373,16 @@ TEST_F(OmniTest, TraceShowsEveryTokenOfEveryExpertLayer) {
     ASSERT_EQ(token["experts"].size(), 3u);
     for (const nlohmann::json& e : token["experts"]) EXPECT_TRUE(e >= 0 && e < 8);
   }
+  const auto routes = LoadTrace(*dir_ / "sea.routes");
+  ASSERT_TRUE(routes.ok()) << routes.status();
+  EXPECT_EQ(nlohmann::json(routes->layers), json["layers"]);
+  ASSERT_EQ(routes->tokens(), static_cast<int64_t>(json["tokens"].size()));
+  for (int64_t t = 0; t < routes->tokens(); ++t) {
+    for (int64_t p = 0; p < 3; ++p) {
+      EXPECT_EQ(json["tokens"][static_cast<size_t>(t)]["experts"][static_cast<size_t>(p)], routes->At(t, p));
+    }
+  }
+  ExpectOneLine(Omni({"trace", "-m", Model(), "x", "--routes", *dir_ / "no/such/x.routes"}), 1, "x.routes");
   const Output table = Omni({"trace", "-m", Model(), "the sea was calm"});
   EXPECT_EQ(std::count(table.out.begin(), table.out.end(), '\n'),
             static_cast<std::ptrdiff_t>(json["tokens"].size()) + 1);
