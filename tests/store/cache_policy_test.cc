@@ -134,6 +134,10 @@ TEST(DecayedPolicy, GivesUpTheLeastUsedAndForgets) {
   policy->OnExpert(0, 40);
   FillWithOwn(*policy, tables, experts);
   EXPECT_EQ(OrderOf(*policy, experts), (std::vector<int64_t>{30, 10, 20, 40}));
+  // What is used again starts from what is left of its count.
+  for (int64_t expert : {20, 30, 30}) policy->OnExpert(0, expert);
+  FillWithOwn(*policy, tables, experts);
+  EXPECT_EQ(OrderOf(*policy, experts), (std::vector<int64_t>{10, 40, 20, 30}));
 }
 
 TEST(TorusPolicy, KeepsNeighboursOverDistantExpertsBeforeItHasSeenAnything) {
