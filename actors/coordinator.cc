@@ -16,8 +16,8 @@ namespace {
 
 class ActorIo : public CoordinatorIo {
  public:
-  ActorIo(caf::event_based_actor* self, int64_t num_regions, RegionState region)
-      : self_(self), region_(region) {
+  ActorIo(caf::event_based_actor* self, int64_t num_regions, RegionState region, OpenRequests* requests)
+      : self_(self), region_(region), requests_(requests) {
     for (int64_t i = 0; i < num_regions; ++i) regions_.push_back(Spawn());
   }
 
@@ -27,6 +27,9 @@ class ActorIo : public CoordinatorIo {
     self_->demonitor(actor);
     self_->send_exit(actor, caf::exit_reason::kill);
     actor = Spawn();
+  }
+  void Expect(LayerId layer, std::span<const ExpertId> experts) override {
+    region_.provider().Expect(layer, experts);
   }
   void StepSoon() override { self_->send(self_, step_atom_v); }
   void TickAfter(std::chrono::milliseconds delay) override { self_->delayed_send(self_, delay, tick_atom_v); }
@@ -43,10 +46,11 @@ class ActorIo : public CoordinatorIo {
   }
 
  private:
-  caf::actor Spawn() { return self_->spawn<caf::monitored>(Region, region_); }
+  caf::actor Spawn() { return self_->spawn<caf::monitored>(Region, region_, requests_); }
 
   caf::event_based_actor* self_;
   RegionState region_;
+  OpenRequests* requests_;
   std::vector<caf::actor> regions_;
 };
 
@@ -63,8 +67,8 @@ void Guarded(CoordinatorState* state, F&& f) {
 }  // namespace
 
 caf::behavior Coordinator(caf::event_based_actor* self, CoordinatorState* state, int64_t num_regions,
-                          RegionState region) {
-  auto io = std::make_shared<ActorIo>(self, num_regions, region);
+                          RegionState region, OpenRequests* requests) {
+  auto io = std::make_shared<ActorIo>(self, num_regions, region, requests);
   state->set_io(io.get());
   self->set_down_handler([state, io](caf::down_msg& down) {
     const int32_t index = io->Find(down.source);

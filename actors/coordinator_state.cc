@@ -9,7 +9,12 @@ namespace omni {
 
 CoordinatorState::CoordinatorState(const ModelWeights& weights, WorkerPool& pool,
                                    const CoordinatorOptions& options, SwarmCounters& counters)
-    : config_(weights.config), options_(options), counters_(counters), decoder_(weights, pool) {}
+    : config_(weights.config), options_(options), counters_(counters), decoder_(weights, pool) {
+  decoder_.set_reroute(options_.reroute);
+  const int ahead = std::clamp(options_.predict_ahead, 0, SwarmCounters::kAhead);
+  predicted_.resize(static_cast<size_t>(ahead));
+  for (auto& layers : predicted_) layers.resize(static_cast<size_t>(config_.layers));
+}
 
 void CoordinatorState::Submit(std::shared_ptr<Session> session) {
   if (shut_down_) {
@@ -125,6 +130,9 @@ void CoordinatorState::Step() {
     return;
   }
   layer_ = 0;
+  for (auto& layers : predicted_) {
+    for (auto& guess : layers) guess.clear();  // of a step that was given up
+  }
   Advance();
 }
 
@@ -137,7 +145,9 @@ void CoordinatorState::Advance() {
     const LayerId layer(static_cast<int32_t>(layer_++));
     std::vector<ExpertJob> jobs = Timed([&] { return decoder_.RunLayer(layer); });
     if (jobs.empty()) continue;
+    CheckPrediction(layer);
     Ask(layer, std::move(jobs));
+    Predict();
     return;
   }
   FinishStep();
@@ -151,6 +161,36 @@ void CoordinatorState::Ask(LayerId layer, std::vector<ExpertJob> jobs) {
     by_region[config_.RegionOf(job.expert)].push_back(std::move(job));
   }
   for (auto& [region, region_jobs] : by_region) SendAttempt(region, 1, std::move(region_jobs));
+}
+
+// The present layer's output is not yet in the rows: that is what makes it a guess, and what gives it time.
+void CoordinatorState::Predict() {
+  int64_t layer = layer_;
+  for (auto& layers : predicted_) {
+    while (layer < config_.layers && config_.IsAttention(layer)) ++layer;
+    if (layer == config_.layers) return;
+    const LayerId ahead(static_cast<int32_t>(layer++));
+    const std::span<const ExpertId> routes = Timed([&] { return decoder_.PredictRoutes(ahead); });
+    layers[ahead.index()].assign(routes.begin(), routes.end());
+    expected_.assign(routes.begin(), routes.end());
+    std::sort(expected_.begin(), expected_.end());
+    expected_.erase(std::unique(expected_.begin(), expected_.end()), expected_.end());
+    io_->Expect(ahead, expected_);
+  }
+}
+
+void CoordinatorState::CheckPrediction(LayerId layer) {
+  const std::span<const ExpertId> routes = decoder_.routes();
+  for (size_t ahead = 0; ahead < predicted_.size(); ++ahead) {
+    std::vector<ExpertId>& guess = predicted_[ahead][layer.index()];
+    if (guess.size() == routes.size()) {
+      int64_t right = 0;
+      for (size_t row = 0; row < routes.size(); ++row) right += guess[row] == routes[row];
+      counters_.predicted[ahead].Add(static_cast<int64_t>(routes.size()));
+      counters_.predicted_right[ahead].Add(right);
+    }
+    guess.clear();
+  }
 }
 
 void CoordinatorState::SendAttempt(RegionId region, int attempt, std::vector<ExpertJob> jobs) {

@@ -14,6 +14,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -33,6 +34,9 @@ struct CoordinatorOptions {
   int prefill_rows_beside_decode = 16;  // prompt rows of a step in which others decode: bounds their wait
   std::chrono::milliseconds job_timeout{30000};
   int job_attempts = 3;
+  // Expert layers ahead whose experts are guessed and announced to the provider; 0: none, and none counted.
+  int predict_ahead = 0;
+  Decoder::Reroute reroute;  // measurements only: decides in the routers' place
 };
 
 // What the state asks of the world around it; the actor, or a test.
@@ -41,7 +45,8 @@ class CoordinatorIo {
   virtual ~CoordinatorIo() = default;
   virtual void SendJob(RegionJobPtr job) = 0;       // an answer arrives by OnReply, or OnRegionDown, or never
   virtual void ReplaceRegion(RegionId region) = 0;  // jobs sent from now on go to a new actor
-  virtual void StepSoon() = 0;                      // call Step after the messages waiting now
+  virtual void Expect(LayerId layer, std::span<const ExpertId> experts) = 0;  // they may be needed soon
+  virtual void StepSoon() = 0;                            // call Step after the messages waiting now
   virtual void TickAfter(std::chrono::milliseconds) = 0;  // call OnTick once, then
 };
 
@@ -84,6 +89,8 @@ class CoordinatorState {
   void AddPart(const std::shared_ptr<Session>& session, int64_t rows);
   void Advance();
   void Ask(LayerId layer, std::vector<ExpertJob> jobs);
+  void Predict();  // the expert layers after the one just routed
+  void CheckPrediction(LayerId layer);
   void SendAttempt(RegionId region, int attempt, std::vector<ExpertJob> jobs);
   void Retry(RegionId region, const std::string& reason);
   void FailRows(const ExpertJob& job, const absl::Status& status);
@@ -121,7 +128,10 @@ class CoordinatorState {
   std::vector<Part> parts_;
   std::vector<BatchRow> rows_;
   std::vector<Sampled> drawn_;
-  int64_t layer_ = 0;
+  int64_t layer_ = 0;  // the next to run
+  // predicted_[a][layer]: what was guessed for its rows a + 1 expert layers before; empty: nothing.
+  std::vector<std::vector<std::vector<ExpertId>>> predicted_;
+  std::vector<ExpertId> expected_;
   std::map<RegionId, Pending> pending_;
   uint64_t next_job_ = 1;
   int64_t step_hops_ = 0;

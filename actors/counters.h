@@ -29,6 +29,7 @@ struct StepCounters {
 };
 
 struct SwarmCounters {
+  static constexpr int kAhead = 2;  // expert layers ahead for which routes are guessed, at most
   explicit SwarmCounters(const ModelConfig& config)
       : experts(config.num_experts()),
         expert_rows(static_cast<size_t>(config.layers * config.num_experts())),
@@ -36,7 +37,8 @@ struct SwarmCounters {
         region_compute_ns(static_cast<size_t>(config.num_regions())) {}
 
   StepCounters decode, mixed;
-  Counter active, queued;  // sessions now
+  Counter active, queued;                              // sessions now
+  Counter predicted[kAhead], predicted_right[kAhead];  // rows, 1 and 2 expert layers ahead
   Counter sessions, restarts, retries, timeouts, failed_jobs;
   int64_t experts;
   std::vector<Counter> expert_rows;  // [layers, experts]

@@ -6,8 +6,32 @@
 #include "actors/messages.h"
 
 namespace omni {
+namespace {
 
-caf::behavior Region(caf::event_based_actor* self, RegionState state) {
+void Answer(caf::event_based_actor* self, const caf::actor& to, RegionReplyPtr reply) {
+  if (reply) self->send(to, std::move(reply));
+}
+
+// Asks for every expert of the work at once; each comes back as a message, in the order in which they are there.
+void Request(caf::event_based_actor* self, ExpertProvider& provider, OpenRequests* requests,
+             const RegionWorkPtr& work, const caf::actor& client) {
+  for (size_t i = 0; i < work->jobs.size(); ++i) {
+    requests->Add();
+    provider.Request(work->jobs[i].layer, work->jobs[i].expert,
+                     [region = caf::actor_cast<caf::actor>(self), requests, work, i,
+                      client](absl::StatusOr<ExpertTiles> expert) mutable {
+                       auto ready = std::make_shared<const ExpertReady>(
+                           ExpertReady{std::move(work), i, std::move(expert), std::move(client)});
+                       caf::anon_send(region, ExpertReadyPtr(std::move(ready)));
+                       region = nullptr;
+                       requests->Remove();
+                     });
+  }
+}
+
+}  // namespace
+
+caf::behavior Region(caf::event_based_actor* self, RegionState state, OpenRequests* requests) {
   self->set_exception_handler([](std::exception_ptr& e) -> caf::error {
     try {
       std::rethrow_exception(e);
@@ -18,10 +42,16 @@ caf::behavior Region(caf::event_based_actor* self, RegionState state) {
     }
   });
   return {
-      [self, state](const RegionJobPtr& job) mutable {
-        if (RegionReplyPtr reply = state.Run(*job)) {
-          self->send(caf::actor_cast<caf::actor>(self->current_sender()), std::move(reply));
+      [self, state, requests](const RegionJobPtr& job) mutable {
+        const auto client = caf::actor_cast<caf::actor>(self->current_sender());
+        if (state.provider().resident()) {
+          Answer(self, client, state.Run(*job));
+        } else if (const RegionWorkPtr work = state.Begin(*job)) {
+          Request(self, state.provider(), requests, work, client);
         }
+      },
+      [self, state](const ExpertReadyPtr& ready) mutable {
+        Answer(self, ready->client, state.Serve(*ready->work, ready->job, ready->expert));
       },
   };
 }

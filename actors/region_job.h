@@ -28,6 +28,8 @@ class RegionJob {
 
   // The region, before it reads any row: false means the answer is no longer wanted.
   bool Claim() const { return Take(kClaimed); }
+  // The region, when it reads no row any more: it has taken copies.
+  void Unclaim() const { phase_.store(kWaiting, std::memory_order_release); }
   // The coordinator, to give the job to somebody else: false means a region is computing it right now.
   bool Abandon() const { return Take(kAbandoned); }
 

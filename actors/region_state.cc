@@ -1,5 +1,6 @@
 #include "actors/region_state.h"
 
+#include <algorithm>
 #include <stdexcept>
 #include <utility>
 
@@ -7,12 +8,15 @@
 
 namespace omni {
 
+bool RegionState::Lost(const RegionJob& job) {
+  if (!fault_) return false;
+  const RegionFault fault = fault_(job);
+  if (fault == RegionFault::kCrash) throw std::runtime_error("injected crash");
+  return fault == RegionFault::kLose;
+}
+
 RegionReplyPtr RegionState::Run(const RegionJob& job) {
-  if (fault_) {
-    const RegionFault fault = fault_(job);
-    if (fault == RegionFault::kLose) return nullptr;
-    if (fault == RegionFault::kCrash) throw std::runtime_error("injected crash");
-  }
+  if (Lost(job)) return nullptr;
   const auto start = std::chrono::steady_clock::now();
   auto reply = std::make_shared<RegionReply>();
   reply->job_id = job.id();
@@ -43,6 +47,54 @@ RegionReplyPtr RegionState::Run(const RegionJob& job) {
   });
   reply->compute = std::chrono::steady_clock::now() - start;
   return reply;
+}
+
+RegionWorkPtr RegionState::Begin(const RegionJob& job) {
+  if (Lost(job)) return nullptr;
+  auto work = std::make_shared<RegionWork>();
+  work->jobs = job.jobs();
+  work->left = work->jobs.size();
+  work->reply = std::make_shared<RegionReply>();
+  work->reply->job_id = job.id();
+  work->reply->region = job.region();
+  work->reply->statuses.resize(work->jobs.size());
+  size_t rows = 0;
+  for (const ExpertJob& expert : work->jobs) {
+    work->reply->offsets.push_back(static_cast<int64_t>(rows) * config_.d);
+    rows += expert.rows.size();
+  }
+  const int64_t width = PadTo(config_.d, 64);
+  work->q.resize(rows * static_cast<size_t>(width));
+  work->scale.resize(rows);
+  work->reply->output.resize(rows * static_cast<size_t>(config_.d));
+  if (!job.Claim()) return nullptr;
+  int8_t* q = work->q.data();
+  float* scale = work->scale.data();
+  for (ExpertJob& expert : work->jobs) {
+    const int8_t* first_q = q;
+    const float* first_scale = scale;
+    int32_t copied = 0;
+    for (int32_t& row : expert.rows) {
+      q = std::copy_n(expert.q + row * expert.q_stride, width, q);
+      *scale++ = expert.scale[row];
+      row = copied++;
+    }
+    expert.q = first_q;
+    expert.q_stride = width;
+    expert.scale = first_scale;
+  }
+  job.Unclaim();
+  return work;
+}
+
+RegionReplyPtr RegionState::Serve(RegionWork& work, size_t job, const absl::StatusOr<ExpertTiles>& expert) {
+  const auto start = std::chrono::steady_clock::now();
+  RegionReply& reply = *work.reply;
+  reply.statuses[job] = expert.ok() ? RunExpert(config_, *expert, work.jobs[job], pool_,
+                                                reply.output.data() + reply.offsets[job])
+                                    : expert.status();
+  reply.compute += std::chrono::steady_clock::now() - start;
+  return --work.left == 0 ? work.reply : nullptr;
 }
 
 }  // namespace omni

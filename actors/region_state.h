@@ -1,7 +1,10 @@
 // A region's work without the actor: experts in, outputs out, nothing kept between jobs.
 #pragma once
 
+#include <cstdint>
 #include <functional>
+#include <memory>
+#include <vector>
 
 #include "actors/region_job.h"
 #include "engine/weights.h"
@@ -17,6 +20,17 @@ enum class RegionFault {
 };
 using RegionFaultHook = std::function<RegionFault(const RegionJob&)>;
 
+// A job whose experts come from disk, one by one and in any order. It has its own copy of the rows, so that the
+// coordinator may give the job up while a read hangs.
+struct RegionWork {
+  std::vector<ExpertJob> jobs;  // rows 0 .. n-1 of `q` and `scale`
+  std::vector<int8_t> q;
+  std::vector<float> scale;
+  std::shared_ptr<RegionReply> reply;
+  size_t left = 0;  // experts that have not been computed
+};
+using RegionWorkPtr = std::shared_ptr<RegionWork>;
+
 class RegionState {
  public:
   // All references outlive the region. `fault` is null outside tests.
@@ -24,10 +38,20 @@ class RegionState {
               const RegionFaultHook& fault)
       : config_(config), provider_(provider), pool_(pool), fault_(fault) {}
 
-  // Runs every expert of the job; null if the job was abandoned or a test lost it. Throws what a crash would.
+  ExpertProvider& provider() const { return provider_; }
+
+  // Runs every expert of the job; null if the job was abandoned or a test lost it. Throws what a crash would. For a
+  // provider whose experts are resident: others make it wait.
   RegionReplyPtr Run(const RegionJob& job);
 
+  // The same in steps: Begin (null as above), then Serve for each of the work's jobs when its expert is there.
+  // Serve returns the reply with the last of them, else null.
+  RegionWorkPtr Begin(const RegionJob& job);
+  RegionReplyPtr Serve(RegionWork& work, size_t job, const absl::StatusOr<ExpertTiles>& expert);
+
  private:
+  bool Lost(const RegionJob& job);  // by a test's wish
+
   const ModelConfig& config_;
   ExpertProvider& provider_;
   WorkerPool& pool_;

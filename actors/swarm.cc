@@ -62,7 +62,7 @@ struct Swarm::Impl {
         state(weights, pool, options.coordinator, counters),
         system(Configure(system_config)),
         coordinator(system.spawn(Coordinator, &state, weights.config.num_regions(),
-                                 RegionState(weights.config, experts, pool, options.fault))) {}
+                                 RegionState(weights.config, experts, pool, options.fault), &requests)) {}
 
   ~Impl() {
     caf::anon_send(coordinator, shutdown_atom_v);
@@ -73,6 +73,7 @@ struct Swarm::Impl {
     caf::anon_send_exit(coordinator, caf::exit_reason::user_shutdown);
     coordinator = nullptr;
     system.await_all_actors_done();
+    requests.WaitForNone();
   }
 
   SwarmOptions options;
@@ -81,6 +82,7 @@ struct Swarm::Impl {
   WorkerPool pool;
   SwarmCounters counters;
   CoordinatorState state;  // outlives every actor, and so do the buffers its jobs point into
+  OpenRequests requests;
   caf::actor_system_config system_config;
   caf::actor_system system;
   caf::actor coordinator;
@@ -168,6 +170,10 @@ SwarmStats Swarm::Stats() const {
   stats.retries = c.retries.Get();
   stats.timeouts = c.timeouts.Get();
   stats.failed_jobs = c.failed_jobs.Get();
+  for (size_t ahead = 0; ahead < SwarmCounters::kAhead; ++ahead) {
+    stats.predicted[ahead] = c.predicted[ahead].Get();
+    stats.predicted_right[ahead] = c.predicted_right[ahead].Get();
+  }
   stats.experts = c.experts;
   stats.expert_rows = Read(c.expert_rows);
   stats.region_requests = Read(c.region_requests);

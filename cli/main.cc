@@ -59,6 +59,7 @@ int Main(int argc, char** argv) {
   AddDoctor(root, invocation);
   AddEval(root, invocation);
   AddTrace(root, invocation);
+  AddBench(root, invocation);
   AddTrain(root, invocation);
   AddCompletion(root, invocation);
   if (const std::string problem = VerbProblem(root, invocation.verb); !problem.empty()) {

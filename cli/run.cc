@@ -14,6 +14,7 @@
 #include "cli/model_path.h"
 #include "cli/prompt.h"
 #include "cli/state_dir.h"
+#include "cli/stream_flags.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
 #include "kernels/op.h"
@@ -29,6 +30,7 @@ struct RunArgs {
   int64_t top_k = SamplerSettings().top_k, seed = -1;
   SamplerSettings sampler;
   std::vector<std::string> stops;
+  StreamFlags stream;
   bool json = false, stats = false, ignore_end = false, echo = false;
   CLI::Option* echo_flag = nullptr;
 };
@@ -38,8 +40,9 @@ double Seconds(std::chrono::nanoseconds t) { return std::chrono::duration<double
 // What a person is told while and after the text appears; nothing of it goes to stdout.
 class Progress {
  public:
-  Progress(const Swarm& swarm, bool talk, int64_t prompt_tokens)
+  Progress(const Swarm& swarm, const ModelDir& model, bool talk, int64_t prompt_tokens)
       : swarm_(swarm),
+        model_(model),
         // With the text on the same terminal there is no line to keep: only the prompt's progress is shown.
         line_(StderrIsTerminal()),
         talk_(talk),
@@ -79,8 +82,10 @@ class Progress {
   }
 
  private:
-  // Experts answered from memory: requests that met no page read from disk.
+  // Of a streamed model, tiles that were in memory when they were asked for; else, requests that met no page read
+  // from disk.
   double HitPercent() const {
+    if (const auto cache = model_.cache_stats()) return 100 * cache->HitShare();
     const SwarmStats stats = swarm_.Stats();
     const int64_t requests = (stats.decode.hops + stats.mixed.hops) / 2;
     const int64_t misses = std::min(requests, MajorPageFaults() - faults_);
@@ -89,6 +94,7 @@ class Progress {
   }
 
   const Swarm& swarm_;
+  const ModelDir& model_;
   StatusLine line_;
   bool talk_;
   int64_t prompt_tokens_;
@@ -135,9 +141,11 @@ void Introduce(const ModelDir& model, const std::string& path, const Swarm& swar
   Note(absl::StrCat("omni " OMNI_VERSION " · ", path, " (", c.preset, ") · ", c.layers, " layers, d ", c.d,
                     ", ", c.num_experts(), " experts in ", c.num_regions(), " regions · ",
                     HumanCount(s.parameters.total()), " parameters, ", HumanCount(s.parameters.active()),
-                    " active · RAM ", HumanBytes(s.total_bytes), ", all resident · ", swarm.options().threads,
-                    " threads, ", kernels::IsaName(kernels::ActiveOps().isa), " · ready in ",
-                    absl::StrFormat("%.2f s", load_seconds)));
+                    " active · ",
+                    model.resident() ? absl::StrCat("RAM ", HumanBytes(s.total_bytes), ", all resident")
+                                     : DescribeStreaming(model),
+                    " · ", swarm.options().threads, " threads, ", kernels::IsaName(kernels::ActiveOps().isa),
+                    " · ready in ", absl::StrFormat("%.2f s", load_seconds)));
 }
 
 absl::StatusOr<int> Run(const RunArgs& args) {
@@ -153,11 +161,14 @@ absl::StatusOr<int> Run(const RunArgs& args) {
   const auto start = Clock::now();
   absl::StatusOr<std::string> path = FindModel(args.model);
   if (!path.ok()) return path.status();
-  absl::StatusOr<std::unique_ptr<ModelDir>> model = ModelDir::Open(*path);
+  absl::StatusOr<OpenOptions> open = args.stream.Options(*path);
+  if (!open.ok()) return open.status();
+  absl::StatusOr<std::unique_ptr<ModelDir>> model = ModelDir::Open(*path, *open);
   if (!model.ok()) return model.status();
   SwarmOptions options;
   options.threads = static_cast<int>(args.threads);
   options.max_context = args.ctx;
+  options.coordinator.predict_ahead = args.stream.PredictAhead(**model);
   absl::StatusOr<std::unique_ptr<Swarm>> swarm =
       Swarm::Start((*model)->weights(), **model, (*model)->tokenizer(), options);
   if (!swarm.ok()) return swarm.status();
@@ -184,7 +195,7 @@ absl::StatusOr<int> Run(const RunArgs& args) {
     std::fwrite(prompt->data(), 1, prompt->size(), stdout);
     std::fflush(stdout);
   }
-  Progress progress(**swarm, talk, static_cast<int64_t>(request.prompt.size()));
+  Progress progress(**swarm, **model, talk, static_cast<int64_t>(request.prompt.size()));
   const InterruptGuard interrupt;
   bool broken = false;  // nobody reads stdout any more
   absl::StatusOr<GenerateResult> result =
@@ -227,6 +238,7 @@ void AddRun(CLI::App& root, Invocation& invocation) {
   verb.Number("-c,--ctx", args->ctx, 2, int64_t{1} << 40,
               "Tokens of prompt and answer together at most (default 1000000; memory does not grow with it)");
   verb.Threads(args->threads);
+  args->stream.Add(verb);
   verb.Real("--temp", args->sampler.temperature, 0, 100,
             "Temperature; 0 always takes the likeliest (default 0.8)");
   verb.Number("--top-k", args->top_k, 0, 1 << 30, "Keep the K likeliest tokens; 0: all (default 40)");

@@ -16,8 +16,9 @@ std::string HumanBytes(int64_t bytes);
 std::string HumanCount(int64_t n);
 std::string OneDecimal(double value);
 
-int64_t ResidentBytes();    // of this process now; 0 if the system does not tell
-int64_t MajorPageFaults();  // page reads from disk so far
+int64_t ResidentBytes();      // of this process now; 0 if the system does not tell
+int64_t PeakResidentBytes();  // the most there has been
+int64_t MajorPageFaults();    // page reads from disk so far
 
 // One line on the terminal's stderr that is written over and over; silent elsewhere.
 class StatusLine {

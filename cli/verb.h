@@ -66,6 +66,7 @@ void AddPlan(CLI::App& root, Invocation& invocation);
 void AddDoctor(CLI::App& root, Invocation& invocation);
 void AddEval(CLI::App& root, Invocation& invocation);
 void AddTrace(CLI::App& root, Invocation& invocation);
+void AddBench(CLI::App& root, Invocation& invocation);
 void AddTrain(CLI::App& root, Invocation& invocation);
 void AddCompletion(CLI::App& root, Invocation& invocation);
 

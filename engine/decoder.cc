@@ -24,7 +24,8 @@ struct Decoder::Impl {
   AttentionMixer attention;
   SharedFfn ffn;
   std::vector<int64_t> wanted;  // rows that want logits
-  std::vector<ExpertId> routes;
+  std::vector<ExpertId> routes, predicted;
+  Decoder::Reroute reroute;
   std::vector<int32_t> job_of_expert;
   std::vector<const SessionState*> seen;
   std::vector<int64_t> job_first_row;  // of each job in expert_out
@@ -109,8 +110,26 @@ std::vector<ExpertJob> Decoder::RunLayer(LayerId layer) {
     const TorusPoint z = Route(pass.ops, weights.route, pass.H(row), d);
     impl_->routes[static_cast<size_t>(row)] = NearestExpert(z, weights.positions, experts);
   });
+  if (impl_->reroute) impl_->reroute(layer, {impl_->routes.data(), impl_->routes.size()});
   return impl_->GroupByExpert(layer, h);
 }
+
+std::span<const ExpertId> Decoder::PredictRoutes(LayerId layer) {
+  Pass& pass = impl_->pass;
+  const LayerWeights& weights = pass.weights.layers[layer.index()];
+  const int64_t d = pass.config.d, experts = pass.config.num_experts(), width = PadTo(d, 16);
+  impl_->predicted.resize(static_cast<size_t>(pass.rows));
+  float* normed = impl_->normed.Reserve(pass.rows * width);
+  pass.ForRows((5 * d + 10 * experts) * Pass::kFloatCost, [&](int64_t row) {
+    float* h = normed + row * width;
+    pass.ops.rms_norm(pass.X(row), weights.norm2, d, h);
+    impl_->predicted[static_cast<size_t>(row)] =
+        NearestExpert(Route(pass.ops, weights.route, h, d), weights.positions, experts);
+  });
+  return impl_->predicted;
+}
+
+void Decoder::set_reroute(Reroute reroute) { impl_->reroute = std::move(reroute); }
 
 std::vector<ExpertJob> Decoder::Impl::GroupByExpert(LayerId layer, const QuantizedRows& h) {
   job_of_expert.assign(static_cast<size_t>(pass.config.num_experts()), -1);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -66,6 +67,13 @@ class Decoder {
 
   // Routes of the last expert layer run, by row.
   std::span<const ExpertId> routes() const;
+  // Where each row would go if its residual stream, as it stands, were routed by `layer`, an expert layer still to
+  // come: a guess. Valid until the next call.
+  std::span<const ExpertId> PredictRoutes(LayerId layer);
+  // Called with the routes of every expert layer, by row, before they are followed; it may change them. For
+  // measurements. Empty: not called.
+  using Reroute = std::function<void(LayerId layer, std::span<ExpertId> routes)>;
+  void set_reroute(Reroute reroute);
   const kernels::Ops& ops() const;
 
  private:

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -80,8 +81,19 @@ struct ExpertTiles {
 // Where experts come from: a loaded model directory, a cache, a test. Thread-safe.
 class ExpertProvider {
  public:
+  using Ready = std::function<void(absl::StatusOr<ExpertTiles>)>;
+
   virtual ~ExpertProvider() = default;
+  // Waits until the expert is in memory. What is acquired and not let go of may keep others waiting: a caller
+  // holds one expert at a time, unless resident().
   virtual absl::StatusOr<ExpertTiles> Acquire(LayerId layer, ExpertId expert) = 0;
+  // Whether every expert is in memory all the time, so that nothing ever waits.
+  virtual bool resident() const { return true; }
+  // Never waits: `ready` is called once, on this thread if the expert is in memory, else later from a thread of the
+  // provider, which it must not hold up. Any number of requests may be under way.
+  virtual void Request(LayerId layer, ExpertId expert, const Ready& ready) { ready(Acquire(layer, expert)); }
+  // These experts may be asked for soon. Changes nothing but times.
+  virtual void Expect(LayerId, std::span<const ExpertId>) {}
 };
 
 }  // namespace omni

@@ -7,6 +7,7 @@
 #include "store/model_stats.h"
 #include "store/pack_writer.h"
 #include "store/resident_model.h"
+#include "store/streamed_model.h"
 
 namespace omni {
 namespace {
@@ -85,10 +86,23 @@ absl::StatusOr<ModelSummary> ModelDir::Summarize(const std::string& path) {
                       CountStats(*files, contents)};
 }
 
-absl::StatusOr<std::unique_ptr<ModelDir>> ModelDir::Open(const std::string& path) {
+absl::StatusOr<std::unique_ptr<ModelDir>> ModelDir::Open(const std::string& path,
+                                                         const OpenOptions& options) {
+  if (options.streamed()) return StreamedModel::Open(path, options);
   absl::StatusOr<std::unique_ptr<ResidentModel>> model = ResidentModel::Load(path);
   if (!model.ok()) return model.status();
   return std::unique_ptr<ModelDir>(*std::move(model));
+}
+
+absl::StatusOr<int64_t> ModelDir::ResidentBytes(const std::string& path) {
+  ModelFiles files;
+  absl::StatusOr<std::string> dir = ModelDirectory(path);
+  if (!dir.ok()) return dir.status();
+  files.dir = *std::move(dir);
+  if (absl::Status s = ReadManifest(&files); !s.ok()) return s;
+  int64_t bytes = files.manifest.counts.inline_tiles * TileLayout(files.manifest.config.d).payload();
+  for (const auto& [name, digest] : files.manifest.files) bytes += digest.bytes;
+  return bytes;
 }
 
 absl::Status PackModel(const std::string& checkpoint, const std::string& dir, const PackOptions& options) {

@@ -8,7 +8,7 @@
 #include "store/expert_store.h"
 #include "store/model_dir.h"
 #include "store/model_files.h"
-#include "store/shared_layout.h"
+#include "store/shared_weights.h"
 
 namespace omni {
 
@@ -16,28 +16,25 @@ class ResidentModel : public ModelDir {
  public:
   static absl::StatusOr<std::unique_ptr<ResidentModel>> Load(const std::string& dir);
 
-  const ModelWeights& weights() const override { return weights_; }
-  const Tokenizer& tokenizer() const override { return tokenizer_; }
+  const ModelWeights& weights() const override { return shared_.weights(); }
+  const Tokenizer& tokenizer() const override { return shared_.tokenizer(); }
   std::string model_hash() const override { return files_.manifest.ModelHash().Hex(); }
   ModelStats Stats() const override;
   absl::StatusOr<ExpertTiles> Acquire(LayerId layer, ExpertId expert) override;
 
-  const std::string& tokenizer_bytes() const { return tokenizer_bytes_; }
-  std::string_view SectionBytes(const SharedSection& section) const;
+  const std::string& tokenizer_bytes() const { return shared_.tokenizer_bytes(); }
+  std::string_view SectionBytes(const SharedSection& section) const { return shared_.SectionBytes(section); }
 
  private:
-  explicit ResidentModel(ModelFiles files) : files_(std::move(files)), layout_(files_.manifest.config) {}
-  absl::Status LoadShared();
-  absl::Status LoadTokenizer();
-  absl::Status LoadExperts();
+  ResidentModel(ModelFiles files, SharedWeights shared, std::shared_ptr<const ExpertStore> experts)
+      : files_(std::move(files)), shared_(std::move(shared)), experts_(std::move(experts)) {}
 
   ModelFiles files_;
-  SharedLayout layout_;
-  AlignedBuffer shared_;
-  ModelWeights weights_;
-  std::string tokenizer_bytes_;
-  Tokenizer tokenizer_;
+  SharedWeights shared_;
   std::shared_ptr<const ExpertStore> experts_;
 };
+
+// "PATH: there is no expert E in layer L (...)"
+absl::Status NoSuchExpert(const ModelFiles& files, LayerId layer, ExpertId expert);
 
 }  // namespace omni

@@ -32,11 +32,15 @@ class FakeIo : public CoordinatorIo {
  public:
   void SendJob(RegionJobPtr job) override { jobs.push_back(std::move(job)); }
   void ReplaceRegion(RegionId region) override { replaced.push_back(region); }
+  void Expect(LayerId layer, std::span<const ExpertId> experts) override {
+    expected.push_back({layer, {experts.begin(), experts.end()}});
+  }
   void StepSoon() override { ++steps; }
   void TickAfter(std::chrono::milliseconds) override { ++ticks; }
 
   std::deque<RegionJobPtr> jobs;
   std::vector<RegionId> replaced;
+  std::vector<std::pair<LayerId, std::vector<ExpertId>>> expected;
   int steps = 0, ticks = 0;
 };
 
@@ -261,6 +265,7 @@ class ThreadIo : public CoordinatorIo {
     });
   }
   void ReplaceRegion(RegionId) override {}
+  void Expect(LayerId, std::span<const ExpertId>) override {}
   void StepSoon() override {
     Post([this] { state_.Step(); });
   }

@@ -59,7 +59,7 @@ class SyntheticModel : public ExpertProvider {
   const ModelWeights& weights() const { return weights_; }
   const uint8_t* memory() const { return memory_->data(); }
   int64_t memory_bytes() const { return static_cast<int64_t>(memory_->size()); }
-  int64_t resident() const { return resident_; }
+  int64_t resident_experts() const { return resident_; }
 
   absl::StatusOr<ExpertTiles> Acquire(LayerId layer, ExpertId expert) override {
     const int64_t first =
@@ -236,13 +236,13 @@ int Main(int argc, char** argv) {
                                 {"token_roofline_tok_per_s", roof},
                                 {"token_roofline_share", share},
                                 {"token_bytes", model.BytesPerToken(state.position())},
-                                {"token_resident_experts", model.resident()}};
+                                {"token_resident_experts", model.resident_experts()}};
     std::printf("%s\n", out.dump().c_str());
   } else {
     std::printf(
         "%.3f tok/s, roofline %.3f tok/s, share %.3f (%lld bytes a token, %lld of %lld experts a layer)\n",
         rate, roof, share, static_cast<long long>(model.BytesPerToken(state.position())),
-        static_cast<long long>(model.resident()), static_cast<long long>(config->num_experts()));
+        static_cast<long long>(model.resident_experts()), static_cast<long long>(config->num_experts()));
   }
   return 0;
 }

@@ -14,11 +14,8 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
-#include "tests/cli/omni_fixture.h"
 #include "store/routing_trace.h"
-#include "tests/cli/process.h"
-#include "tests/testing/checkpoint_fixture.h"
-#include "tests/testing/temp_dir.h"
+#include "tests/cli/omni_fixture.h"
 
 namespace omni {
 namespace {

@@ -44,7 +44,7 @@ find "${folders[@]}" -type f -regex '.*\.\(h\|cc\|cu\|cuh\|inc\)' -print0 | sort
   function library_of(header) {
     if (header ~ /^(torch|ATen|c10|caffe2)\//) return "torch"
     if (header ~ /^rocksdb\//) return "rocksdb"
-    if (header ~ /^(liburing[.]h$|liburing\/|linux\/io_uring[.]h$)/) return "liburing"
+    if (header ~ /^(liburing[.]h$|liburing\/)/) return "liburing"
     if (header ~ /^caf\//) return "caf"
     if (header ~ /^(grpc|grpcpp|grpc\+\+)\//) return "grpc"
     return ""

@@ -1,0 +1,248 @@
+#include "cli/bench_stream.h"
+
+#include <algorithm>
+#include <chrono>
+#include <thread>
+#include <utility>
+
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_format.h>
+
+#include "actors/swarm.h"
+#include "engine/memory_speed.h"
+#include "engine/session_state.h"
+#include "store/disk_speed.h"
+#include "store/memory_plan.h"
+
+namespace omni::cli {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double Seconds(std::chrono::nanoseconds t) { return std::chrono::duration<double>(t).count(); }
+
+// What a token reads from memory: every shared weight, an expert a layer, the states.
+double MemoryBytes(const ModelDir& model, int64_t positions) {
+  const ModelConfig& c = model.weights().config;
+  int64_t expert_layers = 0;
+  for (int64_t l = 0; l < c.layers; ++l) expert_layers += !c.IsAttention(l);
+  const int64_t expert = TilesPerExpert(c) * TileLayout(c.d).payload();
+  const int64_t keys_and_values =
+      (c.layers - expert_layers) * std::min(positions, c.window) * 2 * c.kv_heads * c.head_dim() * 2;
+  return static_cast<double>(model.Stats().shared_bytes + expert_layers * (expert + c.d * c.r * 4) +
+                             keys_and_values);
+}
+
+// The routes of the case, and the moments at which tokens begin.
+class Driver {
+ public:
+  Driver(ModelDir& model, const StreamCaseOptions& options) : model_(model), which_(options.which) {
+    const ModelConfig& config = model.weights().config;
+    const int64_t tokens = options.warmup + options.tokens + static_cast<int64_t>(options.prompt.size()) + 1;
+    if (which_ != StreamCase::kOwn) trace_ = DrawTrace(config, tokens, options.seed);
+    place_.assign(static_cast<size_t>(config.layers), -1);
+    int64_t place = 0;
+    for (int64_t l = 0; l < config.layers; ++l) {
+      if (!config.IsAttention(l)) place_[static_cast<size_t>(l)] = place++;
+    }
+  }
+
+  // On the coordinator's thread.
+  void Route(LayerId layer, std::span<ExpertId> routes) {
+    const int64_t place = place_[layer.index()];
+    if (place == 0) {
+      if (which_ == StreamCase::kCold) model_.ForgetExperts();
+      starts_.push_back(Clock::now());
+      stats_.push_back(model_.cache_stats().value_or(CacheStats()));
+    }
+    if (which_ == StreamCase::kOwn) return;
+    const int64_t token = which_ == StreamCase::kHot
+                              ? 0
+                              : std::min(static_cast<int64_t>(starts_.size()) - 1, trace_.tokens() - 1);
+    for (ExpertId& expert : routes) expert = ExpertId(static_cast<int32_t>(trace_.At(token, place)));
+  }
+
+  const std::vector<Clock::time_point>& starts() const { return starts_; }
+  const std::vector<CacheStats>& stats() const { return stats_; }
+
+ private:
+  ModelDir& model_;
+  StreamCase which_;
+  RoutingTrace trace_;
+  std::vector<int64_t> place_;             // by layer: its number among expert layers; -1: attention
+  std::vector<Clock::time_point> starts_;  // by step
+  std::vector<CacheStats> stats_;          // as the step began
+};
+
+struct Limits {
+  double memory = 0, disk = 0;
+};
+
+absl::StatusOr<Limits> MeasureLimits(const std::string& path, const ModelDir& model, int threads) {
+  Limits limits;
+  const std::span<const uint8_t> memory = model.cache_memory();
+  limits.memory = ReadBandwidth(
+      memory.data(), std::min<int64_t>(static_cast<int64_t>(memory.size()), int64_t{1} << 30), threads);
+  DiskSpeedOptions options;
+  options.block_bytes = model.plan()->tile_bytes;
+  options.reads_in_flight = 32;
+  absl::StatusOr<DiskSpeed> disk = MeasureDiskSpeed(path, options);
+  if (!disk.ok()) return disk.status();
+  limits.disk = std::max(disk->random_bytes_per_s, disk->sequential_bytes_per_s);
+  return limits;
+}
+
+double Share(int64_t part, int64_t of) {
+  return of > 0 ? static_cast<double>(part) / static_cast<double>(of) : 0;
+}
+
+void Count(const Driver& driver, const StreamCaseOptions& options, StreamCaseResult* result) {
+  const size_t first = options.prompt.size() - 1 + static_cast<size_t>(options.warmup);
+  const auto& starts = driver.starts();
+  std::vector<double> times;
+  for (size_t i = first; i + 1 < starts.size(); ++i) times.push_back(Seconds(starts[i + 1] - starts[i]));
+  if (times.empty()) return;
+  result->tokens = static_cast<int64_t>(times.size());
+  const double n = static_cast<double>(times.size());
+  const CacheStats &from = driver.stats()[first], &to = driver.stats().back();
+  const double total = Seconds(starts.back() - starts[first]);
+  result->seconds = total / n;
+  std::sort(times.begin(), times.end());
+  result->p50_seconds = times[times.size() / 2];
+  result->p99_seconds = times[std::min(times.size() - 1, times.size() * 99 / 100)];
+  result->disk_bytes = static_cast<double>(to.read_bytes - from.read_bytes) / n;
+  const int64_t hits = to.hits - from.hits, joined = to.joined - from.joined,
+                misses = to.misses - from.misses;
+  const int64_t guessed = to.guessed - from.guessed;
+  result->hit_share = Share(hits, hits + joined + misses);
+  result->stall_share = Seconds(to.stall - from.stall) / total;
+  result->guessed_share = Share(guessed, guessed + misses);
+  result->guessed_used_share = Share(to.guessed_used - from.guessed_used, guessed);
+}
+
+}  // namespace
+
+const char* StreamCaseName(StreamCase which) {
+  switch (which) {
+    case StreamCase::kHot:
+      return "hot";
+    case StreamCase::kMixed:
+      return "mixed";
+    case StreamCase::kCold:
+      return "cold";
+    case StreamCase::kOwn:
+      return "own";
+  }
+  return "?";
+}
+
+absl::StatusOr<StreamCaseResult> RunStreamCase(const std::string& path, ModelDir& model,
+                                               const StreamCaseOptions& options,
+                                               absl::FunctionRef<bool(int64_t token)> on_token) {
+  StreamCaseResult result;
+  result.which = options.which;
+  Driver driver(model, options);
+  SwarmOptions swarm_options;
+  swarm_options.threads = options.threads;
+  swarm_options.coordinator.reroute = [&driver](LayerId layer, std::span<ExpertId> routes) {
+    driver.Route(layer, routes);
+  };
+  const bool guess = options.which == StreamCase::kOwn && options.prefetch;
+  swarm_options.coordinator.predict_ahead = guess ? 2 : 0;
+  swarm_options.coordinator.max_rows = 1, swarm_options.coordinator.max_active = 1;
+  absl::StatusOr<std::unique_ptr<Swarm>> swarm =
+      Swarm::Start(model.weights(), model, model.tokenizer(), swarm_options);
+  if (!swarm.ok()) return swarm.status();
+  const int threads = (*swarm)->options().threads;
+
+  const bool limits = options.measure_limits && !model.resident();
+  Limits before, after;
+  if (limits) {
+    absl::StatusOr<Limits> measured = MeasureLimits(path, model, threads);
+    if (!measured.ok()) return measured.status();
+    before = *measured;
+  }
+  GenerateRequest request;
+  request.prompt = options.prompt;
+  request.max_tokens = options.warmup + options.tokens + 1;
+  request.sampler.temperature = 0;
+  request.stop_at_end_of_text = false;
+  int64_t done = 0;
+  absl::StatusOr<GenerateResult> generated = (*swarm)->Generate(
+      request, [&](const GenerateEvent& event) { return !event.is_token || on_token(++done); });
+  if (!generated.ok()) return generated.status();
+  result.output = generated->tokens;
+  if (limits) {
+    absl::StatusOr<Limits> measured = MeasureLimits(path, model, threads);
+    if (!measured.ok()) return measured.status();
+    after = *measured;
+    if (before.memory == 0) before.memory = after.memory;  // nothing had been read yet
+    result.memory_bytes_per_s = (before.memory + after.memory) / 2;
+    result.disk_bytes_per_s = (before.disk + after.disk) / 2;
+  }
+  const SwarmStats stats = (*swarm)->Stats();
+  for (size_t ahead = 0; ahead < 2; ++ahead) {
+    if (stats.predicted[ahead] > 0)
+      result.predicted_right[ahead] = Share(stats.predicted_right[ahead], stats.predicted[ahead]);
+  }
+  Count(driver, options, &result);
+  const int64_t positions = static_cast<int64_t>(options.prompt.size()) + options.warmup + options.tokens / 2;
+  result.memory_bytes = MemoryBytes(model, positions);
+  if (limits) {
+    const double memory = result.memory_bytes / result.memory_bytes_per_s;
+    const double disk = result.disk_bytes / result.disk_bytes_per_s;
+    result.roofline_seconds = options.which == StreamCase::kOwn ? std::max(memory, disk) : memory + disk;
+  }
+  return result;
+}
+
+std::string StreamSvg(const std::vector<StreamCaseResult>& results) {
+  constexpr int kLeft = 80, kTop = 40, kBar = 60, kGap = 40, kHeight = 260;
+  double most = 0;
+  for (const StreamCaseResult& r : results) most = std::max(most, r.seconds);
+  const int width = kLeft + static_cast<int>(results.size()) * (kBar + kGap) + 180;
+  std::string svg = absl::StrFormat(
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" font-family=\"sans-serif\" "
+      "font-size=\"12\">\n<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>\n"
+      "<text x=\"%d\" y=\"20\">Time of a token, milliseconds</text>\n",
+      width, kTop + kHeight + 50, kLeft);
+  const auto y = [&](double seconds) { return kTop + kHeight - kHeight * seconds / std::max(most, 1e-9); };
+  for (int i = 0; i <= 4; ++i) {
+    const double at = most * i / 4;
+    absl::StrAppendFormat(&svg,
+                          "<line x1=\"%d\" y1=\"%.1f\" x2=\"%d\" y2=\"%.1f\" stroke=\"#ddd\"/>\n"
+                          "<text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%.0f</text>\n",
+                          kLeft, y(at), width - 170, y(at), kLeft - 8, y(at) + 4, at * 1e3);
+  }
+  const char* const colors[3] = {"#4477aa", "#ee7733", "#bbbbbb"};
+  const char* const names[3] = {"reading memory", "reading the disk", "everything else"};
+  for (size_t i = 0; i < results.size(); ++i) {
+    const StreamCaseResult& r = results[i];
+    const double memory = r.memory_bytes_per_s > 0 ? r.memory_bytes / r.memory_bytes_per_s : 0;
+    const double disk = r.disk_bytes_per_s > 0 ? r.disk_bytes / r.disk_bytes_per_s : 0;
+    const double tiers[3] = {std::min(memory, r.seconds), std::min(disk, std::max(0.0, r.seconds - memory)),
+                             std::max(0.0, r.seconds - memory - disk)};
+    const int x = kLeft + 20 + static_cast<int>(i) * (kBar + kGap);
+    double from = 0;
+    for (int tier = 0; tier < 3; ++tier) {
+      absl::StrAppendFormat(&svg, "<rect x=\"%d\" y=\"%.1f\" width=\"%d\" height=\"%.1f\" fill=\"%s\"/>\n", x,
+                            y(from + tiers[tier]), kBar, y(from) - y(from + tiers[tier]), colors[tier]);
+      from += tiers[tier];
+    }
+    absl::StrAppendFormat(&svg,
+                          "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">%s</text>\n"
+                          "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">%.2f tok/s</text>\n",
+                          x + kBar / 2, kTop + kHeight + 18, StreamCaseName(r.which), x + kBar / 2,
+                          kTop + kHeight + 34, r.tok_per_s());
+  }
+  for (int tier = 0; tier < 3; ++tier) {
+    absl::StrAppendFormat(&svg,
+                          "<rect x=\"%d\" y=\"%d\" width=\"12\" height=\"12\" fill=\"%s\"/>\n"
+                          "<text x=\"%d\" y=\"%d\">%s</text>\n",
+                          width - 150, kTop + 20 * tier, colors[tier], width - 132, kTop + 10 + 20 * tier,
+                          names[tier]);
+  }
+  return svg + "</svg>\n";
+}
+
+}  // namespace omni::cli

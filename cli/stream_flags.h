@@ -1,0 +1,29 @@
+// Flags of every verb that opens a model which may be larger than memory.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include <absl/status/statusor.h>
+
+#include "cli/verb.h"
+#include "store/model_dir.h"
+
+namespace omni::cli {
+
+struct StreamFlags {
+  int64_t ram = 0;  // bytes; 0: decided by what is free
+  std::string io = "auto", policy = "torus";
+  bool prefetch = true;
+
+  void Add(Verb& verb);
+  // How `path` is to be opened: all in memory if it fits, else streamed. Usage errors name the flag.
+  absl::StatusOr<OpenOptions> Options(const std::string& path) const;
+  // Expert layers ahead that the decoder should guess for such a model.
+  int PredictAhead(const ModelDir& model) const;
+};
+
+// "12.3 GB of 20.0 GB: ..."; empty for a resident model.
+std::string DescribeStreaming(const ModelDir& model);
+
+}  // namespace omni::cli
