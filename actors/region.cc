@@ -17,15 +17,21 @@ void Request(caf::event_based_actor* self, ExpertProvider& provider, OpenRequest
              const RegionWorkPtr& work, const caf::actor& client) {
   for (size_t i = 0; i < work->jobs.size(); ++i) {
     requests->Add();
-    provider.Request(work->jobs[i].layer, work->jobs[i].expert,
-                     [region = caf::actor_cast<caf::actor>(self), requests, work, i,
-                      client](absl::StatusOr<ExpertTiles> expert) mutable {
-                       auto ready = std::make_shared<const ExpertReady>(
-                           ExpertReady{std::move(work), i, std::move(expert), std::move(client)});
-                       caf::anon_send(region, ExpertReadyPtr(std::move(ready)));
-                       region = nullptr;
-                       requests->Remove();
-                     });
+    provider.Request(
+        work->jobs[i].layer, work->jobs[i].expert,
+        [region = caf::actor_cast<caf::actor>(self), requests, work, i,
+         client](absl::StatusOr<ExpertTiles> expert) mutable {
+          auto ready = std::make_shared<const ExpertReady>(
+              ExpertReady{std::move(work), i, std::move(expert), false, std::move(client)});
+          caf::anon_send(region, ExpertReadyPtr(std::move(ready)));
+          region = nullptr;
+          requests->Remove();
+        },
+        // A message too: other regions ask for their experts before this one computes.
+        [&](ExpertTiles some) {
+          self->send(self, ExpertReadyPtr(std::make_shared<const ExpertReady>(
+                               ExpertReady{work, i, std::move(some), true, caf::actor()})));
+        });
   }
 }
 
@@ -51,7 +57,11 @@ caf::behavior Region(caf::event_based_actor* self, RegionState state, OpenReques
         }
       },
       [self, state](const ExpertReadyPtr& ready) mutable {
-        Answer(self, ready->client, state.Serve(*ready->work, ready->job, ready->expert));
+        if (ready->some) {
+          state.ServeSome(*ready->work, ready->job, *ready->expert);
+        } else {
+          Answer(self, ready->client, state.Serve(*ready->work, ready->job, ready->expert));
+        }
       },
   };
 }

@@ -54,6 +54,8 @@ RegionWorkPtr RegionState::Begin(const RegionJob& job) {
   auto work = std::make_shared<RegionWork>();
   work->jobs = job.jobs();
   work->left = work->jobs.size();
+  work->begun.resize(work->jobs.size());
+  work->served.resize(work->jobs.size());
   work->reply = std::make_shared<RegionReply>();
   work->reply->job_id = job.id();
   work->reply->region = job.region();
@@ -90,11 +92,25 @@ RegionWorkPtr RegionState::Begin(const RegionJob& job) {
 RegionReplyPtr RegionState::Serve(RegionWork& work, size_t job, const absl::StatusOr<ExpertTiles>& expert) {
   const auto start = std::chrono::steady_clock::now();
   RegionReply& reply = *work.reply;
-  reply.statuses[job] = expert.ok() ? RunExpert(config_, *expert, work.jobs[job], pool_,
-                                                reply.output.data() + reply.offsets[job])
-                                    : expert.status();
+  float* out = reply.output.data() + reply.offsets[job];
+  if (!expert.ok()) {
+    reply.statuses[job] = expert.status();
+  } else if (work.begun[job]) {
+    reply.statuses[job] = work.begun[job]->Finish(*expert, out);
+  } else {
+    reply.statuses[job] = RunExpert(config_, *expert, work.jobs[job], pool_, out);
+  }
+  work.served[job] = true;
   reply.compute += std::chrono::steady_clock::now() - start;
   return --work.left == 0 ? work.reply : nullptr;
+}
+
+void RegionState::ServeSome(RegionWork& work, size_t job, const ExpertTiles& some) {
+  if (work.served[job]) return;  // all of them came first
+  const auto start = std::chrono::steady_clock::now();
+  work.begun[job] = std::make_unique<ExpertRun>(config_, work.jobs[job], pool_);
+  if (!work.begun[job]->Add(some.tiles).ok()) work.begun[job] = nullptr;  // Serve will say what is wrong
+  work.reply->compute += std::chrono::steady_clock::now() - start;
 }
 
 }  // namespace omni

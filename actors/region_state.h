@@ -27,6 +27,9 @@ struct RegionWork {
   std::vector<int8_t> q;
   std::vector<float> scale;
   std::shared_ptr<RegionReply> reply;
+  std::vector<std::unique_ptr<ExpertRun>>
+      begun;  // by job: from the tiles that were there when others were not
+  std::vector<bool> served;
   size_t left = 0;  // experts that have not been computed
 };
 using RegionWorkPtr = std::shared_ptr<RegionWork>;
@@ -48,6 +51,8 @@ class RegionState {
   // Serve returns the reply with the last of them, else null.
   RegionWorkPtr Begin(const RegionJob& job);
   RegionReplyPtr Serve(RegionWork& work, size_t job, const absl::StatusOr<ExpertTiles>& expert);
+  // Computes what it can with the tiles that are there; null for the others.
+  void ServeSome(RegionWork& work, size_t job, const ExpertTiles& some);
 
  private:
   bool Lost(const RegionJob& job);  // by a test's wish

@@ -44,6 +44,25 @@ struct ExpertJob {
 absl::Status RunExpert(const ModelConfig& config, const ExpertTiles& expert, const ExpertJob& job,
                        WorkerPool& pool, float* out, const kernels::Ops& ops = kernels::ActiveOps());
 
+// RunExpert in two parts, for an expert some of whose tiles are still on their way: what can be computed from the others
+// is computed meanwhile. The same bytes. One thread at a time.
+class ExpertRun {
+ public:
+  // The job's rows stay unchanged, and everything stays in place, until Finish has returned.
+  ExpertRun(const ModelConfig& config, const ExpertJob& job, WorkerPool& pool,
+            const kernels::Ops& ops = kernels::ActiveOps());
+  ~ExpertRun();
+  // Tiles by number, TilesPerExpert(config) of them, null where there is none yet. Those of earlier calls are passed
+  // over.
+  absl::Status Add(std::span<const uint8_t* const> tiles);
+  // The rest. Errors and `out` as RunExpert's.
+  absl::Status Finish(const ExpertTiles& expert, float* out);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
 class Decoder {
  public:
   // weights and pool outlive the decoder; weights are valid (CheckWeights). Not thread-safe: one batch at a

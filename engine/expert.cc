@@ -1,6 +1,8 @@
 // RunExpert: the FFN of one expert of one layer, from its tiles.
 
 #include <algorithm>
+#include <memory>
+#include <vector>
 
 #include <absl/strings/str_cat.h>
 
@@ -72,61 +74,138 @@ void RunTile(const TileLayout& layout, const uint8_t* tile, const uint8_t* next,
   }
 }
 
-}  // namespace
-
-absl::Status RunExpert(const ModelConfig& config, const ExpertTiles& expert, const ExpertJob& job,
-                       WorkerPool& pool, float* out, const kernels::Ops& ops) {
-  const int64_t tiles = TilesPerExpert(config), d = config.d, f_pad = tiles * kTileNeurons;
-  if (static_cast<int64_t>(expert.tiles.size()) != tiles) {
+absl::Status CheckJob(const ModelConfig& config, size_t tiles, const ExpertJob& job) {
+  const int64_t want = TilesPerExpert(config);
+  if (static_cast<int64_t>(tiles) != want) {
     return absl::InvalidArgumentError(absl::StrCat("expert ", job.expert.value, ", layer ", job.layer.value,
-                                                   ": ", expert.tiles.size(),
-                                                   " tiles, the configuration has ", tiles));
+                                                   ": ", tiles, " tiles, the configuration has ", want));
   }
   if (job.rows.empty() || job.q == nullptr || job.scale == nullptr) {
     return absl::InvalidArgumentError(absl::StrCat("expert ", job.expert.value, ", layer ", job.layer.value,
                                                    ": a job without rows or inputs"));
   }
+  return absl::OkStatus();
+}
+
+// What both ways of running an expert do, on n rows.
+struct ExpertPass {
+  ExpertPass(const ModelConfig& config, const ExpertJob& job, WorkerPool& workers,
+             const kernels::Ops& kernel_ops)
+      : layout(config.d),
+        tiles(TilesPerExpert(config)),
+        f_pad(tiles * kTileNeurons),
+        n(static_cast<int64_t>(job.rows.size())),
+        pool(workers),
+        ops(kernel_ops) {}
+
+  // a[row][neurons of the tile] of the tiles with these numbers.
+  template <typename Number>
+  void Gate(const uint8_t* const* tile, int64_t count, const QuantizedRows& in, float* a,
+            const Number& number) {
+    pool.Run(count, Pass::Grain(n * kTileRows * layout.d_pad), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const uint8_t* next = i + 1 < end ? tile[number(i + 1)] : nullptr;
+        const int64_t t = number(i);
+        RunTile(layout, tile[t], next, in, n, f_pad, a + t * kTileNeurons, ops);
+      }
+    });
+  }
+
+  // out = down(a), whose rows it quantises first.
+  void Down(const uint8_t* const* tile, const float* a, ExpertScratch& scratch, float* out) {
+    const int64_t d = layout.d;
+    int8_t* q = scratch.q_a.Reserve(n * f_pad);
+    float* scale = scratch.scale_a.Reserve(n);
+    pool.Run(n, Pass::Grain(f_pad * Pass::kFloatCost), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i)
+        ops.quantize(a + i * f_pad, f_pad, f_pad, q + i * f_pad, scale + i);
+    });
+
+    const uint8_t** table = scratch.down.Reserve(tiles);
+    for (int64_t t = 0; t < tiles; ++t) table[t] = tile[t] + layout.down_offset();
+    kernels::TernaryMatrix down;
+    down.table = table;
+    down.group_stride = kernels::kTernaryBlockBytes;
+    down.num_blocks = tiles;
+    down.num_groups = layout.down_groups();
+    // The column scales live in s_u, so the rows of down have scale 1.
+    float* ones = scratch.ones.Reserve(d);
+    std::fill_n(ones, d, 1.0f);
+    const int64_t acc_stride = PadTo(down.num_groups * kernels::kTernaryRows, 16);
+    int32_t* acc = scratch.acc.Reserve(n * acc_stride);
+    // One range a thread: a column of a tile is read as one stretch, and a stretch that ends early was fetched too far.
+    const int64_t grain = std::max(Pass::Grain(n * kernels::kTernaryRows * f_pad),
+                                   (down.num_groups + pool.threads() - 1) / pool.threads());
+    pool.Run(down.num_groups, grain, [&](int64_t begin, int64_t end) {
+      ops.ternary(down, q, f_pad, static_cast<int>(n), acc, acc_stride, begin, end);
+      const int64_t first = begin * kernels::kTernaryRows, last = std::min(end * kernels::kTernaryRows, d);
+      for (int64_t i = 0; i < n; ++i) {
+        ops.scale_rows(acc + i * acc_stride + first, ones, scale[i], last - first, out + i * d + first);
+      }
+    });
+  }
+
+  TileLayout layout;
+  int64_t tiles, f_pad, n;
+  WorkerPool& pool;
+  const kernels::Ops& ops;
+};
+
+}  // namespace
+
+absl::Status RunExpert(const ModelConfig& config, const ExpertTiles& expert, const ExpertJob& job,
+                       WorkerPool& pool, float* out, const kernels::Ops& ops) {
+  if (absl::Status s = CheckJob(config, expert.tiles.size(), job); !s.ok()) return s;
   static thread_local ExpertScratch scratch;
-  const TileLayout layout(d);
-  const int64_t n = static_cast<int64_t>(job.rows.size());
-  const QuantizedRows in = Gather(job, layout.d_pad, scratch);
+  ExpertPass pass(config, job, pool, ops);
+  const QuantizedRows in = Gather(job, pass.layout.d_pad, scratch);
+  float* a = scratch.a.Reserve(pass.n * pass.f_pad);
+  pass.Gate(expert.tiles.data(), pass.tiles, in, a, [](int64_t i) { return i; });
+  pass.Down(expert.tiles.data(), a, scratch, out);
+  return absl::OkStatus();
+}
 
-  float* a = scratch.a.Reserve(n * f_pad);
-  pool.Run(tiles, Pass::Grain(n * kTileRows * layout.d_pad), [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) {
-      const uint8_t* next = t + 1 < end ? expert.tiles[static_cast<size_t>(t + 1)] : nullptr;
-      RunTile(layout, expert.tiles[static_cast<size_t>(t)], next, in, n, f_pad, a + t * kTileNeurons, ops);
-    }
-  });
+struct ExpertRun::Impl {
+  Impl(const ModelConfig& c, const ExpertJob& j, WorkerPool& pool, const kernels::Ops& ops)
+      : config(c), job(j), pass(c, j, pool, ops) {}
 
-  int8_t* q = scratch.q_a.Reserve(n * f_pad);
-  float* scale = scratch.scale_a.Reserve(n);
-  pool.Run(n, Pass::Grain(f_pad * Pass::kFloatCost), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) ops.quantize(a + i * f_pad, f_pad, f_pad, q + i * f_pad, scale + i);
-  });
+  const ModelConfig& config;
+  const ExpertJob& job;
+  ExpertPass pass;
+  ExpertScratch scratch;
+  QuantizedRows in;
+  float* a = nullptr;
+  std::vector<bool> done;     // by tile
+  std::vector<int64_t> todo;  // of one Add
+};
 
-  const uint8_t** table = scratch.down.Reserve(tiles);
-  for (int64_t t = 0; t < tiles; ++t) table[t] = expert.tiles[static_cast<size_t>(t)] + layout.down_offset();
-  kernels::TernaryMatrix down;
-  down.table = table;
-  down.group_stride = kernels::kTernaryBlockBytes;
-  down.num_blocks = tiles;
-  down.num_groups = layout.down_groups();
-  // The column scales live in s_u, so the rows of down have scale 1.
-  float* ones = scratch.ones.Reserve(d);
-  std::fill_n(ones, d, 1.0f);
-  const int64_t acc_stride = PadTo(down.num_groups * kernels::kTernaryRows, 16);
-  int32_t* acc = scratch.acc.Reserve(n * acc_stride);
-  // One range a thread: a column of a tile is read as one stretch, and a stretch that ends early was fetched too far.
-  const int64_t grain = std::max(Pass::Grain(n * kernels::kTernaryRows * f_pad),
-                                 (down.num_groups + pool.threads() - 1) / pool.threads());
-  pool.Run(down.num_groups, grain, [&](int64_t begin, int64_t end) {
-    ops.ternary(down, q, f_pad, static_cast<int>(n), acc, acc_stride, begin, end);
-    const int64_t first = begin * kernels::kTernaryRows, last = std::min(end * kernels::kTernaryRows, d);
-    for (int64_t i = 0; i < n; ++i) {
-      ops.scale_rows(acc + i * acc_stride + first, ones, scale[i], last - first, out + i * d + first);
-    }
-  });
+ExpertRun::ExpertRun(const ModelConfig& config, const ExpertJob& job, WorkerPool& pool,
+                     const kernels::Ops& ops)
+    : impl_(std::make_unique<Impl>(config, job, pool, ops)) {}
+ExpertRun::~ExpertRun() = default;
+
+absl::Status ExpertRun::Add(std::span<const uint8_t* const> tiles) {
+  Impl& run = *impl_;
+  if (absl::Status s = CheckJob(run.config, tiles.size(), run.job); !s.ok()) return s;
+  if (run.a == nullptr) {
+    run.in = Gather(run.job, run.pass.layout.d_pad, run.scratch);
+    run.a = run.scratch.a.Reserve(run.pass.n * run.pass.f_pad);
+    run.done.assign(tiles.size(), false);
+  }
+  run.todo.clear();
+  for (size_t t = 0; t < tiles.size(); ++t) {
+    if (tiles[t] == nullptr || run.done[t]) continue;
+    run.done[t] = true;
+    run.todo.push_back(static_cast<int64_t>(t));
+  }
+  run.pass.Gate(tiles.data(), static_cast<int64_t>(run.todo.size()), run.in, run.a,
+                [&](int64_t i) { return run.todo[static_cast<size_t>(i)]; });
+  return absl::OkStatus();
+}
+
+absl::Status ExpertRun::Finish(const ExpertTiles& expert, float* out) {
+  if (absl::Status s = Add(expert.tiles); !s.ok()) return s;
+  impl_->pass.Down(expert.tiles.data(), impl_->a, impl_->scratch, out);
   return absl::OkStatus();
 }
 

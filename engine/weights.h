@@ -82,6 +82,7 @@ struct ExpertTiles {
 class ExpertProvider {
  public:
   using Ready = std::function<void(absl::StatusOr<ExpertTiles>)>;
+  using Some = std::function<void(ExpertTiles)>;
 
   virtual ~ExpertProvider() = default;
   // Waits until the expert is in memory. What is acquired and not let go of may keep others waiting: a caller
@@ -91,7 +92,11 @@ class ExpertProvider {
   virtual bool resident() const { return true; }
   // Never waits: `ready` is called once, on this thread if the expert is in memory, else later from a thread of the
   // provider, which it must not hold up. Any number of requests may be under way.
-  virtual void Request(LayerId layer, ExpertId expert, const Ready& ready) { ready(Acquire(layer, expert)); }
+  // `some`, if not empty, may be called once, before Request returns, with the tiles that are in memory when others are
+  // not: null for those. `ready` is called with all of them nevertheless, perhaps before.
+  virtual void Request(LayerId layer, ExpertId expert, const Ready& ready, const Some& /*some*/ = {}) {
+    ready(Acquire(layer, expert));
+  }
   // These experts may be asked for soon. Changes nothing but times.
   virtual void Expect(LayerId, std::span<const ExpertId>) {}
 };

@@ -99,12 +99,12 @@ absl::StatusOr<ExpertTiles> StreamedModel::Acquire(LayerId layer, ExpertId exper
   return future.get();
 }
 
-void StreamedModel::Request(LayerId layer, ExpertId expert, const Ready& ready) {
+void StreamedModel::Request(LayerId layer, ExpertId expert, const Ready& ready, const Some& some) {
   const int64_t table = index_->numbers().Number(layer, expert);
   if (table < 0) {
     ready(NoSuchExpert(files_, layer, expert));
   } else {
-    cache_->Request(table, ready);
+    cache_->Request(table, ready, some);
   }
 }
 

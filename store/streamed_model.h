@@ -35,7 +35,7 @@ class StreamedModel : public ModelDir {
 
   bool resident() const override { return false; }
   absl::StatusOr<ExpertTiles> Acquire(LayerId layer, ExpertId expert) override;
-  void Request(LayerId layer, ExpertId expert, const Ready& ready) override;
+  void Request(LayerId layer, ExpertId expert, const Ready& ready, const Some& some = {}) override;
   void Expect(LayerId layer, std::span<const ExpertId> experts) override;
 
  private:

@@ -10,6 +10,10 @@
 namespace omni {
 namespace {
 
+absl::Status FailsChecksum() {
+  return absl::DataLossError("fails its checksum; the file is damaged: copy it again or repack");
+}
+
 constexpr char kMagic[8] = {'O', 'M', 'N', 'I', 'T', 'I', 'L', 'E'};
 constexpr uint32_t kVersion = 1;
 constexpr int kPlace[5] = {1, 3, 9, 27, 81};
@@ -116,8 +120,13 @@ std::string PackName(uint32_t pack) {
 absl::Status CheckTileContent(const TileLayout& layout, const TileRef& ref, const uint8_t* tile) {
   const size_t bytes = static_cast<size_t>(layout.payload());
   if (Checksum64(tile, bytes) != ref.checksum || ContentHash(tile, bytes) != ref.hash) {
-    return absl::DataLossError("fails its checksum; the file is damaged: copy it again or repack");
+    return FailsChecksum();
   }
+  return CheckTileCodes(layout, tile);
+}
+
+absl::Status CheckTileRead(const TileLayout& layout, const TileRef& ref, const uint8_t* tile) {
+  if (Checksum64(tile, static_cast<size_t>(layout.payload())) != ref.checksum) return FailsChecksum();
   return CheckTileCodes(layout, tile);
 }
 

@@ -61,6 +61,8 @@ struct TileRef {
 // A tile's bytes against the hash and the checksum of `ref`, and its codes and scales. The error (DataLoss for
 // the first two, else InvalidArgument) says what is wrong and what to do; the tile's name belongs before it.
 absl::Status CheckTileContent(const TileLayout& layout, const TileRef& ref, const uint8_t* tile);
-absl::Status CheckTileCodes(const TileLayout& layout, const uint8_t* tile);  // the second half of that
+// The same without the hash, for a tile whose reference is known to be the packer's: what a disk may have changed.
+absl::Status CheckTileRead(const TileLayout& layout, const TileRef& ref, const uint8_t* tile);
+absl::Status CheckTileCodes(const TileLayout& layout, const uint8_t* tile);  // codes and scales alone
 
 }  // namespace omni

@@ -22,9 +22,7 @@ struct TileCache::Load {
 
 // Keeps an expert's tiles from being given up.
 struct TileCache::Lease {
-  Lease(TileCache* owner, std::vector<uint32_t> held) : cache(owner), slots(std::move(held)) {
-    for (uint32_t slot : slots) tiles.push_back(cache->Memory(slot));
-  }
+  Lease(TileCache* owner, std::vector<uint32_t> held) : cache(owner), slots(std::move(held)) {}
   Lease(const Lease&) = delete;
   Lease& operator=(const Lease&) = delete;
   ~Lease() { cache->Release(slots); }
@@ -217,12 +215,13 @@ void TileCache::EndExpectation(int64_t place) {
   held.clear();
 }
 
-void TileCache::Request(int64_t table, const Ready& ready) {
+void TileCache::Request(int64_t table, const Ready& ready, const Some& some) {
   auto load = std::make_shared<Load>();
   load->table = table;
   load->ready = ready;
   const int64_t place = table / users_.experts;
   Work work;
+  ExpertTiles present;
   {
     std::lock_guard lock(mutex_);
     ++stats_.requests;
@@ -241,11 +240,28 @@ void TileCache::Request(int64_t table, const Ready& ready) {
     if (std::find(work.ended.begin(), work.ended.end(), load) == work.ended.end()) {
       load->stalled = true;
       StallBegins();
+      if (some) present = Present(load->slots);
     } else {
       ++stats_.ready_requests;
     }
   }
   Do(work);
+  if (!present.tiles.empty()) some(std::move(present));
+}
+
+// Those of the slots that hold a tile already; empty if none does. Holds the lock: no lease may end here.
+ExpertTiles TileCache::Present(const std::vector<uint32_t>& slots) {
+  std::vector<uint32_t> here;
+  for (uint32_t slot : slots) {
+    if (slots_[slot].held == Held::kTile) here.push_back(slot);
+  }
+  if (here.empty()) return {};
+  for (uint32_t slot : here) Hold(slots_[slot]);
+  auto lease = std::make_shared<Lease>(this, std::move(here));
+  for (uint32_t slot : slots)
+    lease->tiles.push_back(slots_[slot].held == Held::kTile ? Memory(slot) : nullptr);
+  const std::span<const uint8_t* const> tiles = lease->tiles;
+  return {tiles, std::move(lease)};
 }
 
 void TileCache::Expect(std::span<const int64_t> tables) {
@@ -295,7 +311,7 @@ void TileCache::Clear() {
 
 absl::Status TileCache::CheckTile(uint32_t content, uint8_t* tile) const {
   const TileIndex::Tile& wanted = index_.tile(content);
-  if (absl::Status s = CheckTileContent(layout_, index_.Stored(content).ref, tile); !s.ok()) return s;
+  if (absl::Status s = CheckTileRead(layout_, index_.Stored(content).ref, tile); !s.ok()) return s;
   if (wanted.base == TileIndex::kNone) return absl::OkStatus();
   const TableNumbers& numbers = index_.numbers();
   absl::StatusOr<std::string> entry =
@@ -306,7 +322,7 @@ absl::Status TileCache::CheckTile(uint32_t content, uint8_t* tile) const {
   for (const TileChange& change : table->changes) {
     if (change.tile != wanted.number || !change.inline_delta) continue;
     if (absl::Status s = ApplyTileDelta(layout_, change.delta, tile); !s.ok()) return s;
-    return CheckTileContent(layout_, wanted.ref, tile);
+    return CheckTileRead(layout_, wanted.ref, tile);
   }
   return absl::DataLossError(absl::StrCat("has no changes in ", files_.PathOf(kDeltasFolder), kDamagedCure));
 }
@@ -386,7 +402,8 @@ void TileCache::Do(Work& work) {
       continue;
     }
     // Nothing of the lease stays here: when the asker lets go of it, it is over.
-    auto lease = std::make_shared<const Lease>(this, std::move(load->slots));
+    auto lease = std::make_shared<Lease>(this, std::move(load->slots));
+    for (uint32_t slot : lease->slots) lease->tiles.push_back(Memory(slot));
     const std::span<const uint8_t* const> tiles = lease->tiles;
     load->ready(ExpertTiles{tiles, std::move(lease)});
   }

@@ -63,6 +63,7 @@ struct TileCacheOptions {
 class TileCache {
  public:
   using Ready = ExpertProvider::Ready;
+  using Some = ExpertProvider::Some;
 
   // All references outlive the cache. `packs` are the pack files' headers.
   static absl::StatusOr<std::unique_ptr<TileCache>> Make(const ModelFiles& files, const TileIndex& index,
@@ -73,7 +74,7 @@ class TileCache {
 
   // As ExpertProvider::Request, for a table of the index. Every tile is checked after it was read; an error names
   // file, tile, expert and layer, and the next request tries again.
-  void Request(int64_t table, const Ready& ready);
+  void Request(int64_t table, const Ready& ready, const Some& some = {});
   // Reads the tables' tiles where nothing more urgent is to be read, and keeps them until another expert of that
   // layer, which is the tables', is asked for or expected. What does not fit is left out.
   void Expect(std::span<const int64_t> tables);
@@ -124,6 +125,7 @@ class TileCache {
   void OnRead(uint32_t slot, const absl::Status& read);
   absl::Status CheckTile(uint32_t content, uint8_t* tile) const;
   void Release(const std::vector<uint32_t>& slots);
+  ExpertTiles Present(const std::vector<uint32_t>& slots);
 
   const ModelFiles& files_;
   const TileIndex& index_;

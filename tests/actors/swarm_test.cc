@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -78,6 +79,130 @@ TEST(Swarm, GivesTheTokensOfAPlainLoop) {
       const GenerateRequest request = MakeRequest(tiny, prompt, 20, seed);
       EXPECT_EQ(Tokens(*swarm, request), PlainLoop(tiny, request)) << "prompt of " << prompt;
     }
+  }
+}
+
+// Experts that come later, from another thread and in an order of its own, some with a part of their tiles at once; one
+// in `fail_every` does not come.
+class LateProvider : public ExpertProvider {
+ public:
+  explicit LateProvider(ExpertProvider& inner, int fail_every = 0)
+      : inner_(inner), fail_every_(fail_every), thread_([this] { Deliver(); }) {}
+  ~LateProvider() override {
+    {
+      std::lock_guard lock(mutex_);
+      over_ = true;
+    }
+    changed_.notify_one();
+  }
+
+  bool resident() const override { return false; }
+  absl::StatusOr<ExpertTiles> Acquire(LayerId layer, ExpertId expert) override {
+    return inner_.Acquire(layer, expert);
+  }
+  void Request(LayerId layer, ExpertId expert, const Ready& ready, const Some& some) override {
+    auto tiles = inner_.Acquire(layer, expert);
+    const uint64_t number = requests_++;
+    if (fail_every_ > 0 && number % static_cast<uint64_t>(fail_every_) == 7)
+      tiles = absl::DataLossError("tile 1 of expert 2, layer 0 fails its checksum");
+    {
+      std::lock_guard lock(mutex_);
+      waiting_.push_back([ready, tiles] { ready(tiles); });
+    }
+    changed_.notify_one();
+    if (!tiles.ok() || number % 3 == 0) return;
+    auto part = std::make_shared<std::vector<const uint8_t*>>(tiles->tiles.begin(), tiles->tiles.end());
+    for (size_t t = 0; t < part->size(); ++t) {
+      if ((t + number) % 2 == 0) (*part)[t] = nullptr;
+    }
+    some({*part, part});
+  }
+  void Expect(LayerId, std::span<const ExpertId>) override { ++expected_; }
+  int64_t expected() const { return expected_; }
+
+ private:
+  void Deliver() {
+    std::unique_lock lock(mutex_);
+    while (true) {
+      changed_.wait(lock, [this] { return over_ || !waiting_.empty(); });
+      if (waiting_.empty()) return;
+      const size_t which = picked_++ * 7 % waiting_.size();
+      const auto deliver = std::move(waiting_[which]);
+      waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(which));
+      lock.unlock();
+      deliver();
+      lock.lock();
+    }
+  }
+
+  ExpertProvider& inner_;
+  const int fail_every_;
+  std::atomic<uint64_t> requests_{0};
+  std::atomic<int64_t> expected_{0};
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<std::function<void()>> waiting_;
+  size_t picked_ = 0;
+  bool over_ = false;
+  std::jthread thread_;
+};
+
+TEST(Swarm, GivesTheSameTokensWhenExpertsComeLate) {
+  TinyModel tiny;
+  LateProvider late(tiny.model);
+  for (int threads : {1, 2}) {
+    SwarmOptions options = Options(threads);
+    options.coordinator.predict_ahead = 2;
+    auto swarm = StartOn(tiny, late, options);
+    std::vector<std::jthread> callers;
+    for (uint64_t i = 0; i < 4; ++i) {
+      callers.emplace_back([&, i] {
+        const GenerateRequest request = MakeRequest(tiny, 1 + 13 * static_cast<int64_t>(i), 20, i);
+        EXPECT_EQ(Tokens(*swarm, request), PlainLoop(tiny, request)) << i;
+      });
+    }
+    callers.clear();
+    const SwarmStats stats = swarm->Stats();
+    for (int ahead : {0, 1}) {
+      EXPECT_GT(stats.predicted[ahead], 0);
+      EXPECT_LE(stats.predicted_right[ahead], stats.predicted[ahead]);
+    }
+  }
+  EXPECT_GT(late.expected(), 0);
+}
+
+TEST(Swarm, AnExpertThatCannotBeReadEndsItsSessionWithTheReasonAndNoOther) {
+  TinyModel tiny;
+  LateProvider late(tiny.model, 40);
+  auto swarm = StartOn(tiny, late, Options(1));
+  int failed = 0, finished = 0;
+  for (uint64_t i = 0; i < 20; ++i) {
+    const GenerateRequest request = MakeRequest(tiny, 2, 4, i);
+    const auto result = swarm->Generate(request, nullptr);
+    if (result.ok()) {
+      ++finished;
+      EXPECT_EQ(result->tokens, PlainLoop(tiny, request));
+    } else {
+      ++failed;
+      EXPECT_THAT(result.status().message(), HasSubstr("tile 1 of expert 2, layer 0"));
+    }
+  }
+  EXPECT_GT(failed, 0);
+  EXPECT_GT(finished, 0);
+}
+
+TEST(Swarm, MeasurementsMayDecideTheRoutes) {
+  TinyModel tiny;
+  SwarmOptions options = Options(1);
+  options.coordinator.reroute = [](LayerId, std::span<ExpertId> routes) {
+    for (ExpertId& route : routes) route = ExpertId(1);
+  };
+  auto swarm = StartOn(tiny, tiny.model, options);
+  Tokens(*swarm, MakeRequest(tiny, 2, 4, 1));
+  const SwarmStats stats = swarm->Stats();
+  for (size_t i = 0; i < stats.expert_rows.size(); ++i) {
+    if (static_cast<int64_t>(i) % stats.experts == 1) continue;
+    EXPECT_EQ(stats.expert_rows[i], 0) << i;
   }
 }
 

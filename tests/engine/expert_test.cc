@@ -87,6 +87,34 @@ TEST(RunExpertTest, GivesARowTheSameBytesInAnyJobAndOnAnyThreads) {
   }
 }
 
+TEST(ExpertRunTest, GivesTheSameBytesInWhateverOrderTilesCome) {
+  for (const ModelConfig& config : {testing::TinyConfig(), testing::OddConfig()}) {
+    RandomModel model(config, 5);
+    const Inputs in(40, config.d, 7);
+    const ExpertJob job = in.Job({0, 3, 4, 39});
+    const std::vector<float> want = RunJob(model, job, 1);
+    const ExpertTiles tiles = *model.Acquire(LayerId(0), ExpertId(1));
+    Random random(3);
+    for (int threads : {1, 2}) {
+      for (int round = 0; round < 8; ++round) {
+        WorkerPool pool(threads);
+        ExpertRun run(config, job, pool);
+        for (int part = 0; part < round; ++part) {
+          std::vector<const uint8_t*> some(tiles.tiles.size());
+          for (size_t t = 0; t < some.size(); ++t) some[t] = random.Below(2) == 0 ? tiles.tiles[t] : nullptr;
+          ASSERT_TRUE(run.Add(some).ok());
+        }
+        std::vector<float> out(want.size(), std::nanf(""));
+        ASSERT_TRUE(run.Finish(tiles, out.data()).ok());
+        EXPECT_TRUE(SameBytes(out, want)) << round << " parts";
+      }
+    }
+    WorkerPool pool(1);
+    ExpertRun run(config, job, pool);
+    EXPECT_EQ(run.Add(tiles.tiles.subspan(1)).code(), absl::StatusCode::kInvalidArgument);
+  }
+}
+
 TEST(RunExpertTest, RejectsWrongTilesAndEmptyJobs) {
   RandomModel model(testing::TinyConfig(), 5);
   WorkerPool pool(1);

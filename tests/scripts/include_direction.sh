@@ -30,6 +30,7 @@ find "${folders[@]}" -type f -regex '.*\.\(h\|cc\|cu\|cuh\|inc\)' -print0 | sort
     only["torch"] = "engine/train"
     only["rocksdb"] = "store"
     only["liburing"] = "store"
+    only["io_uring"] = "store cli"  # of the kernel: the program asks whether it may be used
     only["caf"] = "actors cluster"
     only["grpc"] = "cluster"
     # kernels/ gets the standard library, the compiler and CPU headers below, and CUDA.
@@ -45,6 +46,7 @@ find "${folders[@]}" -type f -regex '.*\.\(h\|cc\|cu\|cuh\|inc\)' -print0 | sort
     if (header ~ /^(torch|ATen|c10|caffe2)\//) return "torch"
     if (header ~ /^rocksdb\//) return "rocksdb"
     if (header ~ /^(liburing[.]h$|liburing\/)/) return "liburing"
+    if (header == "linux/io_uring.h") return "io_uring"
     if (header ~ /^caf\//) return "caf"
     if (header ~ /^(grpc|grpcpp|grpc\+\+)\//) return "grpc"
     return ""

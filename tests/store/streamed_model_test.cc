@@ -375,6 +375,56 @@ TEST_F(HeldTest, AGuessIsReadBehindWhatIsAskedForAndJoinedWhenItWasRight) {
   EXPECT_EQ(stats.misses, tiles_per_expert());
 }
 
+TEST_F(HeldTest, ThePartThatIsThereIsToldAtOnceAndIsNotGivenUpMeanwhile) {
+  Pack(Config());
+  const auto model = OpenHeld(2 * tiles_per_expert());
+  const auto resident = OpenResident();
+  const LayerId layer(0);
+  const ExpertId first = config_.ExpertOf(RegionId(0), 0), second = config_.ExpertOf(RegionId(0), 1);
+  std::vector<ExpertTiles> parts;
+  const auto ask = [&](LayerId l, ExpertId e) {
+    model->Request(
+        l, e,
+        [this](absl::StatusOr<ExpertTiles> tiles) {
+          EXPECT_TRUE(tiles.ok()) << tiles.status();
+          std::lock_guard lock(mutex_);
+          ++answers_;
+        },
+        [&](ExpertTiles part) { parts.push_back(std::move(part)); });
+  };
+  ask(layer, first);
+  EXPECT_TRUE(parts.empty());  // nothing of it is there
+  held_->LetGo();
+  ASSERT_TRUE(WaitForAnswers(1));
+  ask(layer, first);
+  EXPECT_TRUE(parts.empty());  // all of it is there
+  ask(layer, second);
+  ASSERT_EQ(parts.size(), 1u);
+  const ExpertTiles want = *resident->Acquire(layer, second);
+  int absent = 0;
+  for (size_t t = 0; t < want.tiles.size(); ++t) absent += parts[0].tiles[t] == nullptr;
+  EXPECT_EQ(absent, 1);
+  held_->LetGo();
+  ASSERT_TRUE(WaitForAnswers(3));
+  // What a part holds stays while other experts come and go.
+  for (const int32_t expert : {2, 5, 7}) {
+    ask(LayerId(1), ExpertId(expert));
+    held_->LetGo();
+  }
+  for (size_t t = 0; t < want.tiles.size(); ++t) {
+    if (parts[0].tiles[t] == nullptr) continue;
+    EXPECT_EQ(
+        std::memcmp(parts[0].tiles[t], want.tiles[t], static_cast<size_t>(TileLayout(config_.d).payload())),
+        0);
+  }
+  parts.clear();
+  for (int i = 0; i < 100 && answers() < 6; ++i) {
+    held_->LetGo();
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  EXPECT_TRUE(WaitForAnswers(6));
+}
+
 TEST_F(HeldTest, WhatIsExpectedStaysUntilItsLayerIsOver) {
   Pack(Config());
   const auto model = OpenHeld(3 * tiles_per_expert());
