@@ -28,7 +28,7 @@ struct BenchArgs {
   int64_t threads = 0, tokens = 16, warmup = 24, seed = 1;
   float cache_share = 0.08f;
   StreamFlags stream;
-  bool json = false;
+  bool limits = true, json = false;
 };
 
 // What the prediction accuracy is measured on: a model's own routing of English.
@@ -53,8 +53,12 @@ absl::StatusOr<std::vector<StreamCase>> Cases(const std::string& text) {
   return cases;
 }
 
-std::string OutputDigest(const std::vector<TokenId>& tokens) {
-  return ContentHash(tokens.data(), tokens.size() * sizeof(TokenId)).Hex();
+std::string OutputDigest(const StreamCaseResult& result) {
+  StreamHash hash;
+  hash.Update(result.output.data(), result.output.size() * sizeof(TokenId));
+  hash.Update(result.probabilities.data(), result.probabilities.size() * sizeof(float));
+  hash.Update(result.chosen.data(), result.chosen.size() * sizeof(ExpertId));
+  return hash.Digest().Hex();
 }
 
 nlohmann::json ToJson(const StreamCaseResult& r) {
@@ -73,7 +77,7 @@ nlohmann::json ToJson(const StreamCaseResult& r) {
                          {"disk_bytes_per_s", r.disk_bytes_per_s},
                          {"roofline_tok_per_s", r.roofline_seconds > 0 ? 1 / r.roofline_seconds : 0},
                          {"roofline_share", r.roofline_share()},
-                         {"output_xxh3", OutputDigest(r.output)}};
+                         {"output_xxh3", OutputDigest(r)}};
   for (int ahead : {0, 1}) {
     const double right = r.predicted_right[ahead];
     json[absl::StrCat("prediction_accuracy_", ahead + 1)] =
@@ -97,13 +101,15 @@ class Bench {
   absl::StatusOr<int> Run() {
     absl::StatusOr<std::vector<StreamCase>> cases = Cases(args_.cases);
     if (!cases.ok()) return cases.status();
+    if (args_.whole_form.empty() != args_.shared_form.empty())
+      return UsageError("--shared-form and --whole-form belong together: the same weights, packed both ways");
     absl::StatusOr<std::string> path = FindModel(args_.model);
     if (!path.ok()) return path.status();
     if (absl::Status s = Stream(*path, *cases); !s.ok()) return s;
     if (!args_.trained.empty()) {
       if (absl::Status s = Predict(); !s.ok()) return s;
     }
-    if (!args_.whole_form.empty() || !args_.shared_form.empty()) {
+    if (!args_.whole_form.empty()) {
       if (absl::Status s = CompareForms(); !s.ok()) return s;
     }
     line_.Clear();
@@ -124,6 +130,7 @@ class Bench {
     options.seed = static_cast<uint64_t>(args_.seed);
     options.threads = static_cast<int>(args_.threads);
     options.prefetch = args_.stream.prefetch;
+    options.measure_limits = options.measure_limits && args_.limits;
     const int64_t all = options.warmup + options.tokens + 1;
     return RunStreamCase(path, model, options, [&](int64_t token) {
       line_.Show(absl::StrCat(label, "  token ", token, "/", all));
@@ -202,8 +209,6 @@ class Bench {
 
   // The same weights with and without sharing, each with a cache of the same size.
   absl::Status CompareForms() {
-    if (args_.whole_form.empty() || args_.shared_form.empty())
-      return UsageError("--shared-form and --whole-form belong together: the same weights, packed both ways");
     absl::StatusOr<int64_t> whole = ModelDir::ResidentBytes(args_.whole_form);
     if (!whole.ok()) return whole.status();
     double rates[2];
@@ -223,7 +228,7 @@ class Bench {
       absl::StatusOr<StreamCaseResult> result = Case(path, **model, options, form == 0 ? "shared" : "whole");
       if (!result.ok()) return result.status();
       rates[form] = result->tok_per_s();
-      outputs[form] = OutputDigest(result->output);
+      outputs[form] = OutputDigest(*result);
       json_[form == 0 ? "shared_form" : "whole_form"] = ToJson(*result);
       line_.Clear();
       if (!args_.json) {
@@ -287,6 +292,8 @@ void AddBench(CLI::App& root, Invocation& invocation) {
             "... and with every expert whole; both are decoded with equal caches");
   verb.Real("--cache-share", args->cache_share, 0.0001, 1,
             "Those caches, as a share of the whole form's bytes (default 0.08)");
+  verb.Bool("--limits,!--no-limits", args->limits,
+            "Measure memory and disk before and after each case, for the roofline (default: on)");
   verb.Path("--plot", args->plot, "Draw the time of a token into this SVG file");
   verb.Json(args->json);
   verb.Body([args] { return Bench(*args).Run(); });

@@ -55,6 +55,7 @@ class Driver {
       starts_.push_back(Clock::now());
       stats_.push_back(model_.cache_stats().value_or(CacheStats()));
     }
+    chosen_.insert(chosen_.end(), routes.begin(), routes.end());
     if (which_ == StreamCase::kOwn) return;
     const int64_t token = which_ == StreamCase::kHot
                               ? 0
@@ -64,6 +65,7 @@ class Driver {
 
   const std::vector<Clock::time_point>& starts() const { return starts_; }
   const std::vector<CacheStats>& stats() const { return stats_; }
+  const std::vector<ExpertId>& chosen() const { return chosen_; }
 
  private:
   ModelDir& model_;
@@ -72,6 +74,7 @@ class Driver {
   std::vector<int64_t> place_;             // by layer: its number among expert layers; -1: attention
   std::vector<Clock::time_point> starts_;  // by step
   std::vector<CacheStats> stats_;          // as the step began
+  std::vector<ExpertId> chosen_;           // by the routers
 };
 
 struct Limits {
@@ -165,13 +168,20 @@ absl::StatusOr<StreamCaseResult> RunStreamCase(const std::string& path, ModelDir
   GenerateRequest request;
   request.prompt = options.prompt;
   request.max_tokens = options.warmup + options.tokens + 1;
-  request.sampler.temperature = 0;
+  request.sampler.temperature = 1;
+  request.sampler.top_k = 0;
+  request.sampler.top_p = 1;
+  request.sampler.seed = options.seed;
   request.stop_at_end_of_text = false;
   int64_t done = 0;
-  absl::StatusOr<GenerateResult> generated = (*swarm)->Generate(
-      request, [&](const GenerateEvent& event) { return !event.is_token || on_token(++done); });
+  absl::StatusOr<GenerateResult> generated = (*swarm)->Generate(request, [&](const GenerateEvent& event) {
+    if (!event.is_token) return true;
+    result.probabilities.push_back(event.probability);
+    return on_token(++done);
+  });
   if (!generated.ok()) return generated.status();
   result.output = generated->tokens;
+  result.chosen = driver.chosen();
   if (limits) {
     absl::StatusOr<Limits> measured = MeasureLimits(path, model, threads);
     if (!measured.ok()) return measured.status();

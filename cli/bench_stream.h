@@ -48,7 +48,11 @@ struct StreamCaseResult {
   // A walk is only known as it goes, so that reading and computing cannot overlap: the sum of the times. What the
   // routers do can be guessed: the larger of them.
   double roofline_seconds = 0;
+  // The tokens drawn, the probability of each, and what the routers chose in every expert layer, whether it was followed
+  // or not: two runs agree in all of it only if what they computed is the same.
   std::vector<TokenId> output;
+  std::vector<float> probabilities;
+  std::vector<ExpertId> chosen;
 
   double tok_per_s() const { return seconds > 0 ? 1 / seconds : 0; }
   double roofline_share() const { return seconds > 0 ? roofline_seconds / seconds : 0; }

@@ -38,7 +38,7 @@ std::string HumanCount(int64_t n) {
   if (n < 1'000'000) return absl::StrFormat("%.1fk", x / 1e3);
   if (n < 1'000'000'000) return absl::StrFormat("%.1f M", x / 1e6);
   if (n < 1'000'000'000'000) return absl::StrFormat("%.2f B", x / 1e9);
-  return absl::StrFormat("%.3f T", x / 1e12);
+  return absl::StrFormat("%.4f T", x / 1e12);
 }
 
 int64_t ResidentBytes() {

@@ -22,6 +22,7 @@
 #include "store/tile.h"
 #include "tests/store/model_digest.h"
 #include "tests/testing/checkpoint_fixture.h"
+#include "tests/testing/faulty_reads.h"
 #include "tests/testing/random_model.h"
 #include "tests/testing/temp_dir.h"
 
@@ -262,6 +263,45 @@ TEST_F(StreamedTest, APackThatIsGoneOrShorterIsAnErrorThatNamesIt) {
   EXPECT_THAT(ModelDir::Open(temp_ / "m", options).status().message(), HasSubstr(pack));
   std::filesystem::remove(pack);
   EXPECT_THAT(ModelDir::Open(temp_ / "m", options).status().message(), HasSubstr(pack));
+}
+
+TEST_F(StreamedTest, ReadsThatGoWrongAreNamedAndTheNextRequestTriesAgain) {
+  Pack(Config());
+  const auto resident = OpenResident();
+  for (const testing::Fault::Kind kind :
+       {testing::Fault::Kind::kFlipBit, testing::Fault::Kind::kShorten, testing::Fault::Kind::kFail}) {
+    std::atomic<bool> broken{true};
+    std::atomic<int> reads{0};
+    OpenOptions options;
+    options.cache.open_reads = [&](std::vector<std::string> paths, const ReadQueueOptions& queue,
+                                   ReadQueue::Done done) {
+      const auto rule = [&](const ReadRequest& request) -> testing::Fault {
+        const int number = reads++;
+        if (!broken || number % 3 != 0) return {};
+        return {kind, (number * 977) % request.needed};
+      };
+      return testing::OpenFaultyReads(std::move(paths), queue, rule, std::move(done));
+    };
+    const auto model = Open(3 * tiles_per_expert(), options);
+    int failed = 0;
+    for (int round = 0; round < 3; ++round) {
+      model->ForgetExperts();
+      for (int32_t e = 0; e < 8; ++e) {
+        const auto got = model->Acquire(LayerId(1), ExpertId(e));
+        if (got.ok()) {
+          EXPECT_TRUE(SameTiles(config_, *got, *resident->Acquire(LayerId(1), ExpertId(e))));
+          continue;
+        }
+        ++failed;
+        EXPECT_THAT(got.status().message(), AllOf(HasSubstr("tiles-000.bin"), HasSubstr("tile "),
+                                                  HasSubstr(absl::StrCat("of expert ", e, ", layer 1"))));
+      }
+    }
+    EXPECT_GT(failed, 5);
+    EXPECT_GE(model->cache_stats()->failed, failed);
+    broken = false;
+    ExpectSameExperts(config_, *model, *resident, 4, 100);
+  }
 }
 
 // A queue in which reads happen when the test says so.

@@ -1,0 +1,107 @@
+// Models larger than the memory they may take, through the built program.
+#include <fstream>
+#include <set>
+#include <string>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "tests/cli/omni_fixture.h"
+
+namespace omni {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+class StreamTest : public testing::OmniTest {
+ protected:
+  // Two layers of the full size, 610 MB in memory: 8 whole experts each beside 175 MB of shared weights.
+  static std::string Large() {
+    static const std::string path = [] {
+      const std::string dir = *dir_ / "large";
+      const testing::Output made =
+          Omni({"synth", "--layers", "2", "--experts", "8", "--whole", "--out", dir});
+      EXPECT_EQ(made.exit_code, 0) << made.err;
+      return dir;
+    }();
+    return path;
+  }
+  static nlohmann::json Bench(std::vector<std::string> flags) {
+    flags.insert(flags.begin(), {"bench", "stream", "-m", Large(), "-n", "6", "--warmup", "2", "--json"});
+    return Json(Omni(std::move(flags)));
+  }
+};
+
+TEST_F(StreamTest, StaysWithinItsBudgetAndGivesTheSameOutputWhateverItIs) {
+  std::set<std::string> mixed, own;
+  for (const std::vector<std::string>& flags :
+       {std::vector<std::string>{"--ram", "480M"},
+        {"--ram", "480M", "--io", "pread", "--no-prefetch"},
+        {"--ram", "560M", "--cache-policy", "lru"},
+        {"--ram", "560M", "--io", "pread", "--cache-policy", "decayed"},
+        {"--ram", "2G"}}) {
+    std::vector<std::string> all = {"--cases", "mixed,own", "--no-limits"};
+    all.insert(all.end(), flags.begin(), flags.end());
+    const nlohmann::json json = Bench(all);
+    EXPECT_GT(json["peak_rss_bytes"], 100e6);
+    EXPECT_LE(json["peak_rss_bytes"], json["ram_bytes"]) << flags[1];
+    ASSERT_EQ(json["cases"].size(), 2u);
+    mixed.insert(json["cases"][0]["output_xxh3"].get<std::string>());
+    own.insert(json["cases"][1]["output_xxh3"].get<std::string>());
+    if (flags[1] != "2G") {
+      EXPECT_GT(json["cases"][0]["disk_bytes_per_token"], 0) << flags[1];
+    }
+  }
+  EXPECT_EQ(mixed.size(), 1u);
+  EXPECT_EQ(own.size(), 1u);
+  EXPECT_NE(*mixed.begin(), *own.begin());
+}
+
+TEST_F(StreamTest, MeasuresEveryCaseAndDrawsThem) {
+  const nlohmann::json json = Bench({"--ram", "2G", "--plot", *dir_ / "stream.svg", "--trained", Model()});
+  for (const char* key : {"hot_share", "mixed_share", "cold_share", "hot_tok_per_s", "mixed_tok_per_s",
+                          "cold_tok_per_s", "hit_rate", "disk_bytes"}) {
+    ASSERT_TRUE(json.contains(key)) << key;
+    EXPECT_GT(json[key], 0) << key;
+  }
+  for (const char* key : {"prediction_accuracy_1", "prediction_accuracy_2"}) {
+    ASSERT_TRUE(json.contains(key)) << key;
+    EXPECT_GE(json[key], 0) << key;
+    EXPECT_LE(json[key], 1) << key;
+  }
+  const nlohmann::json &cold = json["cases"][0], &hot = json["cases"][2];
+  EXPECT_EQ(cold["case"], "cold");
+  EXPECT_EQ(cold["hit_rate"], 0);
+  EXPECT_EQ(hot["hit_rate"], 1);
+  EXPECT_EQ(hot["disk_bytes_per_token"], 0);
+  EXPECT_EQ(hot["stall_share"], 0);
+  std::ifstream svg(*dir_ / "stream.svg");
+  std::string start(4, ' ');
+  svg.read(start.data(), 4);
+  EXPECT_EQ(start, "<svg");
+}
+
+TEST_F(StreamTest, RunsAModelLargerThanItsMemoryAndSaysSo) {
+  const testing::Output all = Run({"the sea", "-n", "12", "--seed", "3"});
+  const testing::Output some = Run({"the sea", "-n", "12", "--seed", "3", "--ram", "300M", "--stats"});
+  EXPECT_EQ(some.exit_code, 0) << some.err;
+  EXPECT_EQ(some.out, all.out);
+  EXPECT_THAT(some.err, AllOf(HasSubstr("RAM 300 MiB"), HasSubstr("from disk")));
+}
+
+TEST_F(StreamTest, WrongFlagsAndTooSmallABudgetAreOneLine) {
+  ExpectOneLine(Run({"x", "--ram", "20X"}), 2, "20X");
+  ExpectOneLine(Run({"x", "--ram", "5M"}), 1, "least");
+  ExpectOneLine(Run({"x", "--ram", "300M", "--io", "mmap"}), 2, "--io");
+  ExpectOneLine(Run({"x", "--ram", "300M", "--cache-policy", "best"}), 2, "--cache-policy");
+  ExpectOneLine(Omni({"bench", "disk"}), 2, "disk");
+  ExpectOneLine(Omni({"bench", "stream", "-m", Model(), "--cases", "warm"}), 2, "warm");
+  ExpectOneLine(
+      Omni({"bench", "stream", "-m", Model(), "--ram", "1G", "--cases", "hot", "--whole-form", Model()}), 2,
+      "--shared-form");
+}
+
+}  // namespace
+}  // namespace omni
