@@ -14,6 +14,7 @@ CoordinatorState::CoordinatorState(const ModelWeights& weights, WorkerPool& pool
   const int ahead = std::clamp(options_.predict_ahead, 0, SwarmCounters::kAhead);
   predicted_.resize(static_cast<size_t>(ahead));
   for (auto& layers : predicted_) layers.resize(static_cast<size_t>(config_.layers));
+  accuracy_.assign(predicted_.size(), 0.5);
 }
 
 void CoordinatorState::Submit(std::shared_ptr<Session> session) {
@@ -166,12 +167,14 @@ void CoordinatorState::Ask(LayerId layer, std::vector<ExpertJob> jobs) {
 // The present layer's output is not yet in the rows: that is what makes it a guess, and what gives it time.
 void CoordinatorState::Predict() {
   int64_t layer = layer_;
-  for (auto& layers : predicted_) {
+  for (size_t a = 0; a < predicted_.size(); ++a) {
+    auto& layers = predicted_[a];
     while (layer < config_.layers && config_.IsAttention(layer)) ++layer;
     if (layer == config_.layers) return;
     const LayerId ahead(static_cast<int32_t>(layer++));
     const std::span<const ExpertId> routes = Timed([&] { return decoder_.PredictRoutes(ahead); });
     layers[ahead.index()].assign(routes.begin(), routes.end());
+    if (accuracy_[a] < kWorthReading) continue;
     expected_.assign(routes.begin(), routes.end());
     std::sort(expected_.begin(), expected_.end());
     expected_.erase(std::unique(expected_.begin(), expected_.end()), expected_.end());
@@ -188,6 +191,8 @@ void CoordinatorState::CheckPrediction(LayerId layer) {
       for (size_t row = 0; row < routes.size(); ++row) right += guess[row] == routes[row];
       counters_.predicted[ahead].Add(static_cast<int64_t>(routes.size()));
       counters_.predicted_right[ahead].Add(right);
+      const double share = static_cast<double>(right) / static_cast<double>(routes.size());
+      accuracy_[ahead] += (share - accuracy_[ahead]) / 64;
     }
     guess.clear();
   }

@@ -132,6 +132,10 @@ class CoordinatorState {
   // predicted_[a][layer]: what was guessed for its rows a + 1 expert layers before; empty: nothing.
   std::vector<std::vector<std::vector<ExpertId>>> predicted_;
   std::vector<ExpertId> expected_;
+  // Share of rows guessed right of late, by a. Below kWorthReading guesses are made and counted, but not announced:
+  // reading the wrong expert would keep the disk from the right one.
+  static constexpr double kWorthReading = 0.25;
+  std::vector<double> accuracy_;
   std::map<RegionId, Pending> pending_;
   uint64_t next_job_ = 1;
   int64_t step_hops_ = 0;

@@ -120,7 +120,7 @@ void Count(const Driver& driver, const StreamCaseOptions& options, StreamCaseRes
   result->hit_share = Share(hits, hits + joined + misses);
   result->stall_share = Seconds(to.stall - from.stall) / total;
   result->guessed_share = Share(guessed, guessed + misses);
-  result->guessed_used_share = Share(to.guessed_used - from.guessed_used, guessed);
+  result->guessed_used_share = Share(to.guessed_used, to.guessed);  // since the model was opened
 }
 
 }  // namespace

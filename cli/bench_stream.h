@@ -41,7 +41,7 @@ struct StreamCaseResult {
   double disk_bytes = 0;                             // that were read from disk
   double hit_share = 0;                              // of the tiles asked for, in memory
   double stall_share = 0;                            // of the time, with the decoder waiting for tiles
-  double guessed_share = 0, guessed_used_share = 0;  // of the tiles read: for a guess; and of those, used
+  double guessed_share = 0, guessed_used_share = 0;  // of the tiles read: for a guess; of all guesses, used
   double predicted_right[2] = {
       -1, -1};  // share of rows whose expert was guessed 1, 2 expert layers ahead; -1: none
   double memory_bytes_per_s = 0, disk_bytes_per_s = 0;  // measured in the same run; 0: not measured

@@ -275,6 +275,7 @@ void TileCache::Expect(std::span<const int64_t> tables) {
     std::vector<uint32_t>& held = expected_[static_cast<size_t>(place)];
     held.clear();
     for (int64_t table : tables) {
+      policy_->OnPredict(place, table % users_.experts);
       for (int64_t t = 0; t < tiles_per_expert_ && expected_slots_ < most; ++t) {
         const uint32_t content = index_.Of(table)[t];
         uint32_t number = slot_of_[content];

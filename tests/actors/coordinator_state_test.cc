@@ -242,6 +242,57 @@ TEST_F(CoordinatorTest, RefusesSessionsAfterShutdown) {
   EXPECT_EQ(End(*channel)->status().code(), absl::StatusCode::kUnavailable);
 }
 
+class GuessTest : public CoordinatorTest {
+ protected:
+  static CoordinatorOptions Guessing(bool follow) {
+    CoordinatorOptions options = SmallOptions();
+    options.predict_ahead = 2;
+    // Routes that no guess meets: each expert's opposite.
+    if (!follow) {
+      options.reroute = [](LayerId layer, std::span<ExpertId> routes) {
+        for (ExpertId& route : routes) route = ExpertId((route.value + 1 + layer.value) % 8);
+      };
+    }
+    return options;
+  }
+  explicit GuessTest(bool follow) : CoordinatorTest(Guessing(follow)) {}
+};
+class RightGuessTest : public GuessTest {
+ protected:
+  RightGuessTest() : GuessTest(true) {}
+};
+class WrongGuessTest : public GuessTest {
+ protected:
+  WrongGuessTest() : GuessTest(false) {}
+};
+
+TEST_F(RightGuessTest, TheNextTwoExpertLayersAreAnnounced) {
+  auto channel = Submit(MakeRequest(tiny_, 1, 1, 1));
+  StepOnce();
+  const ModelConfig& config = tiny_.model.config();
+  std::vector<int32_t> expert_layers;
+  for (int32_t l = 0; l < config.layers; ++l) {
+    if (!config.IsAttention(l)) expert_layers.push_back(l);
+  }
+  ASSERT_GE(expert_layers.size(), 3u);
+  ASSERT_GE(io_.expected.size(), 2u);
+  EXPECT_EQ(io_.expected[0].first.value, expert_layers[1]);
+  EXPECT_EQ(io_.expected[1].first.value, expert_layers[2]);
+  EXPECT_EQ(io_.expected[0].second.size(), 1u);
+  EXPECT_EQ(counters_.predicted[0].Get(), static_cast<int64_t>(expert_layers.size()) - 1);
+  EXPECT_EQ(counters_.predicted[1].Get(), static_cast<int64_t>(expert_layers.size()) - 2);
+}
+
+TEST_F(WrongGuessTest, GuessesThatAreWrongTooOftenAreCountedButNotAnnounced) {
+  auto channel = Submit(MakeRequest(tiny_, 1, 400, 1));
+  RunAll();
+  const int64_t guesses = counters_.predicted[0].Get();
+  ASSERT_GT(guesses, 400);
+  EXPECT_LT(counters_.predicted_right[0].Get(), guesses / 4);
+  EXPECT_LT(static_cast<int64_t>(io_.expected.size()), guesses / 2);
+  EXPECT_GT(io_.expected.size(), 10u);
+}
+
 // The state and its regions on one thread, clients on others, as in a swarm, but with a queue whose synchronisation a
 // thread sanitizer sees.
 class ThreadIo : public CoordinatorIo {

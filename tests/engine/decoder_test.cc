@@ -363,5 +363,34 @@ TEST(DecoderJobsTest, GroupsRowsByAscendingExpert) {
   EXPECT_EQ(std::unique(covered.begin(), covered.end()), covered.end());
 }
 
+TEST(DecoderPredictTest, AGuessWithTheStateOfTheLayerItselfIsItsRoute) {
+  RandomModel model(testing::OddConfig(), 5);
+  const ModelConfig& config = model.config();
+  WorkerPool pool(2);
+  Decoder decoder(model.weights(), pool);
+  SessionState state(config);
+  const std::vector<TokenId> tokens = RandomTokens(12, config.vocab, 3);
+  std::vector<BatchRow> rows;
+  for (TokenId token : tokens) rows.push_back({&state, token, true});
+  ASSERT_TRUE(decoder.Begin(rows).ok());
+  std::vector<float> out;
+  for (int32_t l = 0; l < config.layers; ++l) {
+    const std::vector<ExpertJob> jobs = decoder.RunLayer(LayerId(l));
+    if (config.IsAttention(l)) continue;
+    const std::vector<ExpertId> routes(decoder.routes().begin(), decoder.routes().end());
+    const std::span<const ExpertId> guess = decoder.PredictRoutes(LayerId(l));
+    EXPECT_TRUE(std::equal(routes.begin(), routes.end(), guess.begin(), guess.end())) << "layer " << l;
+    for (const ExpertJob& job : jobs) {
+      out.resize(job.rows.size() * static_cast<size_t>(config.d));
+      ASSERT_TRUE(RunExpert(config, *model.Acquire(job.layer, job.expert), job, pool, out.data()).ok());
+      decoder.AddExpertOutput(job, out.data());
+    }
+  }
+  // Guessing changes nothing.
+  const std::span<const float> logits = decoder.Finish();
+  const std::vector<float> got(logits.begin(), logits.end());
+  EXPECT_TRUE(SameBytes(got, RunFresh(model, tokens, {12})));
+}
+
 }  // namespace
 }  // namespace omni
