@@ -54,7 +54,7 @@ absl::Status StreamedModel::Load(const OpenOptions& options) {
   sizes.unique_tiles = files_.manifest.counts.inline_tiles;
   for (const PackHeader& pack : packs_) sizes.unique_tiles += pack.count;
   sizes.tile_stride = packs_.empty() ? 0 : packs_.front().stride;
-  sizes.session_bytes = SessionState(config).bytes();
+  sizes.session_bytes = SessionState::BytesFor(config);
   const int64_t fixed =
       options.cache_bytes > 0 ? options.cache_bytes / std::max<int64_t>(1, sizes.tile_stride) : 0;
   absl::StatusOr<MemoryPlan> plan =
