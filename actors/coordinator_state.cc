@@ -144,6 +144,11 @@ void CoordinatorState::Advance() {
   }
   while (layer_ < config_.layers) {
     const LayerId layer(static_cast<int32_t>(layer_++));
+    if (options_.foretell) {
+      expected_.clear();
+      options_.foretell(layer, expected_);
+      if (!expected_.empty()) io_->Expect(layer, expected_);
+    }
     std::vector<ExpertJob> jobs = Timed([&] { return decoder_.RunLayer(layer); });
     if (jobs.empty()) continue;
     CheckPrediction(layer);

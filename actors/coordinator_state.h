@@ -12,6 +12,7 @@
 #include <chrono>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -36,7 +37,9 @@ struct CoordinatorOptions {
   int job_attempts = 3;
   // Expert layers ahead whose experts are guessed and announced to the provider; 0: none, and none counted.
   int predict_ahead = 0;
-  Decoder::Reroute reroute;  // measurements only: decides in the routers' place
+  // For measurements: decides in the routers' place, and says when a layer starts which experts it will decide for.
+  Decoder::Reroute reroute;
+  std::function<void(LayerId layer, std::vector<ExpertId>& experts)> foretell;
 };
 
 // What the state asks of the world around it; the actor, or a test.

@@ -28,9 +28,10 @@ void Request(caf::event_based_actor* self, ExpertProvider& provider, OpenRequest
           requests->Remove();
         },
         // A message too: other regions ask for their experts before this one computes.
-        [&](ExpertTiles some) {
-          self->send(self, ExpertReadyPtr(std::make_shared<const ExpertReady>(
-                               ExpertReady{work, i, std::move(some), true, caf::actor()})));
+        [region = caf::actor_cast<caf::actor>(self), work, i](ExpertTiles some) {
+          auto ready =
+              std::make_shared<const ExpertReady>(ExpertReady{work, i, std::move(some), true, caf::actor()});
+          caf::anon_send(region, ExpertReadyPtr(std::move(ready)));
         });
   }
 }

@@ -108,8 +108,8 @@ RegionReplyPtr RegionState::Serve(RegionWork& work, size_t job, const absl::Stat
 void RegionState::ServeSome(RegionWork& work, size_t job, const ExpertTiles& some) {
   if (work.served[job]) return;  // all of them came first
   const auto start = std::chrono::steady_clock::now();
-  work.begun[job] = std::make_unique<ExpertRun>(config_, work.jobs[job], pool_);
-  if (!work.begun[job]->Add(some.tiles).ok()) work.begun[job] = nullptr;  // Serve will say what is wrong
+  if (!work.begun[job]) work.begun[job] = std::make_unique<ExpertRun>(config_, work.jobs[job], pool_);
+  if (!work.begun[job]->Add(some).ok()) work.begun[job] = nullptr;  // Serve will say what is wrong
   work.reply->compute += std::chrono::steady_clock::now() - start;
 }
 

@@ -9,7 +9,6 @@
 
 #include "cli/bench_stream.h"
 #include "cli/interrupt.h"
-#include "cli/machine.h"
 #include "cli/model_path.h"
 #include "cli/prompt.h"
 #include "cli/sizes.h"
@@ -25,7 +24,7 @@ namespace {
 
 struct BenchArgs {
   std::string what, model, cases = "cold,mixed,hot,own", plot, trained, shared_form, whole_form;
-  int64_t threads = 0, tokens = 16, warmup = 24, seed = 1;
+  int64_t threads = 0, tokens = 32, warmup = 24, seed = 1;
   float cache_share = 0.08f;
   StreamFlags stream;
   bool limits = true, json = false;
@@ -125,9 +124,11 @@ class Bench {
   }
 
  private:
+  static constexpr int kRounds = 4;
+
   absl::StatusOr<StreamCaseResult> Case(const std::string& path, ModelDir& model, StreamCaseOptions options,
-                                        const std::string& label) {
-    options.seed = static_cast<uint64_t>(args_.seed);
+                                        const std::string& label, int walk = 0) {
+    options.seed = static_cast<uint64_t>(args_.seed) + static_cast<uint64_t>(walk);
     options.threads = static_cast<int>(args_.threads);
     options.prefetch = args_.stream.prefetch;
     options.measure_limits = options.measure_limits && args_.limits;
@@ -141,9 +142,6 @@ class Bench {
   absl::Status Stream(const std::string& path, const std::vector<StreamCase>& cases) {
     absl::StatusOr<OpenOptions> open = args_.stream.Options(path);
     if (!open.ok()) return open.status();
-    if (!open->streamed()) {  // without a budget everything may stay in memory; the measurement is of streaming
-      open->ram_bytes = Machine().DefaultBudget().value_or(int64_t{4} << 30);
-    }
     line_.Show(absl::StrCat("opening ", path));
     absl::StatusOr<std::unique_ptr<ModelDir>> model = ModelDir::Open(path, *open);
     if (!model.ok()) return model.status();
@@ -207,45 +205,77 @@ class Bench {
     return absl::OkStatus();
   }
 
-  // The same weights with and without sharing, each with a cache of the same size.
+  struct Form {
+    std::string name, path;
+    std::unique_ptr<ModelDir> model = nullptr;
+    double tokens = 0, seconds = 0, disk_bytes = 0, hits = 0;  // sums over tokens
+    std::vector<std::string> outputs = {};                     // of each round
+  };
+
+  absl::Status Round(Form& form, int round) {
+    StreamCaseOptions options;
+    options.tokens = std::max<int64_t>(1, args_.tokens / 2);
+    options.warmup = args_.warmup;
+    options.measure_limits = false;
+    absl::StatusOr<StreamCaseResult> result =
+        Case(form.path, *form.model, options, absl::StrCat(form.name, " ", round + 1, "/", kRounds), round);
+    if (!result.ok()) return result.status();
+    const auto n = static_cast<double>(result->tokens);
+    form.tokens += n;
+    form.seconds += n * result->seconds;
+    form.disk_bytes += n * result->disk_bytes;
+    form.hits += n * result->hit_share;
+    form.outputs.push_back(OutputDigest(*result));
+    return absl::OkStatus();
+  }
+
+  // The same weights with and without sharing, each with a cache of the same size, in turns.
   absl::Status CompareForms() {
     absl::StatusOr<int64_t> whole = ModelDir::ResidentBytes(args_.whole_form);
     if (!whole.ok()) return whole.status();
-    double rates[2];
-    std::string outputs[2];
-    for (int form : {0, 1}) {
-      const std::string& path = form == 0 ? args_.shared_form : args_.whole_form;
-      absl::StatusOr<OpenOptions> open = args_.stream.Options(path);
+    Form forms[2] = {{.name = "shared", .path = args_.shared_form},
+                     {.name = "whole", .path = args_.whole_form}};
+    const auto cache_bytes =
+        static_cast<int64_t>(static_cast<double>(*whole) * static_cast<double>(args_.cache_share));
+    for (Form& form : forms) {
+      absl::StatusOr<OpenOptions> open = args_.stream.Options(form.path);
       if (!open.ok()) return open.status();
-      open->cache_bytes =
-          static_cast<int64_t>(static_cast<double>(*whole) * static_cast<double>(args_.cache_share));
-      absl::StatusOr<std::unique_ptr<ModelDir>> model = ModelDir::Open(path, *open);
+      open->cache_bytes = cache_bytes;
+      absl::StatusOr<std::unique_ptr<ModelDir>> model = ModelDir::Open(form.path, *open);
       if (!model.ok()) return model.status();
-      StreamCaseOptions options;
-      options.tokens = 4 * args_.tokens;
-      options.warmup = args_.warmup;
-      options.measure_limits = false;
-      absl::StatusOr<StreamCaseResult> result = Case(path, **model, options, form == 0 ? "shared" : "whole");
-      if (!result.ok()) return result.status();
-      rates[form] = result->tok_per_s();
-      outputs[form] = OutputDigest(*result);
-      json_[form == 0 ? "shared_form" : "whole_form"] = ToJson(*result);
-      line_.Clear();
-      if (!args_.json) {
-        std::printf("%s, cache %s: %.3f tok/s, hit %.1f %%\n", path.c_str(),
-                    SizeText(open->cache_bytes).c_str(), result->tok_per_s(), 100 * result->hit_share);
+      form.model = *std::move(model);
+    }
+    for (int round = 0; round < kRounds; ++round) {
+      for (Form& form : forms) {
+        if (absl::Status s = Round(form, round); !s.ok()) return s;
       }
     }
-    json_["delta_speedup"] = rates[0] / rates[1];
-    json_["delta_same_output"] = outputs[0] == outputs[1];
-    if (!args_.json) {
-      std::printf("sharing tiles makes it %.2f times as fast, with %s output\n", rates[0] / rates[1],
-                  outputs[0] == outputs[1] ? "equal" : "ANOTHER");
+    line_.Clear();
+    for (const Form& form : forms) {
+      if (form.tokens == 0) return absl::OkStatus();  // interrupted
+      json_[form.name + "_form"] = {{"tokens", form.tokens},
+                                    {"tok_per_s", form.tokens / form.seconds},
+                                    {"disk_bytes_per_token", form.disk_bytes / form.tokens},
+                                    {"hit_rate", form.hits / form.tokens},
+                                    {"cache_bytes", cache_bytes},
+                                    {"output_xxh3", form.outputs}};
+      if (!args_.json) {
+        std::printf("%s, cache %s: %.3f tok/s, hit %.1f %%\n", form.path.c_str(),
+                    SizeText(cache_bytes).c_str(), form.tokens / form.seconds, 100 * form.hits / form.tokens);
+      }
     }
-    return outputs[0] == outputs[1] ? absl::OkStatus()
-                                    : absl::InternalError(absl::StrCat(
-                                          args_.shared_form, " and ", args_.whole_form,
-                                          " decode to different tokens: they do not hold the same weights"));
+    const double speedup = forms[0].tokens / forms[0].seconds * forms[1].seconds / forms[1].tokens;
+    const bool same = forms[0].outputs == forms[1].outputs;
+    json_["delta_speedup"] = speedup;
+    json_["delta_same_output"] = same;
+    if (!args_.json) {
+      std::printf("sharing tiles makes it %.2f times as fast, with %s output\n", speedup,
+                  same ? "equal" : "ANOTHER");
+    }
+    return same ? absl::OkStatus()
+                : absl::InternalError(absl::StrCat(args_.shared_form, " and ", args_.whole_form,
+                                                   " decode to different tokens: they do not hold the same "
+                                                   "weights"));
   }
 
   const BenchArgs& args_;
@@ -268,6 +298,7 @@ void AddBench(CLI::App& root, Invocation& invocation) {
             "nothing in\n"
             "memory; own, the model's own routers with guessed experts read ahead.");
   auto args = std::make_shared<BenchArgs>();
+  args->stream.always = true;
   verb.app()
       .add_option("WHAT", args->what, "stream")
       ->type_name("")
@@ -280,7 +311,7 @@ void AddBench(CLI::App& root, Invocation& invocation) {
   verb.Model(args->model);
   args->stream.Add(verb);
   verb.Text("--cases", args->cases, "Which, in this order (default: cold,mixed,hot,own)");
-  verb.Number("-n,--tokens", args->tokens, 1, 1 << 20, "Tokens counted in each case (default 16)");
+  verb.Number("-n,--tokens", args->tokens, 1, 1 << 20, "Tokens counted in each case (default 32)");
   verb.Number("--warmup", args->warmup, 0, 1 << 20, "Tokens before them in mixed and own (default 24)");
   verb.Number("--seed", args->seed, 0, INT64_MAX, "Of the walk (default 1)");
   verb.Threads(args->threads);
@@ -293,7 +324,7 @@ void AddBench(CLI::App& root, Invocation& invocation) {
   verb.Real("--cache-share", args->cache_share, 0.0001, 1,
             "Those caches, as a share of the whole form's bytes (default 0.08)");
   verb.Bool("--limits,!--no-limits", args->limits,
-            "Measure memory and disk before and after each case, for the roofline (default: on)");
+            "Measure memory and disk every few tokens of each case, for the roofline (default: on)");
   verb.Path("--plot", args->plot, "Draw the time of a token into this SVG file");
   verb.Json(args->json);
   verb.Body([args] { return Bench(*args).Run(); });

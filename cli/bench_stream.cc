@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <numeric>
 #include <thread>
 #include <utility>
 
@@ -19,9 +20,12 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr int64_t kTokensPerLook =
+    2;  // at the machine's limits: a disk shared with others changes within seconds
+
 double Seconds(std::chrono::nanoseconds t) { return std::chrono::duration<double>(t).count(); }
 
-// What a token reads from memory: every shared weight, an expert a layer, the states.
+// What a token moves to and from memory: every shared weight, an expert a layer, and the states, which are written too.
 double MemoryBytes(const ModelDir& model, int64_t positions) {
   const ModelConfig& c = model.weights().config;
   int64_t expert_layers = 0;
@@ -29,56 +33,14 @@ double MemoryBytes(const ModelDir& model, int64_t positions) {
   const int64_t expert = TilesPerExpert(c) * TileLayout(c.d).payload();
   const int64_t keys_and_values =
       (c.layers - expert_layers) * std::min(positions, c.window) * 2 * c.kv_heads * c.head_dim() * 2;
-  return static_cast<double>(model.Stats().shared_bytes + expert_layers * (expert + c.d * c.r * 4) +
+  return static_cast<double>(model.Stats().shared_bytes + expert_layers * (expert + 2 * c.d * c.r * 4) +
                              keys_and_values);
 }
 
-// The routes of the case, and the moments at which tokens begin.
-class Driver {
- public:
-  Driver(ModelDir& model, const StreamCaseOptions& options) : model_(model), which_(options.which) {
-    const ModelConfig& config = model.weights().config;
-    const int64_t tokens = options.warmup + options.tokens + static_cast<int64_t>(options.prompt.size()) + 1;
-    if (which_ != StreamCase::kOwn) trace_ = DrawTrace(config, tokens, options.seed);
-    place_.assign(static_cast<size_t>(config.layers), -1);
-    int64_t place = 0;
-    for (int64_t l = 0; l < config.layers; ++l) {
-      if (!config.IsAttention(l)) place_[static_cast<size_t>(l)] = place++;
-    }
-  }
-
-  // On the coordinator's thread.
-  void Route(LayerId layer, std::span<ExpertId> routes) {
-    const int64_t place = place_[layer.index()];
-    if (place == 0) {
-      if (which_ == StreamCase::kCold) model_.ForgetExperts();
-      starts_.push_back(Clock::now());
-      stats_.push_back(model_.cache_stats().value_or(CacheStats()));
-    }
-    chosen_.insert(chosen_.end(), routes.begin(), routes.end());
-    if (which_ == StreamCase::kOwn) return;
-    const int64_t token = which_ == StreamCase::kHot
-                              ? 0
-                              : std::min(static_cast<int64_t>(starts_.size()) - 1, trace_.tokens() - 1);
-    for (ExpertId& expert : routes) expert = ExpertId(static_cast<int32_t>(trace_.At(token, place)));
-  }
-
-  const std::vector<Clock::time_point>& starts() const { return starts_; }
-  const std::vector<CacheStats>& stats() const { return stats_; }
-  const std::vector<ExpertId>& chosen() const { return chosen_; }
-
- private:
-  ModelDir& model_;
-  StreamCase which_;
-  RoutingTrace trace_;
-  std::vector<int64_t> place_;             // by layer: its number among expert layers; -1: attention
-  std::vector<Clock::time_point> starts_;  // by step
-  std::vector<CacheStats> stats_;          // as the step began
-  std::vector<ExpertId> chosen_;           // by the routers
-};
-
+// Bytes a second.
 struct Limits {
-  double memory = 0, disk = 0;
+  double memory = 0;
+  double random = 0, sequential = 0;  // of the disk
 };
 
 absl::StatusOr<Limits> MeasureLimits(const std::string& path, const ModelDir& model, int threads) {
@@ -89,26 +51,113 @@ absl::StatusOr<Limits> MeasureLimits(const std::string& path, const ModelDir& mo
   DiskSpeedOptions options;
   options.block_bytes = model.plan()->tile_bytes;
   options.reads_in_flight = 32;
+  options.limit = std::chrono::milliseconds(200);
   absl::StatusOr<DiskSpeed> disk = MeasureDiskSpeed(path, options);
   if (!disk.ok()) return disk.status();
-  limits.disk = std::max(disk->random_bytes_per_s, disk->sequential_bytes_per_s);
+  limits.random = disk->random_bytes_per_s;
+  limits.sequential = disk->sequential_bytes_per_s;
   return limits;
 }
+
+// The routes of the case, the moments at which tokens begin, and between tokens a look at the limits.
+class Driver {
+ public:
+  Driver(const std::string& path, ModelDir& model, const StreamCaseOptions& options)
+      : path_(path),
+        model_(model),
+        which_(options.which),
+        threads_(options.threads),
+        first_(static_cast<int64_t>(options.prompt.size()) - 1 + options.warmup),
+        looks_(options.measure_limits && !model.resident()) {
+    const ModelConfig& config = model.weights().config;
+    const int64_t tokens = options.warmup + options.tokens + static_cast<int64_t>(options.prompt.size()) + 1;
+    if (which_ != StreamCase::kOwn) trace_ = DrawTrace(config, tokens, options.seed);
+    place_.assign(static_cast<size_t>(config.layers), -1);
+    int64_t place = 0;
+    for (int64_t l = 0; l < config.layers; ++l) {
+      if (!config.IsAttention(l)) place_[static_cast<size_t>(l)] = place++;
+    }
+  }
+
+  // Both on the coordinator's thread: when a layer starts, and when its routers have chosen.
+  void Begin(LayerId layer, std::vector<ExpertId>& experts) {
+    if (layer.value == 0) {
+      Token token;
+      token.end_of_last = Clock::now();
+      if (which_ == StreamCase::kCold) model_.ForgetExperts();
+      Look();
+      token.stats = model_.cache_stats().value_or(CacheStats());
+      token.start = Clock::now();
+      tokens_.push_back(token);
+    }
+    const int64_t place = place_[layer.index()];
+    if (place >= 0 && which_ != StreamCase::kOwn) experts.push_back(Decide(place));
+  }
+  void Route(LayerId layer, std::span<ExpertId> routes) {
+    chosen_.insert(chosen_.end(), routes.begin(), routes.end());
+    if (which_ == StreamCase::kOwn) return;
+    std::fill(routes.begin(), routes.end(), Decide(place_[layer.index()]));
+  }
+
+  const std::vector<ExpertId>& chosen() const { return chosen_; }
+  const absl::Status& status() const { return status_; }
+  void Count(StreamCaseResult* result) const;
+  // Fills in the limits and the roofline; result->memory_bytes must be there.
+  void CountLimits(StreamCaseResult* result) const;
+
+ private:
+  struct Token {
+    Clock::time_point end_of_last, start;
+    CacheStats stats;  // as it began
+  };
+
+  void Look() {
+    const int64_t counted = static_cast<int64_t>(tokens_.size()) - first_;
+    if (!looks_ || counted < 0 || counted % kTokensPerLook != 0 || !status_.ok()) return;
+    absl::StatusOr<Limits> limits = MeasureLimits(path_, model_, threads_);
+    if (limits.ok()) {
+      limits_.push_back(*limits);
+    } else {
+      status_ = limits.status();
+    }
+  }
+  ExpertId Decide(int64_t place) const {
+    const int64_t token = which_ == StreamCase::kHot
+                              ? 0
+                              : std::min(static_cast<int64_t>(tokens_.size()) - 1, trace_.tokens() - 1);
+    return ExpertId(static_cast<int32_t>(trace_.At(token, place)));
+  }
+  double SecondsOf(size_t token) const {
+    return Seconds(tokens_[token + 1].end_of_last - tokens_[token].start);
+  }
+
+  const std::string& path_;
+  ModelDir& model_;
+  StreamCase which_;
+  int threads_;
+  int64_t first_;  // counted token
+  bool looks_;
+  RoutingTrace trace_;
+  std::vector<int64_t> place_;    // by layer: its number among expert layers; -1: attention
+  std::vector<Token> tokens_;     // those of the prompt and the warm-up too
+  std::vector<Limits> limits_;    // before every kTokensPerLook counted ones, and after the last
+  std::vector<ExpertId> chosen_;  // by the routers
+  absl::Status status_;           // of the looks
+};
 
 double Share(int64_t part, int64_t of) {
   return of > 0 ? static_cast<double>(part) / static_cast<double>(of) : 0;
 }
 
-void Count(const Driver& driver, const StreamCaseOptions& options, StreamCaseResult* result) {
-  const size_t first = options.prompt.size() - 1 + static_cast<size_t>(options.warmup);
-  const auto& starts = driver.starts();
+void Driver::Count(StreamCaseResult* result) const {
+  const auto first = static_cast<size_t>(first_);
   std::vector<double> times;
-  for (size_t i = first; i + 1 < starts.size(); ++i) times.push_back(Seconds(starts[i + 1] - starts[i]));
+  for (size_t i = first; i + 1 < tokens_.size(); ++i) times.push_back(SecondsOf(i));
   if (times.empty()) return;
   result->tokens = static_cast<int64_t>(times.size());
   const double n = static_cast<double>(times.size());
-  const CacheStats &from = driver.stats()[first], &to = driver.stats().back();
-  const double total = Seconds(starts.back() - starts[first]);
+  const CacheStats &from = tokens_[first].stats, &to = tokens_.back().stats;
+  const double total = std::accumulate(times.begin(), times.end(), 0.0);
   result->seconds = total / n;
   std::sort(times.begin(), times.end());
   result->p50_seconds = times[times.size() / 2];
@@ -121,6 +170,36 @@ void Count(const Driver& driver, const StreamCaseOptions& options, StreamCaseRes
   result->stall_share = Seconds(to.stall - from.stall) / total;
   result->guessed_share = Share(guessed, guessed + misses);
   result->guessed_used_share = Share(to.guessed_used, to.guessed);  // since the model was opened
+}
+
+// Each token against the looks around it. Of the disk's two ways that counts which was faster over all tokens.
+void Driver::CountLimits(StreamCaseResult* result) const {
+  double memory_seconds = 0, disk_bytes = 0, random = 0, sequential = 0, overlapped[2] = {0, 0};
+  for (int64_t i = 0; i < result->tokens; ++i) {
+    const auto look = static_cast<size_t>(i / kTokensPerLook);
+    if (look >= limits_.size()) return;
+    const Limits &before = limits_[look], &after = limits_[std::min(look + 1, limits_.size() - 1)];
+    const auto token = static_cast<size_t>(first_ + i);
+    const auto bytes =
+        static_cast<double>(tokens_[token + 1].stats.read_bytes - tokens_[token].stats.read_bytes);
+    const double memory = 2 * result->memory_bytes / (before.memory + after.memory);
+    const double at_random = 2 * bytes / (before.random + after.random);
+    const double in_sequence = 2 * bytes / (before.sequential + after.sequential);
+    memory_seconds += memory;
+    random += at_random;
+    sequential += in_sequence;
+    disk_bytes += bytes;
+    overlapped[0] += std::max(memory, at_random);
+    overlapped[1] += std::max(memory, in_sequence);
+  }
+  if (result->tokens == 0) return;
+  const auto n = static_cast<double>(result->tokens);
+  result->memory_bytes_per_s = n * result->memory_bytes / memory_seconds;
+  const double disk_seconds = std::min(random, sequential);
+  if (disk_bytes > 0) result->disk_bytes_per_s = disk_bytes / disk_seconds;
+  const double seconds =
+      which_ == StreamCase::kOwn ? std::min(overlapped[0], overlapped[1]) : memory_seconds + disk_seconds;
+  result->roofline_seconds = seconds / n;
 }
 
 }  // namespace
@@ -144,11 +223,17 @@ absl::StatusOr<StreamCaseResult> RunStreamCase(const std::string& path, ModelDir
                                                absl::FunctionRef<bool(int64_t token)> on_token) {
   StreamCaseResult result;
   result.which = options.which;
-  Driver driver(model, options);
+  StreamCaseOptions with_threads = options;
+  if (with_threads.threads == 0)
+    with_threads.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  Driver driver(path, model, with_threads);
   SwarmOptions swarm_options;
-  swarm_options.threads = options.threads;
+  swarm_options.threads = with_threads.threads;
   swarm_options.coordinator.reroute = [&driver](LayerId layer, std::span<ExpertId> routes) {
     driver.Route(layer, routes);
+  };
+  swarm_options.coordinator.foretell = [&driver](LayerId layer, std::vector<ExpertId>& experts) {
+    driver.Begin(layer, experts);
   };
   const bool guess = options.which == StreamCase::kOwn && options.prefetch;
   swarm_options.coordinator.predict_ahead = guess ? 2 : 0;
@@ -156,15 +241,6 @@ absl::StatusOr<StreamCaseResult> RunStreamCase(const std::string& path, ModelDir
   absl::StatusOr<std::unique_ptr<Swarm>> swarm =
       Swarm::Start(model.weights(), model, model.tokenizer(), swarm_options);
   if (!swarm.ok()) return swarm.status();
-  const int threads = (*swarm)->options().threads;
-
-  const bool limits = options.measure_limits && !model.resident();
-  Limits before, after;
-  if (limits) {
-    absl::StatusOr<Limits> measured = MeasureLimits(path, model, threads);
-    if (!measured.ok()) return measured.status();
-    before = *measured;
-  }
   GenerateRequest request;
   request.prompt = options.prompt;
   request.max_tokens = options.warmup + options.tokens + 1;
@@ -180,29 +256,18 @@ absl::StatusOr<StreamCaseResult> RunStreamCase(const std::string& path, ModelDir
     return on_token(++done);
   });
   if (!generated.ok()) return generated.status();
+  if (!driver.status().ok()) return driver.status();
   result.output = generated->tokens;
   result.chosen = driver.chosen();
-  if (limits) {
-    absl::StatusOr<Limits> measured = MeasureLimits(path, model, threads);
-    if (!measured.ok()) return measured.status();
-    after = *measured;
-    if (before.memory == 0) before.memory = after.memory;  // nothing had been read yet
-    result.memory_bytes_per_s = (before.memory + after.memory) / 2;
-    result.disk_bytes_per_s = (before.disk + after.disk) / 2;
-  }
   const SwarmStats stats = (*swarm)->Stats();
   for (size_t ahead = 0; ahead < 2; ++ahead) {
     if (stats.predicted[ahead] > 0)
       result.predicted_right[ahead] = Share(stats.predicted_right[ahead], stats.predicted[ahead]);
   }
-  Count(driver, options, &result);
+  driver.Count(&result);
   const int64_t positions = static_cast<int64_t>(options.prompt.size()) + options.warmup + options.tokens / 2;
   result.memory_bytes = MemoryBytes(model, positions);
-  if (limits) {
-    const double memory = result.memory_bytes / result.memory_bytes_per_s;
-    const double disk = result.disk_bytes / result.disk_bytes_per_s;
-    result.roofline_seconds = options.which == StreamCase::kOwn ? std::max(memory, disk) : memory + disk;
-  }
+  driver.CountLimits(&result);
   return result;
 }
 

@@ -28,7 +28,7 @@ struct StreamCaseOptions {
   uint64_t seed = 1;
   int threads = 0;             // 0: all cores
   bool prefetch = true;        // own routes only
-  bool measure_limits = true;  // memory and disk before and after; false: no roofline
+  bool measure_limits = true;  // memory and disk, before and after every few tokens; false: no roofline
   std::vector<TokenId> prompt = {TokenId(0)};
 };
 
@@ -37,16 +37,17 @@ struct StreamCaseResult {
   StreamCase which = StreamCase::kMixed;
   int64_t tokens = 0;
   double seconds = 0, p50_seconds = 0, p99_seconds = 0;
-  double memory_bytes = 0;                           // that must be read from memory: weights, states
+  double memory_bytes = 0;                           // that must go through memory: weights, states
   double disk_bytes = 0;                             // that were read from disk
   double hit_share = 0;                              // of the tiles asked for, in memory
   double stall_share = 0;                            // of the time, with the decoder waiting for tiles
   double guessed_share = 0, guessed_used_share = 0;  // of the tiles read: for a guess; of all guesses, used
   double predicted_right[2] = {
       -1, -1};  // share of rows whose expert was guessed 1, 2 expert layers ahead; -1: none
-  double memory_bytes_per_s = 0, disk_bytes_per_s = 0;  // measured in the same run; 0: not measured
-  // A walk is only known as it goes, so that reading and computing cannot overlap: the sum of the times. What the
-  // routers do can be guessed: the larger of them.
+  double memory_bytes_per_s = 0,
+         disk_bytes_per_s = 0;  // measured in the same run; 0: not measured, or not read
+  // A walk tells a layer's expert when that layer starts, so that reading and computing hardly overlap: the sum of the
+  // times. What the routers do can be guessed: the larger of them.
   double roofline_seconds = 0;
   // The tokens drawn, the probability of each, and what the routers chose in every expert layer, whether it was followed
   // or not: two runs agree in all of it only if what they computed is the same.

@@ -72,13 +72,11 @@ class Progress {
     line_.Clear();
     if (!talk_) return;
     const Timings& t = result.timings;
-    const SwarmStats stats = swarm_.Stats();
     Note(absl::StrCat("prefill ", t.prompt_tokens, " tokens at ", OneDecimal(t.PrefillRate()),
                       " tok/s · decode ", t.generated_tokens, " tokens at ", OneDecimal(t.DecodeRate()),
                       " tok/s · stopped: ", StopReasonName(result.reason), " · seed ", seed, " · hit ",
                       OneDecimal(HitPercent()), " % · RSS ", HumanBytes(ResidentBytes()), " · ctx ",
-                      HumanCount(t.prompt_tokens + t.generated_tokens), " · actors ",
-                      OneDecimal(100 * stats.decode.ActorShare()), " % of a token"));
+                      HumanCount(t.prompt_tokens + t.generated_tokens), " · ", Overhead(swarm_.Stats())));
   }
 
  private:
@@ -91,6 +89,15 @@ class Progress {
     const int64_t misses = std::min(requests, MajorPageFaults() - faults_);
     return requests > 0 ? 100.0 * static_cast<double>(requests - misses) / static_cast<double>(requests)
                         : 100.0;
+  }
+
+  // What took time beside computing.
+  std::string Overhead(const SwarmStats& stats) const {
+    const auto cache = model_.cache_stats();
+    if (!cache) return absl::StrCat("actors ", OneDecimal(100 * stats.decode.ActorShare()), " % of a token");
+    const double wall = Seconds(stats.decode.wall + stats.mixed.wall);
+    return absl::StrCat("disk ", OneDecimal(wall > 0 ? 100 * Seconds(cache->stall) / wall : 0.0),
+                        " % of the time");
   }
 
   const Swarm& swarm_;

@@ -44,7 +44,8 @@ absl::StatusOr<OpenOptions> StreamFlags::Options(const std::string& path) const 
   const std::optional<int64_t> budget = Machine().DefaultBudget();
   absl::StatusOr<int64_t> needed = ModelDir::ResidentBytes(path);
   if (!needed.ok()) return needed.status();
-  if (budget.has_value() && *needed > *budget) options.ram_bytes = *budget;
+  constexpr int64_t kUnknown = int64_t{4} << 30;  // where the system does not say what is free
+  if (always || (budget.has_value() && *needed > *budget)) options.ram_bytes = budget.value_or(kUnknown);
   return options;
 }
 

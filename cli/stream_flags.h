@@ -15,6 +15,7 @@ struct StreamFlags {
   int64_t ram = 0;  // bytes; 0: decided by what is free
   std::string io = "auto", policy = "torus";
   bool prefetch = true;
+  bool always = false;  // streamed although all might fit
 
   void Add(Verb& verb);
   // How `path` is to be opened: all in memory if it fits, else streamed. Usage errors name the flag.

@@ -39,7 +39,7 @@ struct ExpertJob {
 
 // The expert FFN of one job: out[j * d .. ] receives row job.rows[j]'s output. Stateless: the same bytes on
 // any thread, node or batch. Rows may be computed from a copied q (remote) by setting rows = 0..n-1.
-// Thread-safe. Tiles are trusted: whoever loads them checks them (CheckTile). Rejects a number of tiles that
+// Thread-safe. Tiles are checked as `expert` says; an error is that of the first one found damaged. Rejects a number of tiles that
 // is not the config's and an empty job.
 absl::Status RunExpert(const ModelConfig& config, const ExpertTiles& expert, const ExpertJob& job,
                        WorkerPool& pool, float* out, const kernels::Ops& ops = kernels::ActiveOps());
@@ -54,7 +54,7 @@ class ExpertRun {
   ~ExpertRun();
   // Tiles by number, TilesPerExpert(config) of them, null where there is none yet. Those of earlier calls are passed
   // over.
-  absl::Status Add(std::span<const uint8_t* const> tiles);
+  absl::Status Add(const ExpertTiles& some);
   // The rest. Errors and `out` as RunExpert's.
   absl::Status Finish(const ExpertTiles& expert, float* out);
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include <absl/strings/str_cat.h>
@@ -100,15 +101,26 @@ struct ExpertPass {
 
   // a[row][neurons of the tile] of the tiles with these numbers.
   template <typename Number>
-  void Gate(const uint8_t* const* tile, int64_t count, const QuantizedRows& in, float* a,
-            const Number& number) {
+  absl::Status Gate(const ExpertTiles& expert, int64_t count, const QuantizedRows& in, float* a,
+                    const Number& number) {
+    const std::span<const uint8_t* const> tile = expert.tiles;
+    std::mutex mutex;
+    absl::Status damaged;
     pool.Run(count, Pass::Grain(n * kTileRows * layout.d_pad), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
-        const uint8_t* next = i + 1 < end ? tile[number(i + 1)] : nullptr;
+        const uint8_t* next = i + 1 < end ? tile[static_cast<size_t>(number(i + 1))] : nullptr;
         const int64_t t = number(i);
-        RunTile(layout, tile[t], next, in, n, f_pad, a + t * kTileNeurons, ops);
+        if (expert.check) {
+          if (absl::Status s = expert.check(t); !s.ok()) {
+            std::lock_guard lock(mutex);
+            damaged.Update(s);
+            continue;
+          }
+        }
+        RunTile(layout, tile[static_cast<size_t>(t)], next, in, n, f_pad, a + t * kTileNeurons, ops);
       }
     });
+    return damaged;
   }
 
   // out = down(a), whose rows it quantises first.
@@ -160,7 +172,8 @@ absl::Status RunExpert(const ModelConfig& config, const ExpertTiles& expert, con
   ExpertPass pass(config, job, pool, ops);
   const QuantizedRows in = Gather(job, pass.layout.d_pad, scratch);
   float* a = scratch.a.Reserve(pass.n * pass.f_pad);
-  pass.Gate(expert.tiles.data(), pass.tiles, in, a, [](int64_t i) { return i; });
+  const absl::Status s = pass.Gate(expert, pass.tiles, in, a, [](int64_t i) { return i; });
+  if (!s.ok()) return s;
   pass.Down(expert.tiles.data(), a, scratch, out);
   return absl::OkStatus();
 }
@@ -184,8 +197,9 @@ ExpertRun::ExpertRun(const ModelConfig& config, const ExpertJob& job, WorkerPool
     : impl_(std::make_unique<Impl>(config, job, pool, ops)) {}
 ExpertRun::~ExpertRun() = default;
 
-absl::Status ExpertRun::Add(std::span<const uint8_t* const> tiles) {
+absl::Status ExpertRun::Add(const ExpertTiles& some) {
   Impl& run = *impl_;
+  const std::span<const uint8_t* const> tiles = some.tiles;
   if (absl::Status s = CheckJob(run.config, tiles.size(), run.job); !s.ok()) return s;
   if (run.a == nullptr) {
     run.in = Gather(run.job, run.pass.layout.d_pad, run.scratch);
@@ -195,16 +209,17 @@ absl::Status ExpertRun::Add(std::span<const uint8_t* const> tiles) {
   run.todo.clear();
   for (size_t t = 0; t < tiles.size(); ++t) {
     if (tiles[t] == nullptr || run.done[t]) continue;
-    run.done[t] = true;
     run.todo.push_back(static_cast<int64_t>(t));
   }
-  run.pass.Gate(tiles.data(), static_cast<int64_t>(run.todo.size()), run.in, run.a,
-                [&](int64_t i) { return run.todo[static_cast<size_t>(i)]; });
+  const absl::Status s = run.pass.Gate(some, static_cast<int64_t>(run.todo.size()), run.in, run.a,
+                                       [&](int64_t i) { return run.todo[static_cast<size_t>(i)]; });
+  if (!s.ok()) return s;
+  for (int64_t t : run.todo) run.done[static_cast<size_t>(t)] = true;
   return absl::OkStatus();
 }
 
 absl::Status ExpertRun::Finish(const ExpertTiles& expert, float* out) {
-  if (absl::Status s = Add(expert.tiles); !s.ok()) return s;
+  if (absl::Status s = Add(expert); !s.ok()) return s;
   impl_->pass.Down(expert.tiles.data(), impl_->a, impl_->scratch, out);
   return absl::OkStatus();
 }

@@ -3,6 +3,9 @@
 #include <cstdio>
 
 #include <xxhash.h>
+#if defined(__x86_64__)
+#include <xxh_x86dispatch.h>  // the widest vectors that the processor has, not those of every x86-64
+#endif
 
 namespace omni {
 

@@ -7,7 +7,6 @@
 #include <absl/strings/str_cat.h>
 
 #include "engine/session_state.h"
-#include "store/model_files.h"
 #include "store/shared_layout.h"
 
 namespace omni {
@@ -98,13 +97,14 @@ int64_t ExpertLayers(const ModelConfig& config) {
 
 }  // namespace
 
-ModelSizes SizesOf(const ModelSummary& summary, const std::vector<PackHeader>& packs) {
-  const ModelConfig& config = summary.config;
+ModelSizes SizesOf(const ModelFiles& files, const std::vector<PackHeader>& packs) {
+  const ModelConfig& config = files.manifest.config;
   ModelSizes sizes;
-  sizes.shared_bytes = summary.stats.shared_bytes;
+  sizes.shared_bytes = files.manifest.files.at(kSharedFile).bytes;
   sizes.tables = config.num_experts() * ExpertLayers(config);
   sizes.tiles_per_expert = TilesPerExpert(config);
-  sizes.unique_tiles = summary.stats.unique_tiles;
+  sizes.unique_tiles = files.manifest.counts.inline_tiles;
+  for (const PackHeader& pack : packs) sizes.unique_tiles += pack.count;
   sizes.tile_stride = TileLayout(config.d).payload();
   for (const PackHeader& pack : packs) sizes.tile_stride = std::max(sizes.tile_stride, pack.stride);
   sizes.session_bytes = SessionState::BytesFor(config);
@@ -118,8 +118,7 @@ absl::StatusOr<SizedModel> ReadSizes(const std::string& path) {
   if (!files.ok()) return files.status();
   absl::StatusOr<std::vector<PackHeader>> packs = ReadPackHeaders(*files);
   if (!packs.ok()) return packs.status();
-  const ModelSizes sizes = SizesOf(*summary, *packs);
-  return SizedModel{*std::move(summary), sizes};
+  return SizedModel{*std::move(summary), SizesOf(*files, *packs)};
 }
 
 ModelSizes ExpectedSizes(const ModelConfig& config) {

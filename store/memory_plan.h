@@ -9,6 +9,7 @@
 
 #include "engine/config.h"
 #include "store/model_dir.h"
+#include "store/model_files.h"
 #include "store/tile.h"
 
 namespace omni {
@@ -46,7 +47,7 @@ struct ModelSizes {
 };
 
 // Of a packed model; `packs` are its pack files' headers.
-ModelSizes SizesOf(const ModelSummary& summary, const std::vector<PackHeader>& packs);
+ModelSizes SizesOf(const ModelFiles& files, const std::vector<PackHeader>& packs);
 // Of the model directory `path`, with all else that can be said of it without loading it. Errors as ModelDir::Summarize.
 struct SizedModel {
   ModelSummary summary;

@@ -85,6 +85,7 @@ std::string PreadQueue::description() const {
 }
 
 void PreadQueue::Run() {
+  RunPromptly();
   while (true) {
     std::optional<ReadRequest> request;
     bool closing = false;

@@ -209,6 +209,7 @@ std::string UringQueue::description() const {
 }
 
 void UringQueue::Run() {
+  RunPromptly();
   PrepareWake();  // here and not before: what a thread gave to the ring ends with the thread
   while (true) {
     // New reads are with the disk before `done` is called for old ones.

@@ -6,7 +6,6 @@
 
 #include <absl/strings/str_cat.h>
 
-#include "engine/session_state.h"
 #include "store/model_stats.h"
 #include "store/resident_model.h"
 
@@ -45,16 +44,8 @@ absl::Status StreamedModel::Load(const OpenOptions& options) {
 
   // Planned before anything of size is loaded.
   const ModelConfig& config = files_.manifest.config;
-  const TableNumbers numbers(config);
-  if (absl::Status s = CheckTableCount(files_, numbers); !s.ok()) return s;
-  ModelSizes sizes;
-  sizes.shared_bytes = files_.manifest.files.at(kSharedFile).bytes;
-  sizes.tables = numbers.tables();
-  sizes.tiles_per_expert = numbers.tiles();
-  sizes.unique_tiles = files_.manifest.counts.inline_tiles;
-  for (const PackHeader& pack : packs_) sizes.unique_tiles += pack.count;
-  sizes.tile_stride = packs_.empty() ? 0 : packs_.front().stride;
-  sizes.session_bytes = SessionState::BytesFor(config);
+  if (absl::Status s = CheckTableCount(files_, TableNumbers(config)); !s.ok()) return s;
+  const ModelSizes sizes = SizesOf(files_, packs_);
   const int64_t fixed =
       options.cache_bytes > 0 ? options.cache_bytes / std::max<int64_t>(1, sizes.tile_stride) : 0;
   absl::StatusOr<MemoryPlan> plan =
@@ -96,7 +87,13 @@ absl::StatusOr<ExpertTiles> StreamedModel::Acquire(LayerId layer, ExpertId exper
   std::future<absl::StatusOr<ExpertTiles>> future = promise.get_future();
   Request(layer, expert,
           [&promise](absl::StatusOr<ExpertTiles> tiles) { promise.set_value(std::move(tiles)); });
-  return future.get();
+  absl::StatusOr<ExpertTiles> tiles = future.get();
+  if (!tiles.ok() || !tiles->check) return tiles;
+  for (size_t t = 0; t < tiles->tiles.size(); ++t) {
+    if (absl::Status s = tiles->check(static_cast<int64_t>(t)); !s.ok()) return s;
+  }
+  tiles->check = nullptr;
+  return tiles;
 }
 
 void StreamedModel::Request(LayerId layer, ExpertId expert, const Ready& ready, const Some& some) {

@@ -125,8 +125,13 @@ absl::Status CheckTileContent(const TileLayout& layout, const TileRef& ref, cons
   return CheckTileCodes(layout, tile);
 }
 
-absl::Status CheckTileRead(const TileLayout& layout, const TileRef& ref, const uint8_t* tile) {
+absl::Status CheckTileSum(const TileLayout& layout, const TileRef& ref, const uint8_t* tile) {
   if (Checksum64(tile, static_cast<size_t>(layout.payload())) != ref.checksum) return FailsChecksum();
+  return absl::OkStatus();
+}
+
+absl::Status CheckTileRead(const TileLayout& layout, const TileRef& ref, const uint8_t* tile) {
+  if (absl::Status s = CheckTileSum(layout, ref, tile); !s.ok()) return s;
   return CheckTileCodes(layout, tile);
 }
 

@@ -63,6 +63,8 @@ struct TileRef {
 absl::Status CheckTileContent(const TileLayout& layout, const TileRef& ref, const uint8_t* tile);
 // The same without the hash, for a tile whose reference is known to be the packer's: what a disk may have changed.
 absl::Status CheckTileRead(const TileLayout& layout, const TileRef& ref, const uint8_t* tile);
+absl::Status CheckTileSum(const TileLayout& layout, const TileRef& ref,
+                          const uint8_t* tile);                              // the checksum alone
 absl::Status CheckTileCodes(const TileLayout& layout, const uint8_t* tile);  // codes and scales alone
 
 }  // namespace omni

@@ -10,31 +10,47 @@
 
 namespace omni {
 
+namespace {
+// So many tiles make a hand-over to an asker that waits for more: few enough that he has computed them when the next
+// are there, enough to be worth a message.
+constexpr size_t kTilesPerHandOver = 16;
+}  // namespace
+
 // An expert that somebody asked for.
 struct TileCache::Load {
   int64_t table = 0;
   Ready ready;
+  Some some;                    // empty: not wanted, or `ready` is next
   std::vector<uint32_t> slots;  // by tile, once it has been admitted
-  int64_t missing = 0;          // of them, still being read
+  std::vector<int64_t> untold;  // tiles that are there and were not handed over; only if `some`
+  int64_t missing = 0;          // tiles still being read, and hand-overs under way
   absl::Status error;
   bool stalled = false;  // its asker waits
 };
 
-// Keeps an expert's tiles from being given up.
+// Keeps an expert's tiles, or some of them, from being given up.
 struct TileCache::Lease {
-  Lease(TileCache* owner, std::vector<uint32_t> held) : cache(owner), slots(std::move(held)) {}
+  Lease(TileCache* owner, int64_t of, std::vector<uint32_t> held)
+      : cache(owner), table(of), slots(std::move(held)) {}
   Lease(const Lease&) = delete;
   Lease& operator=(const Lease&) = delete;
   ~Lease() { cache->Release(slots); }
 
   TileCache* cache;
-  std::vector<uint32_t> slots;
+  int64_t table;
+  std::vector<uint32_t> slots;  // by tile; kNone: none
   std::vector<const uint8_t*> tiles;
+};
+
+struct TileCache::HandOver {
+  std::shared_ptr<Load> load;
+  ExpertTiles tiles;
 };
 
 struct TileCache::Work {
   std::vector<ReadRequest> urgent, guessed;
   std::vector<uint64_t> promoted;
+  std::vector<HandOver> some;
   std::vector<std::shared_ptr<Load>> ended;
 };
 
@@ -68,6 +84,8 @@ absl::StatusOr<std::unique_ptr<TileCache>> TileCache::Make(const ModelFiles& fil
   cache->memory_ = *std::move(memory);
   cache->policy_ = MakePolicy(options.policy, options.slots, cache->users_, files.manifest.config);
   cache->slots_.resize(static_cast<size_t>(options.slots));
+  cache->checked_ = std::vector<std::atomic<bool>>(static_cast<size_t>(options.slots));
+  cache->sound_ = std::vector<std::atomic<bool>>(static_cast<size_t>(index.tiles()));
   cache->slot_of_.assign(static_cast<size_t>(index.tiles()), TileIndex::kNone);
   for (int64_t slot = options.slots; slot-- > 0;) cache->free_.push_back(static_cast<uint32_t>(slot));
   cache->expected_.resize(static_cast<size_t>(index.numbers().tables() / cache->users_.experts));
@@ -130,6 +148,7 @@ bool TileCache::TakeSlot(uint32_t content, uint32_t* taken) {
   slot.content = content;
   slot.held = Held::kReading;
   slot.guessed = false;
+  checked_[*taken].store(false, std::memory_order_relaxed);
   slot_of_[content] = *taken;
   policy_->OnFill(*taken, content);
   return true;
@@ -184,6 +203,8 @@ bool TileCache::Admit(const std::shared_ptr<Load>& load, Work& work) {
     if (slot.held == Held::kReading) {
       slot.waiters.push_back({load.get(), t});
       ++load->missing;
+    } else if (load->some) {
+      load->untold.push_back(t);
     }
     policy_->OnUse(number);
     load->slots.push_back(number);
@@ -192,8 +213,42 @@ bool TileCache::Admit(const std::shared_ptr<Load>& load, Work& work) {
     work.ended.push_back(load);
   } else {
     loading_.push_back(load);
+    if (!load->untold.empty()) Tell(load, work);
   }
   return true;
+}
+
+// Hands over what the load's asker has not been told of. Counts as a tile that is missing, so that `ready` comes after it.
+void TileCache::Tell(const std::shared_ptr<Load>& load, Work& work) {
+  std::vector<uint32_t> here(load->slots.size(), TileIndex::kNone);
+  for (int64_t t : load->untold) {
+    const uint32_t slot = load->slots[static_cast<size_t>(t)];
+    Hold(slots_[slot]);
+    here[static_cast<size_t>(t)] = slot;
+  }
+  work.some.push_back({load, Give(std::make_shared<Lease>(this, load->table, std::move(here)))});
+  load->untold.clear();
+  ++load->missing;
+}
+
+// One less that the load waits for.
+void TileCache::Missed(Load& load, Work& work) {
+  const bool last = --load.missing == 0;
+  if (!last && load.untold.size() < kTilesPerHandOver) return;
+  const auto at = std::find_if(loading_.begin(), loading_.end(),
+                               [&](const auto& candidate) { return candidate.get() == &load; });
+  if (!last) {
+    Tell(*at, work);
+    return;
+  }
+  work.ended.push_back(std::move(*at));
+  loading_.erase(at);
+}
+
+void TileCache::EndStalls(const Work& work) {
+  for (const auto& load : work.ended) {
+    if (std::exchange(load->stalled, false)) StallEnds();
+  }
 }
 
 void TileCache::AdmitWaiting(Work& work) {
@@ -219,9 +274,9 @@ void TileCache::Request(int64_t table, const Ready& ready, const Some& some) {
   auto load = std::make_shared<Load>();
   load->table = table;
   load->ready = ready;
+  load->some = some;
   const int64_t place = table / users_.experts;
   Work work;
-  ExpertTiles present;
   {
     std::lock_guard lock(mutex_);
     ++stats_.requests;
@@ -240,28 +295,11 @@ void TileCache::Request(int64_t table, const Ready& ready, const Some& some) {
     if (std::find(work.ended.begin(), work.ended.end(), load) == work.ended.end()) {
       load->stalled = true;
       StallBegins();
-      if (some) present = Present(load->slots);
     } else {
       ++stats_.ready_requests;
     }
   }
   Do(work);
-  if (!present.tiles.empty()) some(std::move(present));
-}
-
-// Those of the slots that hold a tile already; empty if none does. Holds the lock: no lease may end here.
-ExpertTiles TileCache::Present(const std::vector<uint32_t>& slots) {
-  std::vector<uint32_t> here;
-  for (uint32_t slot : slots) {
-    if (slots_[slot].held == Held::kTile) here.push_back(slot);
-  }
-  if (here.empty()) return {};
-  for (uint32_t slot : here) Hold(slots_[slot]);
-  auto lease = std::make_shared<Lease>(this, std::move(here));
-  for (uint32_t slot : slots)
-    lease->tiles.push_back(slots_[slot].held == Held::kTile ? Memory(slot) : nullptr);
-  const std::span<const uint8_t* const> tiles = lease->tiles;
-  return {tiles, std::move(lease)};
 }
 
 void TileCache::Expect(std::span<const int64_t> tables) {
@@ -310,10 +348,10 @@ void TileCache::Clear() {
   Do(work);
 }
 
-absl::Status TileCache::CheckTile(uint32_t content, uint8_t* tile) const {
+// Of a tile that is scattered trits and has been read as the tile which they change.
+absl::Status TileCache::Derive(uint32_t content, uint8_t* tile) const {
   const TileIndex::Tile& wanted = index_.tile(content);
   if (absl::Status s = CheckTileRead(layout_, index_.Stored(content).ref, tile); !s.ok()) return s;
-  if (wanted.base == TileIndex::kNone) return absl::OkStatus();
   const TableNumbers& numbers = index_.numbers();
   absl::StatusOr<std::string> entry =
       db_.Get(TableKey(numbers.Layer(wanted.table), numbers.Expert(wanted.table)));
@@ -328,14 +366,52 @@ absl::Status TileCache::CheckTile(uint32_t content, uint8_t* tile) const {
   return absl::DataLossError(absl::StrCat("has no changes in ", files_.PathOf(kDeltasFolder), kDamagedCure));
 }
 
+std::string TileCache::Blame(int64_t table, int64_t tile, absl::string_view message) const {
+  const uint32_t content = index_.Of(table)[tile];
+  return absl::StrCat(files_.PathOf(PackName(index_.Stored(content).ref.pack)), ": ",
+                      index_.numbers().Name(table, tile), " ", message);
+}
+
+// The slot's tile is no longer there. Holds the lock.
+void TileCache::Fail(uint32_t number) {
+  Slot& slot = slots_[number];
+  ++stats_.failed;
+  slot_of_[slot.content] = TileIndex::kNone;
+  policy_->OnEvict(number);
+  slot.content = TileIndex::kNone;
+  slot.guessed = false;
+  slot.held = slot.users == 0 ? Held::kNothing : Held::kFailed;
+  if (slot.users == 0) free_.push_back(number);
+}
+
+// By a holder of the slot, in which the table's tile was read.
+absl::Status TileCache::Check(int64_t table, int64_t tile, uint32_t number) {
+  if (checked_[number].load(std::memory_order_acquire)) return absl::OkStatus();
+  const uint32_t content = index_.Of(table)[tile];
+  const TileRef& ref = index_.tile(content).ref;
+  const bool sound = sound_[content].load(std::memory_order_relaxed);
+  const absl::Status status =
+      sound ? CheckTileSum(layout_, ref, Memory(number)) : CheckTileRead(layout_, ref, Memory(number));
+  if (status.ok()) {
+    sound_[content].store(true, std::memory_order_relaxed);
+    checked_[number].store(true, std::memory_order_release);
+    return status;
+  }
+  {
+    std::lock_guard lock(mutex_);
+    if (slots_[number].content == content) Fail(number);  // else another holder has said so already
+  }
+  return absl::Status(status.code(), Blame(table, tile, status.message()));
+}
+
 void TileCache::OnRead(uint32_t number, const absl::Status& read) {
   // Until the slot is marked as read nobody else touches its memory or its content.
   const uint32_t content = slots_[number].content;
   absl::Status status = read;
-  std::string path;
-  if (read.ok()) {
-    status = CheckTile(content, Memory(number));
-    if (!status.ok()) path = files_.PathOf(PackName(index_.Stored(content).ref.pack));
+  const bool derived = read.ok() && index_.tile(content).base != TileIndex::kNone;
+  if (derived) {
+    status = Derive(content, Memory(number));
+    checked_[number].store(status.ok(), std::memory_order_release);
   }
   Work work;
   {
@@ -348,33 +424,22 @@ void TileCache::OnRead(uint32_t number, const absl::Status& read) {
       slot.held = Held::kTile;
       if (slot.users == 0) ++idle_;
     } else {
-      ++stats_.failed;
-      slot_of_[content] = TileIndex::kNone;
-      policy_->OnEvict(number);
-      slot.content = TileIndex::kNone;
-      slot.guessed = false;
-      slot.held = slot.users == 0 ? Held::kNothing : Held::kFailed;
-      if (slot.users == 0) free_.push_back(number);
+      Fail(number);
     }
     for (const Waiter& waiter : slot.waiters) {
       Load& load = *waiter.load;
       if (!status.ok() && load.error.ok()) {
-        const std::string name = index_.numbers().Name(load.table, waiter.tile);
-        load.error =
-            absl::Status(status.code(), path.empty() ? absl::StrCat(status.message(), " (", name, ")")
-                                                     : absl::StrCat(path, ": ", name, " ", status.message()));
+        load.error = absl::Status(
+            status.code(), derived ? Blame(load.table, waiter.tile, status.message())
+                                   : absl::StrCat(status.message(), " (",
+                                                  index_.numbers().Name(load.table, waiter.tile), ")"));
       }
-      if (--load.missing > 0) continue;
-      const auto at = std::find_if(loading_.begin(), loading_.end(),
-                                   [&](const auto& candidate) { return candidate.get() == &load; });
-      work.ended.push_back(std::move(*at));
-      loading_.erase(at);
+      if (status.ok() && load.some) load.untold.push_back(waiter.tile);
+      Missed(load, work);
     }
     slot.waiters.clear();
     AdmitWaiting(work);
-    for (const auto& load : work.ended) {
-      if (std::exchange(load->stalled, false)) StallEnds();
-    }
+    EndStalls(work);
   }
   Do(work);
 }
@@ -383,11 +448,11 @@ void TileCache::Release(const std::vector<uint32_t>& slots) {
   Work work;
   {
     std::lock_guard lock(mutex_);
-    for (uint32_t slot : slots) LetGo(slot);
-    AdmitWaiting(work);
-    for (const auto& load : work.ended) {
-      if (std::exchange(load->stalled, false)) StallEnds();
+    for (uint32_t slot : slots) {
+      if (slot != TileIndex::kNone) LetGo(slot);
     }
+    AdmitWaiting(work);
+    EndStalls(work);
   }
   Do(work);
 }
@@ -396,18 +461,41 @@ void TileCache::Do(Work& work) {
   if (!work.urgent.empty()) reads_->Submit(work.urgent, true);
   for (uint64_t tag : work.promoted) reads_->Promote(tag);
   if (!work.guessed.empty()) reads_->Submit(work.guessed, false);
+  while (!work.some.empty()) {
+    HandOver some = std::move(work.some.back());
+    work.some.pop_back();
+    some.load->some(std::move(some.tiles));
+    std::lock_guard lock(mutex_);
+    Missed(*some.load, work);
+    EndStalls(work);
+  }
   for (const std::shared_ptr<Load>& load : work.ended) {
+    load->some = nullptr;
     if (!load->error.ok()) {
       Release(load->slots);
       load->ready(load->error);
       continue;
     }
     // Nothing of the lease stays here: when the asker lets go of it, it is over.
-    auto lease = std::make_shared<Lease>(this, std::move(load->slots));
-    for (uint32_t slot : lease->slots) lease->tiles.push_back(Memory(slot));
-    const std::span<const uint8_t* const> tiles = lease->tiles;
-    load->ready(ExpertTiles{tiles, std::move(lease)});
+    load->ready(Give(std::make_shared<Lease>(this, load->table, std::move(load->slots))));
   }
+}
+
+ExpertTiles TileCache::Give(std::shared_ptr<Lease> lease) {
+  ExpertTiles given;
+  bool checked = true;
+  for (uint32_t slot : lease->slots) {
+    lease->tiles.push_back(slot == TileIndex::kNone ? nullptr : Memory(slot));
+    checked = checked && (slot == TileIndex::kNone || checked_[slot].load(std::memory_order_acquire));
+  }
+  if (!checked) {
+    given.check = [held = lease.get()](int64_t tile) {
+      return held->cache->Check(held->table, tile, held->slots[static_cast<size_t>(tile)]);
+    };
+  }
+  given.tiles = lease->tiles;
+  given.keep = std::move(lease);
+  return given;
 }
 
 CacheStats TileCache::stats() const {

@@ -3,12 +3,13 @@
 // A slot holds one tile. An expert-layer is a table of pointers to slots, so that two experts share the slots of the
 // tiles that they share, and only tiles that are not there are read:
 //
-//     Request --> all its tiles get slots, or it waits --> reads --> each tile checked --> ready --> let go of
+//     Request --> all its tiles get slots, or it waits --> reads --> ready --> each new tile checked --> let go of
 //
 // A request takes all its slots at once or none, in the order of asking, and gives them back without asking for more:
 // so requests never wait for each other in a circle.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <deque>
@@ -72,8 +73,8 @@ class TileCache {
                                                          const TileCacheOptions& options);
   ~TileCache();  // waits for reads in flight
 
-  // As ExpertProvider::Request, for a table of the index. Every tile is checked after it was read; an error names
-  // file, tile, expert and layer, and the next request tries again.
+  // As ExpertProvider::Request, for a table of the index. Every tile is checked once after it was read, by its first user
+  // (ExpertTiles::check); an error names file, tile, expert and layer, and the next request tries again.
   void Request(int64_t table, const Ready& ready, const Some& some = {});
   // Reads the tables' tiles where nothing more urgent is to be read, and keeps them until another expert of that
   // layer, which is the tables', is asked for or expected. What does not fit is left out.
@@ -104,6 +105,7 @@ class TileCache {
     bool was_guess = false;  // the read under way was begun for a guess
     std::vector<Waiter> waiters;
   };
+  struct HandOver;
   struct Work;  // to be done when the lock has been let go of
 
   TileCache(const ModelFiles& files, const TileIndex& index, const DeltaDb& db, int64_t stride);
@@ -113,8 +115,12 @@ class TileCache {
   // The following hold the lock.
   bool Admit(const std::shared_ptr<Load>& load, Work& work);
   void AdmitWaiting(Work& work);
+  void Tell(const std::shared_ptr<Load>& load, Work& work);
+  void Missed(Load& load, Work& work);
+  void EndStalls(const Work& work);
   bool TakeSlot(uint32_t content, uint32_t* slot);
   void Read(uint32_t slot, std::vector<ReadRequest>* reads);
+  void Fail(uint32_t slot);
   void Hold(Slot& slot);
   void LetGo(uint32_t slot);
   void EndExpectation(int64_t place);
@@ -123,9 +129,11 @@ class TileCache {
   void StallEnds();
 
   void OnRead(uint32_t slot, const absl::Status& read);
-  absl::Status CheckTile(uint32_t content, uint8_t* tile) const;
+  absl::Status Derive(uint32_t content, uint8_t* tile) const;
+  absl::Status Check(int64_t table, int64_t tile, uint32_t slot);
+  std::string Blame(int64_t table, int64_t tile, absl::string_view message) const;
+  ExpertTiles Give(std::shared_ptr<Lease> lease);
   void Release(const std::vector<uint32_t>& slots);
-  ExpertTiles Present(const std::vector<uint32_t>& slots);
 
   const ModelFiles& files_;
   const TileIndex& index_;
@@ -138,6 +146,9 @@ class TileCache {
 
   mutable std::mutex mutex_;
   std::vector<Slot> slots_;
+  // Not guarded by the mutex. By slot: its tile is what it should be; by tile of the index: bytes with its checksum have
+  // been seen to hold only what a model may.
+  std::vector<std::atomic<bool>> checked_, sound_;
   std::vector<uint32_t> slot_of_;  // by tile of the index; kNone: not here
   std::vector<uint32_t> free_;
   uint32_t used_ = 0;                            // slots ever filled

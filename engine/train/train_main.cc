@@ -20,8 +20,8 @@ void ApplyPreset(const std::string& preset, train::TrainSettings& s) {
   s.batch = 16;
   s.expert_every = 4;
   if (preset == "char") {
-    s.steps = 4400;
-    s.shared_steps = 3400;
+    s.steps = 3800;
+    s.shared_steps = 2940;
     s.cooldown = 0.7;
     s.dropout = 0.15;
     s.save_every = 400;

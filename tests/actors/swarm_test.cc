@@ -82,8 +82,8 @@ TEST(Swarm, GivesTheTokensOfAPlainLoop) {
   }
 }
 
-// Experts that come later, from another thread and in an order of its own, some with a part of their tiles at once; one
-// in `fail_every` does not come.
+// Experts that come later, from another thread and in an order of its own, two of three with a part of their tiles at
+// once, one with another part before all; one in `fail_every` does not come.
 class LateProvider : public ExpertProvider {
  public:
   explicit LateProvider(ExpertProvider& inner, int fail_every = 0)
@@ -105,22 +105,30 @@ class LateProvider : public ExpertProvider {
     const uint64_t number = requests_++;
     if (fail_every_ > 0 && number % static_cast<uint64_t>(fail_every_) == 7)
       tiles = absl::DataLossError("tile 1 of expert 2, layer 0 fails its checksum");
+    const bool parts = tiles.ok() && number % 3 > 0;
+    if (parts) some(Part(*tiles, number));
     {
       std::lock_guard lock(mutex_);
-      waiting_.push_back([ready, tiles] { ready(tiles); });
+      waiting_.push_back([=, some = parts && number % 3 == 1 ? some : Some()]() mutable {
+        if (some) some(Part(*tiles, number + 1));
+        some = nullptr;
+        ready(tiles);
+      });
     }
     changed_.notify_one();
-    if (!tiles.ok() || number % 3 == 0) return;
-    auto part = std::make_shared<std::vector<const uint8_t*>>(tiles->tiles.begin(), tiles->tiles.end());
-    for (size_t t = 0; t < part->size(); ++t) {
-      if ((t + number) % 2 == 0) (*part)[t] = nullptr;
-    }
-    some({*part, part});
   }
   void Expect(LayerId, std::span<const ExpertId>) override { ++expected_; }
   int64_t expected() const { return expected_; }
 
  private:
+  static ExpertTiles Part(const ExpertTiles& all, uint64_t number) {
+    auto part = std::make_shared<std::vector<const uint8_t*>>(all.tiles.begin(), all.tiles.end());
+    for (size_t t = 0; t < part->size(); ++t) {
+      if ((t + number) % 2 == 0) (*part)[t] = nullptr;
+    }
+    return {*part, part};
+  }
+
   void Deliver() {
     std::unique_lock lock(mutex_);
     while (true) {

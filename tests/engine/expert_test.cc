@@ -1,3 +1,4 @@
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -102,7 +103,7 @@ TEST(ExpertRunTest, GivesTheSameBytesInWhateverOrderTilesCome) {
         for (int part = 0; part < round; ++part) {
           std::vector<const uint8_t*> some(tiles.tiles.size());
           for (size_t t = 0; t < some.size(); ++t) some[t] = random.Below(2) == 0 ? tiles.tiles[t] : nullptr;
-          ASSERT_TRUE(run.Add(some).ok());
+          ASSERT_TRUE(run.Add({some, nullptr}).ok());
         }
         std::vector<float> out(want.size(), std::nanf(""));
         ASSERT_TRUE(run.Finish(tiles, out.data()).ok());
@@ -111,7 +112,40 @@ TEST(ExpertRunTest, GivesTheSameBytesInWhateverOrderTilesCome) {
     }
     WorkerPool pool(1);
     ExpertRun run(config, job, pool);
-    EXPECT_EQ(run.Add(tiles.tiles.subspan(1)).code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(run.Add({tiles.tiles.subspan(1), nullptr}).code(), absl::StatusCode::kInvalidArgument);
+  }
+}
+
+TEST(RunExpertTest, NothingIsComputedWithATileThatFailsItsCheck) {
+  RandomModel model(testing::TinyConfig(), 5);
+  const Inputs in(3, model.config().d, 8);
+  const ExpertJob job = in.Job({0, 1, 2});
+  const std::vector<float> want = RunJob(model, job, 1);
+  const ExpertTiles good = *model.Acquire(LayerId(0), ExpertId(1));
+  const size_t last = good.tiles.size() - 1;
+  for (int threads : {1, 2}) {
+    WorkerPool pool(threads);
+    std::vector<std::atomic<int>> checks(good.tiles.size());
+    bool damaged = true;
+    ExpertTiles tiles = good;
+    std::vector<const uint8_t*> pointers(good.tiles.begin(), good.tiles.end());
+    tiles.tiles = pointers;
+    tiles.check = [&](int64_t tile) {
+      ++checks[static_cast<size_t>(tile)];
+      return damaged && static_cast<size_t>(tile) == last ? absl::DataLossError("tile fails")
+                                                          : absl::OkStatus();
+    };
+    std::vector<float> out(want.size());
+    EXPECT_TRUE(absl::IsDataLoss(RunExpert(model.config(), tiles, job, pool, out.data())));
+    ExpertRun run(model.config(), job, pool);
+    pointers[0] = nullptr;
+    EXPECT_TRUE(absl::IsDataLoss(run.Add(tiles)));
+    pointers[0] = good.tiles[0];
+    EXPECT_TRUE(absl::IsDataLoss(run.Finish(tiles, out.data())));
+    damaged = false;
+    ASSERT_TRUE(run.Finish(tiles, out.data()).ok());
+    EXPECT_TRUE(SameBytes(out, want));
+    EXPECT_EQ(checks[last], 4);
   }
 }
 

@@ -7,8 +7,10 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <future>
 #include <memory>
 #include <mutex>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <thread>
@@ -265,6 +267,53 @@ TEST_F(StreamedTest, APackThatIsGoneOrShorterIsAnErrorThatNamesIt) {
   EXPECT_THAT(ModelDir::Open(temp_ / "m", options).status().message(), HasSubstr(pack));
 }
 
+TEST_F(StreamedTest, WhatIsRequestedIsCheckedByItsUserAndADamagedTileIsReadAgain) {
+  Pack(Config());
+  const auto resident = OpenResident();
+  std::atomic<int> reads{0};
+  OpenOptions options;
+  options.cache.open_reads = [&](std::vector<std::string> paths, const ReadQueueOptions& queue,
+                                 ReadQueue::Done done) {
+    const auto rule = [&](const ReadRequest&) -> testing::Fault {
+      return {reads++ == 2 ? testing::Fault::Kind::kFlipBit : testing::Fault::Kind::kNone, 1234};
+    };
+    return testing::OpenFaultyReads(std::move(paths), queue, rule, std::move(done));
+  };
+  const auto model = Open(3 * tiles_per_expert(), options);
+  const LayerId layer(1);
+  const ExpertId expert(6);
+  const auto request = [&] {
+    std::promise<absl::StatusOr<ExpertTiles>> promise;
+    model->Request(layer, expert,
+                   [&](absl::StatusOr<ExpertTiles> tiles) { promise.set_value(std::move(tiles)); });
+    return promise.get_future().get();
+  };
+  {
+    const absl::StatusOr<ExpertTiles> tiles = request();
+    ASSERT_TRUE(tiles.ok()) << tiles.status();
+    ASSERT_TRUE(tiles->check);
+    for (int again : {0, 1}) {
+      int damaged = 0;
+      for (int64_t t = 0; t < tiles_per_expert(); ++t) {
+        const absl::Status status = tiles->check(t);
+        if (status.ok()) continue;
+        ++damaged;
+        EXPECT_THAT(status.message(), AllOf(HasSubstr("packs/"), HasSubstr("expert 6"), HasSubstr("layer 1"),
+                                            HasSubstr("checksum")));
+      }
+      EXPECT_EQ(damaged, 1) << again;
+    }
+    EXPECT_EQ(model->cache_stats()->failed, 1);
+  }
+  EXPECT_EQ(reads, tiles_per_expert());
+  const absl::StatusOr<ExpertTiles> tiles = request();
+  ASSERT_TRUE(tiles.ok()) << tiles.status();
+  EXPECT_EQ(reads, tiles_per_expert() + 1);  // the damaged one alone
+  for (int64_t t = 0; t < tiles_per_expert(); ++t) EXPECT_TRUE(tiles->check(t).ok());
+  EXPECT_TRUE(SameTiles(config_, *tiles, *resident->Acquire(layer, expert)));
+  EXPECT_FALSE(request()->check);  // all of them are known to be right
+}
+
 TEST_F(StreamedTest, ReadsThatGoWrongAreNamedAndTheNextRequestTriesAgain) {
   Pack(Config());
   const auto resident = OpenResident();
@@ -463,6 +512,43 @@ TEST_F(HeldTest, ThePartThatIsThereIsToldAtOnceAndIsNotGivenUpMeanwhile) {
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
   EXPECT_TRUE(WaitForAnswers(6));
+}
+
+TEST_F(HeldTest, TilesAreHandedOverAsTheyCome) {
+  ModelConfig config = Config();
+  config.f = 36 * kTileNeurons;
+  Pack(config);
+  const auto model = OpenHeld(2 * tiles_per_expert());
+  const auto resident = OpenResident();
+  const ExpertTiles want = *resident->Acquire(LayerId(0), ExpertId(0));
+  std::vector<int> handed(want.tiles.size());
+  int parts = 0;
+  model->Request(
+      LayerId(0), ExpertId(0),
+      [&](absl::StatusOr<ExpertTiles> all) {
+        ASSERT_TRUE(all.ok()) << all.status();
+        EXPECT_TRUE(SameTiles(config, *all, want));
+        std::lock_guard lock(mutex_);
+        ++answers_;
+      },
+      [&](const ExpertTiles& part) {
+        std::lock_guard lock(mutex_);
+        EXPECT_EQ(answers_, 0);
+        ++parts;
+        ASSERT_EQ(part.tiles.size(), want.tiles.size());
+        for (size_t t = 0; t < want.tiles.size(); ++t) {
+          if (part.tiles[t] == nullptr) continue;
+          ++handed[t];
+          const auto bytes = static_cast<size_t>(TileLayout(config.d).payload());
+          EXPECT_EQ(std::memcmp(part.tiles[t], want.tiles[t], bytes), 0);
+        }
+      });
+  EXPECT_EQ(parts, 0);
+  held_->LetGo();
+  ASSERT_TRUE(WaitForAnswers(1));
+  EXPECT_EQ(parts, 2);
+  EXPECT_EQ(std::accumulate(handed.begin(), handed.end(), 0), 32);
+  EXPECT_EQ(*std::max_element(handed.begin(), handed.end()), 1);
 }
 
 TEST_F(HeldTest, WhatIsExpectedStaysUntilItsLayerIsOver) {
