@@ -214,7 +214,7 @@ class Bench {
 
   absl::Status Round(Form& form, int round) {
     StreamCaseOptions options;
-    options.tokens = std::max<int64_t>(1, args_.tokens / 2);
+    options.tokens = args_.tokens;
     options.warmup = args_.warmup;
     options.measure_limits = false;
     absl::StatusOr<StreamCaseResult> result =

@@ -11,7 +11,7 @@ namespace omni {
 
 struct DiskSpeed {
   double random_bytes_per_s = 0;      // blocks of block_bytes at random places, reads_in_flight at a time
-  double sequential_bytes_per_s = 0;  // blocks of 4 MiB one after the other, reads_in_flight at a time
+  double sequential_bytes_per_s = 0;  // blocks of 1 MiB one after the other, reads_in_flight at a time
   int64_t block_bytes = 0;            // a multiple of 4096
   int reads_in_flight = 0;
   int64_t span_bytes = 0;  // of the files that were read from
