@@ -93,9 +93,9 @@ class ExpertProvider {
   virtual absl::StatusOr<ExpertTiles> Acquire(LayerId layer, ExpertId expert) = 0;
   // Whether every expert is in memory all the time, so that nothing ever waits.
   virtual bool resident() const { return true; }
-  // Never waits: `ready` is called once, on this thread if the expert is in memory, else later from a thread of the
-  // provider, which it must not hold up. Any number of requests may be under way.
-  // `some`, if not empty, may be called any number of times before `ready`, on either thread, and is let go of by then:
+  // Never waits: `ready` is called once, on this thread if the expert is in memory, else later from another, be it the
+  // provider's or one that lets go of an expert, which it must not hold up. Any number of requests may be under way.
+  // `some`, if not empty, may be called any number of times before `ready`, on any thread, and is let go of by then:
   // with tiles that are in memory while others are not, null for the others. `ready` is called with all of them
   // nevertheless.
   virtual void Request(LayerId layer, ExpertId expert, const Ready& ready, const Some& /*some*/ = {}) {

@@ -479,7 +479,10 @@ TEST_F(HeldTest, ThePartThatIsThereIsToldAtOnceAndIsNotGivenUpMeanwhile) {
           std::lock_guard lock(mutex_);
           ++answers_;
         },
-        [&](ExpertTiles part) { parts.push_back(std::move(part)); });
+        [&](ExpertTiles part) {
+          std::lock_guard lock(mutex_);
+          parts.push_back(std::move(part));
+        });
   };
   ask(layer, first);
   EXPECT_TRUE(parts.empty());  // nothing of it is there
@@ -500,14 +503,29 @@ TEST_F(HeldTest, ThePartThatIsThereIsToldAtOnceAndIsNotGivenUpMeanwhile) {
     ask(LayerId(1), ExpertId(expert));
     held_->LetGo();
   }
+  const auto let_go =
+      [&] {  // without the lock: others may be told of their parts meanwhile, by this thread too
+        std::vector<ExpertTiles> old;
+        {
+          std::lock_guard lock(mutex_);
+          old.swap(parts);
+        }
+      };
+  std::vector<ExpertTiles> held;
+  {
+    std::lock_guard lock(mutex_);
+    held.push_back(parts[0]);
+  }
+  let_go();
   for (size_t t = 0; t < want.tiles.size(); ++t) {
-    if (parts[0].tiles[t] == nullptr) continue;
+    if (held[0].tiles[t] == nullptr) continue;
     EXPECT_EQ(
-        std::memcmp(parts[0].tiles[t], want.tiles[t], static_cast<size_t>(TileLayout(config_.d).payload())),
+        std::memcmp(held[0].tiles[t], want.tiles[t], static_cast<size_t>(TileLayout(config_.d).payload())),
         0);
   }
-  parts.clear();
+  held.clear();
   for (int i = 0; i < 100 && answers() < 6; ++i) {
+    let_go();
     held_->LetGo();
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
