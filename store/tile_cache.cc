@@ -191,11 +191,11 @@ bool TileCache::Admit(const std::shared_ptr<Load>& load, Work& work) {
       }
       Read(number, &work.urgent);
       ++stats_.misses;
-    } else if (slots_[number].held == Held::kTile) {
+    } else if (slots_[number].held == Held::kTile && !slots_[number].guessed) {
       ++stats_.hits;
     } else {
       ++stats_.joined;
-      if (slots_[number].guessed) work.promoted.push_back(number);
+      if (slots_[number].held == Held::kReading && slots_[number].guessed) work.promoted.push_back(number);
     }
     Slot& slot = slots_[number];
     if (!held_already[static_cast<size_t>(t)]) Hold(slot);

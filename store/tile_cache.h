@@ -36,7 +36,7 @@ namespace omni {
 struct CacheStats {
   int64_t requests = 0, ready_requests = 0;  // experts asked for; those whose tiles were all there
   int64_t hits = 0;                          // tiles that were there
-  int64_t joined = 0;  // tiles that were being read already, for a guess or another request
+  int64_t joined = 0;  // tiles that were being read already, or had just been read for a guess
   int64_t misses = 0;  // tiles that had to be read
   int64_t guessed = 0, guessed_used = 0;  // tiles read for a guess; those that a request then used
   int64_t evicted = 0;                    // tiles given up
