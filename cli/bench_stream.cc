@@ -182,7 +182,9 @@ void Driver::CountLimits(StreamCaseResult* result) const {
     const auto token = static_cast<size_t>(first_ + i);
     const auto bytes =
         static_cast<double>(tokens_[token + 1].stats.read_bytes - tokens_[token].stats.read_bytes);
-    const double memory = 2 * result->memory_bytes / (before.memory + after.memory);
+    // Before the first tile has been read there is nothing to measure the memory with.
+    const double memory =
+        2 * result->memory_bytes / ((before.memory > 0 ? before.memory : after.memory) + after.memory);
     const double at_random = 2 * bytes / (before.random + after.random);
     const double in_sequence = 2 * bytes / (before.sequential + after.sequential);
     memory_seconds += memory;

@@ -232,7 +232,7 @@ void TileCache::Tell(const std::shared_ptr<Load>& load, Work& work) {
 }
 
 // One less that the load waits for.
-void TileCache::Missed(Load& load, Work& work) {
+void TileCache::CountDown(Load& load, Work& work) {
   const bool last = --load.missing == 0;
   if (!last && load.untold.size() < kTilesPerHandOver) return;
   const auto at = std::find_if(loading_.begin(), loading_.end(),
@@ -435,7 +435,7 @@ void TileCache::OnRead(uint32_t number, const absl::Status& read) {
                                                   index_.numbers().Name(load.table, waiter.tile), ")"));
       }
       if (status.ok() && load.some) load.untold.push_back(waiter.tile);
-      Missed(load, work);
+      CountDown(load, work);
     }
     slot.waiters.clear();
     AdmitWaiting(work);
@@ -466,7 +466,7 @@ void TileCache::Do(Work& work) {
     work.some.pop_back();
     some.load->some(std::move(some.tiles));
     std::lock_guard lock(mutex_);
-    Missed(*some.load, work);
+    CountDown(*some.load, work);
     EndStalls(work);
   }
   for (const std::shared_ptr<Load>& load : work.ended) {

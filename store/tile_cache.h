@@ -116,7 +116,7 @@ class TileCache {
   bool Admit(const std::shared_ptr<Load>& load, Work& work);
   void AdmitWaiting(Work& work);
   void Tell(const std::shared_ptr<Load>& load, Work& work);
-  void Missed(Load& load, Work& work);
+  void CountDown(Load& load, Work& work);
   void EndStalls(const Work& work);
   bool TakeSlot(uint32_t content, uint32_t* slot);
   void Read(uint32_t slot, std::vector<ReadRequest>* reads);
