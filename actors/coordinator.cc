@@ -54,7 +54,8 @@ class ActorIo : public CoordinatorIo {
   std::vector<caf::actor> regions_;
 };
 
-// Nothing a client sends may end the coordinator: what throws fails the sessions it had, and the next ones are served.
+// Nothing a client sends may end the coordinator: what throws fails the sessions it had, and the next ones
+// are served.
 template <typename F>
 void Guarded(CoordinatorState* state, F&& f) {
   try {

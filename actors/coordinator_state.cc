@@ -291,7 +291,8 @@ void CoordinatorState::FinishStep() {
     }
   });
   const auto now = Clock::now();
-  // Before the tokens: a client that has its answer finds it counted. The times come after, they include the hand-over.
+  // Before the tokens: a client that has its answer finds it counted. The times come after, they include the
+  // hand-over.
   StepCounters& counters = has_prefill_ ? counters_.mixed : counters_.decode;
   counters.steps.Add(1);
   counters.hops.Add(step_hops_);

@@ -1,12 +1,14 @@
 // The coordinator without the actor: which sessions run, what a step computes, what is asked of the regions.
 //
-// One step takes a batch of rows (a token each of every decoding session, and blocks of prompts) through all layers.
-// Within a layer the coordinator waits for the regions' answers; between steps it looks at its sessions afresh:
+// One step takes a batch of rows (a token each of every decoding session, and blocks of prompts) through all
+// layers. Within a layer the coordinator waits for the regions' answers; between steps it looks at its
+// sessions afresh:
 //
 //     Submit --> queue --> active --Step--> layer 0 .. L-1 (jobs out, replies in) --> sample --> Step ...
 //
-// A region that dies or stays silent is replaced and its job sent again; regions keep nothing between jobs, so the answer
-// is the same. After `job_attempts` the sessions whose rows are concerned end with an error and the others go on.
+// A region that dies or stays silent is replaced and its job sent again; regions keep nothing between jobs,
+// so the answer is the same. After `job_attempts` the sessions whose rows are concerned end with an error and
+// the others go on.
 #pragma once
 
 #include <chrono>
@@ -24,7 +26,7 @@
 #include "actors/counters.h"
 #include "actors/region_job.h"
 #include "actors/session.h"
-#include "engine/decoder.h"
+#include "engine/decode/decoder.h"
 
 namespace omni {
 
@@ -37,7 +39,8 @@ struct CoordinatorOptions {
   int job_attempts = 3;
   // Expert layers ahead whose experts are guessed and announced to the provider; 0: none, and none counted.
   int predict_ahead = 0;
-  // For measurements: decides in the routers' place, and says when a layer starts which experts it will decide for.
+  // For measurements: decides in the routers' place, and says when a layer starts which experts it will
+  // decide for.
   Decoder::Reroute reroute;
   std::function<void(LayerId layer, std::vector<ExpertId>& experts)> foretell;
 };
@@ -135,8 +138,8 @@ class CoordinatorState {
   // predicted_[a][layer]: what was guessed for its rows a + 1 expert layers before; empty: nothing.
   std::vector<std::vector<std::vector<ExpertId>>> predicted_;
   std::vector<ExpertId> expected_;
-  // Share of rows guessed right of late, by a. Below kWorthReading guesses are made and counted, but not announced:
-  // reading the wrong expert would keep the disk from the right one.
+  // Share of rows guessed right of late, by a. Below kWorthReading guesses are made and counted, but not
+  // announced: reading the wrong expert would keep the disk from the right one.
   static constexpr double kWorthReading = 0.25;
   std::vector<double> accuracy_;
   std::map<RegionId, Pending> pending_;

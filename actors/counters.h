@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "engine/config.h"
+#include "engine/model/config.h"
 
 namespace omni {
 

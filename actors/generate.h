@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "engine/base/ids.h"
-#include "engine/sampler.h"
+#include "engine/text/sampler.h"
 
 namespace omni {
 
@@ -41,8 +41,8 @@ struct Timings {
   double DecodeRate() const;   // of the tokens after the first
 };
 
-// One thing that happened to a session: progress of its prompt, a new token, or (no token) text that had been held back
-// until the end.
+// One thing that happened to a session: progress of its prompt, a new token, or (no token) text that had been
+// held back until the end.
 struct GenerateEvent {
   bool is_token = false;
   int64_t position = 0;   // tokens of the session so far, this one included

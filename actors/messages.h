@@ -1,5 +1,5 @@
-// Everything that travels between the actors, and nothing else. The shared pointers are handed over inside one process,
-// as they are; they have no wire form.
+// Everything that travels between the actors, and nothing else. The shared pointers are handed over inside
+// one process, as they are; they have no wire form.
 #pragma once
 
 #include <cstdint>
@@ -14,8 +14,8 @@
 namespace omni {
 using SessionPtr = std::shared_ptr<Session>;
 
-// To a region, from the expert provider: the expert that a job of its work waits for, or why it does not come; or the
-// tiles of it that are there while others are read.
+// To a region, from the expert provider: the expert that a job of its work waits for, or why it does not
+// come; or the tiles of it that are there while others are read.
 struct ExpertReady {
   RegionWorkPtr work;
   size_t job = 0;

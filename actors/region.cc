@@ -12,7 +12,8 @@ void Answer(caf::event_based_actor* self, const caf::actor& to, RegionReplyPtr r
   if (reply) self->send(to, std::move(reply));
 }
 
-// Asks for every expert of the work at once; each comes back as a message, in the order in which they are there.
+// Asks for every expert of the work at once; each comes back as a message, in the order in which they are
+// there.
 void Request(caf::event_based_actor* self, ExpertProvider& provider, OpenRequests* requests,
              const RegionWorkPtr& work, const caf::actor& client) {
   for (size_t i = 0; i < work->jobs.size(); ++i) {

@@ -1,5 +1,5 @@
-// The actor of one block of the torus: answers RegionJobPtr with RegionReplyPtr. While experts of a job come from
-// disk it serves other messages; it never waits.
+// The actor of one block of the torus: answers RegionJobPtr with RegionReplyPtr. While experts of a job come
+// from disk it serves other messages; it never waits.
 #pragma once
 
 #include <condition_variable>
@@ -11,8 +11,8 @@
 
 namespace omni {
 
-// Requests to the expert provider whose answers are still to come. The actor system must outlive them: an answer is
-// a message to a region.
+// Requests to the expert provider whose answers are still to come. The actor system must outlive them: an
+// answer is a message to a region.
 class OpenRequests {
  public:
   void Add() {
@@ -34,8 +34,8 @@ class OpenRequests {
   int64_t open_ = 0;
 };
 
-// Everything `state` refers to outlives the actor, and so does `requests`. An exception while serving ends the actor
-// with sec::runtime_error; whoever monitors it starts another.
+// Everything `state` refers to outlives the actor, and so does `requests`. An exception while serving ends
+// the actor with sec::runtime_error; whoever monitors it starts another.
 caf::behavior Region(caf::event_based_actor* self, RegionState state, OpenRequests* requests);
 
 }  // namespace omni

@@ -10,12 +10,12 @@
 #include <absl/status/status.h>
 
 #include "engine/base/ids.h"
-#include "engine/decoder.h"
+#include "engine/decode/decoder.h"
 
 namespace omni {
 
-// The experts of one region that one layer of one step needs. The jobs point into the decoder's buffers, which change
-// when the layer is over; Claim and Abandon decide once who may still read them.
+// The experts of one region that one layer of one step needs. The jobs point into the decoder's buffers,
+// which change when the layer is over; Claim and Abandon decide once who may still read them.
 class RegionJob {
  public:
   RegionJob(uint64_t id, RegionId region, int attempt, std::vector<ExpertJob> jobs)

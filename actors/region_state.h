@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "actors/region_job.h"
-#include "engine/weights.h"
-#include "engine/worker_pool.h"
+#include "engine/decode/worker_pool.h"
+#include "engine/model/weights.h"
 
 namespace omni {
 
@@ -20,8 +20,8 @@ enum class RegionFault {
 };
 using RegionFaultHook = std::function<RegionFault(const RegionJob&)>;
 
-// A job whose experts come from disk, one by one and in any order. It has its own copy of the rows, so that the
-// coordinator may give the job up while a read hangs.
+// A job whose experts come from disk, one by one and in any order. It has its own copy of the rows, so that
+// the coordinator may give the job up while a read hangs.
 struct RegionWork {
   std::vector<ExpertJob> jobs;  // rows 0 .. n-1 of `q` and `scale`
   std::vector<int8_t> q;
@@ -43,12 +43,12 @@ class RegionState {
 
   ExpertProvider& provider() const { return provider_; }
 
-  // Runs every expert of the job; null if the job was abandoned or a test lost it. Throws what a crash would. For a
-  // provider whose experts are resident: others make it wait.
+  // Runs every expert of the job; null if the job was abandoned or a test lost it. Throws what a crash would.
+  // For a provider whose experts are resident: others make it wait.
   RegionReplyPtr Run(const RegionJob& job);
 
-  // The same in steps: Begin (null as above), then Serve for each of the work's jobs when its expert is there.
-  // Serve returns the reply with the last of them, else null.
+  // The same in steps: Begin (null as above), then Serve for each of the work's jobs when its expert is
+  // there. Serve returns the reply with the last of them, else null.
   RegionWorkPtr Begin(const RegionJob& job);
   RegionReplyPtr Serve(RegionWork& work, size_t job, const absl::StatusOr<ExpertTiles>& expert);
   // Computes what it can with the tiles that are there; null for the others.

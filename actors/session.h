@@ -1,5 +1,5 @@
-// One request being answered: its tokens, its sampler, its model state, and the way back to its client. Touched by the
-// coordinator only (the channel is the one member that is shared).
+// One request being answered: its tokens, its sampler, its model state, and the way back to its client.
+// Touched by the coordinator only (the channel is the one member that is shared).
 #pragma once
 
 #include <chrono>
@@ -13,9 +13,9 @@
 
 #include "actors/generate.h"
 #include "actors/session_channel.h"
-#include "engine/sampler.h"
-#include "engine/session_state.h"
-#include "engine/tokenizer.h"
+#include "engine/model/session_state.h"
+#include "engine/text/sampler.h"
+#include "engine/text/tokenizer.h"
 
 namespace omni {
 
@@ -33,7 +33,8 @@ class Session {
   void Activate(const ModelConfig& config, Clock::time_point now);
   SessionState* state() { return state_.get(); }
 
-  // Tokens the next steps must compute before the next sample: the rest of the prompt, or the last token drawn.
+  // Tokens the next steps must compute before the next sample: the rest of the prompt, or the last token
+  // drawn.
   std::span<const TokenId> pending() const;
   bool decoding() const { return computed_ >= prompt_size_; }
   // Whether a step may include the session now.
@@ -71,7 +72,8 @@ class Session {
   bool over_ = false;
 };
 
-// What Generate refuses at once: an empty or too long prompt, ids out of range, bad settings. Messages say the limit.
+// What Generate refuses at once: an empty or too long prompt, ids out of range, bad settings. Messages say
+// the limit.
 absl::Status CheckRequest(const GenerateRequest& request, int64_t vocab, int64_t max_context);
 
 }  // namespace omni

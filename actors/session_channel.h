@@ -1,8 +1,8 @@
 // The one-way street from the coordinator to a session's client: the producer never waits, the consumer does.
 //
-// Waking a thread costs the producer a system call and, on a busy machine, perhaps its core: far more than the token that
-// it has to tell. So a consumer that has just been served is not woken for every token, but sees what has come in
-// between after kPace. Its first event, a full channel and the end are told at once.
+// Waking a thread costs the producer a system call and, on a busy machine, perhaps its core: far more than
+// the token that it has to tell. So a consumer that has just been served is not woken for every token, but
+// sees what has come in between after kPace. Its first event, a full channel and the end are told at once.
 #pragma once
 
 #include <chrono>
@@ -19,7 +19,8 @@
 
 namespace omni {
 
-// Thread-safe for one producer and one consumer. Progress events replace each other while unread; tokens never do.
+// Thread-safe for one producer and one consumer. Progress events replace each other while unread; tokens
+// never do.
 class SessionChannel {
  public:
   // No reader of text notices it; at rates below 1 / kPace every token is told when it is drawn.
@@ -28,7 +29,8 @@ class SessionChannel {
   // `capacity` >= 1: unread tokens after which the producer is told to pause.
   explicit SessionChannel(size_t capacity) : capacity_(capacity) {}
 
-  // Producer. Push returns false if the channel is now full: push no more until the consumer's Taken says `resume`.
+  // Producer. Push returns false if the channel is now full: push no more until the consumer's Taken says
+  // `resume`.
   bool Push(GenerateEvent event);
   // The last word; pushes after it are ignored, and so is a second Close.
   void Close(absl::StatusOr<GenerateResult> result);

@@ -13,15 +13,15 @@
 #include "actors/messages.h"
 #include "actors/session.h"
 #include "actors/session_channel.h"
-#include "engine/worker_pool.h"
+#include "engine/decode/worker_pool.h"
 
 namespace omni {
 namespace {
 
 caf::actor_system_config& Configure(caf::actor_system_config& config) {
   config.set("scheduler.max-threads", 1);
-  // One worker has nobody to steal from: after a short watch over its queue (the time in which a client may come back) it
-  // sleeps until a message arrives.
+  // One worker has nobody to steal from: after a short watch over its queue (the time in which a client may
+  // come back) it sleeps until a message arrives.
   config.set("work-stealing.aggressive-poll-attempts", 100);
   config.set("work-stealing.moderate-poll-attempts", 20);
   config.set("work-stealing.moderate-sleep-duration", caf::timespan(std::chrono::microseconds(50)));

@@ -1,10 +1,11 @@
-// A loaded model being served: one coordinator, one actor per region of the torus, and a plain C++ door to them.
+// A loaded model being served: one coordinator, one actor per region of the torus, and a plain C++ door to
+// them.
 //
 //     auto swarm = Swarm::Start(dir->weights(), *dir, dir->tokenizer(), {});
-//     auto result = (*swarm)->Generate(request, [](const GenerateEvent& e) { std::cout << e.text; return true; });
+//     auto result = (*swarm)->Generate(request, [](const GenerateEvent& e) { return Print(e.text); });
 //
-// One scheduler thread runs all actors and is worker 0 of the compute pool; the other threads are its helpers, so that
-// `threads` threads compute and nothing else competes with them. An idle swarm sleeps.
+// One scheduler thread runs all actors and is worker 0 of the compute pool; the other threads are its
+// helpers, so that `threads` threads compute and nothing else competes with them. An idle swarm sleeps.
 #pragma once
 
 #include <chrono>
@@ -17,8 +18,8 @@
 #include "actors/coordinator_state.h"
 #include "actors/generate.h"
 #include "actors/region_state.h"
-#include "engine/tokenizer.h"
-#include "engine/weights.h"
+#include "engine/model/weights.h"
+#include "engine/text/tokenizer.h"
 
 namespace omni {
 
@@ -61,9 +62,9 @@ class Swarm {
   Swarm(const Swarm&) = delete;
   Swarm& operator=(const Swarm&) = delete;
 
-  // Blocks the calling thread until the session ends; any number of threads may call at once. `on_event` may be null.
-  // Errors: InvalidArgument (the request), ResourceExhausted (too many waiting), Unavailable (a region failed for good,
-  // shutting down), or what the expert provider said.
+  // Blocks the calling thread until the session ends; any number of threads may call at once. `on_event` may
+  // be null. Errors: InvalidArgument (the request), ResourceExhausted (too many waiting), Unavailable (a
+  // region failed for good, shutting down), or what the expert provider said.
   absl::StatusOr<GenerateResult> Generate(GenerateRequest request, const GenerateCallback& on_event);
 
   SwarmStats Stats() const;  // thread-safe

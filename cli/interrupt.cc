@@ -5,7 +5,8 @@
 namespace omni::cli {
 namespace {
 
-// A signal handler can reach nothing but static storage, and signals are the process's: so is what they replaced.
+// A signal handler can reach nothing but static storage, and signals are the process's: so is what they
+// replaced.
 volatile std::sig_atomic_t interrupted = 0;
 
 void OnSignal(int) { interrupted = 1; }

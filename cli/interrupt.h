@@ -3,7 +3,8 @@
 
 namespace omni::cli {
 
-// While alive, the first SIGINT or SIGTERM sets a flag; a second one ends the program as usual. One at a time.
+// While alive, the first SIGINT or SIGTERM sets a flag; a second one ends the program as usual. One at a
+// time.
 class InterruptGuard {
  public:
   InterruptGuard();

@@ -1,7 +1,7 @@
 #include "cli/prompt.h"
 
-#include "cli/text_file.h"
 #include "cli/verb.h"
+#include "engine/text/text_file.h"
 
 namespace omni::cli {
 
@@ -13,12 +13,6 @@ absl::StatusOr<std::string> ReadPrompt(const std::string& argument) {
   absl::StatusOr<std::string> text = ReadStdin();
   if (text.ok() && text->empty()) return UsageError("the prompt is empty: nothing came from standard input");
   return text;
-}
-
-std::vector<TokenId> PromptTokens(const Tokenizer& tokenizer, const std::string& prompt) {
-  std::vector<TokenId> tokens = tokenizer.Encode(prompt);
-  tokens.insert(tokens.begin(), Tokenizer::kEndOfText);
-  return tokens;
 }
 
 }  // namespace omni::cli

@@ -5,9 +5,9 @@
 #include <absl/strings/str_cat.h>
 
 #include "actors/counters.h"
-#include "cli/machine.h"
 #include "cli/sizes.h"
-#include "store/memory_plan.h"
+#include "store/plan/machine.h"
+#include "store/plan/memory_plan.h"
 
 namespace omni::cli {
 

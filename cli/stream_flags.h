@@ -7,7 +7,7 @@
 #include <absl/status/statusor.h>
 
 #include "cli/verb.h"
-#include "store/model_dir.h"
+#include "store/model/model_dir.h"
 
 namespace omni::cli {
 

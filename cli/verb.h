@@ -1,4 +1,5 @@
-// How a verb joins the program: it adds a subcommand to the parser and, when that is chosen, sets what to run.
+// How a verb joins the program: it adds a subcommand to the parser and, when that is chosen, sets what to
+// run.
 #pragma once
 
 #include <cstdint>

@@ -41,7 +41,8 @@ function(omni_library name)
   target_link_libraries(${name} PUBLIC ${arg_DEPS} PRIVATE ${arg_PRIVATE})
 endfunction()
 
-# omni_test(NAME SRCS a_test.cc ... DEPS ... LABEL unit|cluster|e2e|gpu|bench): one GoogleTest program, one CTest entry.
+# omni_test(NAME SRCS a_test.cc ... DEPS ... LABEL unit|cluster|e2e|gpu|bench): one GoogleTest program, one
+# CTest entry.
 function(omni_test name)
   cmake_parse_arguments(arg "" "LABEL;TIMEOUT" "SRCS;DEPS" ${ARGN})
   add_executable(${name} ${arg_SRCS})

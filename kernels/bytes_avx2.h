@@ -1,4 +1,5 @@
-// Thirty-two bytes as one AVX2 register, for products.h; in the including file's anonymous namespace. With AVX-VNNI, Dot too.
+// Thirty-two bytes as one AVX2 register, for products.h; in the including file's anonymous namespace. With
+// AVX-VNNI, Dot too.
 #pragma once
 
 #include <immintrin.h>

@@ -1,4 +1,5 @@
-// Sixty-four bytes as one AVX-512 register, for products.h; in the including file's anonymous namespace. With VNNI, Dot too.
+// Sixty-four bytes as one AVX-512 register, for products.h; in the including file's anonymous namespace. With
+// VNNI, Dot too.
 #pragma once
 
 #include <immintrin.h>

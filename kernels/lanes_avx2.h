@@ -1,5 +1,5 @@
-// Sixteen float lanes as two AVX registers, for VectorOps. In the including file's anonymous namespace, since files differ in
-// the instructions they may use.
+// Sixteen float lanes as two AVX registers, for VectorOps. In the including file's anonymous namespace, since
+// files differ in the instructions they may use.
 #pragma once
 
 #include <immintrin.h>

@@ -48,7 +48,8 @@ const Ops* ChooseOps() {
 bool HasAvx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
 }
-// g++ 12 cannot ask for it: CPUID leaf 7, subleaf 1, EAX bit 4. It needs no more of the operating system than AVX2.
+// g++ 12 cannot ask for it: CPUID leaf 7, subleaf 1, EAX bit 4. It needs no more of the operating system than
+// AVX2.
 bool HasAvxVnni() {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   return HasAvx2() && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax >> 4 & 1) != 0;

@@ -1,9 +1,10 @@
-// AMX tiles for the integer products, AVX-512 (as in op_avx512vbmi.cc) for the rest. Only reached after op.cc has asked the CPU
-// and the operating system.
+// AMX tiles for the integer products, AVX-512 (as in op_avx512vbmi.cc) for the rest. Only reached after op.cc
+// has asked the CPU and the operating system.
 //
-// A tile holds 16 rows of 64 bytes: here the blocks of 16 groups of a matrix at one block column, after a cheap change of every
-// byte, or 64 inputs of up to 16 rows of x. One instruction multiplies the two for all pairs, on a unit of its own, so that
-// sixteen rows of x cost what one costs and the vector units are left with decoding.
+// A tile holds 16 rows of 64 bytes: here the blocks of 16 groups of a matrix at one block column, after a
+// cheap change of every byte, or 64 inputs of up to 16 rows of x. One instruction multiplies the two for all
+// pairs, on a unit of its own, so that sixteen rows of x cost what one costs and the vector units are left
+// with decoding.
 #include <immintrin.h>
 
 #include <cstdint>
@@ -64,7 +65,8 @@ inline void Transpose(__m512i (&rows)[kTile]) {
     fours[i + 2] = _mm512_unpacklo_epi64(pairs[i + 1], pairs[i + 3]);
     fours[i + 3] = _mm512_unpackhi_epi64(pairs[i + 1], pairs[i + 3]);
   }
-  // Lane 4q + r of fours[4b + c] is column 4q + c, row 4b + r: what is left is a transposition of 4 x 4 quarters.
+  // Lane 4q + r of fours[4b + c] is column 4q + c, row 4b + r: what is left is a transposition of 4 x 4
+  // quarters.
 #pragma GCC unroll 4
   for (int c = 0; c < 4; ++c) {
     const __m512i low01 = _mm512_shuffle_i32x4(fours[c], fours[4 + c], 0x88);
@@ -126,8 +128,9 @@ inline __m512i DividedBy(__m512i exact_multiple, uint32_t odd_inverse) {
   return _mm512_mullo_epi32(exact_multiple, _mm512_set1_epi32(static_cast<int>(odd_inverse)));
 }
 
-// With b the byte, r = b mod 81 and p = r's four trits in two bits each, the sums of p mod 4, p's second field, r, p and b give
-// those of the trits: two fields by themselves, and two equations for the other two of the four.
+// With b the byte, r = b mod 81 and p = r's four trits in two bits each, the sums of p mod 4, p's second
+// field, r, p and b give those of the trits: two fields by themselves, and two equations for the other two of
+// the four.
 struct TernaryTiles {
   using Matrix = TernaryMatrix;
   static constexpr int kSums = 5, kRows = kTernaryRows;

@@ -113,9 +113,9 @@ class NextColumns {
   int64_t lines_ = 0, left_ = 0, stride_ = 0;
   int per_step_ = 0;
 };
-// kRows * kGroups products: kRows rows of x times kGroups groups of five matrix rows. With b the byte, r = b mod 81 and p = r's
-// four fields, what is summed are the products of p's first two fields, r, p and b: the trits' sums follow from those once at
-// the end, which is cheaper than separating every byte.
+// kRows * kGroups products: kRows rows of x times kGroups groups of five matrix rows. With b the byte, r = b
+// mod 81 and p = r's four fields, what is summed are the products of p's first two fields, r, p and b: the
+// trits' sums follow from those once at the end, which is cheaper than separating every byte.
 template <int kRows, int kGroups, class Ahead>
 inline void TernaryPass(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int64_t group,
                         Ahead& ahead, __m512i (&acc)[kRows * kGroups][kTernarySums]) {

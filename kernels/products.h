@@ -1,10 +1,13 @@
-// The integer products of op.h over byte vectors, written once for several instruction sets: PairProducts for those that
-// multiply bytes in pairs into saturating 16-bit sums (maddubs), DotProducts for those that sum four products into 32 bits
-// (VNNI). As with VectorOps, the vectors W live in the anonymous namespace of the file that is compiled with the flags.
+// The integer products of op.h over byte vectors, written once for several instruction sets: PairProducts for
+// those that multiply bytes in pairs into saturating 16-bit sums (maddubs), DotProducts for those that sum
+// four products into 32 bits (VNNI). As with VectorOps, the vectors W live in the anonymous namespace of the
+// file that is compiled with the flags.
 //
 // W offers I (kBytes bytes), Load, Zero, Fill(byte), SubBytes, MinBytes (unsigned), And,
-// ShiftRight<n> (in 16-bit words), Lookup(a 16-byte table, indices below 16), AddWords, AddInts, Total (of 32-bit lanes), Abs
-// Sign(x, w) (x with w's sign), Xor, AddBytes, SumsOfEight (bytes, in 64-bit lanes), AddLongs, TotalLongs, and PairSums(u, x) / WidenPairs(words) for PairProducts, Dot(acc, u, x) for DotProducts.
+// ShiftRight<n> (in 16-bit words), Lookup(a 16-byte table, indices below 16), AddWords, AddInts, Total (of
+// 32-bit lanes), Abs Sign(x, w) (x with w's sign), Xor, AddBytes, SumsOfEight (bytes, in 64-bit lanes),
+// AddLongs, TotalLongs, and PairSums(u, x) / WidenPairs(words) for PairProducts, Dot(acc, u, x) for
+// DotProducts.
 #pragma once
 
 #include <cstddef>
@@ -71,8 +74,9 @@ inline bool ColumnsApart(const TernaryMatrix& m) {
   return m.table != nullptr || m.block_stride != kTernaryBlockBytes;
 }
 
-// Calls run(piece, its first column, whether its sums are to be added to what stands in y) for m cut by columns: into no more
-// columns that lie apart than a CPU keeps track of, or as many as leave several rows of x in the first-level cache.
+// Calls run(piece, its first column, whether its sums are to be added to what stands in y) for m cut by
+// columns: into no more columns that lie apart than a CPU keeps track of, or as many as leave several rows of
+// x in the first-level cache.
 template <class Run>
 void TernaryPieces(const TernaryMatrix& m, int n, int rows_at_once, Run run) {
   const int64_t blocks = ColumnsApart(m) ? 32 : n > rows_at_once ? 64 : m.num_blocks;
@@ -105,8 +109,8 @@ struct PairProducts {
   using I = typename W::I;
   static constexpr int kTernaryRowsAtOnce = 4, kTwoBitRowsAtOnce = 2, kInt8RowsAtOnce = 4;
 
-  // What one byte b = r2 + 27 t3 + 81 t4 is multiplied as: t0, r1 = t0 + 3 t1, r2 = r1 + 9 t2, t3, t4. All are small
-  // enough that kTernaryCuts products of pairs fit 16 bits.
+  // What one byte b = r2 + 27 t3 + 81 t4 is multiplied as: t0, r1 = t0 + 3 t1, r2 = r1 + 9 t2, t3, t4. All
+  // are small enough that kTernaryCuts products of pairs fit 16 bits.
   static constexpr int kFields = 5;
   static constexpr int kTernaryCuts = 4;
   static_assert(26 * 127 * 2 * kTernaryCuts <= INT16_MAX);
@@ -248,8 +252,8 @@ struct DotProducts {
     return W::Total(sum);
   }
 
-  // A byte is multiplied as the remainders t0, r1 = t0 + 3 t1, r2 = r1 + 9 t2, r3 = r2 + 27 t3 and b = r3 + 81 t4; the
-  // trits' sums follow by subtraction and one exact division each.
+  // A byte is multiplied as the remainders t0, r1 = t0 + 3 t1, r2 = r1 + 9 t2, r3 = r2 + 27 t3 and b = r3 +
+  // 81 t4; the trits' sums follow by subtraction and one exact division each.
   template <int kRows>
   static void TernaryGroup(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int32_t* y,
                            int64_t y_stride, int64_t group, const int32_t* x_sums, bool add) {

@@ -33,7 +33,8 @@ void TakeRows(int first, int n, int64_t begin, int64_t end, Run& run) {
 }
 
 // Takes the units [begin, end) of a matrix in slices, a multiple of `step` units each, that stay in the
-// first-level cache (commonly 32 or 48 KiB) while the rows of x pass over them; rows that pass together need no slices.
+// first-level cache (commonly 32 or 48 KiB) while the rows of x pass over them; rows that pass together need
+// no slices.
 template <int kMaxRows, class Run>
 void Slices(int n, int64_t bytes_per_unit, int64_t step, int64_t begin, int64_t end, Run run) {
   constexpr int64_t kResidentBytes = 24 << 10;

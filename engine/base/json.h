@@ -20,8 +20,8 @@ namespace omni {
 // No file of this project nests deeper. Copying, comparing and writing a value recurse with its depth.
 inline constexpr size_t kMaxJsonDepth = 8;
 
-// Looks at a text before a value is made of it: its nesting, and that no object has a key twice. (The parser's own
-// callback could do it too, but then takes time that grows with the square of an object's size.)
+// Looks at a text before a value is made of it: its nesting, and that no object has a key twice. (The
+// parser's own callback could do it too, but then takes time that grows with the square of an object's size.)
 class JsonInspector : public nlohmann::json_sax<nlohmann::json> {
  public:
   // What is wrong, to be read after "the text"; empty if nothing was found.
@@ -65,8 +65,9 @@ class JsonInspector : public nlohmann::json_sax<nlohmann::json> {
   std::string problem_;
 };
 
-// The value of a text of at most kMaxJsonDepth levels without a key twice in one object, in time and memory proportional
-// to its length. Else InvalidArgument, whose message is to be read after "the text". Json: nlohmann::json or ordered_json.
+// The value of a text of at most kMaxJsonDepth levels without a key twice in one object, in time and memory
+// proportional to its length. Else InvalidArgument, whose message is to be read after "the text". Json:
+// nlohmann::json or ordered_json.
 template <typename Json>
 absl::StatusOr<Json> ParseJson(std::string_view text) {
   JsonInspector inspector;

@@ -5,7 +5,8 @@
 
 namespace omni {
 
-// The finaliser of splitmix64 (Steele, Lea, Flood 2014): a bijection whose output bits each depend on every input bit.
+// The finaliser of splitmix64 (Steele, Lea, Flood 2014): a bijection whose output bits each depend on every
+// input bit.
 constexpr uint64_t SplitMix64(uint64_t x) {
   x += 0x9e3779b97f4a7c15u;
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
@@ -13,7 +14,8 @@ constexpr uint64_t SplitMix64(uint64_t x) {
   return x ^ (x >> 31);
 }
 
-// Number `counter` of `seed`. The seed is mixed first, so that neighbouring seeds do not give shifted sequences.
+// Number `counter` of `seed`. The seed is mixed first, so that neighbouring seeds do not give shifted
+// sequences.
 constexpr uint64_t CounterRandom(uint64_t seed, uint64_t counter) {
   return SplitMix64(SplitMix64(seed) + counter * 0x9e3779b97f4a7c15u);
 }

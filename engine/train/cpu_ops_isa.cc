@@ -1,4 +1,5 @@
-// The trainer's inner loops for one instruction set; compiled once per set with OMNI_TRAIN_ISA naming the namespace.
+// The trainer's inner loops for one instruction set; compiled once per set with OMNI_TRAIN_ISA naming the
+// namespace.
 #include <immintrin.h>
 
 #include <algorithm>
@@ -6,7 +7,7 @@
 #include <cstring>
 #include <vector>
 
-#include "engine/quantize.h"
+#include "engine/model/quantize.h"
 #include "engine/train/cpu_ops.h"
 
 namespace omni::train::OMNI_TRAIN_ISA {

@@ -1,7 +1,5 @@
 #include "engine/train/data.h"
 
-#include <lzma.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
@@ -11,45 +9,13 @@
 
 #include <absl/strings/str_cat.h>
 
-#include "engine/eval.h"
+#include "engine/decode/eval.h"
+#include "engine/text/text_file.h"
 
 namespace omni::train {
 namespace {
 
 namespace fs = std::filesystem;
-
-absl::StatusOr<std::string> ReadFile(const fs::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in)
-    return absl::NotFoundError(absl::StrCat(path.string(), ": cannot be read: ", std::strerror(errno)));
-  std::string bytes((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
-  if (in.bad()) return absl::DataLossError(absl::StrCat(path.string(), ": reading stopped half-way"));
-  return bytes;
-}
-
-absl::StatusOr<std::string> Decompress(const fs::path& path, const std::string& packed) {
-  lzma_stream stream = LZMA_STREAM_INIT;
-  if (lzma_stream_decoder(&stream, UINT64_MAX, LZMA_CONCATENATED) != LZMA_OK) {
-    return absl::ResourceExhaustedError("out of memory for xz");
-  }
-  const std::unique_ptr<lzma_stream, void (*)(lzma_stream*)> guard(&stream, lzma_end);
-  std::string out;
-  std::vector<uint8_t> buffer(1 << 20);
-  stream.next_in = reinterpret_cast<const uint8_t*>(packed.data());
-  stream.avail_in = packed.size();
-  lzma_ret code = LZMA_OK;
-  while (code == LZMA_OK) {
-    stream.next_out = buffer.data();
-    stream.avail_out = buffer.size();
-    code = lzma_code(&stream, LZMA_FINISH);
-    out.append(reinterpret_cast<char*>(buffer.data()), buffer.size() - stream.avail_out);
-  }
-  if (code != LZMA_STREAM_END) {
-    return absl::DataLossError(
-        absl::StrCat(path.string(), ": damaged or cut .xz file (liblzma code ", static_cast<int>(code), ")"));
-  }
-  return out;
-}
 
 }  // namespace
 
@@ -73,8 +39,7 @@ absl::StatusOr<std::string> ReadCorpus(const std::vector<std::string>& paths) {
   }
   std::string text;
   for (const fs::path& path : files) {
-    auto bytes = ReadFile(path);
-    if (bytes.ok() && path.extension() == ".xz") bytes = Decompress(path, *bytes);
+    const absl::StatusOr<std::string> bytes = ReadText(path.string());
     if (!bytes.ok()) return bytes.status();
     if (bytes->empty())
       return absl::InvalidArgumentError(absl::StrCat(path.string(), ": empty; give a file with text"));

@@ -1,4 +1,5 @@
-// Text to token streams: files (.txt, .xz), folders of them, separators, and `batch` endless cursors over the result.
+// Text to token streams: files (.txt, .xz), folders of them, separators, and `batch` endless cursors over the
+// result.
 #pragma once
 
 #include <cstdint>
@@ -7,16 +8,16 @@
 
 #include <absl/status/statusor.h>
 
-#include "engine/tokenizer.h"
+#include "engine/text/tokenizer.h"
 
 namespace omni::train {
 
-// All text of `paths` in order (folders: their .txt and .xz files by name). Fails on an unreadable, empty or binary file
-// (a NUL byte in it), naming it.
+// All text of `paths` in order (folders: their .txt and .xz files by name). Fails on an unreadable, empty or
+// binary file (a NUL byte in it), naming it.
 absl::StatusOr<std::string> ReadCorpus(const std::vector<std::string>& paths);
 
-// Documents end with a line <|endoftext|>; each becomes its tokens and one kEndOfText. Text without separators is one
-// stream, no kEndOfText added.
+// Documents end with a line <|endoftext|>; each becomes its tokens and one kEndOfText. Text without
+// separators is one stream, no kEndOfText added.
 std::vector<int32_t> EncodeCorpus(const Tokenizer& tokenizer, const std::string& text);
 
 // FNV-style digest of the corpus, recorded with the run.

@@ -3,7 +3,7 @@
 #include <cmath>
 #include <vector>
 
-#include "engine/rope.h"
+#include "engine/decode/rope.h"
 #include "engine/train/cpu_ops.h"
 #include "kernels/op.h"
 

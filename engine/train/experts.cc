@@ -1,5 +1,5 @@
-// Torus routing and the experts' FFN: tokens sorted by expert, the tied neurons of a region as one product over all of the
-// region's tokens, each expert's own neurons as one over its own.
+// Torus routing and the experts' FFN: tokens sorted by expert, the tied neurons of a region as one product
+// over all of the region's tokens, each expert's own neurons as one over its own.
 #include <ATen/Parallel.h>
 
 #include <algorithm>
@@ -116,8 +116,8 @@ struct RouteFn : Function<RouteFn> {
   }
 };
 
-// Where each token goes: order[i] = token computed in place i; expert e's places are [expert_at[e], expert_at[e+1]) and a
-// region's places are adjacent too.
+// Where each token goes: order[i] = token computed in place i; expert e's places are [expert_at[e],
+// expert_at[e+1]) and a region's places are adjacent too.
 struct Plan {
   std::vector<int32_t> order;
   struct Span {
@@ -163,7 +163,8 @@ Plan MakePlan(const ExpertParams& params, const std::vector<int32_t>& route) {
   return plan;
 }
 
-// One product of a span of sorted tokens with one group of a parameter pair; `offset` is the group's first neuron.
+// One product of a span of sorted tokens with one group of a parameter pair; `offset` is the group's first
+// neuron.
 struct Piece {
   Plan::Span span;
   Param *gate_up, *down;

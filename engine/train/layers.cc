@@ -213,8 +213,8 @@ struct DropoutAddFn : Function<DropoutAddFn> {
   }
 };
 
-// Cross entropy of y E^T by blocks of rows, so that all logits never stand in memory at once. The gradient is computed in
-// the forward pass, where the logits are.
+// Cross entropy of y E^T by blocks of rows, so that all logits never stand in memory at once. The gradient is
+// computed in the forward pass, where the logits are.
 struct HeadLossFn : Function<HeadLossFn> {
   static Tensor forward(AutogradContext* ctx, const Tensor& y, Param* embedding, const Tensor& targets) {
     const int64_t rows = y.size(0), d = y.size(1), vocab = embedding->rows(), ld = (vocab + 1) / 2 * 2;

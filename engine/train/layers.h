@@ -1,5 +1,5 @@
-// The layers as autograd functions over the CPU loops. Activations are float32 [N, width], N = batch * tokens, sequence
-// after sequence. Parameter gradients are added to Param::grad during backward.
+// The layers as autograd functions over the CPU loops. Activations are float32 [N, width], N = batch *
+// tokens, sequence after sequence. Parameter gradients are added to Param::grad during backward.
 #pragma once
 
 #include <torch/torch.h>
@@ -15,8 +15,8 @@ torch::Tensor RmsNorm(const torch::Tensor& x, Param& g);
 // Quantises x to int8 per row and multiplies by the coded matrix: [N, rows]. Straight-through to x and w.
 torch::Tensor QuantLinear(const torch::Tensor& x, Param& w);
 
-// z = [p | v | k | q] (d, d, r, r) -> S q for every token, [N, d]. state [B, r, d] is read and replaced (no gradient
-// flows through it).
+// z = [p | v | k | q] (d, d, r, r) -> S q for every token, [N, d]. state [B, r, d] is read and replaced (no
+// gradient flows through it).
 torch::Tensor Pdr(const torch::Tensor& z, Param& bias, int64_t batch, int64_t d, int64_t r, bool key_scale,
                   float floor, torch::Tensor& state);
 
@@ -37,8 +37,8 @@ struct RouterResult {
 RouterResult Route(const torch::Tensor& h, Param& w, const torch::Tensor& positions,
                    const RouterSettings& settings);
 
-// Experts whose first neurons belong to their region and whose last ones are their own. Parameters: gate and up rows
-// stacked [groups, 2 * neurons, d]; down neuron-major [groups, neurons, d].
+// Experts whose first neurons belong to their region and whose last ones are their own. Parameters: gate and
+// up rows stacked [groups, 2 * neurons, d]; down neuron-major [groups, neurons, d].
 struct ExpertParams {
   Param *tied_gate_up = nullptr, *tied_down = nullptr;  // groups = regions; null if nothing is tied
   Param *own_gate_up = nullptr, *own_down = nullptr;    // groups = experts; null if everything is tied

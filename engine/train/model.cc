@@ -7,7 +7,7 @@
 
 #include <absl/strings/str_cat.h>
 
-#include "engine/checkpoint.h"
+#include "engine/model/checkpoint.h"
 #include "engine/train/cpu_ops.h"
 #include "engine/train/exact.h"
 
@@ -177,8 +177,8 @@ void TrainModel::FinishGradients(Part part, int64_t expert_steps) {
   }
   embedded_ = Tensor();
   if (part == Part::kAllButExperts) return;
-  // y = sum a' T_down with a' = a * m_down: the straight-through gradient of a down column is divided by its scale, that
-  // of an up row multiplied by it.
+  // y = sum a' T_down with a' = a * m_down: the straight-through gradient of a down column is divided by its
+  // scale, that of an up row multiplied by it.
   const double share = 1.0 / static_cast<double>(expert_steps);
   for (Layer& layer : layers_) {
     for (auto [gate_up, down] : {std::pair{layer.tied_gate_up.get(), layer.tied_down.get()},
@@ -302,8 +302,8 @@ Tensor TrainModel::Trunk(const Tensor& tokens, int64_t batch, Carry& carry, cons
       y = QuantLinear(Swiglu(QuantLinear(h, *layer.gate_up)), *layer.down);
     } else {
       layer.experts.shared_start = settings.shared_start;
-      // The router learns from what it sees but does not steer it: its gradient, 1/temperature times the gate's, would
-      // drown the trunk's.
+      // The router learns from what it sees but does not steer it: its gradient, 1/temperature times the
+      // gate's, would drown the trunk's.
       const RouterResult r =
           Route(h.detach().requires_grad_(torch::GradMode::is_enabled()), *layer.route, layer.positions,
                 {.balance = settings.balance, .smoothness = settings.smoothness, .tokens = n / batch});

@@ -1,4 +1,5 @@
-// The trained model: parameters in the form the fast layers want, the forward pass, and what is carried between segments.
+// The trained model: parameters in the form the fast layers want, the forward pass, and what is carried
+// between segments.
 #pragma once
 
 #include <torch/torch.h>
@@ -9,7 +10,7 @@
 
 #include <absl/status/status.h>
 
-#include "engine/config.h"
+#include "engine/model/config.h"
 #include "engine/train/layers.h"
 #include "engine/train/param.h"
 
@@ -53,7 +54,8 @@ class TrainModel {
  public:
   TrainModel(const ModelConfig& config, const InitSettings& init);
 
-  // Which parameters a call is about: experts gather gradients over several steps, the rest is updated at each.
+  // Which parameters a call is about: experts gather gradients over several steps, the rest is updated at
+  // each.
   enum class Part { kAll, kAllButExperts };
 
   const ModelConfig& config() const { return config_; }
@@ -61,12 +63,13 @@ class TrainModel {
 
   // Refreshes every coded weight from the float ones; call after loading and after each optimiser step.
   void Quantize(bool shared_start, Part part = Part::kAll);
-  // tokens, targets: int32 [B * T], row after row; T a multiple of 16. Fills gradients' graph if grad mode is on.
+  // tokens, targets: int32 [B * T], row after row; T a multiple of 16. Fills gradients' graph if grad mode is
+  // on.
   ForwardResult Forward(const torch::Tensor& tokens, const torch::Tensor& targets, int64_t batch,
                         Carry& carry, const ForwardSettings& settings);
-  // As Forward without targets or gradients, in the law's arithmetic (exact.h): the quantised head's logits [B * T, V].
-  // carry's memory must be W - 1. routes (may be null) receives the chosen experts,
-  // one vector per expert layer; forced (may be null) replays them.
+  // As Forward without targets or gradients, in the law's arithmetic (exact.h): the quantised head's logits
+  // [B * T, V]. carry's memory must be W - 1. routes (may be null) receives the chosen experts, one vector
+  // per expert layer; forced (may be null) replays them.
   torch::Tensor Logits(const torch::Tensor& tokens, int64_t batch, Carry& carry,
                        std::vector<std::vector<int32_t>>* routes,
                        const std::vector<std::vector<int32_t>>* forced);
@@ -78,7 +81,8 @@ class TrainModel {
   void PartExperts();
 
   absl::Status SaveWeights(const std::string& path) const;  // model.safetensors as engine/checkpoint.h says
-  // start.safetensors: the weights of the shared start, rounded to float16, and a model that begins with them.
+  // start.safetensors: the weights of the shared start, rounded to float16, and a model that begins with
+  // them.
   absl::Status SaveStart(const std::string& path) const;
   absl::Status LoadStart(const std::string& path);
   absl::Status LoadWeights(const std::string& path);

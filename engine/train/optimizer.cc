@@ -104,7 +104,8 @@ double OptimizerStep(const std::vector<Param*>& params, int64_t step, const Opti
       squares[static_cast<size_t>(i)] = Ops().sum_squares(k.p->grad.data_ptr<float>() + k.first, k.count);
     }
   });
-  // Routers (uncoded matrices) have gradients of another size: they neither count nor are clipped; AdamW sets their step.
+  // Routers (uncoded matrices) have gradients of another size: they neither count nor are clipped; AdamW sets
+  // their step.
   double total = 0;
   for (size_t i = 0; i < blocks.size(); ++i) {
     if (!blocks[i].p->is_router()) total += squares[i];

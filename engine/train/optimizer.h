@@ -1,5 +1,5 @@
-// The optimiser: AdamW for vectors, embeddings and routers; AdamW or Muon for matrices. Linear warm-up, cosine decay (or
-// constant rate with a linear cool-down) and clipping by global norm.
+// The optimiser: AdamW for vectors, embeddings and routers; AdamW or Muon for matrices. Linear warm-up,
+// cosine decay (or constant rate with a linear cool-down) and clipping by global norm.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +13,8 @@ namespace omni::train {
 enum class MatrixRule {
   kAdamW,
   // Nesterov momentum, orthogonalised by five Newton-Schulz steps (K. Jordan et al., "Muon", 2024), scaled by
-  // 0.2 sqrt(max(rows, cols)) so that AdamW's learning rate and weight decay fit (J. Liu et al., arXiv:2502.16982).
+  // 0.2 sqrt(max(rows, cols)) so that AdamW's learning rate and weight decay fit (J. Liu et al.,
+  // arXiv:2502.16982).
   kMuon,
 };
 
@@ -42,12 +43,13 @@ inline double LearningRate(int64_t step, const Schedule& s) {
   return s.peak * (s.end_share + (1 - s.end_share) * 0.5 * (1 + std::cos(M_PI * t)));
 }
 
-// One update of the first `groups(p)` groups of every parameter; step counts from 0. Returns the gradient's norm before
-// clipping.
+// One update of the first `groups(p)` groups of every parameter; step counts from 0. Returns the gradient's
+// norm before clipping.
 double OptimizerStep(const std::vector<Param*>& params, int64_t step, const OptimizerSettings& settings,
                      bool shared_start);
 
-// x [m, n] -> nearly U V^T of its singular value decomposition (singular values within 0.7 .. 1.2 for all but tiny ones).
+// x [m, n] -> nearly U V^T of its singular value decomposition (singular values within 0.7 .. 1.2 for all but
+// tiny ones).
 torch::Tensor Orthogonalized(const torch::Tensor& x);
 
 }  // namespace omni::train

@@ -19,12 +19,13 @@ struct Param {
   torch::Tensor m, v;  // AdamW moments
   Coding coding = Coding::kNone;
   bool decay = false;  // weight decay applies
-  // Rows of the matrices that are stacked in w (q, k, v ...), for an optimiser that looks at whole matrices; empty: it is
-  // left to AdamW.
+  // Rows of the matrices that are stacked in w (q, k, v ...), for an optimiser that looks at whole matrices;
+  // empty: it is left to AdamW.
   std::vector<int64_t> stacked;
 
-  // Per group, refreshed by Quantize(): bf16 codes [rows, cols] (bit patterns), scales [rows] and the two packed forms
-  // (x W^T and x W). The gradient of row i is multiplied by grad_row_scale[i] when gradients are finished.
+  // Per group, refreshed by Quantize(): bf16 codes [rows, cols] (bit patterns), scales [rows] and the two
+  // packed forms (x W^T and x W). The gradient of row i is multiplied by grad_row_scale[i] when gradients are
+  // finished.
   torch::Tensor codes, scale, packed_t, packed, grad_row_scale;
 
   int64_t groups() const { return w.dim() == 3 ? w.size(0) : 1; }

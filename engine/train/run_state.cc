@@ -10,7 +10,7 @@
 #include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
 
-#include "engine/checkpoint.h"
+#include "engine/model/checkpoint.h"
 
 namespace omni::train {
 namespace {

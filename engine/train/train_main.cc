@@ -36,8 +36,9 @@ void ApplyPreset(const std::string& preset, train::TrainSettings& s) {
   }
 }
 
-// OpenBLAS and ATen choose their kernels when they are loaded, and take newer AVX-512 machines for older ones; idle OpenMP
-// threads would spin. All three are told by environment, so the program starts itself once more with it.
+// OpenBLAS and ATen choose their kernels when they are loaded, and take newer AVX-512 machines for older
+// ones; idle OpenMP threads would spin. All three are told by environment, so the program starts itself once
+// more with it.
 void TuneLibraries(char** argv) {
   if (std::getenv("OMNI_TRAIN_TUNED")) return;
   __builtin_cpu_init();

@@ -14,7 +14,7 @@
 #include <absl/strings/str_format.h>
 #include <nlohmann/json.hpp>
 
-#include "engine/tokenizer.h"
+#include "engine/text/tokenizer.h"
 #include "engine/train/data.h"
 #include "engine/train/optimizer.h"
 #include "engine/train/plot.h"
@@ -168,7 +168,8 @@ absl::Status Train(const TrainSettings& s) {
         << "\n";
   }
   using Part = TrainModel::Part;
-  // The steps after which parted experts are updated: every expert_every-th, from gradients gathered since the last one.
+  // The steps after which parted experts are updated: every expert_every-th, from gradients gathered since
+  // the last one.
   const auto experts_due = [&](int64_t step) {
     return shared(step) || step % s.expert_every == s.expert_every - 1;
   };

@@ -1,4 +1,5 @@
-// The training run: settings, optimiser schedule, validation, checkpoints with bit-exact resume, the live line and the log.
+// The training run: settings, optimiser schedule, validation, checkpoints with bit-exact resume, the live
+// line and the log.
 #pragma once
 
 #include <memory>
@@ -7,7 +8,7 @@
 
 #include <absl/status/status.h>
 
-#include "engine/config.h"
+#include "engine/model/config.h"
 #include "engine/train/model.h"
 #include "engine/train/optimizer.h"
 

@@ -1,5 +1,5 @@
-# Sourced by the programs in scripts/: messages, how many jobs this machine can bear, and how a preset is built.
-# Everything here speaks on stderr, so that stdout stays free for results.
+# Sourced by the programs in scripts/: messages, how many jobs this machine can bear, and how a preset is
+# built. Everything here speaks on stderr, so that stdout stays free for results.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 program=${0##*/}
@@ -15,7 +15,8 @@ least() {
   if [[ $2 =~ ^[0-9]+$ ]] && (($2 < $1)); then echo "$2"; else echo "$1"; fi
 }
 
-# Compile jobs: one per core this process may use, but no more than memory allows (the heaviest files take up to 2 GB).
+# Compile jobs: one per core this process may use, but no more than memory allows (the heaviest files take up
+# to 2 GB).
 build_jobs() {
   local cores memory_mb limit quota period
   cores=$(nproc)
@@ -34,9 +35,10 @@ build_jobs() {
 # What a build folder's cache holds for a variable, or nothing.
 cached() { sed -n "s/^$2:[A-Z]*=//p" "$1/CMakeCache.txt" 2>/dev/null || true; }
 
-# build PRESET TARGETS -- CMAKE_ARGS...: configures build/PRESET only if it is new or one of the -DNAME=VALUE arguments
-# differs from its cache; ninja does the rest (and is nearly instant when no source is newer). TARGETS is one word list;
-# "all" builds everything. Quiet unless something has to be built; the whole log is in build/PRESET.log.
+# build PRESET TARGETS -- CMAKE_ARGS...: configures build/PRESET only if it is new or one of the -DNAME=VALUE
+# arguments differs from its cache; ninja does the rest (and is nearly instant when no source is newer).
+# TARGETS is one word list; "all" builds everything. Quiet unless something has to be built; the whole log is
+# in build/PRESET.log.
 build() {
   local preset=$1 targets=$2 dir=$root/build/$1 log=$root/build/$1.log stale=0 arg name value
   shift 3
@@ -62,7 +64,8 @@ build() {
   fi
 }
 
-# Writes ninja's output to the log and says every tenth of the way, for terminals that cannot overwrite a line.
+# Writes ninja's output to the log and says every tenth of the way, for terminals that cannot overwrite a
+# line.
 build_progress() {
   awk -v log_file="$2" -v tag="$program: build/$1" '
     { print >> log_file; fflush(log_file) }

@@ -293,8 +293,8 @@ TEST_F(WrongGuessTest, GuessesThatAreWrongTooOftenAreCountedButNotAnnounced) {
   EXPECT_GT(io_.expected.size(), 10u);
 }
 
-// The state and its regions on one thread, clients on others, as in a swarm, but with a queue whose synchronisation a
-// thread sanitizer sees.
+// The state and its regions on one thread, clients on others, as in a swarm, but with a queue whose
+// synchronisation a thread sanitizer sees.
 class ThreadIo : public CoordinatorIo {
  public:
   ThreadIo(CoordinatorState& state, RegionState& region) : state_(state), region_(region) {

@@ -82,8 +82,8 @@ TEST(Swarm, GivesTheTokensOfAPlainLoop) {
   }
 }
 
-// Experts that come later, from another thread and in an order of its own, two of three with a part of their tiles at
-// once, one with another part before all; one in `fail_every` does not come.
+// Experts that come later, from another thread and in an order of its own, two of three with a part of their
+// tiles at once, one with another part before all; one in `fail_every` does not come.
 class LateProvider : public ExpertProvider {
  public:
   explicit LateProvider(ExpertProvider& inner, int fail_every = 0)

@@ -10,8 +10,8 @@
 #include <gtest/gtest.h>
 
 #include "actors/generate.h"
-#include "engine/decoder.h"
-#include "engine/tokenizer.h"
+#include "engine/decode/decoder.h"
+#include "engine/text/tokenizer.h"
 #include "tests/testing/random_model.h"
 
 namespace omni::testing {

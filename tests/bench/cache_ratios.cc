@@ -2,10 +2,11 @@
 //
 //     cache_ratios [--model MODEL_DIR --routes FILE] [--tokens N] [--json]
 //
-// Two models. "walk": perspective-1t's shape, a tenth of each expert's tiles its own, N tokens whose routes are drawn from
-// the walk of store/routing_trace.h; "walk_whole" is the same with nothing shared. With --model and --routes also
-// "recorded": the tile tables of that packed model, and routes that it took (omni trace --routes). A cache holds a share of
-// the different tiles. What is read in the first third of the tokens is not counted. All tiles of a model are equally long.
+// Two models. "walk": perspective-1t's shape, a tenth of each expert's tiles its own, N tokens whose routes
+// are drawn from the walk of store/routing_trace.h; "walk_whole" is the same with nothing shared. With
+// --model and --routes also "recorded": the tile tables of that packed model, and routes that it took (omni
+// trace --routes). A cache holds a share of the different tiles. What is read in the first third of the
+// tokens is not counted. All tiles of a model are equally long.
 //
 // JSON: {"tile_bytes": {MODEL: bytes}, "tokens": {MODEL: counted}, "results": [{
 //   "model", "policy"      as above; lru, decayed, torus, optimum (Belady's: knows all that comes)
@@ -29,11 +30,11 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
-#include "store/cache_policy.h"
-#include "store/model_dir.h"
-#include "store/routing_trace.h"
-#include "store/synth_source.h"
-#include "store/tile.h"
+#include "store/cache/cache_policy.h"
+#include "store/cache/routing_trace.h"
+#include "store/format/tile.h"
+#include "store/model/model_dir.h"
+#include "store/pack/synth_source.h"
 
 namespace omni {
 namespace {
@@ -134,7 +135,8 @@ TileContents ContentsBy(const ModelConfig& config, Identity identity) {
   return contents;
 }
 
-// What SyntheticSource makes of the config: the first tiles of an expert are its region's, the others its own.
+// What SyntheticSource makes of the config: the first tiles of an expert are its region's, the others its
+// own.
 Model WalkModel(int64_t tokens, bool whole) {
   const ModelConfig config = *SynthConfig("perspective-1t", 0, 0, 0.1);
   const int64_t shared = TilesPerExpert(config) - (config.own_neurons + kTileNeurons - 1) / kTileNeurons;

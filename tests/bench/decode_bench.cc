@@ -2,8 +2,8 @@
 //
 //     decode_bench MODEL_DIR [--json] [-n TOKENS] [-t THREADS]
 //
-// Decodes greedily after a short prompt, then the same tokens again by a plain loop over the same weights; the two must
-// agree, and the plain loop is the rate without actors.
+// Decodes greedily after a short prompt, then the same tokens again by a plain loop over the same weights;
+// the two must agree, and the plain loop is the rate without actors.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -15,9 +15,9 @@
 #include <nlohmann/json.hpp>
 
 #include "actors/swarm.h"
-#include "engine/decoder.h"
+#include "engine/decode/decoder.h"
 #include "kernels/op.h"
-#include "store/model_dir.h"
+#include "store/model/model_dir.h"
 
 namespace omni {
 namespace {

@@ -1,11 +1,11 @@
-// How close the products come to what the machine can do: shares of the memory's read speed and of the peak of the dot-product
-// units, multiples of another program's speed. Everything is measured in turn, round after round, and a ratio is taken of
-// figures of one round; what is printed is the median over the rounds.
+// How close the products come to what the machine can do: shares of the memory's read speed and of the peak
+// of the dot-product units, multiples of another program's speed. Everything is measured in turn, round after
+// round, and a ratio is taken of figures of one round; what is printed is the median over the rounds.
 //
 //     kernel_ratios [--json] [--rounds N] [--threads N] [--peer COMMAND] [--token COMMAND]
 //
-// The peer's COMMAND prints llama.cpp's `test-backend-ops perf` lines for MUL_MAT with m = 4096, n = 1, k = 14336; the
-// token's prints a JSON object, whose members join the result (token_bench --json).
+// The peer's COMMAND prints llama.cpp's `test-backend-ops perf` lines for MUL_MAT with m = 4096, n = 1, k =
+// 14336; the token's prints a JSON object, whose members join the result (token_bench --json).
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -25,7 +25,7 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
-#include "engine/worker_pool.h"
+#include "engine/decode/worker_pool.h"
 #include "kernels/op.h"
 #include "tests/bench/machine_limits.h"
 #include "tests/bench/product_fixture.h"
@@ -156,7 +156,8 @@ void Round(ProductFixture& fixture, const Ops& ops, int threads, const std::stri
     narrow[isa] = PerCall(kBudget, [&](int64_t) { fixture.Ternary(*other, 0, 1); });
     report.Add(std::string("ternary_cache_gweights_s_") + IsaName(isa), weights / narrow[isa] / kGiga);
   }
-  // Many rows, beside the peak of the dot-product instructions; where AMX takes them, those instructions' own way too.
+  // Many rows, beside the peak of the dot-product instructions; where AMX takes them, those instructions' own
+  // way too.
   const auto many = [&](const Ops& set, const std::string& suffix) {
     const double eight = PerCall(kBudget, [&](int64_t) { fixture.Ternary(set, 0, 8); });
     const double peak = bench::DotPeak(set.isa, threads);  // multiply-adds a second

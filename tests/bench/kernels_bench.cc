@@ -1,5 +1,6 @@
-// Every product alone: instruction set, rows of x, from the cache or from memory, one thread and two; packed bytes and weights a
-// second. Beside them the memory's own read speed, and the two float loops that a token spends time in.
+// Every product alone: instruction set, rows of x, from the cache or from memory, one thread and two; packed
+// bytes and weights a second. Beside them the memory's own read speed, and the two float loops that a token
+// spends time in.
 #include <benchmark/benchmark.h>
 
 #include <cstdint>
@@ -8,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "engine/worker_pool.h"
+#include "engine/decode/worker_pool.h"
 #include "kernels/op.h"
 #include "tests/bench/machine_limits.h"
 #include "tests/bench/product_fixture.h"

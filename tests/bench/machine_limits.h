@@ -4,8 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "engine/memory_speed.h"
 #include "kernels/op.h"
+#include "store/plan/memory_speed.h"
 
 namespace omni::bench {
 
@@ -27,7 +27,8 @@ class HugeBuffer {
 
 using omni::ReadBandwidth;
 
-// Multiply-adds a second of `threads` threads whose loops hold nothing but the dot products of `isa`, on registers.
+// Multiply-adds a second of `threads` threads whose loops hold nothing but the dot products of `isa`, on
+// registers.
 double DotPeak(kernels::Isa isa, int threads);
 
 }  // namespace omni::bench

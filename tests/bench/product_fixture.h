@@ -1,11 +1,11 @@
-// Packed matrices that fill more memory than any cache, and rows of x, for timing products: 4096 x 14336, the peer's shape, and
-// the second product of a full-size expert from its tiles.
+// Packed matrices that fill more memory than any cache, and rows of x, for timing products: 4096 x 14336, the
+// peer's shape, and the second product of a full-size expert from its tiles.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
-#include "engine/worker_pool.h"
+#include "engine/decode/worker_pool.h"
 #include "kernels/op.h"
 #include "tests/bench/machine_limits.h"
 
@@ -25,8 +25,8 @@ class ProductFixture {
   static constexpr int64_t kDownBytes = (kRows + 4) / 5 * kDownCols;
   static constexpr int64_t kInt8Bytes = kRows * kCols;
 
-  // Each call multiplies n rows of x by one matrix, number i of those that fit: 0 always stays in the cache, 0, 1, 2 … come
-  // from memory.
+  // Each call multiplies n rows of x by one matrix, number i of those that fit: 0 always stays in the cache,
+  // 0, 1, 2 … come from memory.
   void Ternary(const kernels::Ops& ops, int64_t i, int n);
   void TwoBit(const kernels::Ops& ops, int64_t i, int n);
   void Int8(const kernels::Ops& ops, int64_t i, int n);

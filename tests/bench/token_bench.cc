@@ -1,6 +1,6 @@
-// One full-size token with everything in memory: seeded random weights of a preset's shape, as many experts of each layer as
-// the budget holds, one session. Prints measured tokens a second beside what the bytes it must read allow at the memory's
-// speed, measured in the same run.
+// One full-size token with everything in memory: seeded random weights of a preset's shape, as many experts
+// of each layer as the budget holds, one session. Prints measured tokens a second beside what the bytes it
+// must read allow at the memory's speed, measured in the same run.
 //
 //     token_bench [--preset NAME] [--gib BYTES/2^30] [-n TOKENS] [--threads N] [--json]
 #include <unistd.h>
@@ -17,9 +17,9 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
-#include "engine/decoder.h"
-#include "engine/weights.h"
-#include "engine/worker_pool.h"
+#include "engine/decode/decoder.h"
+#include "engine/decode/worker_pool.h"
+#include "engine/model/weights.h"
 #include "kernels/op.h"
 #include "tests/bench/machine_limits.h"
 
@@ -30,7 +30,8 @@ using Clock = std::chrono::steady_clock;
 
 double Seconds(Clock::time_point from) { return std::chrono::duration<double>(Clock::now() - from).count(); }
 
-// Weights of a preset's shape on huge pages, their codes random, their scales such that activations stay near unit size.
+// Weights of a preset's shape on huge pages, their codes random, their scales such that activations stay near
+// unit size.
 class SyntheticModel : public ExpertProvider {
  public:
   // Holds min(experts, what fits in `bytes`) experts of each layer; expert e is number e mod that.
@@ -67,7 +68,8 @@ class SyntheticModel : public ExpertProvider {
     return ExpertTiles{{tile_pointers_.data() + first, static_cast<size_t>(tiles_)}, nullptr};
   }
 
-  // What a token must read: every shared weight, one expert a layer, the recurrent state and `positions` of key/value cache.
+  // What a token must read: every shared weight, one expert a layer, the recurrent state and `positions` of
+  // key/value cache.
   int64_t BytesPerToken(int64_t positions) const {
     const ModelConfig& c = weights_.config;
     const int64_t attention = c.layers - expert_layers_, seen = std::min(positions, c.window);
@@ -96,7 +98,8 @@ class SyntheticModel : public ExpertProvider {
     });
   }
 
-  // Lays the shared weights out from `base` on and points the weights at them; with null only counts. Returns the bytes.
+  // Lays the shared weights out from `base` on and points the weights at them; with null only counts. Returns
+  // the bytes.
   int64_t PlaceShared(uint8_t* base) {
     const ModelConfig& c = weights_.config;
     int64_t at = 0;

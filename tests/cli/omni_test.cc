@@ -14,7 +14,7 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
-#include "store/routing_trace.h"
+#include "store/cache/routing_trace.h"
 #include "tests/cli/omni_fixture.h"
 
 namespace omni {

@@ -1,4 +1,5 @@
-// The training program, killed outright again and again and resumed each time, ends with the bytes of one never stopped.
+// The training program, killed outright again and again and resumed each time, ends with the bytes of one
+// never stopped.
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>

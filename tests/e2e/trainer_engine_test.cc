@@ -1,14 +1,16 @@
-// The engine computes what the trainer trained: logits and routes of both on held-out tokens, through a packed model.
+// The engine computes what the trainer trained: logits and routes of both on held-out tokens, through a
+// packed model.
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
 #include <fstream>
 
-#include "engine/decoder.h"
+#include "engine/decode/decoder.h"
 #include "engine/train/data.h"
 #include "engine/train/trainer.h"
-#include "store/model_dir.h"
+#include "store/model/model_dir.h"
+#include "store/pack/pack.h"
 #include "tests/testing/temp_dir.h"
 
 namespace omni {

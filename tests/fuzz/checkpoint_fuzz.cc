@@ -1,7 +1,8 @@
-// Safetensors files: whatever the header says, views lie inside the file, and what was read can be written and read again.
+// Safetensors files: whatever the header says, views lie inside the file, and what was read can be written
+// and read again.
 #include <cstring>
 
-#include "engine/checkpoint.h"
+#include "engine/model/checkpoint.h"
 #include "tests/fuzz/fuzz.h"
 
 namespace omni::fuzz {

@@ -1,5 +1,6 @@
-// A model's configuration as JSON: what is accepted is valid, reads as it writes, and its numbers can be computed with.
-#include "engine/config.h"
+// A model's configuration as JSON: what is accepted is valid, reads as it writes, and its numbers can be
+// computed with.
+#include "engine/model/config.h"
 
 #include "tests/fuzz/fuzz.h"
 

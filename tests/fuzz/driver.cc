@@ -1,7 +1,8 @@
-// Runs a fuzz target without a fuzzer: its seeds, then a fixed sequence of mutated ones, so that it can be a test on any
-// machine. Given files or directories, it runs those inputs instead, and nothing else.
+// Runs a fuzz target without a fuzzer: its seeds, then a fixed sequence of mutated ones, so that it can be a
+// test on any machine. Given files or directories, it runs those inputs instead, and nothing else.
 //   NAME_fuzz [FILE | DIRECTORY]...
-// The input at work lies in PROGRAM.input and is removed once all have passed; after a crash it is what to look at.
+// The input at work lies in PROGRAM.input and is removed once all have passed; after a crash it is what to
+// look at.
 #include <fcntl.h>
 #include <malloc.h>
 #include <unistd.h>

@@ -1,5 +1,5 @@
-// What a fuzz target is: one NAME_fuzz.cc that defines LLVMFuzzerTestOneInput and Seeds, linked either with libFuzzer
-// (OMNI_FUZZ) or with driver.cc, which makes a test of it.
+// What a fuzz target is: one NAME_fuzz.cc that defines LLVMFuzzerTestOneInput and Seeds, linked either with
+// libFuzzer (OMNI_FUZZ) or with driver.cc, which makes a test of it.
 #pragma once
 
 #include <cstddef>
@@ -28,7 +28,8 @@ inline std::string_view View(const uint8_t* data, size_t size) {
   return {reinterpret_cast<const char*>(data), size};
 }
 
-// `bytes` with its last eight replaced by the XXH3-64 of those before, as the formats here end. Shorter ones stay.
+// `bytes` with its last eight replaced by the XXH3-64 of those before, as the formats here end. Shorter ones
+// stay.
 std::string WithChecksum(std::string bytes);
 
 // A file in memory, for what reads only files.

@@ -1,5 +1,5 @@
 // model.json and deltas.json: what is accepted is the very text that the packer would write.
-#include "store/manifest.h"
+#include "store/format/manifest.h"
 
 #include "tests/fuzz/fuzz.h"
 

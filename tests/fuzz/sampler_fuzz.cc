@@ -1,5 +1,5 @@
 // Sampling from any logits under any valid settings: a token that may be drawn, and always the same one.
-#include "engine/sampler.h"
+#include "engine/text/sampler.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,5 +1,6 @@
-// A session's saved state: what is accepted is saved as the same bytes, and nothing is made for bytes that are refused.
-#include "engine/session_state.h"
+// A session's saved state: what is accepted is saved as the same bytes, and nothing is made for bytes that
+// are refused.
+#include "engine/model/session_state.h"
 
 #include <cstring>
 

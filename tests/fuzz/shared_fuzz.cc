@@ -1,11 +1,12 @@
-// shared.bin: altered bytes are found, and bytes that were written wrongly are refused before anything computes with them.
+// shared.bin: altered bytes are found, and bytes that were written wrongly are refused before anything
+// computes with them.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 
-#include "store/files.h"
-#include "store/hash.h"
-#include "store/shared_layout.h"
+#include "store/file/files.h"
+#include "store/file/hash.h"
+#include "store/format/shared_layout.h"
 #include "tests/fuzz/fuzz.h"
 
 namespace omni::fuzz {
@@ -53,7 +54,8 @@ void Check(const AlignedBuffer& file) {
 
 }  // namespace
 
-// The table's part of the file and some of the sections: the rest of the good file follows what an input leaves out.
+// The table's part of the file and some of the sections: the rest of the good file follows what an input
+// leaves out.
 std::vector<std::string> Seeds() {
   const SharedLayout layout(SmallConfig());
   std::vector<std::string> seeds = {Good().substr(0, static_cast<size_t>(layout.table_bytes)), Good()};

@@ -1,5 +1,5 @@
 // Stop strings in streamed text against a plain search, however the text is cut.
-#include "engine/stop_matcher.h"
+#include "engine/text/stop_matcher.h"
 
 #include <algorithm>
 

@@ -1,9 +1,9 @@
 // The formats around tiles: tables, their keys, pack headers and scattered deltas.
 #include <cstring>
 
-#include "store/bytes.h"
-#include "store/tile_delta.h"
-#include "store/tile_table.h"
+#include "store/file/bytes.h"
+#include "store/format/tile_delta.h"
+#include "store/format/tile_table.h"
 #include "tests/fuzz/fuzz.h"
 
 namespace omni::fuzz {

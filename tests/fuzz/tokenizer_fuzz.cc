@@ -1,8 +1,8 @@
 // The tokenizer's file, and encoding: any bytes come back, and are cut as the definition says.
 #include <cstring>
 
-#include "engine/pretoken.h"
-#include "engine/tokenizer.h"
+#include "engine/text/pretoken.h"
+#include "engine/text/tokenizer.h"
 #include "tests/fuzz/fuzz.h"
 
 namespace omni::fuzz {
@@ -91,7 +91,8 @@ void CheckFile(const std::string& file, std::string_view choice) {
   CheckText(*tokenizer, merges, choice.substr(0, 1000));
 }
 
-// What the input says, made to pass the checks that stand before the merges; `fold` makes the merges' ids valid too.
+// What the input says, made to pass the checks that stand before the merges; `fold` makes the merges' ids
+// valid too.
 std::string Repaired(std::string_view input, bool fold) {
   if (input.size() < kHeaderBytes + kChecksumBytes) return FileOf(300, {});
   std::vector<Merge> merges = MergesOf(input);

@@ -1,4 +1,5 @@
-// Linked to a target beside libFuzzer: NAME_fuzz --write-seeds=DIRECTORY writes its seeds there and does no fuzzing.
+// Linked to a target beside libFuzzer: NAME_fuzz --write-seeds=DIRECTORY writes its seeds there and does no
+// fuzzing.
 #include <cstdlib>
 #include <fstream>
 

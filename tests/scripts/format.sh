@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every C++ file is as .clang-format wants it. usage: format.sh ROOT. Exit 77 (skipped) without clang-format 14, the
-# version that the rules are written for.
+# Every C++ file is as .clang-format wants it. usage: format.sh ROOT. Exit 77 (skipped) without clang-format
+# 14, the version that the rules are written for.
 set -euo pipefail
 cd "$1"
 for program in clang-format-14 clang-format; do

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Include direction: cli -> cluster -> actors -> {engine, store} -> kernels / engine/base, and which folder may see
-# which library. usage: include_direction.sh ROOT. Prints one line per offending include; exit 1 if there is any.
+# Include direction: cli -> cluster -> actors -> {engine, store} -> kernels / engine/base, the same between
+# the rooms of engine, store and cli, and which part may see which library. usage: include_direction.sh ROOT.
+# Prints one line per offending include; exit 1 if there is any.
 set -euo pipefail
 cd "$1"
 
@@ -14,41 +15,72 @@ find "${folders[@]}" -type f -regex '.*\.\(h\|cc\|cu\|cuh\|inc\)' -print0 | sort
   xargs -0 awk '
   BEGIN {
     # Project parts each part may include, itself apart.
+    base = "engine/base kernels"
     may["kernels"] = ""
     may["engine/base"] = ""
-    may["engine"] = "engine/base kernels"
-    may["engine/train"] = "engine engine/base kernels"
-    may["store"] = "engine engine/base kernels"
-    may["actors"] = "engine store engine/base kernels"
-    may["cluster"] = "actors engine store engine/base kernels proto"
-    may["cli"] = "cluster actors engine store engine/base kernels"
+    may["engine/text"] = base
+    may["engine/model"] = base " engine/text"
+    may["engine/decode"] = base " engine/text engine/model"
+    may["engine/around"] = may["engine/decode"] " engine/decode"
+    may["engine/train"] = may["engine/around"] " engine/around"
+    may["store/file"] = base
+    may["store/read"] = base " store/file"
+    may["store/format"] = base " engine/text engine/model store/file store/read"
+    may["store/cache"] = may["store/format"] " store/format"
+    may["store/pack"] = may["store/cache"]
+    may["store/verify"] = may["store/cache"]
+    may["store/state"] = base " engine/text engine/model store/file"
+    may["store/plan"] = may["store/cache"] " store/state"
+    may["store/model"] = may["store/plan"] " store/cache store/pack store/verify store/plan"
+    engine = base " engine/text engine/model engine/decode engine/around"
+    store = "store/file store/read store/format store/cache store/pack store/verify store/state store/plan store/model"
+    may["actors"] = engine " " store
+    may["cluster"] = may["actors"] " actors proto"
+    may["cli"] = may["actors"] " actors cluster"
+    may["cli/bench"] = may["cli"] " cli"
+    may["cli/verbs"] = may["cli/bench"] " cli/bench"
 
     # The store knows bytes and tiles, not the mathematics of layers.
-    store_sees = "^engine/(config|weights|checkpoint|tokenizer|quantize|session_state)[.]h$"
+    store_sees = "^engine/(base/.*|text/tokenizer|model/(config|weights|checkpoint|quantize|session_state))[.]h$"
 
     # Libraries that only these parts may see.
     only["torch"] = "engine/train"
-    only["rocksdb"] = "store"
-    only["liburing"] = "store"
-    only["io_uring"] = "store cli"  # of the kernel: the program asks whether it may be used
+    only["lzma"] = "engine/text"
+    only["rocksdb"] = "store/format store/state"
+    only["liburing"] = "store/read"
+    only["io_uring"] = "store/read store/plan"  # of the kernel: the plan asks whether it may be used
     only["caf"] = "actors cluster"
     only["grpc"] = "cluster"
+    only["protobuf"] = "cluster"
+    only["boost"] = "cluster"  # Beast and Asio, for HTTP
+    only["openssl"] = "cluster"
+    only["prometheus"] = "cluster"
+    only["cli11"] = "cli cli/verbs engine/train"
     # kernels/ gets the standard library, the compiler and CPU headers below, and CUDA.
     kernel_system = "^([a-z_0-9]+|(immintrin|cpuid|stdint|sys/syscall|unistd)[.]h|(cuda|cublas|mma)[a-z_0-9]*[.]h)$"
   }
-  function part_of(path) {
-    if (path ~ /^engine\/base\//) return "engine/base"
-    if (path ~ /^engine\/train\//) return "engine/train"
-    return substr(path, 1, index(path, "/") - 1)
+  # A file belongs to its room (engine/text, store/read, cli/verbs, ...) or, where a folder has none, to the
+  # folder.
+  function part_of(path,   parts, n) {
+    n = split(path, parts, "/")
+    if (n > 2 && (parts[1] == "engine" || parts[1] == "store" || parts[1] == "cli")) return parts[1] "/" parts[2]
+    return parts[1]
   }
+  function folder_of(part) { return index(part, "/") ? substr(part, 1, index(part, "/") - 1) : part }
   function has(list, word) { return index(" " list " ", " " word " ") > 0 }
   function library_of(header) {
     if (header ~ /^(torch|ATen|c10|caffe2)\//) return "torch"
+    if (header == "lzma.h") return "lzma"
     if (header ~ /^rocksdb\//) return "rocksdb"
     if (header ~ /^(liburing[.]h$|liburing\/)/) return "liburing"
     if (header == "linux/io_uring.h") return "io_uring"
     if (header ~ /^caf\//) return "caf"
     if (header ~ /^(grpc|grpcpp|grpc\+\+)\//) return "grpc"
+    if (header ~ /^google\/(protobuf|rpc)\//) return "protobuf"
+    if (header ~ /^boost\//) return "boost"
+    if (header ~ /^openssl\//) return "openssl"
+    if (header ~ /^prometheus\//) return "prometheus"
+    if (header ~ /^CLI\//) return "cli11"
     return ""
   }
   function report(why) { printf "%s:%d: %s\n", FILENAME, FNR, why; bad = 1 }
@@ -58,11 +90,12 @@ find "${folders[@]}" -type f -regex '.*\.\(h\|cc\|cu\|cuh\|inc\)' -print0 | sort
     quoted = substr($0, RSTART, 1) == "\""
     header = substr($0, RSTART + 1, RLENGTH - 2)
     part = part_of(FILENAME)
+    if (!(part in may)) { report("no such room: " part "; its files belong in one of the rooms"); next }
     target = header ~ /\// ? part_of(header) : ""
-    if (target in may || target == "proto" || target == "tests") {
-      if (target == "tests") report("a product file includes test code: " header)
+    if (target in may || folder_of(target) ~ /^(kernels|engine|store|actors|cluster|cli|proto|tests)$/) {
+      if (folder_of(target) == "tests") report("a product file includes test code: " header)
       else if (target != part && !has(may[part], target)) report(part " may not include " target ": " header)
-      else if (part == "store" && target == "engine" && header !~ store_sees)
+      else if (folder_of(part) == "store" && folder_of(target) == "engine" && header !~ store_sees)
         report("store may not include this part of engine: " header)
       else if (!quoted) report("write project includes with quotes: " header)
       next

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# No source file is longer than 600 lines, and none names a directory of one machine or a package registry's host.
-# usage: source_rules.sh ROOT. Prints one line per finding; exit 1 if there is any.
+# No source file is longer than 600 lines, and none names a directory of one machine or a package registry's
+# host. usage: source_rules.sh ROOT. Prints one line per finding; exit 1 if there is any.
 set -euo pipefail
 cd "$1"
 

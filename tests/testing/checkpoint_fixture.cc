@@ -8,7 +8,7 @@
 #include <system_error>
 #include <utility>
 
-#include "engine/checkpoint.h"
+#include "engine/model/checkpoint.h"
 #include "tests/testing/random_model.h"
 
 namespace omni::testing {

@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "engine/config.h"
-#include "engine/tokenizer.h"
+#include "engine/model/config.h"
+#include "engine/text/tokenizer.h"
 
 namespace omni::testing {
 

@@ -7,7 +7,7 @@
 #include <mutex>
 #include <utility>
 
-#include "store/read_files.h"
+#include "store/read/read_files.h"
 
 namespace omni::testing {
 namespace {

@@ -9,7 +9,7 @@
 
 #include <absl/status/statusor.h>
 
-#include "store/read_queue.h"
+#include "store/read/read_queue.h"
 
 namespace omni::testing {
 
@@ -27,9 +27,9 @@ struct Fault {
 // Asked once for every request, when it is submitted, by the thread that submits it.
 using FaultRule = std::function<Fault(const ReadRequest& request)>;
 
-// ReadQueue::Open with a queue between that and the caller which spoils reads by `rule`. Statuses are those of real
-// faults; where bytes are missing, others than the file's are left at `to`. Only Stats does not count the faults.
-// Tags may repeat.
+// ReadQueue::Open with a queue between that and the caller which spoils reads by `rule`. Statuses are those
+// of real faults; where bytes are missing, others than the file's are left at `to`. Only Stats does not count
+// the faults. Tags may repeat.
 absl::StatusOr<std::unique_ptr<ReadQueue>> OpenFaultyReads(std::vector<std::string> paths,
                                                            const ReadQueueOptions& options, FaultRule rule,
                                                            ReadQueue::Done done);

@@ -6,8 +6,8 @@
 #include <memory>
 #include <vector>
 
-#include "engine/scratch.h"
-#include "engine/weights.h"
+#include "engine/decode/scratch.h"
+#include "engine/model/weights.h"
 
 namespace omni::testing {
 

@@ -17,7 +17,8 @@ struct RefusedCall {
   int64_t second = -1;  // only where the call's second argument is this; -1: always
 };
 
-// Runs `body` in a thread in which the call is refused. False: this system has no seccomp, `body` was not run.
+// Runs `body` in a thread in which the call is refused. False: this system has no seccomp, `body` was not
+// run.
 inline bool RunWithout(const RefusedCall& refused, const std::function<void()>& body) {
   bool allowed = false;
   std::thread([&] {

@@ -1,0 +1,334 @@
+#include <cerrno>
+#include <cstdio>
+#include <memory>
+
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_format.h>
+#include <absl/strings/str_split.h>
+#include <nlohmann/json.hpp>
+
+#include "cli/bench/bench_stream.h"
+#include "cli/interrupt.h"
+#include "cli/prompt.h"
+#include "cli/sizes.h"
+#include "cli/stream_flags.h"
+#include "cli/terminal.h"
+#include "cli/verb.h"
+#include "engine/text/prompt.h"
+#include "store/file/files.h"
+#include "store/file/hash.h"
+#include "store/model/find_model.h"
+#include "store/plan/memory_plan.h"
+
+namespace omni::cli {
+namespace {
+
+struct BenchArgs {
+  std::string what, model, cases = "cold,mixed,hot,own", plot, trained, shared_form, whole_form;
+  int64_t threads = 0, tokens = 32, warmup = 24, seed = 1;
+  float cache_share = 0.08f;
+  StreamFlags stream;
+  bool limits = true, json = false;
+};
+
+// What the prediction accuracy is measured on: a model's own routing of English.
+constexpr char kText[] =
+    "It was late in the evening when the carriage came to the door, and nobody in the house had thought of "
+    "looking for it before the morning. She put down her book and went to the window, where the rain ran "
+    "down "
+    "the glass; the lamps below were lit, and a tall man in a dark coat was speaking to the driver.";
+
+absl::StatusOr<std::vector<StreamCase>> Cases(const std::string& text) {
+  std::vector<StreamCase> cases;
+  for (absl::string_view name : absl::StrSplit(text, ',')) {
+    bool known = false;
+    for (StreamCase which : {StreamCase::kHot, StreamCase::kMixed, StreamCase::kCold, StreamCase::kOwn}) {
+      if (name == StreamCaseName(which)) {
+        cases.push_back(which);
+        known = true;
+      }
+    }
+    if (!known) return UsageError(absl::StrCat("--cases: '", name, "' is neither hot, mixed, cold nor own"));
+  }
+  return cases;
+}
+
+std::string OutputDigest(const StreamCaseResult& result) {
+  StreamHash hash;
+  hash.Update(result.output.data(), result.output.size() * sizeof(TokenId));
+  hash.Update(result.probabilities.data(), result.probabilities.size() * sizeof(float));
+  hash.Update(result.chosen.data(), result.chosen.size() * sizeof(ExpertId));
+  return hash.Digest().Hex();
+}
+
+nlohmann::json ToJson(const StreamCaseResult& r) {
+  nlohmann::json json = {{"case", StreamCaseName(r.which)},
+                         {"tokens", r.tokens},
+                         {"tok_per_s", r.tok_per_s()},
+                         {"p50_ms", 1e3 * r.p50_seconds},
+                         {"p99_ms", 1e3 * r.p99_seconds},
+                         {"memory_bytes_per_token", r.memory_bytes},
+                         {"disk_bytes_per_token", r.disk_bytes},
+                         {"hit_rate", r.hit_share},
+                         {"stall_share", r.stall_share},
+                         {"guessed_share", r.guessed_share},
+                         {"guessed_used_share", r.guessed_used_share},
+                         {"memory_bytes_per_s", r.memory_bytes_per_s},
+                         {"disk_bytes_per_s", r.disk_bytes_per_s},
+                         {"roofline_tok_per_s", r.roofline_seconds > 0 ? 1 / r.roofline_seconds : 0},
+                         {"roofline_share", r.roofline_share()},
+                         {"output_xxh3", OutputDigest(r)}};
+  for (int ahead : {0, 1}) {
+    const double right = r.predicted_right[ahead];
+    json[absl::StrCat("prediction_accuracy_", ahead + 1)] =
+        right < 0 ? nlohmann::json() : nlohmann::json(right);
+  }
+  return json;
+}
+
+void PrintRow(const StreamCaseResult& r) {
+  std::printf("%-6s %8.3f %9.0f %9.0f %10s %10s %6.1f %% %6.1f %% %8.3f %6.1f %%\n", StreamCaseName(r.which),
+              r.tok_per_s(), 1e3 * r.p50_seconds, 1e3 * r.p99_seconds,
+              HumanBytes(static_cast<int64_t>(r.memory_bytes)).c_str(),
+              HumanBytes(static_cast<int64_t>(r.disk_bytes)).c_str(), 100 * r.hit_share, 100 * r.stall_share,
+              r.roofline_seconds > 0 ? 1 / r.roofline_seconds : 0.0, 100 * r.roofline_share());
+}
+
+class Bench {
+ public:
+  explicit Bench(const BenchArgs& args) : args_(args), line_(StderrIsTerminal()) {}
+
+  absl::StatusOr<int> Run() {
+    absl::StatusOr<std::vector<StreamCase>> cases = Cases(args_.cases);
+    if (!cases.ok()) return cases.status();
+    if (args_.whole_form.empty() != args_.shared_form.empty())
+      return UsageError("--shared-form and --whole-form belong together: the same weights, packed both ways");
+    absl::StatusOr<std::string> path = FindModel(args_.model);
+    if (!path.ok()) return path.status();
+    if (absl::Status s = Stream(*path, *cases); !s.ok()) return s;
+    if (!args_.trained.empty()) {
+      if (absl::Status s = Predict(); !s.ok()) return s;
+    }
+    if (!args_.whole_form.empty()) {
+      if (absl::Status s = CompareForms(); !s.ok()) return s;
+    }
+    line_.Clear();
+    if (args_.json) std::printf("%s\n", json_.dump(2).c_str());
+    if (!args_.plot.empty()) {
+      std::FILE* file = std::fopen(args_.plot.c_str(), "w");
+      const std::string svg = StreamSvg(results_);
+      const bool written = file != nullptr && std::fwrite(svg.data(), 1, svg.size(), file) == svg.size();
+      if (file == nullptr || std::fclose(file) != 0 || !written)
+        return SystemError(args_.plot, "write", errno);
+    }
+    return InterruptGuard::Requested() ? kExitInterrupted : kExitOk;
+  }
+
+ private:
+  static constexpr int kRounds = 4;
+
+  absl::StatusOr<StreamCaseResult> Case(const std::string& path, ModelDir& model, StreamCaseOptions options,
+                                        const std::string& label, int walk = 0) {
+    options.seed = static_cast<uint64_t>(args_.seed) + static_cast<uint64_t>(walk);
+    options.threads = static_cast<int>(args_.threads);
+    options.prefetch = args_.stream.prefetch;
+    options.measure_limits = options.measure_limits && args_.limits;
+    const int64_t all = options.warmup + options.tokens + 1;
+    return RunStreamCase(path, model, options, [&](int64_t token) {
+      line_.Show(absl::StrCat(label, "  token ", token, "/", all));
+      return !InterruptGuard::Requested();
+    });
+  }
+
+  absl::Status Stream(const std::string& path, const std::vector<StreamCase>& cases) {
+    absl::StatusOr<OpenOptions> open = args_.stream.Options(path);
+    if (!open.ok()) return open.status();
+    line_.Show(absl::StrCat("opening ", path));
+    absl::StatusOr<std::unique_ptr<ModelDir>> model = ModelDir::Open(path, *open);
+    if (!model.ok()) return model.status();
+    line_.Clear();
+    if (!args_.json) {
+      std::printf("%s: %s, seed %lld\n%-6s %8s %9s %9s %10s %10s %8s %8s %8s %8s\n", path.c_str(),
+                  DescribeStreaming(**model).c_str(), static_cast<long long>(args_.seed), "case", "tok/s",
+                  "p50 ms", "p99 ms", "memory/tok", "disk/tok", "hit", "stall", "roofline", "share");
+    }
+    for (StreamCase which : cases) {
+      StreamCaseOptions options;
+      options.which = which;
+      options.tokens = args_.tokens;
+      options.warmup = which == StreamCase::kCold || which == StreamCase::kHot ? 2 : args_.warmup;
+      absl::StatusOr<StreamCaseResult> result = Case(path, **model, options, StreamCaseName(which));
+      if (!result.ok()) return result.status();
+      line_.Clear();
+      if (!args_.json) PrintRow(*result);
+      std::fflush(stdout);
+      const std::string name = StreamCaseName(which);
+      json_["cases"].push_back(ToJson(*result));
+      json_[name + "_share"] = result->roofline_share();
+      json_[name + "_tok_per_s"] = result->tok_per_s();
+      if (which == StreamCase::kMixed) json_["hit_rate"] = result->hit_share;
+      results_.push_back(*std::move(result));
+      if (InterruptGuard::Requested()) break;
+    }
+    const ModelStats stats = (*model)->Stats();
+    json_["model"] = path;
+    json_["streaming"] = (*model)->streaming();
+    json_["ram_bytes"] = (*model)->plan()->ram_bytes;
+    json_["cache_bytes"] = (*model)->plan()->cache_bytes();
+    json_["peak_rss_bytes"] = PeakResidentBytes();
+    json_["disk_bytes"] = stats.total_bytes;
+    json_["parameters_nominal"] = stats.parameters.total();
+    json_["seed"] = args_.seed;
+    if (!args_.json) {
+      std::printf("peak RSS %s of %s allowed; %s on disk\n", SizeText(PeakResidentBytes()).c_str(),
+                  SizeText((*model)->plan()->ram_bytes).c_str(), SizeText(stats.total_bytes).c_str());
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Predict() {
+    absl::StatusOr<std::unique_ptr<ModelDir>> model = ModelDir::Open(args_.trained);
+    if (!model.ok()) return model.status();
+    StreamCaseOptions options;
+    options.which = StreamCase::kOwn;
+    options.measure_limits = false;
+    options.warmup = 0, options.tokens = 400;
+    options.prompt = PromptTokens((*model)->tokenizer(), kText);
+    absl::StatusOr<StreamCaseResult> result = Case(args_.trained, **model, options, "prediction");
+    if (!result.ok()) return result.status();
+    for (int ahead : {0, 1})
+      json_[absl::StrCat("prediction_accuracy_", ahead + 1)] = result->predicted_right[ahead];
+    if (!args_.json) {
+      std::printf(
+          "%s: the next expert layer's expert is guessed right in %.1f %%, the one after it in %.1f %%\n",
+          args_.trained.c_str(), 100 * result->predicted_right[0], 100 * result->predicted_right[1]);
+    }
+    return absl::OkStatus();
+  }
+
+  struct Form {
+    std::string name, path;
+    std::unique_ptr<ModelDir> model = nullptr;
+    double tokens = 0, seconds = 0, disk_bytes = 0, hits = 0;  // sums over tokens
+    std::vector<std::string> outputs = {};                     // of each round
+  };
+
+  absl::Status Round(Form& form, int round) {
+    StreamCaseOptions options;
+    options.tokens = args_.tokens;
+    options.warmup = args_.warmup;
+    options.measure_limits = false;
+    absl::StatusOr<StreamCaseResult> result =
+        Case(form.path, *form.model, options, absl::StrCat(form.name, " ", round + 1, "/", kRounds), round);
+    if (!result.ok()) return result.status();
+    const auto n = static_cast<double>(result->tokens);
+    form.tokens += n;
+    form.seconds += n * result->seconds;
+    form.disk_bytes += n * result->disk_bytes;
+    form.hits += n * result->hit_share;
+    form.outputs.push_back(OutputDigest(*result));
+    return absl::OkStatus();
+  }
+
+  // The same weights with and without sharing, each with a cache of the same size, in turns.
+  absl::Status CompareForms() {
+    absl::StatusOr<int64_t> whole = ModelDir::ResidentBytes(args_.whole_form);
+    if (!whole.ok()) return whole.status();
+    Form forms[2] = {{.name = "shared", .path = args_.shared_form},
+                     {.name = "whole", .path = args_.whole_form}};
+    const auto cache_bytes =
+        static_cast<int64_t>(static_cast<double>(*whole) * static_cast<double>(args_.cache_share));
+    for (Form& form : forms) {
+      absl::StatusOr<OpenOptions> open = args_.stream.Options(form.path);
+      if (!open.ok()) return open.status();
+      open->cache_bytes = cache_bytes;
+      absl::StatusOr<std::unique_ptr<ModelDir>> model = ModelDir::Open(form.path, *open);
+      if (!model.ok()) return model.status();
+      form.model = *std::move(model);
+    }
+    for (int round = 0; round < kRounds; ++round) {
+      for (Form& form : forms) {
+        if (absl::Status s = Round(form, round); !s.ok()) return s;
+      }
+    }
+    line_.Clear();
+    for (const Form& form : forms) {
+      if (form.tokens == 0) return absl::OkStatus();  // interrupted
+      json_[form.name + "_form"] = {{"tokens", form.tokens},
+                                    {"tok_per_s", form.tokens / form.seconds},
+                                    {"disk_bytes_per_token", form.disk_bytes / form.tokens},
+                                    {"hit_rate", form.hits / form.tokens},
+                                    {"cache_bytes", cache_bytes},
+                                    {"output_xxh3", form.outputs}};
+      if (!args_.json) {
+        std::printf("%s, cache %s: %.3f tok/s, hit %.1f %%\n", form.path.c_str(),
+                    SizeText(cache_bytes).c_str(), form.tokens / form.seconds, 100 * form.hits / form.tokens);
+      }
+    }
+    const double speedup = forms[0].tokens / forms[0].seconds * forms[1].seconds / forms[1].tokens;
+    const bool same = forms[0].outputs == forms[1].outputs;
+    json_["delta_speedup"] = speedup;
+    json_["delta_same_output"] = same;
+    if (!args_.json) {
+      std::printf("sharing tiles makes it %.2f times as fast, with %s output\n", speedup,
+                  same ? "equal" : "ANOTHER");
+    }
+    return same ? absl::OkStatus()
+                : absl::InternalError(absl::StrCat(args_.shared_form, " and ", args_.whole_form,
+                                                   " decode to different tokens: they do not hold the same "
+                                                   "weights"));
+  }
+
+  const BenchArgs& args_;
+  InterruptGuard interrupt_;
+  StatusLine line_;
+  nlohmann::json json_ = nlohmann::json::object();
+  std::vector<StreamCaseResult> results_;
+};
+
+}  // namespace
+
+void AddBench(CLI::App& root, Invocation& invocation) {
+  Verb verb(root, invocation, "bench", "Measure decoding from disk against this machine's own bandwidths",
+            "  omni bench stream -m /data/1t --ram 20G\n"
+            "  omni bench stream -m /data/1t --ram 8G --cases mixed,own --no-prefetch\n"
+            "  omni bench stream -m /data/1t --json --plot stream.svg | jq .mixed_share\n\n"
+            "Cases: hot, every token goes to the same experts; mixed, a walk on the torus (30 % the same "
+            "expert, 40 % a\n"
+            "neighbour, 15 % two hops, 15 % further) with what the cache kept; cold, the same walk with "
+            "nothing in\n"
+            "memory; own, the model's own routers with guessed experts read ahead.");
+  auto args = std::make_shared<BenchArgs>();
+  args->stream.always = true;
+  verb.app()
+      .add_option("WHAT", args->what, "stream")
+      ->type_name("")
+      ->required()
+      ->check(CLI::Validator(
+          [](const std::string& text) {
+            return text == "stream" ? std::string() : "'" + text + "' is not a measurement; there is: stream";
+          },
+          ""));
+  verb.Model(args->model);
+  args->stream.Add(verb);
+  verb.Text("--cases", args->cases, "Which, in this order (default: cold,mixed,hot,own)");
+  verb.Number("-n,--tokens", args->tokens, 1, 1 << 20, "Tokens counted in each case (default 32)");
+  verb.Number("--warmup", args->warmup, 0, 1 << 20, "Tokens before them in mixed and own (default 24)");
+  verb.Number("--seed", args->seed, 0, INT64_MAX, "Of the walk (default 1)");
+  verb.Threads(args->threads);
+  verb.Path("--trained", args->trained,
+            "A trained model: how often its next experts are guessed right is measured");
+  verb.Path("--shared-form", args->shared_form,
+            "With --whole-form: the same weights packed with shared tiles");
+  verb.Path("--whole-form", args->whole_form,
+            "... and with every expert whole; both are decoded with equal caches");
+  verb.Real("--cache-share", args->cache_share, 0.0001, 1,
+            "Those caches, as a share of the whole form's bytes (default 0.08)");
+  verb.Bool("--limits,!--no-limits", args->limits,
+            "Measure memory and disk every few tokens of each case, for the roofline (default: on)");
+  verb.Path("--plot", args->plot, "Draw the time of a token into this SVG file");
+  verb.Json(args->json);
+  verb.Body([args] { return Bench(*args).Run(); });
+}
+
+}  // namespace omni::cli

@@ -1,0 +1,129 @@
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <system_error>
+
+#include <absl/strings/str_cat.h>
+
+#include "cli/terminal.h"
+#include "cli/verb.h"
+#include "cli/verbs/plan_report.h"
+#include "store/model/find_model.h"
+#include "store/pack/synth_source.h"
+#include "store/plan/machine.h"
+
+namespace omni::cli {
+namespace {
+
+struct PlanArgs {
+  std::string model, preset, disk;
+  int64_t ram = 0, vram = 0;  // 0: not given
+  float delta = -1;           // below 0: not given
+  bool refresh = false, json = false;
+};
+
+constexpr float kDefaultDelta = 0.10f;
+
+absl::Status DescribePacked(const std::string& given, PlanReport& report) {
+  absl::StatusOr<std::string> path = FindModel(given);
+  if (!path.ok()) return path.status();
+  absl::StatusOr<SizedModel> model = ReadSizes(*path);
+  if (!model.ok()) return model.status();
+  report.model = report.disk_path = *path;
+  report.packed = true;
+  report.model_bytes = model->summary.stats.total_bytes;
+  report.config = model->summary.config;
+  report.sizes = model->sizes;
+  return absl::OkStatus();
+}
+
+absl::Status DescribePreset(const PlanArgs& args, PlanReport& report) {
+  const float delta = args.delta < 0 ? kDefaultDelta : args.delta;
+  absl::StatusOr<ModelConfig> config = SynthConfig(args.preset, 0, 0, delta);
+  if (!config.ok()) return UsageError(std::string(config.status().message()));
+  std::error_code error;
+  report.model = args.preset;
+  report.disk_path = std::filesystem::read_symlink("/proc/self/exe", error).string();
+  report.config = *config;
+  report.sizes = ExpectedSizes(*config);
+  report.model_bytes = SynthBytes(*config, /*whole=*/false);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<int64_t> Budget(int64_t given) {
+  if (given > 0) return given;
+  const std::optional<int64_t> budget = Machine().DefaultBudget();
+  if (budget) return std::max<int64_t>(1, *budget);
+  return UsageError("this system does not tell how much memory is free; give a budget with --ram");
+}
+
+absl::StatusOr<int> Plan(const PlanArgs& args) {
+  // A model from the environment gives way to the preset of the command line.
+  const char* twin = std::getenv("OMNI_MODEL");
+  if (!args.preset.empty() && !args.model.empty() && (twin == nullptr || args.model != twin)) {
+    return UsageError("--model and --preset exclude each other");
+  }
+  if (args.preset.empty() && args.delta >= 0) {
+    return UsageError("--delta goes with --preset; a packed model has the delta it was made with");
+  }
+  const absl::StatusOr<int64_t> budget = Budget(args.ram);
+  if (!budget.ok()) return budget.status();
+  PlanReport report;
+  const absl::Status described =
+      args.preset.empty() ? DescribePacked(args.model, report) : DescribePreset(args, report);
+  if (!described.ok()) return described;
+  absl::StatusOr<MemoryPlan> plan = PlanMemory(report.sizes, *budget, /*sessions=*/1);
+  if (!plan.ok())
+    return absl::Status(plan.status().code(), absl::StrCat(report.model, ": ", plan.status().message()));
+  report.plan = *plan;
+  report.vram_bytes = args.vram;
+  report.cpu_cache_bytes = Machine().CpuCacheBytes().value_or(0);
+  report.machine_bytes = Machine().MemoryTotal().value_or(0);
+  report.token = BytesPerToken(report.config, report.sizes);
+  if (!args.disk.empty()) report.disk_path = args.disk;
+  {
+    StatusLine status(StderrIsTerminal());
+    status.Show("measuring memory and disk, some seconds ...");
+    const SpeedFile file = StateSpeedFile();
+    report.memory = CurrentMemorySpeed(file, args.refresh);
+    report.disk = CurrentDiskSpeed(file, report.disk_path, report.plan.tile_bytes, args.refresh);
+  }
+  if (!args.disk.empty() && !report.disk.ok()) return report.disk.status();
+  Forecast(report);
+  if (args.json) {
+    std::printf("%s\n", ToJson(report).c_str());
+  } else {
+    std::fputs(ToText(report).c_str(), stdout);
+  }
+  return kExitOk;
+}
+
+}  // namespace
+
+void AddPlan(CLI::App& root, Invocation& invocation) {
+  Verb verb(root, invocation, "plan",
+            "Say what of a model goes to VRAM, RAM and disk within a budget, and what speed to expect",
+            "  omni plan -m /data/1t --ram 20G\n"
+            "  omni plan --preset perspective-1t --delta 0.05 --ram 20G   # before it is made\n"
+            "  omni plan --json | jq .expected.local.tok_per_s\n"
+            "Speeds are measured once, kept in the state directory, and measured again after 30 days.");
+  auto args = std::make_shared<PlanArgs>();
+  verb.Model(args->model);
+  verb.Text("--preset", args->preset,
+            "Plan for this configuration instead: perspective-1t, mini, char or tiny");
+  verb.Size("--ram", args->ram, "Memory budget, as 26G (default: three quarters of what is free)");
+  verb.Size("--vram", args->vram, "Say what a GPU of so much memory would hold");
+  verb.Real("--delta", args->delta, 0, 1,
+            "With --preset: share of an expert's tiles that are its own (0.10)");
+  verb.Path("--disk", args->disk,
+            "File or directory whose disk is measured (default: the model; with --preset, the program)");
+  verb.Bool("--refresh", args->refresh, "Measure again, whatever is kept");
+  verb.Json(args->json);
+  verb.Body([args] { return Plan(*args); });
+}
+
+}  // namespace omni::cli

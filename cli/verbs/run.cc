@@ -1,0 +1,269 @@
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <random>
+
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_format.h>
+#include <nlohmann/json.hpp>
+
+#include "actors/swarm.h"
+#include "cli/interrupt.h"
+#include "cli/prompt.h"
+#include "cli/stream_flags.h"
+#include "cli/terminal.h"
+#include "cli/verb.h"
+#include "engine/text/prompt.h"
+#include "kernels/op.h"
+#include "store/model/find_model.h"
+#include "store/state/state_dir.h"
+
+namespace omni::cli {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+struct RunArgs {
+  std::string prompt, prompt_flag, model;
+  int64_t tokens = 128, threads = 0, ctx = SwarmOptions().max_context;
+  int64_t top_k = SamplerSettings().top_k, seed = -1;
+  SamplerSettings sampler;
+  std::vector<std::string> stops;
+  StreamFlags stream;
+  bool json = false, stats = false, ignore_end = false, echo = false;
+  CLI::Option* echo_flag = nullptr;
+};
+
+double Seconds(std::chrono::nanoseconds t) { return std::chrono::duration<double>(t).count(); }
+
+// What a person is told while and after the text appears; nothing of it goes to stdout.
+class Progress {
+ public:
+  Progress(const Swarm& swarm, const ModelDir& model, bool talk, int64_t prompt_tokens)
+      : swarm_(swarm),
+        model_(model),
+        // With the text on the same terminal there is no line to keep: only the prompt's progress is shown.
+        line_(StderrIsTerminal()),
+        talk_(talk),
+        prompt_tokens_(prompt_tokens),
+        faults_(MajorPageFaults()),
+        shown_(Clock::now()) {}
+
+  void OnEvent(const GenerateEvent& event) {
+    if (!line_.enabled()) return;
+    const auto now = Clock::now();
+    if (!event.is_token) {
+      line_.Show(absl::StrCat("prompt ", event.position, "/", prompt_tokens_));
+      return;
+    }
+    if (tokens_++ == 0) {
+      first_token_ = now;
+      line_.Clear();
+    }
+    if (StdoutIsTerminal() || now - shown_ < std::chrono::milliseconds(100)) return;
+    shown_ = now;
+    const double rate = tokens_ > 1 ? static_cast<double>(tokens_ - 1) / Seconds(now - first_token_) : 0;
+    line_.Show(absl::StrCat(OneDecimal(rate), " tok/s · hit ", OneDecimal(HitPercent()), " % · RSS ",
+                            HumanBytes(ResidentBytes()), " · ctx ", HumanCount(event.position)));
+  }
+
+  void Finish(const GenerateResult& result, uint64_t seed) {
+    line_.Clear();
+    if (!talk_) return;
+    const Timings& t = result.timings;
+    Note(absl::StrCat("prefill ", t.prompt_tokens, " tokens at ", OneDecimal(t.PrefillRate()),
+                      " tok/s · decode ", t.generated_tokens, " tokens at ", OneDecimal(t.DecodeRate()),
+                      " tok/s · stopped: ", StopReasonName(result.reason), " · seed ", seed, " · hit ",
+                      OneDecimal(HitPercent()), " % · RSS ", HumanBytes(ResidentBytes()), " · ctx ",
+                      HumanCount(t.prompt_tokens + t.generated_tokens), " · ", Overhead(swarm_.Stats())));
+  }
+
+ private:
+  // Of a streamed model, tiles that were in memory when they were asked for; else, requests that met no page
+  // read from disk.
+  double HitPercent() const {
+    if (const auto cache = model_.cache_stats()) return 100 * cache->HitShare();
+    const SwarmStats stats = swarm_.Stats();
+    const int64_t requests = (stats.decode.hops + stats.mixed.hops) / 2;
+    const int64_t misses = std::min(requests, MajorPageFaults() - faults_);
+    return requests > 0 ? 100.0 * static_cast<double>(requests - misses) / static_cast<double>(requests)
+                        : 100.0;
+  }
+
+  // What took time beside computing.
+  std::string Overhead(const SwarmStats& stats) const {
+    const auto cache = model_.cache_stats();
+    if (!cache) return absl::StrCat("actors ", OneDecimal(100 * stats.decode.ActorShare()), " % of a token");
+    const double wall = Seconds(stats.decode.wall + stats.mixed.wall);
+    return absl::StrCat("disk ", OneDecimal(wall > 0 ? 100 * Seconds(cache->stall) / wall : 0.0),
+                        " % of the time");
+  }
+
+  const Swarm& swarm_;
+  const ModelDir& model_;
+  StatusLine line_;
+  bool talk_;
+  int64_t prompt_tokens_;
+  int64_t faults_;
+  Clock::time_point shown_, first_token_;
+  int64_t tokens_ = 0;
+};
+
+void PrintJson(const GenerateResult& result, uint64_t seed, double load_seconds, const ModelDir& model) {
+  std::vector<int32_t> tokens;
+  for (TokenId t : result.tokens) tokens.push_back(t.value);
+  const Timings& t = result.timings;
+  const nlohmann::json json = {{"text", result.text},
+                               {"tokens", tokens},
+                               {"stop_reason", StopReasonName(result.reason)},
+                               {"seed", seed},
+                               {"model_hash", model.model_hash()},
+                               {"prompt_tokens", t.prompt_tokens},
+                               {"generated_tokens", t.generated_tokens},
+                               {"timings",
+                                {{"load_s", load_seconds},
+                                 {"queued_s", Seconds(t.queued)},
+                                 {"prefill_s", Seconds(t.prefill)},
+                                 {"decode_s", Seconds(t.decode)},
+                                 {"prefill_tok_per_s", t.PrefillRate()},
+                                 {"decode_tok_per_s", t.DecodeRate()}}}};
+  std::printf("%s\n", json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+}
+
+void KeepRoutingCounts(const Swarm& swarm, const ModelDir& model, bool stats_wanted) {
+  const SwarmStats stats = swarm.Stats();
+  absl::StatusOr<std::string> dir = StateDir();
+  absl::Status kept = dir.status();
+  if (dir.ok()) {
+    kept = AddRoutingCounts(*dir, model.model_hash(),
+                            {model.weights().config.layers, stats.experts, stats.expert_rows});
+  }
+  if (!kept.ok() && stats_wanted) Note("routing counts were not kept: " + std::string(kept.message()));
+}
+
+void Introduce(const ModelDir& model, const std::string& path, const Swarm& swarm, double load_seconds) {
+  const ModelConfig& c = model.weights().config;
+  const ModelStats s = model.Stats();
+  Note(absl::StrCat("omni " OMNI_VERSION " · ", path, " (", c.preset, ") · ", c.layers, " layers, d ", c.d,
+                    ", ", c.num_experts(), " experts in ", c.num_regions(), " regions · ",
+                    HumanCount(s.parameters.total()), " parameters, ", HumanCount(s.parameters.active()),
+                    " active · ",
+                    model.resident() ? absl::StrCat("RAM ", HumanBytes(s.total_bytes), ", all resident")
+                                     : DescribeStreaming(model),
+                    " · ", swarm.options().threads, " threads, ", kernels::IsaName(kernels::ActiveOps().isa),
+                    " · ready in ", absl::StrFormat("%.2f s", load_seconds)));
+}
+
+absl::StatusOr<int> Run(const RunArgs& args) {
+  if (!args.prompt.empty() && !args.prompt_flag.empty()) {
+    return UsageError("the prompt was given twice, as an argument and with --prompt; leave one out");
+  }
+  absl::StatusOr<std::string> prompt = ReadPrompt(args.prompt.empty() ? args.prompt_flag : args.prompt);
+  if (!prompt.ok()) return prompt.status();
+  for (const std::string& stop : args.stops) {
+    if (stop.empty()) return UsageError("--stop: an empty string would stop at once; leave it out");
+  }
+
+  const auto start = Clock::now();
+  absl::StatusOr<std::string> path = FindModel(args.model);
+  if (!path.ok()) return path.status();
+  absl::StatusOr<OpenOptions> open = args.stream.Options(*path);
+  if (!open.ok()) return open.status();
+  absl::StatusOr<std::unique_ptr<ModelDir>> model = ModelDir::Open(*path, *open);
+  if (!model.ok()) return model.status();
+  SwarmOptions options;
+  options.threads = static_cast<int>(args.threads);
+  options.max_context = args.ctx;
+  options.coordinator.predict_ahead = args.stream.PredictAhead(**model);
+  absl::StatusOr<std::unique_ptr<Swarm>> swarm =
+      Swarm::Start((*model)->weights(), **model, (*model)->tokenizer(), options);
+  if (!swarm.ok()) return swarm.status();
+  const double load_seconds = Seconds(Clock::now() - start);
+
+  GenerateRequest request;
+  request.prompt = PromptTokens((*model)->tokenizer(), *prompt);
+  if (static_cast<int64_t>(request.prompt.size()) >= args.ctx) {
+    return UsageError(absl::StrCat("the prompt has ", request.prompt.size(), " tokens, but --ctx allows ",
+                                   args.ctx, ", prompt and answer together; shorten it or raise --ctx"));
+  }
+  request.max_tokens = args.tokens;
+  request.sampler = args.sampler;
+  request.sampler.top_k = static_cast<int32_t>(args.top_k);
+  request.sampler.seed = args.seed >= 0 ? static_cast<uint64_t>(args.seed) : std::random_device()();
+  request.stops = args.stops;
+  request.stop_at_end_of_text = !args.ignore_end;
+  const uint64_t seed = request.sampler.seed;
+
+  const bool talk = args.stats || StderrIsTerminal();
+  if (talk) Introduce(**model, *path, **swarm, load_seconds);
+  const bool echo = !args.json && (args.echo_flag->count() > 0 ? args.echo : StdoutIsTerminal());
+  if (echo) {
+    std::fwrite(prompt->data(), 1, prompt->size(), stdout);
+    std::fflush(stdout);
+  }
+  Progress progress(**swarm, **model, talk, static_cast<int64_t>(request.prompt.size()));
+  const InterruptGuard interrupt;
+  bool broken = false;  // nobody reads stdout any more
+  absl::StatusOr<GenerateResult> result =
+      (*swarm)->Generate(std::move(request), [&](const GenerateEvent& event) {
+        progress.OnEvent(event);
+        if (!args.json && !event.text.empty()) {
+          broken = std::fwrite(event.text.data(), 1, event.text.size(), stdout) != event.text.size() ||
+                   std::fflush(stdout) != 0;
+        }
+        return !broken && !InterruptGuard::Requested();
+      });
+  if (!result.ok()) return result.status();
+  if (args.json) {
+    PrintJson(*result, seed, load_seconds, **model);
+  } else {
+    std::fputc('\n', stdout);
+  }
+  if (std::fflush(stdout) != 0) broken = true;
+  progress.Finish(*result, seed);
+  KeepRoutingCounts(**swarm, **model, args.stats);
+  if (InterruptGuard::Requested()) return kExitInterrupted;
+  return broken ? kExitFailure : kExitOk;
+}
+
+}  // namespace
+
+void AddRun(CLI::App& root, Invocation& invocation) {
+  Verb verb(
+      root, invocation, "run", "Continue a prompt; the text streams to standard output",
+      "  omni run 'Once upon a time' -n 200\n"
+      "  omni run 'The sea' --temp 0                 # the same text every time\n"
+      "  omni run - --stop $'\\n\\n' --seed 7 < opening.txt\n"
+      "  omni run 'The sea' --json | jq -r .text\n\n"
+      "The prompt may hold any bytes; the tokenizer works on bytes, so invalid UTF-8 is accepted as it is.");
+  auto args = std::make_shared<RunArgs>();
+  verb.app().add_option("PROMPT", args->prompt, "Text to continue; - reads standard input")->type_name("");
+  verb.Text("-p,--prompt", args->prompt_flag, "The prompt, as a flag");
+  verb.Model(args->model);
+  verb.Number("-n,--tokens", args->tokens, 1, int64_t{1} << 40, "Tokens to generate at most (default 128)");
+  verb.Number("-c,--ctx", args->ctx, 2, int64_t{1} << 40,
+              "Tokens of prompt and answer together at most (default 1000000; memory does not grow with it)");
+  verb.Threads(args->threads);
+  args->stream.Add(verb);
+  verb.Real("--temp", args->sampler.temperature, 0, 100,
+            "Temperature; 0 always takes the likeliest (default 0.8)");
+  verb.Number("--top-k", args->top_k, 0, 1 << 30, "Keep the K likeliest tokens; 0: all (default 40)");
+  verb.Real("--top-p", args->sampler.top_p, 0, 1,
+            "Keep tokens up to this probability in all; 1: all (default 0.95)");
+  verb.Real("--min-p", args->sampler.min_p, 0, 1,
+            "Drop tokens below this share of the likeliest one's probability; 0: none (default)");
+  verb.Real("--repeat-penalty", args->sampler.repetition_penalty, 0.01, 100,
+            "Make recent tokens less likely; 1: off (default)");
+  verb.Number("--seed", args->seed, -1, INT64_MAX, "Same seed, same text; -1: a new one each time (default)");
+  verb.Texts("--stop", args->stops, "End before this text; may be given several times");
+  verb.Bool("--ignore-eos", args->ignore_end, "Go on after the model ends the text");
+  args->echo_flag =
+      verb.Bool("--echo,!--no-echo", args->echo, "Print the prompt first (default: on a terminal)");
+  verb.Json(args->json);
+  verb.Bool("--stats", args->stats, "Say on stderr what was loaded, and the rates");
+  verb.Body([args] { return Run(*args); });
+}
+
+}  // namespace omni::cli

@@ -1,0 +1,112 @@
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_format.h>
+
+#include "cli/terminal.h"
+#include "cli/verb.h"
+#include "store/file/files.h"
+#include "store/model/find_model.h"
+#include "store/pack/pack_writer.h"
+#include "store/pack/synth_source.h"
+
+namespace omni::cli {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+struct SynthArgs {
+  std::string preset = "perspective-1t", out;
+  int64_t layers = 0, experts = 0, seed = 1;
+  float delta = 0.10f;
+  bool whole = false, json = false;
+};
+
+// Room for the model and, on top, for what the file system and the database add.
+absl::Status CheckRoom(const std::string& out, int64_t bytes) {
+  std::error_code error;
+  fs::path parent = fs::absolute(out, error).lexically_normal().parent_path();
+  const absl::StatusOr<int64_t> free = FreeBytes(parent.string());
+  if (!free.ok()) return free.status();
+  int64_t there = 0;  // what a stopped run left counts as room
+  for (fs::recursive_directory_iterator it(parent, fs::directory_options::skip_permission_denied, error);
+       !error && it != fs::recursive_directory_iterator(); it.increment(error)) {
+    if (it.depth() == 0 &&
+        !it->path().filename().string().starts_with(fs::path(out).filename().string() + ".tmp-")) {
+      it.disable_recursion_pending();
+      continue;
+    }
+    if (it->is_regular_file(error)) there += static_cast<int64_t>(it->file_size(error));
+  }
+  const int64_t needed = bytes + bytes / 100;
+  if (*free + there >= needed) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat(out, ": needs ", HumanBytes(needed), ", and ", HumanBytes(*free + there),
+                   " are free there; free some space, choose another disk, or make a "
+                   "smaller model (--layers, --experts, --delta)"));
+}
+
+absl::StatusOr<int> Synth(const SynthArgs& args) {
+  const absl::StatusOr<ModelConfig> config = SynthConfig(args.preset, args.layers, args.experts, args.delta);
+  if (!config.ok()) return UsageError(std::string(config.status().message()));
+  const int64_t bytes = SynthBytes(*config, args.whole);
+  if (absl::Status s = CheckRoom(args.out, bytes); !s.ok()) return s;
+  const std::unique_ptr<PackSource> source = SyntheticSource(*config, static_cast<uint64_t>(args.seed));
+  StatusLine status(StderrIsTerminal());
+  const auto start = Clock::now();
+  const auto seconds = [&] { return std::chrono::duration<double>(Clock::now() - start).count(); };
+  PackOptions options;
+  options.whole = args.whole;
+  options.resume_key =
+      absl::StrCat("synth seed ", args.seed, args.whole ? " whole\n" : "\n", ToJson(*config));
+  options.progress = [&](double share) {
+    const double done = share * static_cast<double>(bytes), rate = done / std::max(seconds(), 1e-9);
+    status.Show(absl::StrFormat("synth %s  %.1f %%  %s/s  %.0f s left", args.out, 100 * share,
+                                HumanBytes(static_cast<int64_t>(rate)),
+                                (static_cast<double>(bytes) - done) / rate));
+  };
+  if (absl::Status s = WriteModel(*source, args.out, options); !s.ok()) {
+    return absl::Status(s.code(), absl::StrCat(s.message(), "; finished packs stay in ", args.out,
+                                               ".tmp-*, and the same command goes on with them"));
+  }
+  status.Clear();
+  const ParameterCount p = CountParameters(*config);
+  const double rate = static_cast<double>(bytes) / seconds();
+  if (args.json) {
+    std::printf("{\"bytes\": %lld, \"seconds\": %.3f, \"bytes_per_s\": %.0f, \"parameters_nominal\": %lld}\n",
+                static_cast<long long>(bytes), seconds(), rate, static_cast<long long>(p.total()));
+  } else {
+    std::printf("%s: %s, %s parameters (untrained), seed %lld, %.1f s, %s/s\n", args.out.c_str(),
+                HumanBytes(bytes).c_str(), HumanCount(p.total()).c_str(), static_cast<long long>(args.seed),
+                seconds(), HumanBytes(static_cast<int64_t>(rate)).c_str());
+  }
+  return kExitOk;
+}
+
+}  // namespace
+
+void AddSynth(CLI::App& root, Invocation& invocation) {
+  Verb verb(root, invocation, "synth",
+            "Write a model of full size with seeded, untrained weights, to measure with",
+            "  omni synth --out /data/1t                          # the whole preset: 45 GB\n"
+            "  omni synth --layers 8 --experts 16 --out /tmp/part  # its first layers, a smaller torus\n"
+            "  omni synth --whole --experts 32 --out /data/whole   # the same weights, every expert whole\n"
+            "A run that was stopped goes on when the same command is given again.");
+  auto args = std::make_shared<SynthArgs>();
+  verb.Text("--preset", args->preset, "perspective-1t, mini, char or tiny");
+  verb.Number("--layers", args->layers, 0, 1024, "The first so many layers; 0: all");
+  verb.Number("--experts", args->experts, 0, 1 << 16,
+              "A torus of so many experts, a power of two; 0: the preset's");
+  verb.Real("--delta", args->delta, 0, 1, "Share of an expert's tiles that are its own");
+  verb.Number("--seed", args->seed, 0, INT64_MAX, "What the weights follow from");
+  verb.Bool("--whole", args->whole, "Store every expert whole: the same weights, without sharing");
+  verb.Path("--out", args->out, "Directory to make; must not exist or be empty")->required();
+  verb.Json(args->json);
+  verb.Body([args] { return Synth(*args); });
+}
+
+}  // namespace omni::cli

@@ -1,0 +1,172 @@
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <memory>
+#include <thread>
+
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_format.h>
+#include <nlohmann/json.hpp>
+
+#include "cli/prompt.h"
+#include "cli/verb.h"
+#include "cli/verbs/torus_svg.h"
+#include "engine/decode/decoder.h"
+#include "engine/text/prompt.h"
+#include "store/cache/routing_trace.h"
+#include "store/model/find_model.h"
+
+namespace omni::cli {
+namespace {
+
+constexpr size_t kRowsPerBatch = 64;
+
+struct TraceArgs {
+  std::string prompt, model, plot, routes;
+  int64_t threads = 0;
+  bool json = false;
+};
+
+// experts[t][i]: what token t was routed to in the i-th expert layer.
+struct Routes {
+  std::vector<int64_t> layers;
+  std::vector<std::vector<ExpertId>> experts;
+};
+
+absl::StatusOr<Routes> Follow(const ModelWeights& weights, ExpertProvider& provider, WorkerPool& pool,
+                              const std::vector<TokenId>& tokens) {
+  const ModelConfig& config = weights.config;
+  Routes routes;
+  for (int64_t l = 0; l < config.layers; ++l) {
+    if (!config.IsAttention(l)) routes.layers.push_back(l);
+  }
+  routes.experts.resize(tokens.size());
+  Decoder decoder(weights, pool);
+  SessionState state(config);
+  std::vector<float> out;
+  for (size_t begin = 0; begin < tokens.size(); begin += kRowsPerBatch) {
+    const size_t end = std::min(begin + kRowsPerBatch, tokens.size());
+    std::vector<BatchRow> rows;
+    for (size_t t = begin; t < end; ++t) rows.push_back({&state, tokens[t], false});
+    if (absl::Status s = decoder.Begin(rows); !s.ok()) return s;
+    for (int32_t l = 0; l < config.layers; ++l) {
+      for (const ExpertJob& job : decoder.RunLayer(LayerId(l))) {
+        absl::StatusOr<ExpertTiles> tiles = provider.Acquire(job.layer, job.expert);
+        if (!tiles.ok()) return tiles.status();
+        out.resize(job.rows.size() * static_cast<size_t>(config.d));
+        if (absl::Status s = RunExpert(config, *tiles, job, pool, out.data()); !s.ok()) return s;
+        decoder.AddExpertOutput(job, out.data());
+      }
+      if (config.IsAttention(l)) continue;
+      for (size_t t = begin; t < end; ++t) routes.experts[t].push_back(decoder.routes()[t - begin]);
+    }
+    decoder.Finish();
+  }
+  return routes;
+}
+
+// A token's bytes on one line: what is not printable ASCII is written as C escapes.
+std::string Escaped(const Tokenizer& tokenizer, TokenId token) {
+  if (token == Tokenizer::kEndOfText) return "<|endoftext|>";
+  std::string text;
+  for (unsigned char c : tokenizer.Bytes(token)) {
+    if (c == '\n') {
+      text += "\\n";
+    } else if (c < 0x20 || c >= 0x7f || c == '\\') {
+      absl::StrAppendFormat(&text, "\\x%02x", c);
+    } else {
+      text += static_cast<char>(c);
+    }
+  }
+  return text;
+}
+
+void PrintTable(const Tokenizer& tokenizer, const std::vector<TokenId>& tokens, const Routes& routes) {
+  size_t width = 5;
+  for (TokenId t : tokens) width = std::max(width, Escaped(tokenizer, t).size() + 2);
+  std::string line = absl::StrFormat("%6s  %-*s", "#", static_cast<int>(width), "token");
+  for (int64_t layer : routes.layers) absl::StrAppendFormat(&line, " %5s", absl::StrCat("L", layer));
+  std::printf("%s\n", line.c_str());
+  for (size_t t = 0; t < tokens.size(); ++t) {
+    line =
+        absl::StrFormat("%6d  %-*s", t, static_cast<int>(width), "'" + Escaped(tokenizer, tokens[t]) + "'");
+    for (ExpertId e : routes.experts[t]) absl::StrAppendFormat(&line, " %5d", e.value);
+    std::printf("%s\n", line.c_str());
+  }
+}
+
+void PrintJson(const Tokenizer& tokenizer, const std::vector<TokenId>& tokens, const Routes& routes) {
+  nlohmann::json rows = nlohmann::json::array();
+  for (size_t t = 0; t < tokens.size(); ++t) {
+    std::vector<int32_t> experts;
+    for (ExpertId e : routes.experts[t]) experts.push_back(e.value);
+    rows.push_back({{"id", tokens[t].value}, {"text", Escaped(tokenizer, tokens[t])}, {"experts", experts}});
+  }
+  const nlohmann::json json = {{"layers", routes.layers}, {"tokens", rows}};
+  std::printf("%s\n", json.dump().c_str());
+}
+
+absl::Status WritePlot(const std::string& path, const ModelConfig& config, const Routes& routes) {
+  std::vector<int64_t> visits(static_cast<size_t>(config.num_experts()));
+  for (const auto& experts : routes.experts) {
+    for (ExpertId e : experts) ++visits[e.index()];
+  }
+  std::ofstream out(path, std::ios::binary | std::ios::trunc);
+  out << TorusSvg(config, visits);
+  out.flush();
+  return out ? absl::OkStatus()
+             : absl::PermissionDeniedError(path + ": cannot be written; give another --plot file");
+}
+
+absl::Status WriteRoutes(const std::string& path, const ModelConfig& config, const Routes& routes) {
+  RoutingTrace trace = EmptyTrace(config);
+  for (const auto& experts : routes.experts) {
+    for (ExpertId e : experts) trace.experts.push_back(static_cast<uint16_t>(e.value));
+  }
+  return SaveTrace(trace, path);
+}
+
+absl::StatusOr<int> Trace(const TraceArgs& args) {
+  absl::StatusOr<std::string> prompt = ReadPrompt(args.prompt);
+  if (!prompt.ok()) return prompt.status();
+  absl::StatusOr<std::unique_ptr<ModelDir>> model = OpenModel(args.model);
+  if (!model.ok()) return model.status();
+  const Tokenizer& tokenizer = (*model)->tokenizer();
+  const std::vector<TokenId> tokens = PromptTokens(tokenizer, *prompt);
+  WorkerPool pool(args.threads > 0 ? static_cast<int>(args.threads)
+                                   : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
+  absl::StatusOr<Routes> routes = Follow((*model)->weights(), **model, pool, tokens);
+  if (!routes.ok()) return routes.status();
+  if (!args.plot.empty()) {
+    if (absl::Status s = WritePlot(args.plot, (*model)->weights().config, *routes); !s.ok()) return s;
+  }
+  if (!args.routes.empty()) {
+    if (absl::Status s = WriteRoutes(args.routes, (*model)->weights().config, *routes); !s.ok()) return s;
+  }
+  if (args.json) {
+    PrintJson(tokenizer, tokens, *routes);
+  } else {
+    PrintTable(tokenizer, tokens, *routes);
+  }
+  return kExitOk;
+}
+
+}  // namespace
+
+void AddTrace(CLI::App& root, Invocation& invocation) {
+  Verb verb(root, invocation, "trace", "Show which expert of each layer every token of a prompt goes to",
+            "  omni trace 'The sea was calm'\n"
+            "  omni trace - --json < chapter.txt | jq '.tokens[0].experts'\n"
+            "  omni trace 'The sea was calm' --plot torus.svg\n"
+            "  omni trace - --routes chapter.routes < chapter.txt");
+  auto args = std::make_shared<TraceArgs>();
+  verb.app().add_option("PROMPT", args->prompt, "Text; - reads standard input")->required()->type_name("");
+  verb.Model(args->model);
+  verb.Threads(args->threads);
+  verb.Json(args->json);
+  verb.Path("--plot", args->plot, "Also draw the torus in slices, with visit counts, as an SVG file");
+  verb.Path("--routes", args->routes, "Also write the routes alone, as a file that cache benchmarks read");
+  verb.Body([args] { return Trace(*args); });
+}
+
+}  // namespace omni::cli

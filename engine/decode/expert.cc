@@ -1,0 +1,228 @@
+// RunExpert: the FFN of one expert of one layer, from its tiles.
+
+#include <algorithm>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include <absl/strings/str_cat.h>
+
+#include "engine/decode/decoder.h"
+#include "engine/decode/pass.h"
+#include "engine/decode/scratch.h"
+
+namespace omni {
+namespace {
+
+constexpr int64_t kTileRows = 2 * kTileNeurons;  // gate and up rows of a tile, interleaved
+constexpr int64_t kTileGroups = (kTileRows + kernels::kTernaryRows - 1) / kernels::kTernaryRows;
+constexpr int64_t kAccStride = (kTileGroups * kernels::kTernaryRows + 15) / 16 * 16;
+// Rows that meet a tile together: enough to amortise unpacking its trits, few enough that their sums stay in
+// the first-level cache (32 x 144 x 4 bytes).
+constexpr int64_t kRowBlock = 32;
+
+// Buffers of a calling thread, grown once; helpers write into the caller's.
+struct ExpertScratch {
+  Scratch<int8_t> q_in, q_a;
+  Scratch<float> scale_in, scale_a, a, ones;
+  Scratch<int32_t> acc;
+  Scratch<const uint8_t*> down;
+};
+
+// The job's inputs as adjacent rows, copied only if they are not adjacent already.
+QuantizedRows Gather(const ExpertJob& job, int64_t d_pad, ExpertScratch& scratch) {
+  const int64_t n = static_cast<int64_t>(job.rows.size()), first = job.rows.front();
+  if (job.rows.back() - first == n - 1) {
+    return {job.q + first * job.q_stride, job.q_stride, job.scale + first};
+  }
+  int8_t* q = scratch.q_in.Reserve(n * d_pad);
+  float* scale = scratch.scale_in.Reserve(n);
+  for (int64_t i = 0; i < n; ++i) {
+    const int64_t row = job.rows[static_cast<size_t>(i)];
+    std::copy_n(job.q + row * job.q_stride, d_pad, q + i * d_pad);
+    scale[i] = job.scale[row];
+  }
+  return {q, d_pad, scale};
+}
+
+// The product asks for the groups that follow within a tile; the first of the next tile are asked for here.
+void AskFor(const uint8_t* memory, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(memory + i, 0, 2);
+}
+
+// a[row][64 t ..] of every row for one tile; `next`, if not null, is the tile to be taken next.
+void RunTile(const TileLayout& layout, const uint8_t* tile, const uint8_t* next, const QuantizedRows& in,
+             int64_t n, int64_t a_stride, float* a, const kernels::Ops& ops) {
+  static thread_local Scratch<int32_t> thread_acc;
+  int32_t* acc = thread_acc.Reserve(kRowBlock * kAccStride);
+  kernels::TernaryMatrix rows;
+  rows.base = tile;
+  rows.group_stride = layout.d_pad;
+  rows.num_blocks = layout.d_pad / kernels::kTernaryCols;
+  rows.num_groups = kTileGroups;
+  const float* gate_scale = reinterpret_cast<const float*>(tile + layout.gate_scale_offset());
+  const float* up_scale = reinterpret_cast<const float*>(tile + layout.up_scale_offset());
+  for (int64_t begin = 0; begin < n; begin += kRowBlock) {
+    const int64_t count = std::min(kRowBlock, n - begin);
+    ops.ternary(rows, in.q + begin * in.stride, in.stride, static_cast<int>(count), acc, kAccStride, 0,
+                kTileGroups);
+    if (next != nullptr && begin == 0) AskFor(next, 2 * layout.d_pad);
+    for (int64_t i = 0; i < count; ++i) {
+      const int32_t* sums = acc + i * kAccStride;
+      ops.swiglu(sums, sums + 1, 2, gate_scale, up_scale, in.scale[begin + i], kTileNeurons,
+                 a + (begin + i) * a_stride);
+    }
+  }
+}
+
+absl::Status CheckJob(const ModelConfig& config, size_t tiles, const ExpertJob& job) {
+  const int64_t want = TilesPerExpert(config);
+  if (static_cast<int64_t>(tiles) != want) {
+    return absl::InvalidArgumentError(absl::StrCat("expert ", job.expert.value, ", layer ", job.layer.value,
+                                                   ": ", tiles, " tiles, the configuration has ", want));
+  }
+  if (job.rows.empty() || job.q == nullptr || job.scale == nullptr) {
+    return absl::InvalidArgumentError(absl::StrCat("expert ", job.expert.value, ", layer ", job.layer.value,
+                                                   ": a job without rows or inputs"));
+  }
+  return absl::OkStatus();
+}
+
+// What both ways of running an expert do, on n rows.
+struct ExpertPass {
+  ExpertPass(const ModelConfig& config, const ExpertJob& job, WorkerPool& workers,
+             const kernels::Ops& kernel_ops)
+      : layout(config.d),
+        tiles(TilesPerExpert(config)),
+        f_pad(tiles * kTileNeurons),
+        n(static_cast<int64_t>(job.rows.size())),
+        pool(workers),
+        ops(kernel_ops) {}
+
+  // a[row][neurons of the tile] of the tiles with these numbers.
+  template <typename Number>
+  absl::Status Gate(const ExpertTiles& expert, int64_t count, const QuantizedRows& in, float* a,
+                    const Number& number) {
+    const std::span<const uint8_t* const> tile = expert.tiles;
+    std::mutex mutex;
+    absl::Status damaged;
+    pool.Run(count, Pass::Grain(n * kTileRows * layout.d_pad), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const uint8_t* next = i + 1 < end ? tile[static_cast<size_t>(number(i + 1))] : nullptr;
+        const int64_t t = number(i);
+        if (expert.check) {
+          if (absl::Status s = expert.check(t); !s.ok()) {
+            std::lock_guard lock(mutex);
+            damaged.Update(s);
+            continue;
+          }
+        }
+        RunTile(layout, tile[static_cast<size_t>(t)], next, in, n, f_pad, a + t * kTileNeurons, ops);
+      }
+    });
+    return damaged;
+  }
+
+  // out = down(a), whose rows it quantises first.
+  void Down(const uint8_t* const* tile, const float* a, ExpertScratch& scratch, float* out) {
+    const int64_t d = layout.d;
+    int8_t* q = scratch.q_a.Reserve(n * f_pad);
+    float* scale = scratch.scale_a.Reserve(n);
+    pool.Run(n, Pass::Grain(f_pad * Pass::kFloatCost), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i)
+        ops.quantize(a + i * f_pad, f_pad, f_pad, q + i * f_pad, scale + i);
+    });
+
+    const uint8_t** table = scratch.down.Reserve(tiles);
+    for (int64_t t = 0; t < tiles; ++t) table[t] = tile[t] + layout.down_offset();
+    kernels::TernaryMatrix down;
+    down.table = table;
+    down.group_stride = kernels::kTernaryBlockBytes;
+    down.num_blocks = tiles;
+    down.num_groups = layout.down_groups();
+    // The column scales live in s_u, so the rows of down have scale 1.
+    float* ones = scratch.ones.Reserve(d);
+    std::fill_n(ones, d, 1.0f);
+    const int64_t acc_stride = PadTo(down.num_groups * kernels::kTernaryRows, 16);
+    int32_t* acc = scratch.acc.Reserve(n * acc_stride);
+    // One range a thread: a column of a tile is read as one stretch, and a stretch that ends early was
+    // fetched too far.
+    const int64_t grain = std::max(Pass::Grain(n * kernels::kTernaryRows * f_pad),
+                                   (down.num_groups + pool.threads() - 1) / pool.threads());
+    pool.Run(down.num_groups, grain, [&](int64_t begin, int64_t end) {
+      ops.ternary(down, q, f_pad, static_cast<int>(n), acc, acc_stride, begin, end);
+      const int64_t first = begin * kernels::kTernaryRows, last = std::min(end * kernels::kTernaryRows, d);
+      for (int64_t i = 0; i < n; ++i) {
+        ops.scale_rows(acc + i * acc_stride + first, ones, scale[i], last - first, out + i * d + first);
+      }
+    });
+  }
+
+  TileLayout layout;
+  int64_t tiles, f_pad, n;
+  WorkerPool& pool;
+  const kernels::Ops& ops;
+};
+
+}  // namespace
+
+absl::Status RunExpert(const ModelConfig& config, const ExpertTiles& expert, const ExpertJob& job,
+                       WorkerPool& pool, float* out, const kernels::Ops& ops) {
+  if (absl::Status s = CheckJob(config, expert.tiles.size(), job); !s.ok()) return s;
+  static thread_local ExpertScratch scratch;
+  ExpertPass pass(config, job, pool, ops);
+  const QuantizedRows in = Gather(job, pass.layout.d_pad, scratch);
+  float* a = scratch.a.Reserve(pass.n * pass.f_pad);
+  const absl::Status s = pass.Gate(expert, pass.tiles, in, a, [](int64_t i) { return i; });
+  if (!s.ok()) return s;
+  pass.Down(expert.tiles.data(), a, scratch, out);
+  return absl::OkStatus();
+}
+
+struct ExpertRun::Impl {
+  Impl(const ModelConfig& c, const ExpertJob& j, WorkerPool& pool, const kernels::Ops& ops)
+      : config(c), job(j), pass(c, j, pool, ops) {}
+
+  const ModelConfig& config;
+  const ExpertJob& job;
+  ExpertPass pass;
+  ExpertScratch scratch;
+  QuantizedRows in;
+  float* a = nullptr;
+  std::vector<bool> done;     // by tile
+  std::vector<int64_t> todo;  // of one Add
+};
+
+ExpertRun::ExpertRun(const ModelConfig& config, const ExpertJob& job, WorkerPool& pool,
+                     const kernels::Ops& ops)
+    : impl_(std::make_unique<Impl>(config, job, pool, ops)) {}
+ExpertRun::~ExpertRun() = default;
+
+absl::Status ExpertRun::Add(const ExpertTiles& some) {
+  Impl& run = *impl_;
+  const std::span<const uint8_t* const> tiles = some.tiles;
+  if (absl::Status s = CheckJob(run.config, tiles.size(), run.job); !s.ok()) return s;
+  if (run.a == nullptr) {
+    run.in = Gather(run.job, run.pass.layout.d_pad, run.scratch);
+    run.a = run.scratch.a.Reserve(run.pass.n * run.pass.f_pad);
+    run.done.assign(tiles.size(), false);
+  }
+  run.todo.clear();
+  for (size_t t = 0; t < tiles.size(); ++t) {
+    if (tiles[t] == nullptr || run.done[t]) continue;
+    run.todo.push_back(static_cast<int64_t>(t));
+  }
+  const absl::Status s = run.pass.Gate(some, static_cast<int64_t>(run.todo.size()), run.in, run.a,
+                                       [&](int64_t i) { return run.todo[static_cast<size_t>(i)]; });
+  if (!s.ok()) return s;
+  for (int64_t t : run.todo) run.done[static_cast<size_t>(t)] = true;
+  return absl::OkStatus();
+}
+
+absl::Status ExpertRun::Finish(const ExpertTiles& expert, float* out) {
+  if (absl::Status s = Add(expert); !s.ok()) return s;
+  impl_->pass.Down(expert.tiles.data(), impl_->a, impl_->scratch, out);
+  return absl::OkStatus();
+}
+
+}  // namespace omni

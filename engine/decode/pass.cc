@@ -1,0 +1,90 @@
+#include "engine/decode/pass.h"
+
+#include <algorithm>
+
+namespace omni {
+namespace {
+
+// About 10 us of work on one core: several times what waking a spinning helper costs.
+constexpr int64_t kMinRangeCost = int64_t{1} << 20;
+
+}  // namespace
+
+void Pass::Resize(int64_t n) {
+  rows = n;
+  width_ = PadTo(config.d, 64);
+  x_.Reserve(n * width_);
+  h_.Reserve(n * width_);
+  scale_.Reserve(n);
+}
+
+int64_t Pass::Grain(int64_t cost) { return std::max<int64_t>(1, kMinRangeCost / std::max<int64_t>(1, cost)); }
+
+void Pass::ForRows(int64_t cost, absl::FunctionRef<void(int64_t)> fn) {
+  pool.Run(rows, Grain(cost), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) fn(row);
+  });
+}
+
+QuantizedRows Pass::Quantize(const float* x, int64_t x_stride, int64_t n) {
+  const int64_t padded = PadTo(n, 64);
+  int8_t* q = q_.Reserve(rows * padded);
+  float* scale = scale_.data();
+  ForRows(n * kFloatCost,
+          [&](int64_t row) { ops.quantize(x + row * x_stride, n, padded, q + row * padded, scale + row); });
+  return {q, padded, scale};
+}
+
+QuantizedRows Pass::NormAndQuantize(const float* gain) {
+  const int64_t d = config.d;
+  int8_t* q = q_.Reserve(rows * width_);
+  float* scale = scale_.data();
+  ForRows(2 * d * kFloatCost, [&](int64_t row) {
+    ops.rms_norm(X(row), gain, d, H(row));
+    ops.quantize(H(row), d, width_, q + row * width_, scale + row);
+  });
+  return {q, width_, scale};
+}
+
+Products Pass::Multiply(std::initializer_list<const TwoBitLinear*> linears, const QuantizedRows& x) {
+  Products products;
+  int64_t total_groups = 0, cols = 0;
+  int next = 0;
+  for (const TwoBitLinear* linear : linears) {
+    products.offset[next++] = products.stride;
+    products.stride += PadTo(linear->rows, 16);
+    total_groups += linear->m.num_groups;
+    cols = linear->m.num_blocks * 64;
+  }
+  int32_t* acc = acc_.Reserve(rows * products.stride);
+  products.base = acc;
+  const int64_t grain = Grain(rows * kernels::kTwoBitRows * cols);
+  pool.Run(total_groups, grain, [&](int64_t begin, int64_t end) {
+    int64_t first_group = 0;  // of this matrix, counted over all of them
+    int product = 0;
+    for (const TwoBitLinear* linear : linears) {
+      const int64_t from = std::max<int64_t>(begin - first_group, 0);
+      const int64_t to = std::min(end - first_group, linear->m.num_groups);
+      if (from < to) {
+        ops.two_bit(linear->m, x.q, x.stride, static_cast<int>(rows), acc + products.offset[product],
+                    products.stride, from, to);
+      }
+      first_group += linear->m.num_groups;
+      ++product;
+    }
+  });
+  return products;
+}
+
+void Pass::AddLinear(const TwoBitLinear& linear, const QuantizedRows& in) {
+  const int64_t d = config.d;
+  const Products products = Multiply({&linear}, in);
+  float* y = y_.Reserve(rows * width_);
+  ForRows(2 * d * kFloatCost, [&](int64_t row) {
+    float* out = y + row * width_;
+    ops.scale_rows(products.Row(0, row), linear.scale, in.scale[row], d, out);
+    ops.add(X(row), out, d);
+  });
+}
+
+}  // namespace omni

@@ -1,0 +1,165 @@
+#include "engine/model/session_state.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <tuple>
+
+#include <absl/status/status.h>
+#include <absl/strings/str_cat.h>
+#include <xxhash.h>
+
+namespace omni {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "the format is little-endian");
+
+constexpr char kMagic[8] = {'O', 'M', 'N', 'I', 'S', 'E', 'S', 'S'};
+constexpr uint32_t kVersion = 1;
+constexpr int64_t kMaxPosition = int64_t{1}
+                                 << 53;  // positions are exact in double, where the angles are made
+
+struct Header {
+  char magic[8];
+  uint32_t version;
+  uint32_t reserved;
+  uint64_t fingerprint;
+  int64_t position;
+  uint64_t pdr_floats;
+  uint64_t kv_halves;
+};
+static_assert(sizeof(Header) == 48);
+
+auto Meaning(const ModelConfig& c) {
+  return std::make_tuple(c.layers, c.attention_period, c.d, c.r, c.heads, c.kv_heads, c.window,
+                         int64_t{c.key_scale}, int64_t{c.readout_norm}, c.state_norm_period,
+                         int64_t{std::bit_cast<int32_t>(c.decay_floor)},
+                         std::bit_cast<int64_t>(c.rope_theta));
+}
+
+uint64_t Fingerprint(const ModelConfig& c) {
+  return std::apply(
+      [](auto... field) {
+        const int64_t words[] = {field...};
+        return XXH3_64bits(words, sizeof(words));
+      },
+      Meaning(c));
+}
+
+struct Elements {
+  int64_t pdr = 0, kv = 0;
+  int64_t bytes() const { return pdr * int64_t{sizeof(float)} + kv * int64_t{sizeof(uint16_t)}; }
+};
+
+Elements ElementsOf(const ModelConfig& config, int64_t layer) {
+  if (config.IsAttention(layer)) return {0, 2 * config.kv_heads * config.window * config.head_dim()};
+  return {config.d * config.r, 0};
+}
+
+Elements ElementsOf(const ModelConfig& config) {
+  Elements sum;
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    const Elements n = ElementsOf(config, layer);
+    sum.pdr += n.pdr;
+    sum.kv += n.kv;
+  }
+  return sum;
+}
+
+}  // namespace
+
+SessionState::SessionState(const ModelConfig& config) : config_(config) {
+  Elements before;
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    offset_.push_back(config.IsAttention(layer) ? before.kv : before.pdr);
+    const Elements n = ElementsOf(config, layer);
+    before.pdr += n.pdr;
+    before.kv += n.kv;
+  }
+  pdr_.resize(static_cast<size_t>(before.pdr));
+  kv_.resize(static_cast<size_t>(before.kv));
+}
+
+void SessionState::Reset() {
+  position_ = 0;
+  std::fill(pdr_.begin(), pdr_.end(), 0.0f);
+  std::fill(kv_.begin(), kv_.end(), uint16_t{0});
+}
+
+float* SessionState::pdr(LayerId layer) { return pdr_.data() + offset_[layer.index()]; }
+
+uint16_t* SessionState::keys(LayerId layer) { return kv_.data() + offset_[layer.index()]; }
+
+uint16_t* SessionState::values(LayerId layer) {
+  return keys(layer) + config_.kv_heads * config_.window * config_.head_dim();
+}
+
+int64_t SessionState::bytes() const {
+  return static_cast<int64_t>(pdr_.size() * sizeof(float) + kv_.size() * sizeof(uint16_t));
+}
+
+int64_t SessionState::BytesFor(const ModelConfig& config) { return ElementsOf(config).bytes(); }
+
+bool SessionState::Fits(const ModelConfig& config) const { return Meaning(config_) == Meaning(config); }
+
+std::string SessionState::Save() const {
+  Header header = {};
+  std::memcpy(header.magic, kMagic, sizeof(kMagic));
+  header.version = kVersion;
+  header.fingerprint = Fingerprint(config_);
+  header.position = position_;
+  header.pdr_floats = pdr_.size();
+  header.kv_halves = kv_.size();
+  std::string bytes;
+  bytes.reserve(sizeof(header) + static_cast<size_t>(this->bytes()) + sizeof(uint64_t));
+  bytes.append(reinterpret_cast<const char*>(&header), sizeof(header));
+  bytes.append(reinterpret_cast<const char*>(pdr_.data()), pdr_.size() * sizeof(float));
+  bytes.append(reinterpret_cast<const char*>(kv_.data()), kv_.size() * sizeof(uint16_t));
+  const uint64_t checksum = XXH3_64bits(bytes.data(), bytes.size());
+  bytes.append(reinterpret_cast<const char*>(&checksum), sizeof(checksum));
+  return bytes;
+}
+
+absl::StatusOr<SessionState> SessionState::Restore(const ModelConfig& config, const std::string& bytes) {
+  const Elements elements = ElementsOf(config);
+  Header header;
+  uint64_t checksum;
+  const size_t want = sizeof(header) + static_cast<size_t>(elements.bytes()) + sizeof(checksum);
+  if (bytes.size() < sizeof(header) + sizeof(checksum)) {
+    return absl::DataLossError(absl::StrCat("session state: ", bytes.size(),
+                                            " bytes are fewer than its header's ", sizeof(header),
+                                            "; the file is cut, take an older checkpoint"));
+  }
+  std::memcpy(&header, bytes.data(), sizeof(header));
+  if (std::memcmp(header.magic, kMagic, sizeof(kMagic)) != 0) {
+    return absl::InvalidArgumentError("session state: these bytes do not begin with OMNISESS");
+  }
+  if (header.version != kVersion) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("session state: version ", header.version, ", this program reads version ", kVersion));
+  }
+  std::memcpy(&checksum, bytes.data() + bytes.size() - sizeof(checksum), sizeof(checksum));
+  if (checksum != XXH3_64bits(bytes.data(), bytes.size() - sizeof(checksum))) {
+    return absl::DataLossError(
+        "session state: its checksum fails; the bytes are cut or altered, take an older checkpoint");
+  }
+  if (header.fingerprint != Fingerprint(config)) {
+    return absl::FailedPreconditionError(
+        "session state: it belongs to a model of another configuration; start the session anew");
+  }
+  if (bytes.size() != want || header.pdr_floats != static_cast<uint64_t>(elements.pdr) ||
+      header.kv_halves != static_cast<uint64_t>(elements.kv) || header.reserved != 0 || header.position < 0 ||
+      header.position > kMaxPosition) {
+    return absl::InvalidArgumentError(absl::StrCat("session state: ", bytes.size(), " bytes at position ",
+                                                   header.position, ", the configuration wants ", want));
+  }
+  SessionState state(config);  // only now: bytes that are refused cost no memory
+  const char* at = bytes.data() + sizeof(header);
+  std::memcpy(state.pdr_.data(), at, state.pdr_.size() * sizeof(float));
+  at += state.pdr_.size() * sizeof(float);
+  std::memcpy(state.kv_.data(), at, state.kv_.size() * sizeof(uint16_t));
+  state.position_ = header.position;
+  return state;
+}
+
+}  // namespace omni

@@ -1,0 +1,48 @@
+// The recurrent and key/value state of one sequence: all a session must keep to go on bit-identically.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <absl/status/statusor.h>
+
+#include "engine/model/config.h"
+
+namespace omni {
+
+class SessionState {
+ public:
+  // `config` is valid. Zero state at position 0. Copies are independent.
+  explicit SessionState(const ModelConfig& config);
+
+  int64_t position() const { return position_; }  // tokens consumed so far
+  void set_position(int64_t p) { position_ = p; }
+  void Reset();  // as freshly made
+
+  float* pdr(LayerId layer);  // S, [d, r], row-major; PDR layers only
+  // fp16 ring buffers of an attention layer: [H_kv, W, h], slot = position % W.
+  uint16_t* keys(LayerId layer);
+  uint16_t* values(LayerId layer);
+
+  int64_t bytes() const;
+  // bytes() of a state that need not be made; `config` is valid.
+  static int64_t BytesFor(const ModelConfig& config);
+  // True if every dimension and every constant that gives the state its meaning is the config's.
+  bool Fits(const ModelConfig& config) const;
+
+  // Versioned bytes with a checksum (docs/formats/session_state.md); Restore rejects other models', cut or
+  // altered bytes. Two models of one config are told apart by whoever keeps the bytes (by the model's hash),
+  // not here.
+  std::string Save() const;
+  static absl::StatusOr<SessionState> Restore(const ModelConfig& config, const std::string& bytes);
+
+ private:
+  ModelConfig config_;
+  int64_t position_ = 0;
+  std::vector<float> pdr_;
+  std::vector<uint16_t> kv_;
+  std::vector<int64_t> offset_;  // per layer, into pdr_ or kv_
+};
+
+}  // namespace omni

@@ -1,0 +1,140 @@
+#include "engine/text/sampler.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+
+#include <absl/strings/str_cat.h>
+
+#include "engine/base/splitmix.h"
+#include "kernels/op.h"
+
+namespace omni {
+namespace {
+
+constexpr float kNever = -std::numeric_limits<float>::infinity();
+constexpr float kLargest = std::numeric_limits<float>::max();
+
+// Numbers that order as (falling logit, rising id): no comparison of floats, and equal logits are settled
+// too.
+uint64_t OrderKey(float logit, size_t id) {
+  const uint32_t bits = std::bit_cast<uint32_t>(logit + 0.0f);  // -0 becomes 0
+  const uint32_t rising = bits >> 31 ? ~bits : bits | 0x80000000u;
+  return static_cast<uint64_t>(~rising) << 32 | id;
+}
+
+size_t IdOf(uint64_t key) { return key & 0xffffffffu; }
+
+std::vector<float> WithoutNan(std::span<const float> logits) {
+  std::vector<float> clean(logits.begin(), logits.end());
+  for (float& l : clean) l = std::isnan(l) ? kNever : std::min(l, kLargest);
+  return clean;
+}
+
+void Penalise(std::span<const TokenId> history, const SamplerSettings& s, std::vector<float>* logits) {
+  if (s.repetition_penalty == 1.0f || s.repetition_window <= 0) return;
+  const auto recent = history.last(std::min(history.size(), static_cast<size_t>(s.repetition_window)));
+  std::vector<TokenId> distinct(recent.begin(), recent.end());
+  std::sort(distinct.begin(), distinct.end());
+  distinct.erase(std::unique(distinct.begin(), distinct.end()), distinct.end());
+  for (TokenId id : distinct) {
+    if (id.value < 0 || id.index() >= logits->size()) continue;
+    float& logit = (*logits)[id.index()];
+    if (logit == kNever) continue;
+    logit = logit > 0 ? logit / s.repetition_penalty : logit * s.repetition_penalty;
+    logit = std::clamp(logit, -kLargest, kLargest);
+  }
+}
+
+// The candidates after top-k, by falling logit.
+std::vector<uint64_t> Candidates(const std::vector<float>& logits, int32_t top_k) {
+  std::vector<uint64_t> keys;
+  keys.reserve(logits.size());
+  for (size_t i = 0; i < logits.size(); ++i) {
+    if (logits[i] > kNever) keys.push_back(OrderKey(logits[i], i));
+  }
+  if (top_k > 0 && static_cast<size_t>(top_k) < keys.size()) {
+    std::nth_element(keys.begin(), keys.begin() + top_k, keys.end());
+    keys.resize(static_cast<size_t>(top_k));
+  }
+  std::sort(keys.begin(), keys.end());
+  return keys;
+}
+
+// How many of the candidates, whose weights fall, pass top-p and min-p.
+size_t Passing(const std::vector<float>& weights, const SamplerSettings& s) {
+  size_t n = weights.size();
+  if (s.top_p < 1.0f) {
+    double total = 0;
+    for (float w : weights) total += w;
+    const double wanted = static_cast<double>(s.top_p) * total;
+    double sum = weights[0];
+    for (n = 1; n < weights.size() && sum < wanted; ++n) sum += weights[n];
+  }
+  const float least = s.min_p * weights[0];
+  while (n > 1 && weights[n - 1] < least) --n;
+  return n;
+}
+
+size_t Draw(const std::vector<float>& weights, size_t n, double uniform) {
+  double total = 0;
+  for (size_t i = 0; i < n; ++i) total += weights[i];
+  const double target = uniform * total;
+  double sum = 0;
+  for (size_t i = 0; i + 1 < n; ++i) {
+    sum += weights[i];
+    if (target < sum) return i;
+  }
+  return n - 1;
+}
+
+absl::Status Outside(absl::string_view field, float value, absl::string_view range) {
+  return absl::InvalidArgumentError(absl::StrCat(field, " is ", value, "; it must be ", range));
+}
+
+}  // namespace
+
+absl::Status Validate(const SamplerSettings& s) {
+  if (!(s.temperature >= 0 && s.temperature <= 100)) {
+    return Outside("temperature (--temp)", s.temperature, "in [0, 100]; 0 is greedy");
+  }
+  if (s.top_k < 0) return Outside("top_k (--top-k)", static_cast<float>(s.top_k), "0 (off) or more");
+  if (!(s.top_p > 0 && s.top_p <= 1)) return Outside("top_p (--top-p)", s.top_p, "in (0, 1]; 1 is off");
+  if (!(s.min_p >= 0 && s.min_p <= 1)) return Outside("min_p (--min-p)", s.min_p, "in [0, 1]; 0 is off");
+  if (!(s.repetition_penalty >= 0.01f && s.repetition_penalty <= 100)) {
+    return Outside("repetition_penalty (--repeat-penalty)", s.repetition_penalty, "in [0.01, 100]; 1 is off");
+  }
+  if (s.repetition_window < 0) {
+    return Outside("repetition_window (--repeat-last-n)", static_cast<float>(s.repetition_window),
+                   "0 (off) or more");
+  }
+  return absl::OkStatus();
+}
+
+Sampled Sample(std::span<const float> logits, std::span<const TokenId> history, uint64_t position,
+               const SamplerSettings& settings) {
+  std::vector<float> adjusted = WithoutNan(logits);
+  if (std::all_of(adjusted.begin(), adjusted.end(), [](float l) { return l == kNever; })) return {};
+  std::vector<float> softmax(adjusted.size());
+  float max = 0;
+  const float sum = kernels::ActiveOps().exp_sum(adjusted.data(), static_cast<int64_t>(adjusted.size()),
+                                                 softmax.data(), &max);
+  Penalise(history, settings, &adjusted);
+  const auto result = [&](size_t id) {
+    return Sampled{TokenId(static_cast<int32_t>(id)), softmax[id] / sum};
+  };
+  if (!(settings.temperature > 0)) {
+    return result(static_cast<size_t>(std::max_element(adjusted.begin(), adjusted.end()) - adjusted.begin()));
+  }
+  const std::vector<uint64_t> keys = Candidates(adjusted, settings.top_k);
+  const float largest = adjusted[IdOf(keys[0])];
+  std::vector<float> weights(keys.size());
+  for (size_t i = 0; i < keys.size(); ++i) {
+    weights[i] = kernels::Exp((adjusted[IdOf(keys[i])] - largest) / settings.temperature);
+  }
+  return result(
+      IdOf(keys[Draw(weights, Passing(weights, settings), CounterUniform(settings.seed, position))]));
+}
+
+}  // namespace omni

@@ -1,0 +1,515 @@
+#include "store/cache/tile_cache.h"
+
+#include <algorithm>
+#include <utility>
+
+#include <absl/strings/str_cat.h>
+
+#include "store/format/tile_delta.h"
+#include "store/format/tile_table.h"
+
+namespace omni {
+
+namespace {
+// So many tiles make a hand-over to an asker that waits for more: few enough that he has computed them when
+// the next are there, enough to be worth a message.
+constexpr size_t kTilesPerHandOver = 16;
+}  // namespace
+
+// An expert that somebody asked for.
+struct TileCache::Load {
+  int64_t table = 0;
+  Ready ready;
+  Some some;                    // empty: not wanted, or `ready` is next
+  std::vector<uint32_t> slots;  // by tile, once it has been admitted
+  std::vector<int64_t> untold;  // tiles that are there and were not handed over; only if `some`
+  int64_t missing = 0;          // tiles still being read, and hand-overs under way
+  absl::Status error;
+  bool stalled = false;  // its asker waits
+};
+
+// Keeps an expert's tiles, or some of them, from being given up.
+struct TileCache::Lease {
+  Lease(TileCache* owner, int64_t of, std::vector<uint32_t> held)
+      : cache(owner), table(of), slots(std::move(held)) {}
+  Lease(const Lease&) = delete;
+  Lease& operator=(const Lease&) = delete;
+  ~Lease() { cache->Release(slots); }
+
+  TileCache* cache;
+  int64_t table;
+  std::vector<uint32_t> slots;  // by tile; kNone: none
+  std::vector<const uint8_t*> tiles;
+};
+
+struct TileCache::HandOver {
+  std::shared_ptr<Load> load;
+  ExpertTiles tiles;
+};
+
+struct TileCache::Work {
+  std::vector<ReadRequest> urgent, guessed;
+  std::vector<uint64_t> promoted;
+  std::vector<HandOver> some;
+  std::vector<std::shared_ptr<Load>> ended;
+};
+
+TileCache::TileCache(const ModelFiles& files, const TileIndex& index, const DeltaDb& db, int64_t stride)
+    : files_(files),
+      index_(index),
+      db_(db),
+      layout_(files.manifest.config.d),
+      stride_(stride),
+      tiles_per_expert_(index.numbers().tiles()),
+      users_(index.Users()) {}
+
+absl::StatusOr<std::unique_ptr<TileCache>> TileCache::Make(const ModelFiles& files, const TileIndex& index,
+                                                           const DeltaDb& db,
+                                                           const std::vector<PackHeader>& packs,
+                                                           const TileCacheOptions& options) {
+  if (packs.empty()) return absl::InvalidArgumentError(absl::StrCat(files.dir, ": the model has no experts"));
+  std::unique_ptr<TileCache> cache(new TileCache(files, index, db, packs.front().stride));
+  if (options.slots < cache->tiles_per_expert_) {
+    return absl::InvalidArgumentError(absl::StrCat(files.dir, ": a cache of ", options.slots,
+                                                   " tiles cannot hold one expert, which has ",
+                                                   cache->tiles_per_expert_));
+  }
+  for (const PackHeader& pack : packs) {
+    if (pack.stride == cache->stride_) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(files.dir, ": its pack files align tiles differently; ", "repack the model"));
+  }
+  absl::StatusOr<AlignedBuffer> memory = AlignedBuffer::Allocate(options.slots * cache->stride_);
+  if (!memory.ok()) return memory.status();
+  cache->memory_ = *std::move(memory);
+  cache->policy_ = MakePolicy(options.policy, options.slots, cache->users_, files.manifest.config);
+  cache->slots_.resize(static_cast<size_t>(options.slots));
+  cache->checked_ = std::vector<std::atomic<bool>>(static_cast<size_t>(options.slots));
+  cache->sound_ = std::vector<std::atomic<bool>>(static_cast<size_t>(index.tiles()));
+  cache->slot_of_.assign(static_cast<size_t>(index.tiles()), TileIndex::kNone);
+  for (int64_t slot = options.slots; slot-- > 0;) cache->free_.push_back(static_cast<uint32_t>(slot));
+  cache->expected_.resize(static_cast<size_t>(index.numbers().tables() / cache->users_.experts));
+
+  ReadQueueOptions reads = options.reads;
+  reads.memory = {cache->memory_.data(), static_cast<size_t>(cache->memory_.size())};
+  std::vector<std::string> paths;
+  for (size_t pack = 0; pack < packs.size(); ++pack)
+    paths.push_back(files.PathOf(PackName(static_cast<uint32_t>(pack))));
+  const ReadQueue::Done done = [raw = cache.get()](uint64_t tag, const absl::Status& read) {
+    raw->OnRead(static_cast<uint32_t>(tag), read);
+  };
+  auto queue = options.open_reads ? options.open_reads(std::move(paths), reads, done)
+                                  : ReadQueue::Open(std::move(paths), reads, done);
+  if (!queue.ok()) return queue.status();
+  cache->reads_ = *std::move(queue);
+  return cache;
+}
+
+TileCache::~TileCache() = default;
+
+void TileCache::Hold(Slot& slot) {
+  if (slot.users++ == 0 && slot.held == Held::kTile) --idle_;
+}
+
+void TileCache::LetGo(uint32_t number) {
+  Slot& slot = slots_[number];
+  if (--slot.users > 0) return;
+  if (slot.held == Held::kTile) {
+    ++idle_;
+  } else if (slot.held == Held::kFailed) {
+    slot.held = Held::kNothing;
+    free_.push_back(number);
+  }
+}
+
+void TileCache::Evict(uint32_t number) {
+  Slot& slot = slots_[number];
+  policy_->OnEvict(number);
+  slot_of_[slot.content] = TileIndex::kNone;
+  slot.content = TileIndex::kNone;
+  slot.held = Held::kNothing;
+  slot.guessed = false;
+  --idle_;
+  free_.push_back(number);
+}
+
+bool TileCache::TakeSlot(uint32_t content, uint32_t* taken) {
+  if (free_.empty()) {
+    const int64_t victim = policy_->Victim(
+        [this](uint32_t slot) { return slots_[slot].held == Held::kTile && slots_[slot].users == 0; });
+    if (victim < 0) return false;
+    Evict(static_cast<uint32_t>(victim));
+    ++stats_.evicted;
+  }
+  *taken = free_.back();
+  free_.pop_back();
+  used_ = std::max(used_, *taken + 1);
+  Slot& slot = slots_[*taken];
+  slot.content = content;
+  slot.held = Held::kReading;
+  slot.guessed = false;
+  checked_[*taken].store(false, std::memory_order_relaxed);
+  slot_of_[content] = *taken;
+  policy_->OnFill(*taken, content);
+  return true;
+}
+
+void TileCache::Read(uint32_t slot, std::vector<ReadRequest>* reads) {
+  const TileRef& ref = index_.Stored(slots_[slot].content).ref;
+  reads->push_back(
+      {static_cast<int32_t>(ref.pack), ref.offset, stride_, layout_.payload(), Memory(slot), slot});
+}
+
+bool TileCache::Admit(const std::shared_ptr<Load>& load, Work& work) {
+  const uint32_t* contents = index_.Of(load->table);
+  const auto end = contents + tiles_per_expert_;
+  int64_t absent = 0;
+  for (const uint32_t* content = contents; content < end; ++content) {
+    if (slot_of_[*content] == TileIndex::kNone) {
+      ++absent;
+    } else {
+      Hold(slots_[slot_of_[*content]]);
+    }
+  }
+  if (absent > static_cast<int64_t>(free_.size()) + idle_) {
+    for (const uint32_t* content = contents; content < end; ++content) {
+      if (slot_of_[*content] != TileIndex::kNone) LetGo(slot_of_[*content]);
+    }
+    return false;
+  }
+  // What was there is held by now, and what follows is new: an equal tile of the same expert is found the
+  // second time.
+  std::vector<bool> held_already(static_cast<size_t>(tiles_per_expert_));
+  for (int64_t t = 0; t < tiles_per_expert_; ++t)
+    held_already[static_cast<size_t>(t)] = slot_of_[contents[t]] != TileIndex::kNone;
+  load->slots.reserve(static_cast<size_t>(tiles_per_expert_));
+  for (int64_t t = 0; t < tiles_per_expert_; ++t) {
+    uint32_t number = slot_of_[contents[t]];
+    if (number == TileIndex::kNone) {
+      if (!TakeSlot(contents[t], &number)) {  // a policy that hides a slot it could give up
+        load->error = absl::InternalError("the cache's policy found no tile to give up");
+        break;
+      }
+      Read(number, &work.urgent);
+      ++stats_.misses;
+    } else if (slots_[number].held == Held::kTile && !slots_[number].guessed) {
+      ++stats_.hits;
+    } else {
+      ++stats_.joined;
+      if (slots_[number].held == Held::kReading && slots_[number].guessed) work.promoted.push_back(number);
+    }
+    Slot& slot = slots_[number];
+    if (!held_already[static_cast<size_t>(t)]) Hold(slot);
+    if (std::exchange(slot.guessed, false)) ++stats_.guessed_used;
+    if (slot.held == Held::kReading) {
+      slot.waiters.push_back({load.get(), t});
+      ++load->missing;
+    } else if (load->some) {
+      load->untold.push_back(t);
+    }
+    policy_->OnUse(number);
+    load->slots.push_back(number);
+  }
+  if (load->missing == 0) {
+    work.ended.push_back(load);
+  } else {
+    loading_.push_back(load);
+    if (!load->untold.empty()) Tell(load, work);
+  }
+  return true;
+}
+
+// Hands over what the load's asker has not been told of. Counts as a tile that is missing, so that `ready`
+// comes after it.
+void TileCache::Tell(const std::shared_ptr<Load>& load, Work& work) {
+  std::vector<uint32_t> here(load->slots.size(), TileIndex::kNone);
+  for (int64_t t : load->untold) {
+    const uint32_t slot = load->slots[static_cast<size_t>(t)];
+    Hold(slots_[slot]);
+    here[static_cast<size_t>(t)] = slot;
+  }
+  work.some.push_back({load, Give(std::make_shared<Lease>(this, load->table, std::move(here)))});
+  load->untold.clear();
+  ++load->missing;
+}
+
+// One less that the load waits for.
+void TileCache::CountDown(Load& load, Work& work) {
+  const bool last = --load.missing == 0;
+  if (!last && load.untold.size() < kTilesPerHandOver) return;
+  const auto at = std::find_if(loading_.begin(), loading_.end(),
+                               [&](const auto& candidate) { return candidate.get() == &load; });
+  if (!last) {
+    Tell(*at, work);
+    return;
+  }
+  work.ended.push_back(std::move(*at));
+  loading_.erase(at);
+}
+
+void TileCache::EndStalls(const Work& work) {
+  for (const auto& load : work.ended) {
+    if (std::exchange(load->stalled, false)) StallEnds();
+  }
+}
+
+void TileCache::AdmitWaiting(Work& work) {
+  while (!waiting_.empty() && Admit(waiting_.front(), work)) waiting_.pop_front();
+}
+
+void TileCache::StallBegins() {
+  if (stalled_++ == 0) stall_began_ = std::chrono::steady_clock::now();
+}
+
+void TileCache::StallEnds() {
+  if (--stalled_ == 0) stats_.stall += std::chrono::steady_clock::now() - stall_began_;
+}
+
+void TileCache::EndExpectation(int64_t place) {
+  std::vector<uint32_t>& held = expected_[static_cast<size_t>(place)];
+  for (uint32_t slot : held) LetGo(slot);
+  expected_slots_ -= static_cast<int64_t>(held.size());
+  held.clear();
+}
+
+void TileCache::Request(int64_t table, const Ready& ready, const Some& some) {
+  auto load = std::make_shared<Load>();
+  load->table = table;
+  load->ready = ready;
+  load->some = some;
+  const int64_t place = table / users_.experts;
+  Work work;
+  {
+    std::lock_guard lock(mutex_);
+    ++stats_.requests;
+    policy_->OnExpert(place, table % users_.experts);
+    if (place != last_place_) {  // its layer is over
+      EndExpectation(last_place_);
+      last_place_ = place;
+    }
+    waiting_.push_back(load);
+    AdmitWaiting(work);
+    if (!waiting_.empty() && expected_slots_ > 0) {
+      for (size_t i = 0; i < expected_.size(); ++i) EndExpectation(static_cast<int64_t>(i));
+      AdmitWaiting(work);
+    }
+    if (!waiting_.empty() && waiting_.back() == load) ++stats_.queued;
+    if (std::find(work.ended.begin(), work.ended.end(), load) == work.ended.end()) {
+      load->stalled = true;
+      StallBegins();
+    } else {
+      ++stats_.ready_requests;
+    }
+  }
+  Do(work);
+}
+
+void TileCache::Expect(std::span<const int64_t> tables) {
+  if (tables.empty()) return;
+  const int64_t place = tables.front() / users_.experts;
+  const int64_t most = static_cast<int64_t>(slots_.size()) - tiles_per_expert_;  // a request must find room
+  Work work;
+  {
+    std::lock_guard lock(mutex_);
+    std::vector<uint32_t> before = std::move(expected_[static_cast<size_t>(place)]);
+    std::vector<uint32_t>& held = expected_[static_cast<size_t>(place)];
+    held.clear();
+    for (int64_t table : tables) {
+      policy_->OnPredict(place, table % users_.experts);
+      for (int64_t t = 0; t < tiles_per_expert_ && expected_slots_ < most; ++t) {
+        const uint32_t content = index_.Of(table)[t];
+        uint32_t number = slot_of_[content];
+        if (number == TileIndex::kNone) {
+          if (guesses_ >= 2 * tiles_per_expert_ || !TakeSlot(content, &number)) break;
+          slots_[number].guessed = slots_[number].was_guess = true;
+          ++guesses_;
+          ++stats_.guessed;
+          Read(number, &work.guessed);
+        }
+        Hold(slots_[number]);
+        held.push_back(number);
+        ++expected_slots_;
+      }
+    }
+    for (uint32_t slot : before) LetGo(slot);
+    expected_slots_ -= static_cast<int64_t>(before.size());
+  }
+  Do(work);
+}
+
+void TileCache::Clear() {
+  Work work;
+  {
+    std::lock_guard lock(mutex_);
+    for (size_t i = 0; i < expected_.size(); ++i) EndExpectation(static_cast<int64_t>(i));
+    for (size_t slot = 0; slot < slots_.size(); ++slot) {
+      if (slots_[slot].held == Held::kTile && slots_[slot].users == 0) Evict(static_cast<uint32_t>(slot));
+    }
+    AdmitWaiting(work);
+  }
+  Do(work);
+}
+
+// Of a tile that is scattered trits and has been read as the tile which they change.
+absl::Status TileCache::Derive(uint32_t content, uint8_t* tile) const {
+  const TileIndex::Tile& wanted = index_.tile(content);
+  if (absl::Status s = CheckTileRead(layout_, index_.Stored(content).ref, tile); !s.ok()) return s;
+  const TableNumbers& numbers = index_.numbers();
+  absl::StatusOr<std::string> entry =
+      db_.Get(TableKey(numbers.Layer(wanted.table), numbers.Expert(wanted.table)));
+  if (!entry.ok()) return entry.status();
+  absl::StatusOr<TileTable> table = DecodeTable(*entry, tiles_per_expert_);
+  if (!table.ok()) return table.status();
+  for (const TileChange& change : table->changes) {
+    if (change.tile != wanted.number || !change.inline_delta) continue;
+    if (absl::Status s = ApplyTileDelta(layout_, change.delta, tile); !s.ok()) return s;
+    return CheckTileRead(layout_, wanted.ref, tile);
+  }
+  return absl::DataLossError(absl::StrCat("has no changes in ", files_.PathOf(kDeltasFolder), kDamagedCure));
+}
+
+std::string TileCache::Blame(int64_t table, int64_t tile, absl::string_view message) const {
+  const uint32_t content = index_.Of(table)[tile];
+  return absl::StrCat(files_.PathOf(PackName(index_.Stored(content).ref.pack)), ": ",
+                      index_.numbers().Name(table, tile), " ", message);
+}
+
+// The slot's tile is no longer there. Holds the lock.
+void TileCache::Fail(uint32_t number) {
+  Slot& slot = slots_[number];
+  ++stats_.failed;
+  slot_of_[slot.content] = TileIndex::kNone;
+  policy_->OnEvict(number);
+  slot.content = TileIndex::kNone;
+  slot.guessed = false;
+  slot.held = slot.users == 0 ? Held::kNothing : Held::kFailed;
+  if (slot.users == 0) free_.push_back(number);
+}
+
+// By a holder of the slot, in which the table's tile was read.
+absl::Status TileCache::Check(int64_t table, int64_t tile, uint32_t number) {
+  if (checked_[number].load(std::memory_order_acquire)) return absl::OkStatus();
+  const uint32_t content = index_.Of(table)[tile];
+  const TileRef& ref = index_.tile(content).ref;
+  const bool sound = sound_[content].load(std::memory_order_relaxed);
+  const absl::Status status =
+      sound ? CheckTileSum(layout_, ref, Memory(number)) : CheckTileRead(layout_, ref, Memory(number));
+  if (status.ok()) {
+    sound_[content].store(true, std::memory_order_relaxed);
+    checked_[number].store(true, std::memory_order_release);
+    return status;
+  }
+  {
+    std::lock_guard lock(mutex_);
+    if (slots_[number].content == content) Fail(number);  // else another holder has said so already
+  }
+  return absl::Status(status.code(), Blame(table, tile, status.message()));
+}
+
+void TileCache::OnRead(uint32_t number, const absl::Status& read) {
+  // Until the slot is marked as read nobody else touches its memory or its content.
+  const uint32_t content = slots_[number].content;
+  absl::Status status = read;
+  const bool derived = read.ok() && index_.tile(content).base != TileIndex::kNone;
+  if (derived) {
+    status = Derive(content, Memory(number));
+    checked_[number].store(status.ok(), std::memory_order_release);
+  }
+  Work work;
+  {
+    std::lock_guard lock(mutex_);
+    Slot& slot = slots_[number];
+    stats_.read_bytes += stride_;
+    if (slot.was_guess) --guesses_;
+    slot.was_guess = false;
+    if (status.ok()) {
+      slot.held = Held::kTile;
+      if (slot.users == 0) ++idle_;
+    } else {
+      Fail(number);
+    }
+    for (const Waiter& waiter : slot.waiters) {
+      Load& load = *waiter.load;
+      if (!status.ok() && load.error.ok()) {
+        load.error = absl::Status(
+            status.code(), derived ? Blame(load.table, waiter.tile, status.message())
+                                   : absl::StrCat(status.message(), " (",
+                                                  index_.numbers().Name(load.table, waiter.tile), ")"));
+      }
+      if (status.ok() && load.some) load.untold.push_back(waiter.tile);
+      CountDown(load, work);
+    }
+    slot.waiters.clear();
+    AdmitWaiting(work);
+    EndStalls(work);
+  }
+  Do(work);
+}
+
+void TileCache::Release(const std::vector<uint32_t>& slots) {
+  Work work;
+  {
+    std::lock_guard lock(mutex_);
+    for (uint32_t slot : slots) {
+      if (slot != TileIndex::kNone) LetGo(slot);
+    }
+    AdmitWaiting(work);
+    EndStalls(work);
+  }
+  Do(work);
+}
+
+void TileCache::Do(Work& work) {
+  if (!work.urgent.empty()) reads_->Submit(work.urgent, true);
+  for (uint64_t tag : work.promoted) reads_->Promote(tag);
+  if (!work.guessed.empty()) reads_->Submit(work.guessed, false);
+  while (!work.some.empty()) {
+    HandOver some = std::move(work.some.back());
+    work.some.pop_back();
+    some.load->some(std::move(some.tiles));
+    std::lock_guard lock(mutex_);
+    CountDown(*some.load, work);
+    EndStalls(work);
+  }
+  for (const std::shared_ptr<Load>& load : work.ended) {
+    load->some = nullptr;
+    if (!load->error.ok()) {
+      Release(load->slots);
+      load->ready(load->error);
+      continue;
+    }
+    // Nothing of the lease stays here: when the asker lets go of it, it is over.
+    load->ready(Give(std::make_shared<Lease>(this, load->table, std::move(load->slots))));
+  }
+}
+
+ExpertTiles TileCache::Give(std::shared_ptr<Lease> lease) {
+  ExpertTiles given;
+  bool checked = true;
+  for (uint32_t slot : lease->slots) {
+    lease->tiles.push_back(slot == TileIndex::kNone ? nullptr : Memory(slot));
+    checked = checked && (slot == TileIndex::kNone || checked_[slot].load(std::memory_order_acquire));
+  }
+  if (!checked) {
+    given.check = [held = lease.get()](int64_t tile) {
+      return held->cache->Check(held->table, tile, held->slots[static_cast<size_t>(tile)]);
+    };
+  }
+  given.tiles = lease->tiles;
+  given.keep = std::move(lease);
+  return given;
+}
+
+CacheStats TileCache::stats() const {
+  std::lock_guard lock(mutex_);
+  CacheStats stats = stats_;
+  if (stalled_ > 0) stats.stall += std::chrono::steady_clock::now() - stall_began_;
+  return stats;
+}
+
+std::span<const uint8_t> TileCache::filled_memory() const {
+  std::lock_guard lock(mutex_);
+  return {memory_.data(), static_cast<size_t>(used_) * static_cast<size_t>(stride_)};
+}
+
+}  // namespace omni

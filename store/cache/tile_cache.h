@@ -1,0 +1,169 @@
+// Some of a model's tiles in memory, the others on disk: experts are made resident when they are asked for.
+//
+// A slot holds one tile. An expert-layer is a table of pointers to slots, so that two experts share the slots
+// of the tiles that they share, and only tiles that are not there are read:
+//
+//     Request --> all its tiles get slots, or it waits --> reads --> ready --> new tiles checked --> let go of
+//
+// A request takes all its slots at once or none, in the order of asking, and gives them back without asking
+// for more: so requests never wait for each other in a circle.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <vector>
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include "engine/model/weights.h"
+#include "store/cache/cache_policy.h"
+#include "store/file/files.h"
+#include "store/format/delta_db.h"
+#include "store/format/model_files.h"
+#include "store/format/tile_index.h"
+#include "store/read/read_queue.h"
+
+namespace omni {
+
+// Counted since the cache was made. Tiles are counted once for every request that has them.
+struct CacheStats {
+  int64_t requests = 0, ready_requests = 0;  // experts asked for; those whose tiles were all there
+  int64_t hits = 0;                          // tiles that were there
+  int64_t joined = 0;  // tiles that were being read already, or had just been read for a guess
+  int64_t misses = 0;  // tiles that had to be read
+  int64_t guessed = 0, guessed_used = 0;  // tiles read for a guess; those that a request then used
+  int64_t evicted = 0;                    // tiles given up
+  int64_t read_bytes = 0;                 // from disk
+  int64_t failed = 0;                     // tiles that could not be read or were damaged
+  int64_t queued = 0;                     // requests that had to wait for slots
+  std::chrono::nanoseconds stall{0};      // with at least one request waiting for tiles
+  double HitShare() const {               // of the tiles asked for; 1 if none was
+    const int64_t all = hits + joined + misses;
+    return all > 0 ? static_cast<double>(hits) / static_cast<double>(all) : 1.0;
+  }
+};
+
+struct TileCacheOptions {
+  int64_t slots = 0;  // at least numbers().tiles()
+  PolicyKind policy = PolicyKind::kTorus;
+  ReadQueueOptions reads;  // `memory` is filled in
+  // In place of ReadQueue::Open, for tests. Empty: ReadQueue::Open.
+  std::function<absl::StatusOr<std::unique_ptr<ReadQueue>>(std::vector<std::string> paths,
+                                                           const ReadQueueOptions&, ReadQueue::Done)>
+      open_reads;
+};
+
+// Thread-safe. Outlives what it gives out.
+class TileCache {
+ public:
+  using Ready = ExpertProvider::Ready;
+  using Some = ExpertProvider::Some;
+
+  // All references outlive the cache. `packs` are the pack files' headers.
+  static absl::StatusOr<std::unique_ptr<TileCache>> Make(const ModelFiles& files, const TileIndex& index,
+                                                         const DeltaDb& db,
+                                                         const std::vector<PackHeader>& packs,
+                                                         const TileCacheOptions& options);
+  ~TileCache();  // waits for reads in flight
+
+  // As ExpertProvider::Request, for a table of the index. Every tile is checked once after it was read, by
+  // its first user (ExpertTiles::check); an error names file, tile, expert and layer, and the next request
+  // tries again.
+  void Request(int64_t table, const Ready& ready, const Some& some = {});
+  // Reads the tables' tiles where nothing more urgent is to be read, and keeps them until another expert of
+  // that layer, which is the tables', is asked for or expected. What does not fit is left out.
+  void Expect(std::span<const int64_t> tables);
+  // Gives up every tile that nobody uses.
+  void Clear();
+
+  CacheStats stats() const;
+  int64_t slots() const { return static_cast<int64_t>(slots_.size()); }
+  // Slots are filled from the first on: the memory of those that ever held a tile.
+  std::span<const uint8_t> filled_memory() const;
+  const char* policy_name() const { return policy_->name(); }
+  std::string reads_description() const { return reads_->description(); }
+
+ private:
+  enum class Held : uint8_t { kNothing, kReading, kTile, kFailed };
+  struct Load;
+  struct Lease;
+  struct Waiter {
+    Load* load;
+    int64_t tile;  // of the load's expert
+  };
+  struct Slot {
+    uint32_t content = TileIndex::kNone;
+    uint32_t users = 0;  // requests and expectations that hold it
+    Held held = Held::kNothing;
+    bool guessed = false;    // read for a guess, and not used so far
+    bool was_guess = false;  // the read under way was begun for a guess
+    std::vector<Waiter> waiters;
+  };
+  struct HandOver;
+  struct Work;  // to be done when the lock has been let go of
+
+  TileCache(const ModelFiles& files, const TileIndex& index, const DeltaDb& db, int64_t stride);
+
+  uint8_t* Memory(uint32_t slot) { return memory_.data() + static_cast<int64_t>(slot) * stride_; }
+  void Do(Work& work);
+  // The following hold the lock.
+  bool Admit(const std::shared_ptr<Load>& load, Work& work);
+  void AdmitWaiting(Work& work);
+  void Tell(const std::shared_ptr<Load>& load, Work& work);
+  void CountDown(Load& load, Work& work);
+  void EndStalls(const Work& work);
+  bool TakeSlot(uint32_t content, uint32_t* slot);
+  void Read(uint32_t slot, std::vector<ReadRequest>* reads);
+  void Fail(uint32_t slot);
+  void Hold(Slot& slot);
+  void LetGo(uint32_t slot);
+  void EndExpectation(int64_t place);
+  void Evict(uint32_t slot);
+  void StallBegins();
+  void StallEnds();
+
+  void OnRead(uint32_t slot, const absl::Status& read);
+  absl::Status Derive(uint32_t content, uint8_t* tile) const;
+  absl::Status Check(int64_t table, int64_t tile, uint32_t slot);
+  std::string Blame(int64_t table, int64_t tile, absl::string_view message) const;
+  ExpertTiles Give(std::shared_ptr<Lease> lease);
+  void Release(const std::vector<uint32_t>& slots);
+
+  const ModelFiles& files_;
+  const TileIndex& index_;
+  const DeltaDb& db_;
+  const TileLayout layout_;
+  const int64_t stride_, tiles_per_expert_;
+  const TileUsers users_;
+  AlignedBuffer memory_;
+  std::unique_ptr<CachePolicy> policy_;
+
+  mutable std::mutex mutex_;
+  std::vector<Slot> slots_;
+  // Not guarded by the mutex. By slot: its tile is what it should be; by tile of the index: bytes with its
+  // checksum have been seen to hold only what a model may.
+  std::vector<std::atomic<bool>> checked_, sound_;
+  std::vector<uint32_t> slot_of_;  // by tile of the index; kNone: not here
+  std::vector<uint32_t> free_;
+  uint32_t used_ = 0;                            // slots ever filled
+  int64_t idle_ = 0;                             // slots that hold a tile which nobody uses
+  std::deque<std::shared_ptr<Load>> waiting_;    // for slots, in the order of asking
+  std::vector<std::shared_ptr<Load>> loading_;   // waiting for reads
+  std::vector<std::vector<uint32_t>> expected_;  // by place of the layer: slots held for a guess
+  int64_t expected_slots_ = 0;
+  int64_t guesses_ = 0;     // reads under way for guesses
+  int64_t last_place_ = 0;  // of the layer asked for last
+  int64_t stalled_ = 0;     // requests that wait
+  std::chrono::steady_clock::time_point stall_began_;
+  CacheStats stats_;
+  std::unique_ptr<ReadQueue> reads_;  // last: its threads use all of the above
+};
+
+}  // namespace omni

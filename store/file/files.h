@@ -1,0 +1,94 @@
+// Files and directories with absl::Status errors that name the path and the system's reason.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include "store/file/hash.h"
+
+namespace omni {
+
+// Called before every fsync and rename of a writer with what is about to happen ("fsync x/y", "rename x"). An
+// error stops the writer, which cleans up after itself. Empty: nothing is called.
+using StepHook = std::function<absl::Status(const std::string& step)>;
+
+// "PATH: cannot ACTION: <strerror(error)>", with a hint where the errno has an obvious cure.
+absl::Status SystemError(const std::string& path, std::string_view action, int error);
+
+// Bytes at an address aligned to 64, and to 2 MiB with transparent huge pages asked for if there are that
+// many.
+class AlignedBuffer {
+ public:
+  AlignedBuffer() = default;
+  static absl::StatusOr<AlignedBuffer> Allocate(int64_t bytes);
+  uint8_t* data() { return data_.get(); }
+  const uint8_t* data() const { return data_.get(); }
+  int64_t size() const { return size_; }
+
+ private:
+  struct Free {
+    void operator()(uint8_t* p) const;
+  };
+  std::unique_ptr<uint8_t[], Free> data_;
+  int64_t size_ = 0;
+};
+
+// The whole file, which must be exactly `bytes` long.
+absl::StatusOr<AlignedBuffer> ReadAligned(const std::string& path, int64_t bytes);
+// The whole file; refuses one longer than `limit`.
+absl::StatusOr<std::string> ReadText(const std::string& path, int64_t limit);
+
+// The first `bytes` bytes of a file, or all of a shorter one.
+absl::StatusOr<std::string> ReadStart(const std::string& path, int64_t bytes);
+
+struct FileDigest {
+  int64_t bytes = 0;
+  Hash128 hash;
+};
+absl::StatusOr<FileDigest> DigestFile(const std::string& path);
+
+// Every file below `dir`, as paths relative to it, sorted; directories themselves are not listed unless empty
+// (then with a trailing slash).
+absl::StatusOr<std::vector<std::string>> ListFiles(const std::string& dir);
+
+bool IsDirectory(const std::string& path);
+absl::Status MakeDirectory(const std::string& path);
+absl::Status RemoveFile(const std::string& path);
+absl::StatusOr<int64_t> FreeBytes(
+    const std::string& path);  // that this user may fill, on the file system of `path`
+absl::Status SyncFile(const std::string& path,
+                      const StepHook& hook);  // of an existing file, written by others
+absl::Status SyncDirectory(const std::string& path, const StepHook& hook);
+
+// A new file, written once. Closed, but kept, by the destructor.
+class FileWriter {
+ public:
+  static absl::StatusOr<FileWriter> Create(const std::string& path);  // fails if `path` exists
+  FileWriter(FileWriter&& other) noexcept;
+  FileWriter& operator=(FileWriter&&) = delete;
+  ~FileWriter();
+
+  absl::Status Append(const void* data, int64_t bytes);
+  absl::Status AppendZeros(int64_t bytes);
+  absl::Status WriteAt(int64_t offset, const void* data, int64_t bytes);
+  absl::Status Sync(const StepHook& hook);  // fsync and close
+  int64_t size() const { return size_; }
+  const std::string& path() const { return path_; }
+
+ private:
+  FileWriter(std::string path, int fd) : path_(std::move(path)), fd_(fd) {}
+  std::string path_;
+  int fd_;
+  int64_t size_ = 0;
+};
+
+absl::Status WriteFileSynced(const std::string& path, std::string_view bytes, const StepHook& hook);
+
+}  // namespace omni

@@ -1,0 +1,222 @@
+#include "store/format/model_files.h"
+
+#include <filesystem>
+#include <set>
+#include <system_error>
+#include <utility>
+
+#include <absl/strings/str_cat.h>
+
+namespace omni {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t kMaxManifestBytes = int64_t{64} << 20;
+constexpr int64_t kMaxTokenizerBytes = int64_t{1} << 30;
+
+// model.json may list these files and no others, packs numbered without a gap.
+absl::Status CheckNames(const std::string& path, const Manifest& manifest) {
+  std::set<std::string> want = {kSharedFile, kTokenizerFile};
+  for (uint32_t pack = 0; manifest.files.contains(PackName(pack)); ++pack) want.insert(PackName(pack));
+  for (const std::string& name : want) {
+    if (!manifest.files.contains(name)) {
+      return absl::DataLossError(absl::StrCat(path, ": does not list ", name, kDamagedCure));
+    }
+  }
+  for (const auto& [name, digest] : manifest.files) {
+    if (want.count(name) == 0) {
+      return absl::DataLossError(
+          absl::StrCat(path, ": lists ", name, ", which is no part of a model", kDamagedCure));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> ModelDirectory(const std::string& path) {
+  std::string dir = path;
+  while (dir.size() > 1 && dir.back() == '/') dir.pop_back();
+  std::error_code error;
+  const fs::file_status status = fs::status(dir, error);
+  if (status.type() == fs::file_type::not_found) {
+    return absl::NotFoundError(absl::StrCat(dir, ": no such directory; give the path of a packed model"));
+  }
+  if (error) return SystemError(dir, "open", error.value());
+  if (status.type() != fs::file_type::directory) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(dir, ": not a directory; give the path of a packed model"));
+  }
+  if (fs::exists(dir + "/" + kModelFile, error)) return dir;
+  if (error) return SystemError(dir, "look into it", error.value());
+  const bool empty = fs::is_empty(dir, error);
+  if (error) return SystemError(dir, "list", error.value());
+  if (empty)
+    return absl::NotFoundError(absl::StrCat(dir, ": the directory is empty; pack a model into it first"));
+  if (fs::exists(dir + "/model.safetensors", error)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(dir, ": a training checkpoint, not a packed model; pack it first"));
+  }
+  return absl::NotFoundError(absl::StrCat(dir, ": there is no ", kModelFile, "; this is not a packed model"));
+}
+
+absl::Status ReadManifest(ModelFiles* files) {
+  const std::string path = files->PathOf(kModelFile);
+  absl::StatusOr<std::string> text = ReadText(path, kMaxManifestBytes);
+  if (!text.ok()) return text.status();
+  absl::StatusOr<Manifest> manifest = Manifest::Parse(path, *text);
+  if (!manifest.ok()) return manifest.status();
+  files->manifest = *std::move(manifest);
+  files->manifest_bytes += static_cast<int64_t>(text->size());
+  return CheckNames(path, files->manifest);
+}
+
+absl::Status ReadDeltaManifest(ModelFiles* files) {
+  const std::string path = files->PathOf(kDeltasFile);
+  absl::StatusOr<std::string> text = ReadText(path, kMaxManifestBytes);
+  if (!text.ok()) return text.status();
+  absl::StatusOr<DeltaManifest> deltas = DeltaManifest::Parse(path, *text);
+  if (!deltas.ok()) return deltas.status();
+  files->deltas = *std::move(deltas);
+  files->manifest_bytes += static_cast<int64_t>(text->size());
+  return absl::OkStatus();
+}
+
+absl::Status CheckSameDatabase(const ModelFiles& files) {
+  if (files.deltas.delta_digest == files.manifest.delta_digest) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat(files.PathOf(kDeltasFolder), ": the database of another model; ",
+                                          "copy the whole model directory again or repack"));
+}
+
+absl::StatusOr<MisplacedFiles> FindMisplacedFiles(const ModelFiles& files) {
+  absl::StatusOr<std::vector<std::string>> names = ListFiles(files.dir);
+  if (!names.ok()) return names.status();
+  MisplacedFiles misplaced;
+  const std::set<std::string> found(names->begin(), names->end());
+  for (const FileTable* table : {&files.manifest.files, &files.deltas.files}) {
+    for (const auto& [name, digest] : *table) {
+      if (found.count(name) == 0) misplaced.missing.push_back(name);
+    }
+  }
+  const std::string empty_packs = absl::StrCat(kPacksFolder, "/");
+  for (const std::string& name : found) {
+    if (name == kModelFile || name == kDeltasFile || name == empty_packs ||
+        files.manifest.files.contains(name) || files.deltas.files.contains(name)) {
+      continue;
+    }
+    misplaced.unlisted.push_back(name);
+  }
+  return misplaced;
+}
+
+absl::Status MissingFile(const std::string& path) {
+  return absl::NotFoundError(
+      absl::StrCat(path, ": the file is missing; copy the whole model directory again or repack"));
+}
+
+absl::Status UnlistedFile(const std::string& path) {
+  return absl::InvalidArgumentError(absl::StrCat(path, ": no part of the model; move it elsewhere"));
+}
+
+absl::StatusOr<ModelFiles> ReadModelFiles(const std::string& path) {
+  absl::StatusOr<std::string> dir = ModelDirectory(path);
+  if (!dir.ok()) return dir.status();
+  ModelFiles files;
+  files.dir = *std::move(dir);
+  if (absl::Status s = ReadManifest(&files); !s.ok()) return s;
+  if (absl::Status s = ReadDeltaManifest(&files); !s.ok()) return s;
+  if (absl::Status s = CheckSameDatabase(files); !s.ok()) return s;
+  absl::StatusOr<MisplacedFiles> misplaced = FindMisplacedFiles(files);
+  if (!misplaced.ok()) return misplaced.status();
+  if (!misplaced->missing.empty()) return MissingFile(files.PathOf(misplaced->missing.front()));
+  if (!misplaced->unlisted.empty()) return UnlistedFile(files.PathOf(misplaced->unlisted.front()));
+  return files;
+}
+
+absl::Status CheckDeltaFiles(const ModelFiles& files) {
+  for (const auto& [name, want] : files.deltas.files) {
+    const std::string path = files.PathOf(name);
+    absl::StatusOr<FileDigest> digest = DigestFile(path);
+    if (!digest.ok()) return digest.status();
+    if (digest->bytes != want.bytes || digest->hash != want.hash) {
+      return absl::DataLossError(absl::StrCat(path, ": fails its checksum", kDamagedCure));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Tokenizer> ReadTokenizer(const ModelFiles& files, std::string* bytes) {
+  const std::string path = files.PathOf(kTokenizerFile);
+  absl::StatusOr<std::string> text = ReadText(path, kMaxTokenizerBytes);
+  if (!text.ok()) return text.status();
+  if (ContentHash(*text) != files.manifest.files.at(kTokenizerFile).hash) {
+    return absl::DataLossError(absl::StrCat(path, ": fails its checksum", kDamagedCure));
+  }
+  absl::StatusOr<Tokenizer> tokenizer = Tokenizer::Parse(*text);
+  if (!tokenizer.ok()) {
+    return absl::Status(tokenizer.status().code(), absl::StrCat(path, ": ", tokenizer.status().message()));
+  }
+  const int64_t vocab = files.manifest.config.vocab;
+  if (tokenizer->vocab() > vocab) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": ", tokenizer->vocab(), " tokens, the model has ", vocab, "; repack the model"));
+  }
+  if (bytes != nullptr) *bytes = *std::move(text);
+  return tokenizer;
+}
+
+absl::Status WrongSize(const std::string& path, int64_t bytes, int64_t want) {
+  return absl::DataLossError(absl::StrCat(path, ": ", bytes, " bytes long, should be ", want, kDamagedCure));
+}
+
+absl::StatusOr<int64_t> FileSize(const std::string& path) {
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  if (error) return SystemError(path, "open", error.value());
+  if (status.type() != fs::file_type::regular) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": not a regular file"));
+  }
+  const uintmax_t bytes = fs::file_size(path, error);
+  if (error) return SystemError(path, "stat", error.value());
+  return static_cast<int64_t>(bytes);
+}
+
+absl::StatusOr<PackHeader> ParsePackHeader(const ModelFiles& files, const std::string& name,
+                                           std::string_view start) {
+  const std::string path = files.PathOf(name);
+  if (start.size() < PackHeader::kBytes) {
+    return absl::DataLossError(absl::StrCat(path, ": shorter than its header", kDamagedCure));
+  }
+  absl::StatusOr<PackHeader> header = PackHeader::Parse(path, reinterpret_cast<const uint8_t*>(start.data()),
+                                                        TileLayout(files.manifest.config.d).payload());
+  const int64_t want = files.manifest.files.at(name).bytes;
+  if (header.ok() && header->file_bytes() != want) {
+    return absl::DataLossError(absl::StrCat(path, ": ", want, " bytes long, ", header->count, " tiles make ",
+                                            header->file_bytes(), kDamagedCure));
+  }
+  return header;
+}
+
+absl::StatusOr<PackHeader> ReadPackHeader(const ModelFiles& files, const std::string& name) {
+  absl::StatusOr<std::string> start = ReadStart(files.PathOf(name), PackHeader::kBytes);
+  if (!start.ok()) return start.status();
+  return ParsePackHeader(files, name, *start);
+}
+
+absl::StatusOr<std::vector<PackHeader>> ReadPackHeaders(const ModelFiles& files) {
+  std::vector<PackHeader> headers;
+  for (uint32_t number = 0; files.manifest.files.contains(PackName(number)); ++number) {
+    const std::string name = PackName(number);
+    absl::StatusOr<int64_t> bytes = FileSize(files.PathOf(name));
+    if (!bytes.ok()) return bytes.status();
+    const int64_t want = files.manifest.files.at(name).bytes;
+    if (*bytes != want) return WrongSize(files.PathOf(name), *bytes, want);
+    absl::StatusOr<PackHeader> header = ReadPackHeader(files, name);
+    if (!header.ok()) return header.status();
+    headers.push_back(*header);
+  }
+  return headers;
+}
+
+}  // namespace omni

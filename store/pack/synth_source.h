@@ -1,0 +1,29 @@
+// A model of any preset's shape whose weights follow from a seed: untrained, for measuring what does not
+// depend on what the weights are.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include <absl/status/statusor.h>
+
+#include "engine/model/config.h"
+#include "store/pack/pack_source.h"
+
+namespace omni {
+
+// `preset` cut to its first `layers` (0: all) and to `experts` (0: all; a power of two from 8 on: the
+// lattice's longest edge is halved until it fits), with `delta` of each expert's tiles its own and the others
+// its region's.
+absl::StatusOr<ModelConfig> SynthConfig(const std::string& preset, int64_t layers, int64_t experts,
+                                        double delta);
+
+// Every byte depends on (config, seed) and its own place alone. Routers are drawn from N(0, 1/d), so that all
+// experts are reached; scales keep activations near unit size.
+std::unique_ptr<PackSource> SyntheticSource(const ModelConfig& config, uint64_t seed);
+
+// Bytes of the model directory that SyntheticSource makes, as good as exact: all but the database and the
+// manifests.
+int64_t SynthBytes(const ModelConfig& config, bool whole);
+
+}  // namespace omni

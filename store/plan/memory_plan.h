@@ -1,0 +1,69 @@
+// What goes where in memory when experts are streamed, made before anything is loaded.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <absl/status/statusor.h>
+
+#include "engine/model/config.h"
+#include "store/format/model_files.h"
+#include "store/format/model_summary.h"
+#include "store/format/tile.h"
+
+namespace omni {
+
+// The index of the tiles: a number and an owner for every tile of every table, a record per unique tile, and
+// one per slot of the cache.
+inline constexpr int64_t kTableTileBytes = 4, kOwnerBytes = 4, kUniqueTileBytes = 48, kCacheSlotBytes = 24;
+// What no model's size changes: the program with its threads and activations, and RocksDB's block cache.
+inline constexpr int64_t kProgramBytes = int64_t{192} << 20, kBlockCacheBytes = int64_t{32} << 20;
+
+struct MemoryPlan {
+  int64_t ram_bytes = 0;      // the budget for the whole process
+  int64_t shared_bytes = 0;   // shared weights, resident
+  int64_t index_bytes = 0;    // tile tables and their index
+  int64_t session_bytes = 0;  // states of `sessions` sessions
+  int64_t other_bytes = 0;    // program, database block cache, activations
+  int64_t tile_bytes = 0;     // of a cache slot: the pack files' stride
+  int64_t cache_tiles = 0;    // slots of the expert cache: what is left
+  int64_t needed_tiles = 0;   // the least that works: two expert layers, one computing and one filling
+  int64_t unique_tiles = 0;   // of the model; cache_tiles never exceeds it
+  int64_t cache_bytes() const { return tile_bytes * cache_tiles; }
+  int64_t used_bytes() const {
+    return shared_bytes + index_bytes + session_bytes + other_bytes + cache_bytes();
+  }
+};
+
+// What the plan needs to know of a model.
+struct ModelSizes {
+  int64_t shared_bytes = 0;
+  int64_t tables = 0;  // experts x expert layers
+  int64_t tiles_per_expert = 0;
+  int64_t unique_tiles = 0;
+  int64_t tile_stride = 0;
+  int64_t session_bytes = 0;  // of one session
+};
+
+// Of a packed model; `packs` are its pack files' headers.
+ModelSizes SizesOf(const ModelFiles& files, const std::vector<PackHeader>& packs);
+// Of the model directory `path`, with all else that can be said of it without loading it. Errors as
+// SummarizeModel.
+struct SizedModel {
+  ModelSummary summary;
+  ModelSizes sizes;
+};
+absl::StatusOr<SizedModel> ReadSizes(const std::string& path);
+// Of the model of a valid config that nobody has packed yet, when experts differ from their region's keyframe
+// in config.own_neurons neurons and in no others.
+ModelSizes ExpectedSizes(const ModelConfig& config);
+
+// The smallest ram_bytes with which PlanMemory succeeds; INT64_MAX if no budget does.
+int64_t LeastBudget(const ModelSizes& sizes, int64_t sessions);
+
+// ResourceExhausted if not even needed_tiles fit: the message says the least budget that works, and what
+// would make it smaller. InvalidArgument: a negative size, or a model without tiles.
+absl::StatusOr<MemoryPlan> PlanMemory(const ModelSizes& sizes, int64_t ram_bytes, int64_t sessions);
+
+}  // namespace omni

@@ -1,0 +1,130 @@
+// A read queue of threads that each wait in pread: for systems without io_uring.
+#include <unistd.h>
+
+#include <cerrno>
+#include <condition_variable>
+#include <mutex>
+#include <system_error>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <absl/strings/str_cat.h>
+
+#include "store/read/read_queue_parts.h"
+
+namespace omni {
+namespace {
+
+class PreadQueue final : public ReadQueue {
+ public:
+  PreadQueue(std::string note, ReadQueueParts parts) : note_(std::move(note)), parts_(std::move(parts)) {}
+  ~PreadQueue() override;
+  absl::Status Start(int threads);
+
+  void Submit(std::span<const ReadRequest> requests, bool urgent) override;
+  void Promote(uint64_t tag) override;
+  ReadMethod method() const override { return ReadMethod::kPread; }
+  bool direct(int32_t file) const override { return parts_.files->direct(file); }
+  std::string description() const override;
+  Stats stats() const override { return meter_.stats(); }
+
+ private:
+  void Run();
+  absl::Status Read(const ReadRequest& request);
+
+  const std::string note_;
+  const ReadQueueParts parts_;
+  ReadMeter meter_;
+  std::mutex mutex_;
+  std::condition_variable changed_;  // guarded by mutex_: waiting_, closing_
+  WaitingReads waiting_;
+  bool closing_ = false;
+  std::vector<std::thread> threads_;
+};
+
+absl::Status PreadQueue::Start(int threads) {
+  try {
+    for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Run(); });
+  } catch (const std::system_error& error) {
+    return absl::ResourceExhaustedError(absl::StrCat("cannot start ", threads, " threads that read: ",
+                                                     error.what(), "; allow more (ulimit -u) or use fewer"));
+  }
+  return absl::OkStatus();
+}
+
+PreadQueue::~PreadQueue() {
+  {
+    const std::lock_guard lock(mutex_);
+    closing_ = true;
+  }
+  changed_.notify_all();
+  for (std::thread& thread : threads_) thread.join();
+}
+
+void PreadQueue::Submit(std::span<const ReadRequest> requests, bool urgent) {
+  {
+    const std::lock_guard lock(mutex_);
+    waiting_.Add(requests, urgent);
+  }
+  if (requests.size() == 1) {
+    changed_.notify_one();
+  } else {
+    changed_.notify_all();
+  }
+}
+
+void PreadQueue::Promote(uint64_t tag) {
+  const std::lock_guard lock(mutex_);
+  waiting_.Promote(tag);
+}
+
+std::string PreadQueue::description() const {
+  return absl::StrCat(threads_.size(), " threads of pread, ", parts_.files->Describe(),
+                      note_.empty() ? "" : "; ", note_);
+}
+
+void PreadQueue::Run() {
+  RunPromptly();
+  while (true) {
+    std::optional<ReadRequest> request;
+    bool closing = false;
+    {
+      std::unique_lock lock(mutex_);
+      changed_.wait(lock, [this] { return closing_ || !waiting_.empty(); });
+      request = waiting_.Take();
+      closing = closing_;
+    }
+    if (!request) return;
+    absl::Status status = parts_.files->Check(*request);
+    if (status.ok()) {
+      status = closing ? CancelledReadError(parts_.files->path(request->file), *request) : Read(*request);
+    }
+    parts_.done(request->tag, status);
+  }
+}
+
+absl::Status PreadQueue::Read(const ReadRequest& request) {
+  meter_.Begin();
+  ReadProgress read(request, parts_.files.get());
+  ssize_t n = 0;
+  do {
+    const ReadProgress::Step step = read.Next();
+    n = ::pread(parts_.files->fd(request.file, step.direct), step.to, step.bytes,
+                static_cast<off_t>(step.offset));
+    if (n < 0) n = -errno;
+  } while (!read.Take(n));
+  meter_.End(read.got(), read.status().ok());
+  return read.status();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ReadQueue>> OpenPreadQueue(const ReadQueueOptions& options,
+                                                          const std::string& note, ReadQueueParts* parts) {
+  auto queue = std::make_unique<PreadQueue>(note, std::move(*parts));
+  if (absl::Status s = queue->Start(options.threads); !s.ok()) return s;
+  return queue;
+}
+
+}  // namespace omni

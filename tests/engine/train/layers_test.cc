@@ -1,0 +1,263 @@
+// The trainer's fast layers against the same mathematics written with torch operations and its automatic
+// gradient.
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <cmath>
+
+#include "engine/train/layers.h"
+
+namespace omni::train {
+namespace {
+
+using torch::Tensor;
+
+Param MakeParam(std::vector<int64_t> shape, Coding coding, double std_dev) {
+  Param p;
+  p.w = torch::randn(shape) * std_dev;
+  p.grad = torch::zeros_like(p.w);
+  p.coding = coding;
+  if (coding != Coding::kNone) p.Quantize(p.groups());
+  return p;
+}
+
+// Gradients pass through bf16, so they agree to a few times 2^-9 of their own size.
+void ExpectClose(const Tensor& got, const Tensor& want, double tolerance) {
+  ASSERT_EQ(got.sizes(), want.sizes());
+  const double error = (got - want).norm().item<double>(), size = want.norm().item<double>();
+  EXPECT_GT(size, 0);
+  EXPECT_LT(error, tolerance * size);
+}
+
+Tensor StraightThrough(const Tensor& x, const Tensor& value) { return x + (value - x).detach(); }
+
+Tensor FakeInt8(const Tensor& x) {
+  const Tensor s = std::get<0>(x.abs().max(1, true)) / 127.0;
+  return StraightThrough(x, torch::round(x / s) * s);
+}
+
+Tensor FakeTernary(const Tensor& w) {  // rows along dim -1
+  const Tensor m = w.abs().mean(-1, true);
+  return StraightThrough(w, ((w > 0.5 * m).to(torch::kFloat32) - (w < -0.5 * m).to(torch::kFloat32)) * m);
+}
+
+Tensor FakeTwoBit(const Tensor& w) {
+  const Tensor s = w.pow(2).mean(-1, true).sqrt();
+  const Tensor level =
+      torch::where(w < -s, torch::full_like(w, -3.0f),
+                   torch::where(w < 0, torch::full_like(w, -1.0f),
+                                torch::where(w < s, torch::ones_like(w), torch::full_like(w, 3.0f))));
+  return StraightThrough(w, level * s * 0.5);
+}
+
+class TrainLayers : public ::testing::Test {
+ protected:
+  void SetUp() override { torch::manual_seed(7); }
+};
+
+TEST_F(TrainLayers, RmsNormMatchesAutograd) {
+  Tensor x = torch::randn({37, 96}).requires_grad_(), gain = torch::rand({96}) + 0.5,
+         dy = torch::randn({37, 96});
+  Param p;
+  p.w = gain.clone();
+  p.grad = torch::zeros_like(gain);
+  RmsNorm(x, p).backward(dy);
+  Tensor x2 = x.detach().clone().requires_grad_(), g2 = gain.clone().requires_grad_();
+  const Tensor h = x2 * torch::rsqrt(x2.pow(2).mean(1, true) + 1e-6) * g2;
+  h.backward(dy);
+  ExpectClose(x.grad(), x2.grad(), 1e-5);
+  ExpectClose(p.grad, g2.grad(), 1e-5);
+}
+
+TEST_F(TrainLayers, QuantLinearMatchesStraightThroughReference) {
+  for (const int64_t out : {33, 70, 5}) {
+    Param p = MakeParam({1, out, 64}, Coding::kTwoBit, 0.1);
+    Tensor x = torch::randn({50, 64}).requires_grad_(), dy = torch::randn({50, out});
+    const Tensor y = QuantLinear(x, p);
+    y.backward(dy);
+    Tensor x2 = x.detach().clone().requires_grad_(), w2 = p.w.clone().requires_grad_();
+    const Tensor y2 = torch::mm(FakeInt8(x2), FakeTwoBit(w2[0]).t());
+    y2.backward(dy);
+    ExpectClose(y.detach(), y2.detach(), 1e-5);
+    ExpectClose(x.grad(), x2.grad(), 1e-2);
+    ExpectClose(p.grad, w2.grad(), 1e-2);
+  }
+}
+
+// The recurrence stepped token by token, as the law states it.
+Tensor PdrReference(const Tensor& z, const Tensor& bias, int64_t batch, int64_t d, int64_t r, float floor,
+                    const Tensor& start) {
+  const int64_t tokens = z.size(0) / batch;
+  std::vector<Tensor> outs;
+  for (int64_t b = 0; b < batch; ++b) {
+    Tensor state = start[b].t();  // [d, r]
+    for (int64_t t = 0; t < tokens; ++t) {
+      const Tensor row = z[b * tokens + t];
+      const Tensor gamma = torch::exp(torch::log_sigmoid(row.narrow(0, 0, d) + bias).clamp_min(floor));
+      const Tensor v = row.narrow(0, d, d), k = row.narrow(0, 2 * d, r) / std::sqrt(static_cast<double>(r));
+      state = gamma.unsqueeze(1) * state + torch::outer(v, k);
+      outs.push_back(torch::mv(state, row.narrow(0, 2 * d + r, r)));
+    }
+  }
+  return torch::stack(outs);
+}
+
+TEST_F(TrainLayers, ChunkedRecurrenceMatchesTheStepFormAndItsGradient) {
+  for (const int64_t tokens : {16, 40, 7}) {
+    const int64_t batch = 2, d = 32, r = 12;
+    Param bias;
+    bias.w = torch::randn({d}) * 2;
+    bias.grad = torch::zeros({d});
+    Tensor z = torch::randn({batch * tokens, 2 * d + 2 * r});
+    z.narrow(1, 0, d).mul_(2.0);
+    z.requires_grad_();
+    const Tensor start = torch::randn({batch, r, d});
+    Tensor state = start.clone();
+    const Tensor dout = torch::randn({batch * tokens, d});
+    const Tensor out = Pdr(z, bias, batch, d, r, true, -5.0f, state);
+    out.backward(dout);
+    Tensor z2 = z.detach().clone().requires_grad_(), b2 = bias.w.clone().requires_grad_();
+    const Tensor want = PdrReference(z2, b2, batch, d, r, -5.0f, start);
+    want.backward(dout);
+    const double rms = want.pow(2).mean().sqrt().item<double>();
+    EXPECT_LT((out - want).abs().max().item<double>(), 1e-4 * rms);
+    ExpectClose(z.grad(), z2.grad(), 1e-4);
+    ExpectClose(bias.grad, b2.grad(), 1e-4);
+  }
+}
+
+TEST_F(TrainLayers, ChunksContinueFromTheCarriedState) {
+  const int64_t d = 16, r = 4;
+  Param bias;
+  bias.w = torch::zeros({d});
+  bias.grad = torch::zeros({d});
+  const Tensor z = torch::randn({64, 2 * d + 2 * r});
+  Tensor whole = torch::zeros({1, r, d}), parts = torch::zeros({1, r, d});
+  const Tensor all = Pdr(z, bias, 1, d, r, true, -5.0f, whole);
+  const Tensor first = Pdr(z.narrow(0, 0, 32).contiguous(), bias, 1, d, r, true, -5.0f, parts);
+  const Tensor second = Pdr(z.narrow(0, 32, 32).contiguous(), bias, 1, d, r, true, -5.0f, parts);
+  EXPECT_TRUE(torch::equal(all, torch::cat({first, second})));
+  EXPECT_TRUE(torch::equal(whole, parts));
+}
+
+TEST_F(TrainLayers, SwigluMatchesAutograd) {
+  Tensor z = torch::randn({9, 80}).requires_grad_(), dy = torch::randn({9, 40});
+  Swiglu(z).backward(dy);
+  Tensor z2 = z.detach().clone().requires_grad_();
+  (z2.narrow(1, 40, 40) * torch::silu(z2.narrow(1, 0, 40))).backward(dy);
+  ExpectClose(z.grad(), z2.grad(), 1e-5);
+}
+
+TEST_F(TrainLayers, HeadLossMatchesCrossEntropyAndSkipsNegativeTargets) {
+  Param e = MakeParam({1, 77, 64}, Coding::kInt8, 0.3);
+  Tensor y = torch::randn({40, 64}).requires_grad_();
+  Tensor targets = torch::randint(0, 77, {40}, torch::kInt32);
+  targets[3] = -1;
+  const Tensor loss = HeadLoss(y, e, targets);
+  loss.backward();
+  Tensor y2 = y.detach().clone().requires_grad_(), w2 = e.w.clone().requires_grad_();
+  const Tensor logits = torch::mm(FakeInt8(y2), FakeInt8(w2[0]).t());
+  const Tensor want = torch::nn::functional::cross_entropy(
+      logits, targets.to(torch::kInt64), torch::nn::functional::CrossEntropyFuncOptions().ignore_index(-1));
+  want.backward();
+  EXPECT_NEAR(loss.item<double>(), want.item<double>(), 1e-5);
+  ExpectClose(y.grad(), y2.grad(), 1e-2);
+  ExpectClose(e.grad, w2.grad(), 1e-2);
+}
+
+TEST_F(TrainLayers, RouterGradientMatchesAutogradOfTheSoftmaxOnTheTorus) {
+  const int64_t experts = 20, d = 32, n = 30;
+  const Tensor positions = torch::rand({experts, 3});
+  Param w = MakeParam({1, 3, d}, Coding::kNone, 0.3);
+  Tensor h = torch::randn({n, d}).requires_grad_();
+  const RouterResult result =
+      Route(h, w, positions, {.temperature = 0.02f, .balance = 0.01f, .smoothness = 0.1f, .tokens = 10});
+  const Tensor dprob = torch::randn({n});
+  result.prob.backward(dprob);
+
+  Tensor h2 = h.detach().clone().requires_grad_(), w2 = w.w.clone().requires_grad_();
+  const Tensor raw = torch::mm(h2, w2[0].t());
+  const Tensor z = raw - raw.detach().floor();
+  const auto wrap = [](const Tensor& x) { return x - x.detach().round(); };
+  const Tensor dist = wrap(z.unsqueeze(1) - positions.unsqueeze(0)).pow(2).sum(2);
+  const Tensor p = torch::softmax(-dist / 0.02, 1);
+  const Tensor route = std::get<1>(dist.min(1));
+  const Tensor share = torch::zeros({experts}).index_add_(0, route, torch::full({n}, 1.0 / n));
+  const Tensor balance = 0.01 * experts * (share * p.mean(0)).sum();
+  Tensor smooth = torch::zeros({});
+  for (int64_t i = 1; i < n; ++i) {
+    if (i % 10 != 0) smooth = smooth + wrap(z[i] - z[i - 1]).pow(2).sum();
+  }
+  smooth = 0.1 * smooth / static_cast<double>(n);
+  const Tensor chosen = p.gather(1, route.unsqueeze(1)).squeeze(1);
+  ((chosen * dprob).sum() + balance + smooth).backward();
+  EXPECT_NEAR(result.balance, balance.item<double>(), 1e-6);
+  EXPECT_NEAR(result.smoothness, smooth.item<double>(), 1e-6);
+  for (int64_t i = 0; i < n; ++i)
+    EXPECT_EQ((*result.route)[static_cast<size_t>(i)], route[i].item<int64_t>());
+  ExpectClose(h.grad(), h2.grad(), 1e-4);
+  ExpectClose(w.grad, w2.grad(), 1e-4);
+}
+
+TEST_F(TrainLayers, ExpertsMatchAStraightThroughReferencePerToken) {
+  const int64_t d = 32, tied = 48, own = 16, regions = 2, experts = 6, n = 300;
+  Param tied_gu = MakeParam({regions, 2 * tied, d}, Coding::kTernary, 0.2),
+        tied_down = MakeParam({regions, tied, d}, Coding::kTernary, 0.2);
+  Param own_gu = MakeParam({experts, 2 * own, d}, Coding::kTernary, 0.2),
+        own_down = MakeParam({experts, own, d}, Coding::kTernary, 0.2);
+  ExpertParams params{&tied_gu, &tied_down, &own_gu, &own_down, {0, 1, 0, 1, 0, 1}, false};
+  auto route = std::make_shared<std::vector<int32_t>>();
+  for (int64_t i = 0; i < n; ++i)
+    route->push_back(static_cast<int32_t>((i * i + i / 3) % 5));  // expert 5 stays unused
+  Tensor h = torch::randn({n, d}).requires_grad_(), prob = torch::rand({n}).requires_grad_(),
+         dy = torch::randn({n, d});
+  const Tensor y = Experts(h, prob, params, route);
+  y.backward(dy);
+
+  Tensor h2 = h.detach().clone().requires_grad_(), prob2 = prob.detach().clone().requires_grad_();
+  std::vector<Tensor> leaf;
+  for (Param* p : {&tied_gu, &tied_down, &own_gu, &own_down}) leaf.push_back(p->w.clone().requires_grad_());
+  const Tensor x = FakeInt8(h2);
+  std::vector<Tensor> rows;
+  for (int64_t i = 0; i < n; ++i) {
+    const int64_t e = (*route)[static_cast<size_t>(i)], region = params.region_of[static_cast<size_t>(e)];
+    const Tensor gu1 = FakeTernary(leaf[0][region]), gu2 = FakeTernary(leaf[2][e]);
+    const Tensor down_raw = torch::cat({leaf[1][region], leaf[3][e]});
+    const Tensor scale = down_raw.detach().abs().mean(1);
+    const Tensor down = FakeTernary(down_raw);
+    const Tensor gate =
+        torch::cat({torch::mv(gu1.narrow(0, 0, tied), x[i]), torch::mv(gu2.narrow(0, 0, own), x[i])});
+    const Tensor up =
+        torch::cat({torch::mv(gu1.narrow(0, tied, tied), x[i]), torch::mv(gu2.narrow(0, own, own), x[i])});
+    // The activation is quantised with down's scale in it; the weight keeps its own.
+    const Tensor a = torch::silu(gate) * up;
+    const Tensor quantised = FakeInt8((a * scale).unsqueeze(0))[0] / scale;
+    rows.push_back(torch::mv(down.t(), quantised) * (1 + prob2[i] - prob2[i].detach()));
+  }
+  const Tensor want = torch::stack(rows);
+  want.backward(dy);
+  ExpectClose(y.detach(), want.detach(), 1e-4);
+  ExpectClose(h.grad(), h2.grad(), 2e-2);
+  ExpectClose(prob.grad(), prob2.grad(), 1e-4);
+  const std::vector<Param*> got = {&tied_gu, &tied_down, &own_gu, &own_down};
+  for (size_t i = 0; i < got.size(); i += 2) {
+    const int64_t neurons = got[i + 1]->rows();
+    const Tensor scale = got[i + 1]->scale.unsqueeze(2);
+    got[i]->grad.narrow(1, neurons, neurons).mul_(scale);
+    got[i + 1]->grad.div_(scale);
+    ExpectClose(got[i]->grad, leaf[i].grad(), 2e-2);
+    ExpectClose(got[i + 1]->grad, leaf[i + 1].grad(), 2e-2);
+  }
+}
+
+TEST_F(TrainLayers, DropoutKeepsTheMeanAndUsesOneMaskForwardAndBack) {
+  Tensor x = torch::zeros({64, 64}).requires_grad_(), o = torch::ones({64, 64}).requires_grad_();
+  const Tensor y = DropoutAdd(x, o, 99, 0.25f);
+  y.backward(torch::ones({64, 64}));
+  EXPECT_TRUE(torch::equal(o.grad(), y.detach()));
+  EXPECT_NEAR(y.mean().item<double>(), 1.0, 5 * std::sqrt(0.25 / 0.75 / 4096));
+  EXPECT_FALSE(torch::equal(DropoutAdd(x, o, 100, 0.25f), y));
+}
+
+}  // namespace
+}  // namespace omni::train

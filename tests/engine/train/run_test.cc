@@ -1,0 +1,274 @@
+// The training run as a whole: it learns, it resumes to the same bytes, and it refuses what it cannot use.
+#include <gtest/gtest.h>
+
+#include <ATen/Parallel.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include <nlohmann/json.hpp>
+
+#include "engine/train/optimizer.h"
+#include "engine/train/trainer.h"
+
+namespace omni::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+class TrainRun : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = (fs::temp_directory_path() / "omni-train-XXXXXX").string();
+    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
+    dir_ = pattern;
+    std::ofstream text(dir_ / "text.txt");
+    uint64_t x = 1;
+    for (int i = 0; i < 3000; ++i) {  // words from a small grammar: something to learn
+      x = x * 6364136223846793005ULL + 1442695040888963407ULL;
+      static const char* const kWords[] = {"torus ", "expert ", "decay ", "state ", "layer ", "route.\n"};
+      text << kWords[(x >> 33) % 6];
+    }
+  }
+  void TearDown() override { fs::remove_all(dir_); }
+
+  TrainSettings Small(const std::string& out) const {
+    TrainSettings s;
+    s.config = *Preset("tiny");
+    s.config.vocab = 300;
+    s.data = {(dir_ / "text.txt").string()};
+    s.out = (dir_ / out).string();
+    s.steps = 12;
+    s.batch = 4;
+    s.tokens = 32;
+    s.memory = 15;
+    s.warmup = 4;
+    s.dropout = 0.1;
+    s.smoothness = 0.01;
+    s.shared_steps = 5;
+    s.reset_every = 3;
+    s.threads = 1;
+    return s;
+  }
+  static std::string Bytes(const fs::path& path) {
+    std::ifstream in(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+  }
+  static std::vector<nlohmann::json> Log(const TrainSettings& s) {
+    std::vector<nlohmann::json> lines;
+    std::ifstream in(fs::path(s.out) / "log.jsonl");
+    for (std::string line; std::getline(in, line);) lines.push_back(nlohmann::json::parse(line));
+    return lines;
+  }
+
+  fs::path dir_;
+};
+
+TEST_F(TrainRun, ResumedRunEndsWithTheSameBytesAsOneNeverStopped) {
+  const TrainSettings whole = Small("whole");
+  ASSERT_TRUE(Train(whole).ok());
+  for (const int64_t cut : {3, 5, 8}) {  // before, at and after the experts part
+    TrainSettings parts = Small("parts" + std::to_string(cut));
+    parts.stop_at = cut;
+    ASSERT_TRUE(Train(parts).ok());
+    parts.stop_at = 0;
+    parts.resume = true;
+    ASSERT_TRUE(Train(parts).ok());
+    EXPECT_EQ(Bytes(fs::path(whole.out) / "checkpoint/model.safetensors"),
+              Bytes(fs::path(parts.out) / "checkpoint/model.safetensors"));
+  }
+}
+
+TEST_F(TrainRun, ResumedRunEndsWithTheSameBytesWhenExpertsGatherGradients) {
+  for (const MatrixRule rule : {MatrixRule::kMuon, MatrixRule::kAdamW}) {
+    const std::string name = rule == MatrixRule::kMuon ? "muon" : "adamw";
+    TrainSettings whole = Small(name + "-whole");
+    whole.matrices = rule;
+    whole.expert_every = 2;
+    whole.shared_steps = 4;
+    ASSERT_TRUE(Train(whole).ok());
+    TrainSettings parts = whole;
+    parts.out = Small(name + "-parts").out;
+    parts.stop_at = 8;
+    ASSERT_TRUE(Train(parts).ok());
+    parts.stop_at = 0;
+    parts.resume = true;
+    ASSERT_TRUE(Train(parts).ok());
+    EXPECT_EQ(Bytes(fs::path(whole.out) / "checkpoint/model.safetensors"),
+              Bytes(fs::path(parts.out) / "checkpoint/model.safetensors"));
+  }
+}
+
+TEST_F(TrainRun, RefusesToCutWhileExpertsGatherGradients) {
+  TrainSettings s = Small("run");
+  s.expert_every = 4;
+  s.shared_steps = 4;
+  s.stop_at = 6;
+  EXPECT_NE(std::string(Train(s).message()).find("multiples of --expert-every 4"), std::string::npos);
+}
+
+TEST_F(TrainRun, PartedExpertsMoveOnlyWhenTheirGradientsAreGathered) {
+  const auto weights = [&](int64_t steps, const char* name) {
+    TrainSettings s = Small(name);
+    s.expert_every = steps;
+    s.shared_steps = 0;
+    s.steps = 4;
+    s.warmup = 0;
+    s.dropout = 0;
+    EXPECT_TRUE(Train(s).ok());
+    return Log(s).back()["loss"].get<double>();
+  };
+  // Mean loss of steps 0-3: with a single update at the end it is that of experts that never moved.
+  EXPECT_LT(weights(1, "each"), weights(4, "fourth"));
+}
+
+TEST_F(TrainRun, BeginsWithTheWeightsOfAnEarlierSharedStart) {
+  TrainSettings first = Small("first");
+  first.steps = first.shared_steps = 60;
+  first.lr = 5e-3;
+  ASSERT_TRUE(Train(first).ok());
+  const fs::path start = fs::path(first.out) / "checkpoint/start.safetensors";
+  TrainSettings next = Small("next");
+  next.steps = 1;
+  next.start = start.string();
+  next.skip_steps = 60;
+  const absl::Status begun = Train(next);
+  ASSERT_TRUE(begun.ok()) << begun;
+  EXPECT_NEAR(Log(next).back()["loss"].get<double>(), Log(first).back()["loss"].get<double>(), 0.3);
+  EXPECT_GT(Log(first)[1]["loss"].get<double>(), Log(first).back()["loss"].get<double>() + 1);
+  TrainSettings parted = Small("parted");
+  parted.steps = 6;
+  ASSERT_TRUE(Train(parted).ok());
+  EXPECT_FALSE(fs::exists(fs::path(parted.out) / "checkpoint/start.safetensors"));
+  next.out = Small("other").out;
+  next.config.r = 8;
+  EXPECT_NE(std::string(Train(next).message()).find("layers.0.wk"), std::string::npos);
+}
+
+TEST_F(TrainRun, LearnsAndLogsWhatItDid) {
+  TrainSettings s = Small("run");
+  s.steps = 60;
+  s.dropout = 0;
+  s.lr = 5e-3;
+  s.tune = 0.2;
+  s.eval_every = 20;
+  s.plot = true;
+  ASSERT_TRUE(Train(s).ok());
+  const auto log = Log(s);
+  ASSERT_GE(log.size(), 4u);
+  EXPECT_EQ(log[0]["seed"], 1);
+  EXPECT_GT(log[1]["valid_nats_per_token"], log.back()["valid_nats_per_token"]);
+  EXPECT_LT(log.back()["valid_nats_per_token"], 0.6 * std::log(300));
+  EXPECT_GT(log.back()["experts_used"], 16);
+  EXPECT_NE(Bytes(fs::path(s.out) / "plot.svg").find("<polyline"), std::string::npos);
+}
+
+TEST_F(TrainRun, RefusesWhatItCannotUse) {
+  TrainSettings s = Small("refused");
+  s.data = {(dir_ / "missing.txt").string()};
+  EXPECT_EQ(Train(s).code(), absl::StatusCode::kNotFound);
+  std::ofstream(dir_ / "empty.txt").close();
+  s.data = {(dir_ / "empty.txt").string()};
+  EXPECT_NE(std::string(Train(s).message()).find("empty"), std::string::npos);
+  std::ofstream(dir_ / "binary.txt") << std::string("text\0more", 9);
+  s.data = {(dir_ / "binary.txt").string()};
+  EXPECT_NE(std::string(Train(s).message()).find("zero byte at offset 4"), std::string::npos);
+  std::ofstream(dir_ / "cut.txt.xz") << "\xfd"
+                                        "7zXZ";
+  s.data = {(dir_ / "cut.txt.xz").string()};
+  EXPECT_EQ(Train(s).code(), absl::StatusCode::kDataLoss);
+  std::ofstream(dir_ / "short.txt") << "abc";
+  s.data = {(dir_ / "short.txt").string()};
+  EXPECT_NE(std::string(Train(s).message()).find("fewer than one segment"), std::string::npos);
+}
+
+TEST_F(TrainRun, RefusesToOverwriteARunAndToResumeADifferentOne) {
+  TrainSettings s = Small("run");
+  s.stop_at = 2;
+  ASSERT_TRUE(Train(s).ok());
+  EXPECT_EQ(Train(s).code(), absl::StatusCode::kAlreadyExists);
+  s.resume = true;
+  s.stop_at = 3;
+  s.batch = 5;
+  EXPECT_FALSE(Train(s).ok());
+  s.batch = 4;
+  s.config.d = 96;
+  EXPECT_FALSE(Train(s).ok());
+}
+
+TEST_F(TrainRun, GoesOnFromThePreviousCheckpointWhenTheReplacementWasCut) {
+  TrainSettings s = Small("run");
+  s.stop_at = 4;
+  ASSERT_TRUE(Train(s).ok());
+  const fs::path run(s.out);
+  fs::rename(run / "checkpoint", run / "checkpoint.old");  // killed between the two renames
+  fs::create_directories(run / "checkpoint.tmp");
+  s.stop_at = 0;
+  s.resume = true;
+  EXPECT_TRUE(Train(s).ok());
+  EXPECT_FALSE(fs::exists(run / "checkpoint.old"));
+  EXPECT_FALSE(fs::exists(run / "checkpoint.tmp"));
+}
+
+TEST(Muon, OrthogonalisesTallAndWideMatrices) {
+  torch::manual_seed(3);
+  for (const auto& [rows, cols] : {std::pair{48, 192}, std::pair{192, 48}, std::pair{64, 64}}) {
+    const torch::Tensor x = torch::randn({rows, cols}) * 1e-3;
+    const torch::Tensor y = Orthogonalized(x);
+    ASSERT_EQ(y.sizes(), x.sizes());
+    const torch::Tensor values = torch::linalg_svdvals(y, c10::nullopt);
+    EXPECT_LT(values.max().item<float>(), 1.3f);
+    if (rows != cols) {  // a square one has singular values near zero
+      EXPECT_GT(values.min().item<float>(), 0.6f);
+    }
+    // The directions stay: U V^T has the largest inner product with x of all such matrices, the sum of x's
+    // values.
+    const float reached = (x * y).sum().item<float>(),
+                best = torch::linalg_svdvals(x, c10::nullopt).sum().item<float>();
+    EXPECT_NEAR(reached / best, 0.9f, 0.2f);
+  }
+}
+
+TEST(Muon, UpdatesEachStackedMatrixByTheScaledDirectionAndDecays) {
+  torch::manual_seed(4);
+  Param p;
+  p.w = torch::randn({1, 96, 32});
+  p.grad = torch::randn({1, 96, 32});
+  p.m = torch::zeros_like(p.w);
+  p.v = torch::zeros_like(p.w);
+  p.coding = Coding::kTwoBit;
+  p.decay = true;
+  p.stacked = {64, 32};
+  const torch::Tensor before = p.w.clone();
+  OptimizerStep({&p}, 0, {.lr = 0.01f, .weight_decay = 0.5f, .clip = 0, .matrices = MatrixRule::kMuon},
+                false);
+  int64_t row = 0;
+  for (const int64_t rows : p.stacked) {
+    const torch::Tensor w0 = before[0].narrow(0, row, rows), w1 = p.w[0].narrow(0, row, rows);
+    const torch::Tensor gradient = p.grad[0].narrow(0, row, rows);
+    const torch::Tensor momentum = torch::zeros_like(gradient).lerp(gradient, 1 - 0.95f);
+    const torch::Tensor expected =
+        w0 * (1 - 0.01 * 0.5) - 0.01 * 0.2 * std::sqrt(std::max<double>(static_cast<double>(rows), 32)) *
+                                    Orthogonalized(gradient.lerp(momentum, 0.95f));
+    EXPECT_TRUE(torch::allclose(w1, expected, 1e-4, 1e-5));
+    row += rows;
+  }
+  EXPECT_EQ(p.v.abs().max().item<float>(), 0.0f);
+}
+
+TEST(LearningRateSchedule, WarmsUpAndFallsAsCosineOrLinearly) {
+  const Schedule cosine{.steps = 1000, .warmup = 100, .peak = 1, .end_share = 0.1, .cooldown = 0};
+  EXPECT_DOUBLE_EQ(LearningRate(49, cosine), 0.5);
+  EXPECT_DOUBLE_EQ(LearningRate(100, cosine), 1.0);
+  EXPECT_NEAR(LearningRate(550, cosine), 0.55, 1e-12);
+  EXPECT_NEAR(LearningRate(1000, cosine), 0.1, 1e-12);
+  const Schedule constant{.steps = 1000, .warmup = 100, .peak = 1, .end_share = 0, .cooldown = 0.2};
+  EXPECT_DOUBLE_EQ(LearningRate(799, constant), 1.0);
+  EXPECT_NEAR(LearningRate(900, constant), 0.5, 1e-12);
+}
+
+}  // namespace
+}  // namespace omni::train

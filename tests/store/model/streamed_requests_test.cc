@@ -1,0 +1,282 @@
+// What a streamed model's cache does with requests whose reads a test holds back.
+#include <algorithm>
+#include <cstring>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <numeric>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "store/read/read_queue.h"
+#include "tests/store/model/streamed_fixture.h"
+
+namespace omni {
+namespace {
+
+using testing::SameTiles;
+using testing::StreamedTest;
+using testing::TileBytes;
+
+// A queue in which reads happen when the test says so.
+class HeldReads : public ReadQueue {
+ public:
+  explicit HeldReads(std::unique_ptr<ReadQueue> inner) : inner_(std::move(inner)) {}
+  void Submit(std::span<const ReadRequest> requests, bool urgent) override {
+    std::lock_guard lock(mutex_);
+    for (const ReadRequest& request : requests) (urgent ? urgent_ : other_).push_back(request);
+  }
+  void Promote(uint64_t tag) override {
+    std::lock_guard lock(mutex_);
+    promoted_.push_back(tag);
+  }
+  ReadMethod method() const override { return inner_->method(); }
+  std::string description() const override { return "held"; }
+  bool direct(int32_t file) const override { return inner_->direct(file); }
+  Stats stats() const override { return inner_->stats(); }
+
+  void LetGo() {
+    std::deque<ReadRequest> all;
+    {
+      std::lock_guard lock(mutex_);
+      all = std::exchange(urgent_, {});
+      all.insert(all.end(), other_.begin(), other_.end());
+      other_.clear();
+    }
+    for (const ReadRequest& request : all) inner_->Submit({&request, 1}, true);
+  }
+  size_t urgent() const {
+    std::lock_guard lock(mutex_);
+    return urgent_.size();
+  }
+  size_t other() const {
+    std::lock_guard lock(mutex_);
+    return other_.size();
+  }
+  size_t promoted() const {
+    std::lock_guard lock(mutex_);
+    return promoted_.size();
+  }
+
+ private:
+  std::unique_ptr<ReadQueue> inner_;
+  mutable std::mutex mutex_;
+  std::deque<ReadRequest> urgent_, other_;
+  std::vector<uint64_t> promoted_;
+};
+
+class HeldTest : public StreamedTest {
+ protected:
+  std::unique_ptr<ModelDir> OpenHeld(int64_t tiles) {
+    OpenOptions options;
+    options.cache.open_reads = [this](std::vector<std::string> paths, const ReadQueueOptions& reads,
+                                      ReadQueue::Done done) -> absl::StatusOr<std::unique_ptr<ReadQueue>> {
+      auto inner = ReadQueue::Open(std::move(paths), reads, std::move(done));
+      if (!inner.ok()) return inner.status();
+      auto held = std::make_unique<HeldReads>(*std::move(inner));
+      held_ = held.get();
+      return held;
+    };
+    return Open(tiles, options);
+  }
+  // Asks and counts the answers.
+  void Ask(ModelDir& model, int32_t layer, int32_t expert) {
+    model.Request(LayerId(layer), ExpertId(expert), [this](absl::StatusOr<ExpertTiles> tiles) {
+      std::lock_guard lock(mutex_);
+      if (!tiles.ok()) errors_.push_back(tiles.status());
+      ++answers_;
+      if (keep_) kept_.push_back(*std::move(tiles));
+    });
+  }
+  int answers() {
+    std::lock_guard lock(mutex_);
+    return answers_;
+  }
+  bool WaitForAnswers(int n) {
+    for (int i = 0; i < 10'000 && answers() < n; ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    return answers() == n;
+  }
+
+  HeldReads* held_ = nullptr;
+  std::mutex mutex_;
+  int answers_ = 0;
+  size_t asked_ = 0;
+  bool keep_ = false;
+  std::vector<absl::Status> errors_;
+  std::vector<ExpertTiles> kept_;
+};
+
+TEST_F(HeldTest, AGuessIsReadBehindWhatIsAskedForAndJoinedWhenItWasRight) {
+  Pack(testing::StreamedConfig());
+  const auto model = OpenHeld(1000);
+  const auto tiles = static_cast<size_t>(tiles_per_expert());
+  const ExpertId guess(5);
+  model->Expect(LayerId(1), {&guess, 1});
+  EXPECT_EQ(held_->other(), tiles);
+  Ask(*model, 0, 0);
+  EXPECT_EQ(held_->urgent(), tiles);
+  Ask(*model, 1, 5);
+  EXPECT_EQ(held_->urgent(), tiles);  // no tile is read twice
+  EXPECT_EQ(held_->promoted(), tiles);
+  EXPECT_EQ(answers(), 0);
+  held_->LetGo();
+  ASSERT_TRUE(WaitForAnswers(2));
+  const CacheStats stats = *model->cache_stats();
+  EXPECT_EQ(stats.guessed, tiles_per_expert());
+  EXPECT_EQ(stats.guessed_used, tiles_per_expert());
+  EXPECT_EQ(stats.joined, tiles_per_expert());
+  EXPECT_EQ(stats.misses, tiles_per_expert());
+}
+
+TEST_F(HeldTest, ThePartThatIsThereIsToldAtOnceAndIsNotGivenUpMeanwhile) {
+  Pack(testing::StreamedConfig());
+  const auto model = OpenHeld(2 * tiles_per_expert());
+  const auto resident = OpenResident();
+  const LayerId layer(0);
+  const ExpertId first = config_.ExpertOf(RegionId(0), 0), second = config_.ExpertOf(RegionId(0), 1);
+  std::vector<ExpertTiles> parts;
+  const auto ask = [&](LayerId l, ExpertId e) {
+    model->Request(
+        l, e,
+        [this](absl::StatusOr<ExpertTiles> tiles) {
+          EXPECT_TRUE(tiles.ok()) << tiles.status();
+          std::lock_guard lock(mutex_);
+          ++answers_;
+        },
+        [&](ExpertTiles part) {
+          std::lock_guard lock(mutex_);
+          parts.push_back(std::move(part));
+        });
+  };
+  ask(layer, first);
+  EXPECT_TRUE(parts.empty());  // nothing of it is there
+  held_->LetGo();
+  ASSERT_TRUE(WaitForAnswers(1));
+  ask(layer, first);
+  EXPECT_TRUE(parts.empty());  // all of it is there
+  ask(layer, second);
+  ASSERT_EQ(parts.size(), 1u);
+  const ExpertTiles want = *resident->Acquire(layer, second);
+  int absent = 0;
+  for (size_t t = 0; t < want.tiles.size(); ++t) absent += parts[0].tiles[t] == nullptr;
+  EXPECT_EQ(absent, 1);
+  held_->LetGo();
+  ASSERT_TRUE(WaitForAnswers(3));
+  // What a part holds stays while other experts come and go.
+  for (const int32_t expert : {2, 5, 7}) {
+    ask(LayerId(1), ExpertId(expert));
+    held_->LetGo();
+  }
+  const auto let_go =
+      [&] {  // without the lock: others may be told of their parts meanwhile, by this thread too
+        std::vector<ExpertTiles> old;
+        {
+          std::lock_guard lock(mutex_);
+          old.swap(parts);
+        }
+      };
+  std::vector<ExpertTiles> held;
+  {
+    std::lock_guard lock(mutex_);
+    held.push_back(parts[0]);
+  }
+  let_go();
+  for (size_t t = 0; t < want.tiles.size(); ++t) {
+    if (held[0].tiles[t] == nullptr) continue;
+    EXPECT_EQ(
+        std::memcmp(held[0].tiles[t], want.tiles[t], static_cast<size_t>(TileLayout(config_.d).payload())),
+        0);
+  }
+  held.clear();
+  for (int i = 0; i < 100 && answers() < 6; ++i) {
+    let_go();
+    held_->LetGo();
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  EXPECT_TRUE(WaitForAnswers(6));
+}
+
+TEST_F(HeldTest, TilesAreHandedOverAsTheyCome) {
+  ModelConfig config = testing::StreamedConfig();
+  config.f = 36 * kTileNeurons;
+  Pack(config);
+  const auto model = OpenHeld(2 * tiles_per_expert());
+  const auto resident = OpenResident();
+  const ExpertTiles want = *resident->Acquire(LayerId(0), ExpertId(0));
+  std::vector<int> handed(want.tiles.size());
+  int parts = 0;
+  model->Request(
+      LayerId(0), ExpertId(0),
+      [&](absl::StatusOr<ExpertTiles> all) {
+        ASSERT_TRUE(all.ok()) << all.status();
+        EXPECT_TRUE(SameTiles(config, *all, want));
+        std::lock_guard lock(mutex_);
+        ++answers_;
+      },
+      [&](const ExpertTiles& part) {
+        std::lock_guard lock(mutex_);
+        EXPECT_EQ(answers_, 0);
+        ++parts;
+        ASSERT_EQ(part.tiles.size(), want.tiles.size());
+        for (size_t t = 0; t < want.tiles.size(); ++t) {
+          if (part.tiles[t] == nullptr) continue;
+          ++handed[t];
+          const auto bytes = static_cast<size_t>(TileLayout(config.d).payload());
+          EXPECT_EQ(std::memcmp(part.tiles[t], want.tiles[t], bytes), 0);
+        }
+      });
+  EXPECT_EQ(parts, 0);
+  held_->LetGo();
+  ASSERT_TRUE(WaitForAnswers(1));
+  EXPECT_EQ(parts, 2);
+  EXPECT_EQ(std::accumulate(handed.begin(), handed.end(), 0), 32);
+  EXPECT_EQ(*std::max_element(handed.begin(), handed.end()), 1);
+}
+
+TEST_F(HeldTest, WhatIsExpectedStaysUntilItsLayerIsOver) {
+  Pack(testing::StreamedConfig());
+  const auto model = OpenHeld(3 * tiles_per_expert());
+  const ExpertId guess(0);
+  model->Expect(LayerId(1), {&guess, 1});
+  held_->LetGo();
+  while (model->cache_stats()->read_bytes < tiles_per_expert() * TileBytes(config_))
+    std::this_thread::yield();
+  // Experts of another region fill the cache again and again; the expected one is not given up for them.
+  for (int32_t expert : {0, 2, 5, 7, 0, 2, 5, 7}) {
+    Ask(*model, 0, expert);
+    held_->LetGo();
+    ASSERT_TRUE(WaitForAnswers(static_cast<int>(++asked_)));
+  }
+  Ask(*model, 1, 0);
+  EXPECT_TRUE(WaitForAnswers(static_cast<int>(++asked_)));
+  EXPECT_GE(model->cache_stats()->ready_requests, 1);
+}
+
+TEST_F(HeldTest, RequestsWaitForSlotsInOrderAndAllAreServed) {
+  Pack(testing::StreamedConfig());
+  keep_ = true;
+  const auto model = OpenHeld(2 * tiles_per_expert());
+  for (int32_t layer = 0; layer < 3; ++layer) Ask(*model, layer, 0);  // the third finds no room
+  held_->LetGo();
+  ASSERT_TRUE(WaitForAnswers(2));
+  EXPECT_EQ(held_->urgent(), 0u);
+  EXPECT_EQ(model->cache_stats()->queued, 1);
+  {
+    std::lock_guard lock(mutex_);
+    kept_.erase(kept_.begin());
+  }
+  EXPECT_EQ(held_->urgent(), static_cast<size_t>(tiles_per_expert()));
+  held_->LetGo();
+  ASSERT_TRUE(WaitForAnswers(3));
+  std::lock_guard lock(mutex_);
+  kept_.clear();
+  EXPECT_TRUE(errors_.empty());
+}
+
+}  // namespace
+}  // namespace omni

@@ -1,0 +1,122 @@
+#include "store/plan/machine.h"
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+
+#include <gtest/gtest.h>
+
+#include "tests/testing/temp_dir.h"
+
+namespace omni {
+namespace {
+
+using omni::testing::TempDir;
+
+class MachineTest : public ::testing::Test {
+ protected:
+  void Put(const std::string& path, const std::string& text) {
+    const std::filesystem::path file = root_.path() + path;
+    std::filesystem::create_directories(file.parent_path());
+    std::ofstream(file, std::ios::binary) << text;
+  }
+  Machine machine() const { return Machine(root_.path()); }
+
+  TempDir root_;
+};
+
+TEST_F(MachineTest, ASystemThatTellsNothingIsUnknown) {
+  EXPECT_FALSE(machine().CpuModel());
+  EXPECT_FALSE(machine().CpuHas("avx2"));
+  EXPECT_FALSE(machine().MemoryTotal());
+  EXPECT_FALSE(machine().MemoryAvailable());
+  EXPECT_FALSE(machine().CgroupMemory());
+  EXPECT_FALSE(machine().FreeMemory());
+  EXPECT_FALSE(machine().DefaultBudget());
+  EXPECT_FALSE(machine().TransparentHugePages());
+  EXPECT_FALSE(machine().IoUringDisabled());
+  EXPECT_FALSE(machine().SeccompFilter());
+  EXPECT_FALSE(machine().NvidiaDevice());
+}
+
+TEST_F(MachineTest, NonsenseIsUnknown) {
+  for (const char* text : {"", "\n\n", ":", "MemTotal", "MemTotal:\nMemAvailable: many kB", "[", "][",
+                           "MemTotal: 99999999999999999999 kB", "MemTotal: 9223372036854775807 kB", "-5"}) {
+    for (const char* path :
+         {"/proc/cpuinfo", "/proc/meminfo", "/proc/self/cgroup", "/proc/self/status",
+          "/sys/kernel/mm/transparent_hugepage/enabled", "/proc/sys/kernel/io_uring_disabled"}) {
+      Put(path, text);
+    }
+    EXPECT_FALSE(machine().CpuModel()) << text;
+    EXPECT_FALSE(machine().MemoryTotal()) << text;
+    EXPECT_FALSE(machine().FreeMemory()) << text;
+    EXPECT_FALSE(machine().CgroupMemory()) << text;
+    EXPECT_FALSE(machine().TransparentHugePages()) << text;
+    EXPECT_FALSE(machine().IoUringDisabled()) << text;
+  }
+}
+
+TEST_F(MachineTest, ReadsCpuAndMemory) {
+  Put("/proc/cpuinfo", "processor\t: 0\nmodel name\t: A Fine CPU @ 3 GHz\nflags\t\t: fpu avx2 avx512bw\n");
+  Put("/proc/meminfo", "MemTotal:       1000 kB\nMemFree: 1 kB\nMemAvailable:    800 kB\n");
+  EXPECT_EQ(machine().CpuModel(), "A Fine CPU @ 3 GHz");
+  EXPECT_EQ(machine().CpuHas("avx2"), true);
+  EXPECT_EQ(machine().CpuHas("avx512"), false);
+  EXPECT_EQ(machine().MemoryTotal(), 1000 * 1024);
+  EXPECT_EQ(machine().FreeMemory(), 800 * 1024);
+  EXPECT_EQ(machine().DefaultBudget(), 600 * 1024);
+  Put("/sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never\n");
+  EXPECT_EQ(machine().TransparentHugePages(), "madvise");
+  Put("/proc/sys/kernel/io_uring_disabled", "2\n");
+  EXPECT_EQ(machine().IoUringDisabled(), 2);
+  Put("/proc/self/status", "Name:\tomni\nSeccomp:\t2\n");
+  EXPECT_EQ(machine().SeccompFilter(), true);
+}
+
+TEST_F(MachineTest, TheSmallestLimitOfTheControlGroupsCounts) {
+  Put("/proc/meminfo", "MemTotal: 100000 kB\nMemAvailable: 90000 kB\n");
+  Put("/proc/self/cgroup", "0::/a/b\n");
+  Put("/sys/fs/cgroup/a/b/memory.max", "max\n");
+  EXPECT_FALSE(machine().CgroupMemory());
+  Put("/sys/fs/cgroup/a/memory.max", "5000000\n");
+  EXPECT_EQ(machine().CgroupMemory()->bytes, 5'000'000);
+  EXPECT_FALSE(machine().CgroupMemory()->used_bytes);
+  Put("/sys/fs/cgroup/a/memory.current", "2000000\n");
+  EXPECT_EQ(machine().FreeMemory(), 3'000'000);
+  // Pages of files that may be given back are free.
+  Put("/sys/fs/cgroup/a/memory.stat", "anon 5\ninactive_file 1500000\n");
+  EXPECT_EQ(machine().FreeMemory(), 4'500'000);
+  Put("/sys/fs/cgroup/memory.max", "1000\n");
+  Put("/sys/fs/cgroup/memory.current", "5000\n");
+  EXPECT_EQ(machine().FreeMemory(), 0);
+}
+
+TEST_F(MachineTest, KnowsTheFirstVersionOfControlGroups) {
+  Put("/proc/self/cgroup", "9:cpu,cpuacct:/x\n4:memory:/x\n0::/y\n");
+  Put("/sys/fs/cgroup/memory/x/memory.limit_in_bytes", "9223372036854771712\n");
+  EXPECT_FALSE(machine().CgroupMemory());
+  Put("/sys/fs/cgroup/memory/x/memory.limit_in_bytes", "7000\n");
+  Put("/sys/fs/cgroup/memory/x/memory.usage_in_bytes", "1000\n");
+  EXPECT_EQ(machine().CgroupMemory()->bytes, 7000);
+  EXPECT_EQ(machine().FreeMemory(), 6000);
+}
+
+TEST_F(MachineTest, FindsNvidiaDevices) {
+  Put("/dev/null", "");
+  Put("/dev/nvidiactl", "");
+  EXPECT_EQ(machine().NvidiaDevice(), false);
+  Put("/dev/nvidia0", "");
+  EXPECT_EQ(machine().NvidiaDevice(), true);
+}
+
+TEST(MachineProbeTest, ProbesOfThisMachineAnswer) {
+  EXPECT_GE(Machine().Cores(), 1);
+  EXPECT_GE(Machine().UsableCores(), 1);
+  EXPECT_GE(ProbeIoUring(), 0);
+  (void)FindsCudaDriver();
+  EXPECT_GT(LockedMemoryLimit().value_or(1), -1);
+  EXPECT_GT(OpenFilesLimit().value_or(1), 0);
+}
+
+}  // namespace
+}  // namespace omni
