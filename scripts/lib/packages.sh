@@ -1,7 +1,7 @@
 # Sourced by scripts/setup: the Debian 12 packages this project builds with. docs/dependencies.md says what
 # each is for.
 
-tools=(cmake ninja-build g++ ccache mold git ca-certificates)
+tools=(cmake ninja-build g++ ccache mold git ca-certificates python3)
 libraries=(libabsl-dev nlohmann-json3-dev libcli11-dev libxxhash-dev liblzma-dev librocksdb-dev libcaf-dev
   liburing-dev)
 test_libraries=(libgtest-dev libgmock-dev libbenchmark-dev)

@@ -18,9 +18,14 @@ run() {
 }
 
 for script in "$root"/scripts/* "$root"/scripts/lib/* "$root"/.ci/run; do
-  if [[ -f $script ]]; then check "$script parses" bash -n "$script"; fi
+  [[ -f $script ]] || continue
+  if [[ $script == *.py || $(head -n 1 "$script") == *python3 ]]; then
+    check "$script parses" python3 -c 'import ast, sys; ast.parse(open(sys.argv[1]).read())' "$script"
+  else
+    check "$script parses" bash -n "$script"
+  fi
 done
-for script in setup demo test bench fuzz; do
+for script in setup demo test bench fuzz outputs; do
   run "$root/scripts/$script" --help
   check "$script --help explains itself on stdout" grep -q "^usage: scripts/$script" "$dir/out"
 done

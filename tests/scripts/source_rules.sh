@@ -13,7 +13,7 @@ mapfile -d '' -t all < <(files)
 ((${#all[@]} > 0)) || { echo "no files in $1" >&2; exit 2; }
 
 failed=0
-code='\.(h|cc|cu|cuh|inc|c|sh|cmake|proto)$|(^|/)CMakeLists\.txt$|^scripts/[^./]*$'
+code='\.(h|cc|cu|cuh|inc|c|sh|py|cmake|proto)$|(^|/)CMakeLists\.txt$|^scripts/[^./]*$'
 for file in "${all[@]}"; do
   [[ -f $file && $file =~ $code ]] || continue
   lines=$(wc -l <"$file")
