@@ -8,12 +8,12 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/bench/bench_stream.h"
-#include "cli/interrupt.h"
 #include "cli/prompt.h"
 #include "cli/sizes.h"
 #include "cli/stream_flags.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
+#include "engine/base/interrupt.h"
 #include "engine/text/prompt.h"
 #include "store/file/files.h"
 #include "store/file/hash.h"

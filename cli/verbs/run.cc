@@ -10,11 +10,11 @@
 #include <nlohmann/json.hpp>
 
 #include "actors/swarm.h"
-#include "cli/interrupt.h"
 #include "cli/prompt.h"
 #include "cli/stream_flags.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
+#include "engine/base/interrupt.h"
 #include "engine/text/prompt.h"
 #include "kernels/op.h"
 #include "store/model/find_model.h"

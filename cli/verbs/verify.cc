@@ -8,9 +8,9 @@
 #include <absl/strings/str_format.h>
 #include <nlohmann/json.hpp>
 
-#include "cli/interrupt.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
+#include "engine/base/interrupt.h"
 #include "store/model/find_model.h"
 #include "store/verify/verify.h"
 

@@ -1,7 +1,7 @@
 // Ctrl-C as a question the work asks, not as a sudden death.
 #pragma once
 
-namespace omni::cli {
+namespace omni {
 
 // While alive, the first SIGINT or SIGTERM sets a flag; a second one ends the program as usual. One at a
 // time.
@@ -15,4 +15,4 @@ class InterruptGuard {
   static bool Requested();
 };
 
-}  // namespace omni::cli
+}  // namespace omni

@@ -1,8 +1,8 @@
-#include "cli/interrupt.h"
+#include "engine/base/interrupt.h"
 
 #include <csignal>
 
-namespace omni::cli {
+namespace omni {
 namespace {
 
 // A signal handler can reach nothing but static storage, and signals are the process's: so is what they
@@ -39,4 +39,4 @@ InterruptGuard::~InterruptGuard() {
 
 bool InterruptGuard::Requested() { return interrupted != 0; }
 
-}  // namespace omni::cli
+}  // namespace omni
