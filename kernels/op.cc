@@ -4,13 +4,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 
-#ifdef OMNI_KERNELS_X86
-#include <cpuid.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
-
+#include "kernels/cpu.h"
 #include "kernels/variants.h"
 
 namespace omni::kernels {
@@ -20,16 +16,25 @@ int64_t CeilDiv(int64_t a, int64_t b) { return a / b + (a % b != 0); }
 
 bool IsShape(int64_t rows, int64_t cols) { return rows > 0 && cols > 0 && cols <= kMaxCols; }
 
-const Ops* BestOps() {
-  const Ops* best = &kScalarOps;
-  for (Isa isa : kAllIsas) {
-    if (const Ops* ops = OpsFor(isa)) best = ops;
-  }
-  return best;
-}
+struct Variant {
+  Isa isa;
+  const char* name;
+  bool (*supports)(const Cpu& cpu);
+  const Ops* ops;
+};
+constexpr Variant kVariants[] = {
+    {Isa::kScalar, "scalar", [](const Cpu&) { return true; }, &kScalarOps},
+    {Isa::kAvx2, "avx2", SupportsAvx2, &kAvx2Ops},
+    {Isa::kAvxVnni, "avxvnni", SupportsAvxVnni, &kAvxVnniOps},
+    {Isa::kAvx512, "avx512", SupportsAvx512, &kAvx512Ops},
+    {Isa::kAvx512Vnni, "avx512vnni", SupportsAvx512Vnni, &kAvx512VnniOps},
+    {Isa::kAvx512Vbmi, "avx512vbmi", SupportsAvx512Vbmi, &kAvx512VbmiOps},
+    {Isa::kAmx, "amx", SupportsAmx, &kAmxOps},
+};
+static_assert(std::size(kVariants) == std::size(kAllIsas));
 
 const Ops* ChooseOps() {
-  const Ops* best = BestOps();
+  const Ops* best = &BestOps(ThisCpu());
   const char* wanted = std::getenv("OMNI_ISA");
   if (wanted == nullptr || *wanted == '\0') return best;
   for (Isa isa : kAllIsas) {
@@ -44,56 +49,41 @@ const Ops* ChooseOps() {
   return best;
 }
 
-#ifdef OMNI_KERNELS_X86
-bool HasAvx2() {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-}
-// g++ 12 cannot ask for it: CPUID leaf 7, subleaf 1, EAX bit 4. It needs no more of the operating system than
-// AVX2.
-bool HasAvxVnni() {
-  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  return HasAvx2() && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax >> 4 & 1) != 0;
-}
-bool HasAvx512() {
-  return HasAvx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512vl");
-}
-bool HasAvx512Vbmi() {
-  return HasAvx512() && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
-}
-// CPUID leaf 7, EDX bits 24 (tiles) and 25 (of bytes). The kernel must grant the tiles' 8 KiB per thread.
-bool HasAmx() {
-  constexpr unsigned kTilesOfBytes = 3u << 24;
-  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && (edx & kTilesOfBytes) == kTilesOfBytes &&
-         syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-}
-#endif
-
 }  // namespace
 
-const Ops* OpsFor(Isa isa) {
-  switch (isa) {
-    case Isa::kScalar:
-      return &kScalarOps;
-#ifdef OMNI_KERNELS_X86
-    case Isa::kAvx2:
-      return HasAvx2() ? &kAvx2Ops : nullptr;
-    case Isa::kAvxVnni:
-      return HasAvxVnni() ? &kAvxVnniOps : nullptr;
-    case Isa::kAvx512:
-      return HasAvx512() ? &kAvx512Ops : nullptr;
-    case Isa::kAvx512Vnni:
-      return HasAvx512() && __builtin_cpu_supports("avx512vnni") ? &kAvx512VnniOps : nullptr;
-    case Isa::kAvx512Vbmi:
-      return HasAvx512Vbmi() ? &kAvx512VbmiOps : nullptr;
-    case Isa::kAmx:
-      return HasAvx512Vbmi() && HasAmx() ? &kAmxOps : nullptr;
-#endif
-    default:
-      return nullptr;
+bool SupportsAvx2(const Cpu& cpu) { return cpu.keeps_ymm && cpu.avx2 && cpu.fma && cpu.f16c; }
+
+bool SupportsAvxVnni(const Cpu& cpu) { return SupportsAvx2(cpu) && cpu.avx_vnni; }
+
+bool SupportsAvx512(const Cpu& cpu) {
+  return SupportsAvx2(cpu) && cpu.keeps_zmm && cpu.avx512f && cpu.avx512bw && cpu.avx512vl;
+}
+
+bool SupportsAvx512Vnni(const Cpu& cpu) { return SupportsAvx512(cpu) && cpu.avx512vnni; }
+
+bool SupportsAvx512Vbmi(const Cpu& cpu) { return SupportsAvx512Vnni(cpu) && cpu.avx512vbmi; }
+
+bool SupportsAmx(const Cpu& cpu) {
+  return SupportsAvx512Vbmi(cpu) && cpu.amx_tile && cpu.amx_int8 && cpu.keeps_tiles && cpu.granted_tiles;
+}
+
+const Ops* OpsFor(Isa isa, const Cpu& cpu) {
+  for (const Variant& v : kVariants) {
+    if (v.isa != isa) continue;
+    const bool built = v.ops->ternary != nullptr;
+    return built && v.supports(cpu) ? v.ops : nullptr;
   }
+  return nullptr;
+}
+
+const Ops* OpsFor(Isa isa) { return OpsFor(isa, ThisCpu()); }
+
+const Ops& BestOps(const Cpu& cpu) {
+  const Ops* best = &kScalarOps;
+  for (Isa isa : kAllIsas) {
+    if (const Ops* ops = OpsFor(isa, cpu)) best = ops;
+  }
+  return *best;
 }
 
 const Ops& ActiveOps() {
@@ -102,21 +92,8 @@ const Ops& ActiveOps() {
 }
 
 const char* IsaName(Isa isa) {
-  switch (isa) {
-    case Isa::kScalar:
-      return "scalar";
-    case Isa::kAvx2:
-      return "avx2";
-    case Isa::kAvxVnni:
-      return "avxvnni";
-    case Isa::kAvx512:
-      return "avx512";
-    case Isa::kAvx512Vnni:
-      return "avx512vnni";
-    case Isa::kAvx512Vbmi:
-      return "avx512vbmi";
-    case Isa::kAmx:
-      return "amx";
+  for (const Variant& v : kVariants) {
+    if (v.isa == isa) return v.name;
   }
   return "unknown";
 }

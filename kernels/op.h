@@ -10,6 +10,8 @@
 
 namespace omni::kernels {
 
+struct Cpu;  // kernels/cpu.h
+
 // kAvx512: F, BW and VL; those after it add VNNI, then VBMI, then AMX tiles of bytes.
 enum class Isa : int { kScalar = 0, kAvx2, kAvxVnni, kAvx512, kAvx512Vnni, kAvx512Vbmi, kAmx };
 inline constexpr Isa kAllIsas[] = {Isa::kScalar,     Isa::kAvx2,       Isa::kAvxVnni, Isa::kAvx512,
@@ -115,7 +117,9 @@ struct Ops {
 
 // The functions of `isa`, or null if this CPU (or this build) lacks it. kScalar is always there.
 const Ops* OpsFor(Isa isa);
-// The best the CPU has, or what OMNI_ISA names (IsaName's words); decided once.
+// The last of kAllIsas that `cpu` supports and this build has.
+const Ops& BestOps(const Cpu& cpu);
+// The best this CPU has, or what OMNI_ISA names (IsaName's words); decided once.
 const Ops& ActiveOps();
 const char* IsaName(Isa isa);
 

@@ -1,6 +1,6 @@
-// What the files of this folder share: the function tables and the numbers behind exp. Constants and
-// declarations only: an inline function here could be compiled with one file's instructions and linked into
-// another's.
+// What the files of this folder share: the function tables with what each needs of the CPU, and the numbers
+// behind exp. Constants and declarations only: an inline function here could be compiled with one file's
+// instructions and linked into another's.
 #pragma once
 
 #include <cstdint>
@@ -9,13 +9,24 @@
 
 namespace omni::kernels {
 
-extern const Ops kScalarOps;
-extern const Ops kAvx2Ops;  // exist where OMNI_KERNELS_X86 is defined
+// Every variant in ascending order of Isa, beside it whether a CPU can run the instructions that its file is
+// compiled with (CMakeLists.txt). A table that this build lacks is there without functions (no_x86.cc).
+extern const Ops kScalarOps;  // any CPU
+extern const Ops kAvx2Ops;
+bool SupportsAvx2(const Cpu& cpu);
 extern const Ops kAvxVnniOps;
+bool SupportsAvxVnni(const Cpu& cpu);
 extern const Ops kAvx512Ops;
+bool SupportsAvx512(const Cpu& cpu);
 extern const Ops kAvx512VnniOps;
+bool SupportsAvx512Vnni(const Cpu& cpu);
 extern const Ops kAvx512VbmiOps;
+bool SupportsAvx512Vbmi(const Cpu& cpu);
 extern const Ops kAmxOps;
+bool SupportsAmx(const Cpu& cpu);
+
+// OpsFor of a CPU other than this one.
+const Ops* OpsFor(Isa isa, const Cpu& cpu);
 
 inline constexpr int64_t kLanes = 16;  // partial sums of a float reduction
 inline constexpr float kRmsEpsilon = 1e-6f;
