@@ -16,6 +16,7 @@
 #include "cli/sizes.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
+#include "kernels/cpu.h"
 #include "kernels/op.h"
 #include "store/file/files.h"
 #include "store/model/find_model.h"
@@ -67,19 +68,16 @@ constexpr int64_t kFewFiles = 1024, kTooFewFiles = 256;  // pack files, the data
 constexpr int64_t kLittleLocked = 8 * kMebibyte;         // the buffers that reads in flight go to
 constexpr int64_t kLittleRoom = 64 * kMebibyte;          // for what is kept in the state directory
 
-Finding Kernels(const Machine& machine) {
+Finding Kernels() {
   using kernels::Isa;
-  const Isa active = kernels::ActiveOps().isa;
-  Isa best = Isa::kScalar;
-  for (Isa isa : kernels::kAllIsas) {
-    if (kernels::OpsFor(isa) != nullptr) best = isa;
-  }
+  const kernels::Cpu& cpu = kernels::ThisCpu();
+  const Isa active = kernels::ActiveOps().isa, best = kernels::BestOps(cpu).isa;
   std::vector<std::string> there;
-  const std::pair<const char*, const char*> flags[] = {{"avx2", "AVX2"},        {"avx_vnni", "AVX-VNNI"},
-                                                       {"avx512bw", "AVX-512"}, {"avx512_vnni", "VNNI"},
-                                                       {"avx512vbmi", "VBMI"},  {"amx_int8", "AMX"}};
-  for (const auto& [flag, name] : flags) {
-    if (machine.CpuHas(flag).value_or(false)) there.push_back(name);
+  const std::pair<bool, const char*> parts[] = {{cpu.avx2, "AVX2"},        {cpu.avx_vnni, "AVX-VNNI"},
+                                                {cpu.avx512bw, "AVX-512"}, {cpu.avx512vnni, "VNNI"},
+                                                {cpu.avx512vbmi, "VBMI"},  {cpu.amx_int8, "AMX"}};
+  for (const auto& [has, name] : parts) {
+    if (has) there.push_back(name);
   }
   const std::string has = there.empty() ? "none of AVX2 and up known" : absl::StrJoin(there, " ");
   Finding finding{"kernels", Verdict::kOk, "", ""};
@@ -94,7 +92,7 @@ Finding Kernels(const Machine& machine) {
   if (best == Isa::kScalar) {
     finding.verdict = Verdict::kSlow;
     finding.cure = "use a CPU with AVX2 or better";
-  } else if (best != Isa::kAmx && machine.CpuHas("amx_int8").value_or(false)) {
+  } else if (best != Isa::kAmx && cpu.amx_int8) {
     finding.verdict = Verdict::kSlow;
     finding.cure =
         "the CPU has AMX, but the system does not grant it: a newer kernel or virtual machine would";
@@ -267,9 +265,9 @@ absl::StatusOr<int> Doctor(const DoctorArgs& args) {
   StatusLine status(StderrIsTerminal());
   status.Show(model.empty() ? "looking around ..." : "looking around and measuring the disk ...");
   const Machine machine;
-  std::vector<Finding> findings = {Kernels(machine), Cores(machine),     Memory(machine),
-                                   Cgroup(machine),  HugePages(machine), IoUring(machine),
-                                   LockedMemory(),   OpenFiles(),        Gpu(machine)};
+  std::vector<Finding> findings = {Kernels(),       Cores(machine),     Memory(machine),
+                                   Cgroup(machine), HugePages(machine), IoUring(machine),
+                                   LockedMemory(),  OpenFiles(),        Gpu(machine)};
   if (!model.empty()) {
     const absl::StatusOr<SizedModel> sized = ReadSizes(model);
     if (sized.ok()) {

@@ -74,12 +74,6 @@ std::optional<std::string> Machine::CpuModel() const {
   return name;
 }
 
-std::optional<bool> Machine::CpuHas(const std::string& flag) const {
-  const std::optional<std::string> flags = Field("/proc/cpuinfo", "flags");
-  if (!flags) return std::nullopt;
-  return (" " + *flags + " ").find(" " + flag + " ") != std::string::npos;
-}
-
 int Machine::Cores() const { return static_cast<int>(std::max(1L, sysconf(_SC_NPROCESSORS_ONLN))); }
 
 int Machine::UsableCores() const {

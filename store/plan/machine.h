@@ -15,8 +15,6 @@ class Machine {
   explicit Machine(std::string root = "") : root_(std::move(root)) {}
 
   std::optional<std::string> CpuModel() const;
-  // Whether /proc/cpuinfo lists the flag ("avx2", "amx_int8").
-  std::optional<bool> CpuHas(const std::string& flag) const;
   int Cores() const;        // that are on; at least 1
   int UsableCores() const;  // of those, what this process may run on; at least 1
 

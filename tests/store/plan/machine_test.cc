@@ -27,7 +27,6 @@ class MachineTest : public ::testing::Test {
 
 TEST_F(MachineTest, ASystemThatTellsNothingIsUnknown) {
   EXPECT_FALSE(machine().CpuModel());
-  EXPECT_FALSE(machine().CpuHas("avx2"));
   EXPECT_FALSE(machine().MemoryTotal());
   EXPECT_FALSE(machine().MemoryAvailable());
   EXPECT_FALSE(machine().CgroupMemory());
@@ -60,8 +59,6 @@ TEST_F(MachineTest, ReadsCpuAndMemory) {
   Put("/proc/cpuinfo", "processor\t: 0\nmodel name\t: A Fine CPU @ 3 GHz\nflags\t\t: fpu avx2 avx512bw\n");
   Put("/proc/meminfo", "MemTotal:       1000 kB\nMemFree: 1 kB\nMemAvailable:    800 kB\n");
   EXPECT_EQ(machine().CpuModel(), "A Fine CPU @ 3 GHz");
-  EXPECT_EQ(machine().CpuHas("avx2"), true);
-  EXPECT_EQ(machine().CpuHas("avx512"), false);
   EXPECT_EQ(machine().MemoryTotal(), 1000 * 1024);
   EXPECT_EQ(machine().FreeMemory(), 800 * 1024);
   EXPECT_EQ(machine().DefaultBudget(), 600 * 1024);
