@@ -1,10 +1,8 @@
 #include "engine/train/cpu_ops.h"
 
-#include <cpuid.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
 #include <cstdlib>
+
+#include "kernels/cpu.h"
 
 namespace omni::train {
 
@@ -23,31 +21,38 @@ extern const CpuOps kOps;
 
 namespace {
 
-bool HasAvx512Bf16() {
-  return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-}
-
-// AMX, which the kernel must also grant: tiles are 8 KB more for it to save of each thread.
-bool HasTiles() {
-  // CPUID leaf 7, EDX
-  constexpr unsigned kAmxBf16 = 1u << 22, kAmxTile = 1u << 24;
-  // arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)
-  constexpr long kRequestPermission = 0x1023, kTileData = 18;
-  unsigned a, b, c, d;
-  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & kAmxBf16) != 0 && (d & kAmxTile) != 0 &&
-         syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-}
+struct Variant {
+  std::string_view name;
+  bool (*supports)(const kernels::Cpu& cpu);
+  const CpuOps* ops;
+};
+constexpr Variant kVariants[] = {
+    {"amx", SupportsAmx, &amx::kOps},
+    {"avx512bf16", SupportsAvx512Bf16, &avx512bf16::kOps},
+    {"avx2", SupportsAvx2, &avx2::kOps},
+    {"baseline", [](const kernels::Cpu&) { return true; }, &baseline::kOps},
+};
 
 }  // namespace
 
+bool SupportsAvx2(const kernels::Cpu& cpu) {
+  return cpu.keeps_ymm && cpu.avx2 && cpu.fma && cpu.f16c && cpu.bmi1 && cpu.bmi2 && cpu.lzcnt && cpu.movbe;
+}
+
+bool SupportsAvx512Bf16(const kernels::Cpu& cpu) {
+  return SupportsAvx2(cpu) && cpu.keeps_zmm && cpu.avx512f && cpu.avx512bw && cpu.avx512cd && cpu.avx512dq &&
+         cpu.avx512vl && cpu.avx512bf16;
+}
+
+bool SupportsAmx(const kernels::Cpu& cpu) {
+  return SupportsAvx512Bf16(cpu) && cpu.amx_tile && cpu.amx_bf16 && cpu.keeps_tiles && cpu.granted_tiles;
+}
+
 const CpuOps* OpsNamed(std::string_view name) {
-  __builtin_cpu_init();
-  if (name == "amx") return HasAvx512Bf16() && HasTiles() ? &amx::kOps : nullptr;
-  if (name == "avx512bf16") return HasAvx512Bf16() ? &avx512bf16::kOps : nullptr;
-  if (name == "avx2")
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &avx2::kOps : nullptr;
-  return name == "baseline" ? &baseline::kOps : nullptr;
+  for (const Variant& v : kVariants) {
+    if (v.name == name) return v.supports(kernels::ThisCpu()) ? v.ops : nullptr;
+  }
+  return nullptr;
 }
 
 const CpuOps& Ops() {

@@ -7,6 +7,10 @@
 #include <cstdint>
 #include <string_view>
 
+namespace omni::kernels {
+struct Cpu;
+}
+
 namespace omni::train {
 
 using bf16 = uint16_t;  // bit pattern
@@ -90,6 +94,11 @@ struct CpuOps {
 };
 
 inline int64_t GemmTnScratch(int64_t m, int64_t n) { return 256 * (m + n + 64); }
+
+// What the variants of these names need of a CPU: x86-64-v3, x86-64-v4 and more (CMakeLists.txt).
+bool SupportsAvx2(const kernels::Cpu& cpu);
+bool SupportsAvx512Bf16(const kernels::Cpu& cpu);
+bool SupportsAmx(const kernels::Cpu& cpu);
 
 const CpuOps& Ops();  // best for this CPU; OMNI_ISA (kernels/op.h) may lower it
 // The table called amx, avx512bf16, avx2 or baseline; null if this CPU cannot run it or there is none of that

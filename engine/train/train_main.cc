@@ -9,6 +9,7 @@
 #include <map>
 
 #include "engine/train/trainer.h"
+#include "kernels/cpu.h"
 
 namespace omni {
 namespace {
@@ -41,9 +42,8 @@ void ApplyPreset(const std::string& preset, train::TrainSettings& s) {
 // more with it.
 void TuneLibraries(char** argv) {
   if (std::getenv("OMNI_TRAIN_TUNED")) return;
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq")) {
+  const kernels::Cpu& cpu = kernels::ThisCpu();
+  if (cpu.keeps_zmm && cpu.avx512f && cpu.avx512bw && cpu.avx512dq) {
     setenv("OPENBLAS_CORETYPE", "SkylakeX", 0);
     setenv("ATEN_CPU_CAPABILITY", "avx512", 0);
   }

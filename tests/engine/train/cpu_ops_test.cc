@@ -8,6 +8,7 @@
 
 #include "engine/model/quantize.h"
 #include "engine/train/cpu_ops.h"
+#include "kernels/cpu.h"
 
 namespace omni::train {
 namespace {
@@ -30,6 +31,34 @@ float Value(bf16 b) {
   float x;
   std::memcpy(&x, &bits, 4);
   return x;
+}
+
+using kernels::Cpu;
+using Flags = std::vector<bool Cpu::*>;
+
+Cpu With(const Flags& flags) {
+  Cpu cpu;
+  for (bool Cpu::*flag : flags) cpu.*flag = true;
+  return cpu;
+}
+
+TEST(TrainSupports, NeedsEveryOneOfItsFlags) {
+  Flags flags = {&Cpu::keeps_ymm, &Cpu::avx2, &Cpu::fma,   &Cpu::f16c,
+                 &Cpu::bmi1,      &Cpu::bmi2, &Cpu::lzcnt, &Cpu::movbe};
+  const auto expect_each_needed = [&](bool (*supports)(const Cpu&), const Flags& more) {
+    EXPECT_FALSE(supports(With(flags)) && !more.empty());
+    flags.insert(flags.end(), more.begin(), more.end());
+    EXPECT_TRUE(supports(With(flags)));
+    for (size_t i = 0; i < flags.size(); ++i) {
+      Flags without = flags;
+      without.erase(without.begin() + static_cast<std::ptrdiff_t>(i));
+      EXPECT_FALSE(supports(With(without))) << "flag " << i;
+    }
+  };
+  expect_each_needed(SupportsAvx2, {});
+  expect_each_needed(SupportsAvx512Bf16, {&Cpu::keeps_zmm, &Cpu::avx512f, &Cpu::avx512bw, &Cpu::avx512cd,
+                                          &Cpu::avx512dq, &Cpu::avx512vl, &Cpu::avx512bf16});
+  expect_each_needed(SupportsAmx, {&Cpu::amx_tile, &Cpu::amx_bf16, &Cpu::keeps_tiles, &Cpu::granted_tiles});
 }
 
 class TrainCpuOps : public ::testing::TestWithParam<const char*> {
