@@ -17,7 +17,7 @@ run() {
   "$@" >"$dir/out" 2>"$dir/err" </dev/null || status=$?
 }
 
-for script in "$root"/scripts/* "$root"/scripts/lib/* "$root"/.ci/run; do
+for script in "$root"/scripts/* "$root"/scripts/lib/*.{sh,py} "$root"/.ci/run; do
   [[ -f $script ]] || continue
   if [[ $script == *.py || $(head -n 1 "$script") == *python3 ]]; then
     check "$script parses" python3 -c 'import ast, sys; ast.parse(open(sys.argv[1]).read())' "$script"
@@ -25,7 +25,7 @@ for script in "$root"/scripts/* "$root"/scripts/lib/* "$root"/.ci/run; do
     check "$script parses" bash -n "$script"
   fi
 done
-for script in setup demo test bench fuzz outputs; do
+for script in setup demo test bench fuzz outputs figures; do
   run "$root/scripts/$script" --help
   check "$script --help explains itself on stdout" grep -q "^usage: scripts/$script" "$dir/out"
 done
@@ -44,6 +44,12 @@ check "bench refuses an unknown group" test "$status" -ne 0
 check "bench says so in one line" test "$(wc -l <"$dir/err")" -eq 1
 check "bench names its groups" grep -q 'groups are: .*decode.*kernels' "$dir/err"
 check "bench --json prints nothing but results on stdout" test ! -s "$dir/out"
+
+run "$root/scripts/bench" decode surplus
+check "bench refuses what a group does not take" test "$status" -ne 0
+check "and says so in one line" test "$(wc -l <"$dir/err")" -eq 1
+run "$root/scripts/bench" decode --note x
+check "bench refuses a note without a record" test "$status" -ne 0
 
 run "$root/scripts/fuzz" no-such-target
 check "fuzz refuses an unknown target" test "$status" -ne 0

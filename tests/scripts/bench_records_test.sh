@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# What scripts/figures records of benchmarks' JSON, and what scripts/lib/pair.py makes of two builds, with programs
+# that print fixed figures. usage: bench_records_test.sh ROOT
+set -euo pipefail
+root=$1
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+failures=0
+check() { # check WHAT COMMAND...: the command must succeed
+  if ! "${@:2}"; then
+    echo "FAIL: $1"
+    failures=$((failures + 1))
+  fi
+}
+has() { grep -qF -- "$1" "$2"; }
+
+# A tree of its own, with a commit, as a record names one.
+git -C "$dir" init -q tree
+tree=$dir/tree
+mkdir -p "$tree/docs/measured"
+echo "Decoding: [][decode.tok_per_s]." >"$tree/README.md"
+git -C "$tree" add -A
+git -C "$tree" -c user.name=t -c user.email=t@example.org commit -qm first
+for rate in 9000.4 10213.7 12000; do
+  printf '{"tok_per_s": %s, "hop_us": 0.512, "threads": 2, "isa": "avx2"}\n' "$rate" >"$dir/$rate.json"
+done
+figures() { "$root/scripts/figures" --root "$tree" "$@" >"$dir/out" 2>&1; }
+check "three runs are recorded" figures --record decode --group decode --command "scripts/bench decode" --note quiet \
+  "$dir"/*.json
+file=$tree/docs/measured/decode.json
+check "their median is" has '"name": "decode.tok_per_s", "value": 10200, "unit": "tok/s"' "$file"
+check "and the ends between which they lie" has 'median of 3 runs, 9000 to 12000; quiet' "$file"
+check "the commit is named" has "\"commit\": \"$(git -C "$tree" rev-parse --short=9 HEAD)\"" "$file"
+check "digits are kept as they are meant" has '"value": 0.51,' "$file"
+check "what is no figure is left out" test -z "$(grep threads "$file")"
+check "the page prints it" has "[10 200 tok/s][decode.tok_per_s]" "$tree/README.md"
+check "nothing is left over" test -z "$(ls "$tree/docs/measured" | grep -v '^decode.json$')"
+check "and the tree is as it should be" figures --check
+
+cat >"$dir/stream.json" <<END
+{"cases": [{"case": "mixed", "tok_per_s": 2.8912, "disk_bytes_per_token": 264900000, "output_xxh3": "ab"}],
+ "delta_same_output": true, "prediction_accuracy_1": null}
+END
+check "cases of a stream are recorded" figures --record stream --group stream --command c "$dir/stream.json"
+check "by their names, in the pages' units" \
+  has '"stream.mixed.disk_per_token", "value": 265, "unit": "MB"' "$tree/docs/measured/stream.json"
+echo '{"results": [{"model": "walk", "policy": "lru", "cache_share": 0.08, "hit_rate": 0.5584}]}' >"$dir/cache.json"
+check "so are results of a cache" figures --record cache --group cache --command c "$dir/cache.json"
+check "by model, size and policy" has '"cache.walk_08.lru.hits", "value": 0.558' "$tree/docs/measured/cache.json"
+cp "$file" "$dir/before"
+echo '{"nothing": 1}' >"$dir/nothing.json"
+check "JSON without a figure is refused" eval '! figures --record decode --group decode --command c "$dir/nothing.json"'
+check "and leaves the records alone" cmp "$file" "$dir/before"
+echo "int x;" >"$tree/a.cc"
+check "code that is not committed is not measured" eval '! figures --committed'
+check "which is said" has "a.cc is not committed" "$dir/out"
+
+# pair: rates of the new are half as much again, but for one round that disturbs it.
+program() { # program FOLDER RATE...: decode_bench of that folder, one rate a run, the first not counted
+  mkdir -p "$dir/$1"
+  printf '%s\n' "${@:2}" >"$dir/$1/rates"
+  cat >"$dir/$1/decode_bench" <<'END'
+#!/bin/sh
+rates=$(dirname "$0")/rates
+rate=$(head -n 1 "$rates")
+sed -i 1d "$rates"
+echo "{\"tok_per_s\": $rate, \"hop_us\": $rate, \"plain_tok_per_s\": 1, \"prefill_tok_per_s\": 1}"
+END
+  chmod +x "$dir/$1/decode_bench"
+}
+program old 1 100 200 400
+program new 9 150 300 100
+pair() { python3 "$root/scripts/lib/pair.py" "$dir/old" "$dir/new" --rounds 3 "$@" >"$dir/out" 2>"$dir/err"; }
+check "two builds are compared" pair --only decode_tok_per_s --only hop_us --json
+check "within rounds" has '"ratios": [1.5, 1.5, 0.25], "median_ratio": 1.5' "$dir/out"
+check "less time is faster" grep -q '"median_ratio": 0.666' "$dir/out"
+program old 1 100 100 100
+program new 1 97 97 97
+check "a slower build fails" eval '! pair --only decode_tok_per_s --least 0.98'
+check "and is named" has "decode_tok_per_s is below 0.98" "$dir/err"
+program old 1
+check "a program that prints no JSON is an error" eval '! pair --only decode_tok_per_s'
+check "in words" has "pair: error:" "$dir/err"
+
+((failures == 0)) && echo "all figures were as expected"
+exit $((failures > 0))
