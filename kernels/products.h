@@ -7,7 +7,7 @@
 // ShiftRight<n> (in 16-bit words), Lookup(a 16-byte table, indices below 16), AddWords, AddInts, Total (of
 // 32-bit lanes), Abs Sign(x, w) (x with w's sign), Xor, AddBytes, SumsOfEight (bytes, in 64-bit lanes),
 // AddLongs, TotalLongs, and PairSums(u, x) / WidenPairs(words) for PairProducts, Dot(acc, u, x) for
-// DotProducts.
+// DotProducts. Both of these offer AddProducts(sum, unsigned u, signed x), four products to a 32-bit lane.
 #pragma once
 
 #include <cstddef>
@@ -117,11 +117,7 @@ struct PairProducts {
 
   static I Widen(I sum, I words) { return W::AddInts(sum, W::WidenPairs(words)); }
 
-  static int32_t RowSum(const int8_t* x, int64_t bytes) {
-    I sum = W::Zero();
-    for (int64_t j = 0; j < bytes; j += W::kBytes) sum = Widen(sum, W::PairSums(W::Fill(1), W::Load(x + j)));
-    return W::Total(sum);
-  }
+  static I AddProducts(I sum, I u, I x) { return Widen(sum, W::PairSums(u, x)); }
 
   static void Decode(const uint8_t* bytes, I (&fields)[kFields]) {
     const I b = W::Load(bytes);
@@ -217,25 +213,6 @@ struct PairProducts {
       for (int i = 0; i < kTwoBitRows; ++i) out[i] = 2 * W::Total(acc[t][i]) - 3 * x_sums[t];
     }
   }
-
-  // |w| times x with w's sign: |w| <= 128 and |x| <= 127 keep a pair's sum within 16 bits.
-  template <int kRows>
-  static void Int8Row(const Int8Matrix& m, const int8_t* x, int64_t x_stride, int32_t* y, int64_t y_stride,
-                      int64_t row) {
-    I acc[kRows];
-#pragma GCC unroll 4
-    for (I& a : acc) a = W::Zero();
-    const int8_t* weights = m.base + row * m.stride;
-    for (int64_t j = 0; j < m.cols_padded; j += W::kBytes) {
-      const I w = W::Load(weights + j);
-      const I magnitude = W::Abs(w);
-#pragma GCC unroll 4
-      for (int t = 0; t < kRows; ++t) {
-        acc[t] = Widen(acc[t], W::PairSums(magnitude, W::Sign(W::Load(x + t * x_stride + j), w)));
-      }
-    }
-    for (int t = 0; t < kRows; ++t) y[t * y_stride + row] = W::Total(acc[t]);
-  }
 };
 
 template <class W>
@@ -246,11 +223,7 @@ struct DotProducts {
   static constexpr int kTernaryRowsAtOnce = W::kRegisters / 8, kTwoBitRowsAtOnce = W::kRegisters / 8,
                        kInt8RowsAtOnce = 4;
 
-  static int32_t RowSum(const int8_t* x, int64_t bytes) {
-    I sum = W::Zero();
-    for (int64_t j = 0; j < bytes; j += W::kBytes) sum = W::Dot(sum, W::Fill(1), W::Load(x + j));
-    return W::Total(sum);
-  }
+  static I AddProducts(I sum, I u, I x) { return W::Dot(sum, u, x); }
 
   // A byte is multiplied as the remainders t0, r1 = t0 + 3 t1, r2 = r1 + 9 t2, r3 = r2 + 27 t3 and b = r3 +
   // 81 t4; the trits' sums follow by subtraction and one exact division each.
@@ -319,8 +292,21 @@ struct DotProducts {
       for (int i = 0; i < kTwoBitRows; ++i) out[i] = 2 * W::Total(acc[t][i]) - 3 * x_sums[t];
     }
   }
+};
 
-  // |w| times x with w's sign.
+// Op's products from the groups of one of the two above.
+template <class P>
+struct ProductsByGroup {
+  using W = typename P::Vector;
+  using I = typename W::I;
+
+  static int32_t RowSum(const int8_t* x, int64_t bytes) {
+    I sum = W::Zero();
+    for (int64_t j = 0; j < bytes; j += W::kBytes) sum = P::AddProducts(sum, W::Fill(1), W::Load(x + j));
+    return W::Total(sum);
+  }
+
+  // |w| times x with w's sign: |w| <= 128 and |x| <= 127 keep the sum of a pair within 16 bits.
   template <int kRows>
   static void Int8Row(const Int8Matrix& m, const int8_t* x, int64_t x_stride, int32_t* y, int64_t y_stride,
                       int64_t row) {
@@ -332,24 +318,21 @@ struct DotProducts {
       const I w = W::Load(weights + j);
       const I magnitude = W::Abs(w);
 #pragma GCC unroll 4
-      for (int t = 0; t < kRows; ++t)
-        acc[t] = W::Dot(acc[t], magnitude, W::Sign(W::Load(x + t * x_stride + j), w));
+      for (int t = 0; t < kRows; ++t) {
+        acc[t] = P::AddProducts(acc[t], magnitude, W::Sign(W::Load(x + t * x_stride + j), w));
+      }
     }
     for (int t = 0; t < kRows; ++t) y[t * y_stride + row] = W::Total(acc[t]);
   }
-};
 
-// Op's products from the groups of one of the two above.
-template <class P>
-struct ProductsByGroup {
   static int64_t DifferingBits(const uint8_t* a, const uint8_t* b, int64_t bytes) {
-    return DifferingBitsOf<typename P::Vector>(a, b, bytes);
+    return DifferingBitsOf<W>(a, b, bytes);
   }
   template <int kRows, class Group>
   static void WithSums(const int8_t* x, int64_t x_stride, int64_t bytes, int64_t begin, int64_t end,
                        Group group) {
     int32_t sums[kRows];
-    for (int i = 0; i < kRows; ++i) sums[i] = P::RowSum(x + i * x_stride, bytes);
+    for (int i = 0; i < kRows; ++i) sums[i] = RowSum(x + i * x_stride, bytes);
     for (int64_t g = begin; g < end; ++g) group(g, sums);
   }
   static void Ternary(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int n, int32_t* y,
@@ -380,13 +363,12 @@ struct ProductsByGroup {
   }
   static void Int8(const Int8Matrix& m, const int8_t* x, int64_t x_stride, int n, int32_t* y,
                    int64_t y_stride, int64_t row_begin, int64_t row_end) {
-    Slices<P::kInt8RowsAtOnce>(n, m.cols_padded, 1, row_begin, row_end,
-                               [&](auto rows, int t, int64_t b, int64_t e) {
-                                 for (int64_t i = b; i < e; ++i) {
-                                   P::template Int8Row<decltype(rows)::kCount>(m, x + t * x_stride, x_stride,
-                                                                               y + t * y_stride, y_stride, i);
-                                 }
-                               });
+    Slices<P::kInt8RowsAtOnce>(
+        n, m.cols_padded, 1, row_begin, row_end, [&](auto rows, int t, int64_t b, int64_t e) {
+          for (int64_t i = b; i < e; ++i) {
+            Int8Row<decltype(rows)::kCount>(m, x + t * x_stride, x_stride, y + t * y_stride, y_stride, i);
+          }
+        });
   }
 };
 
