@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/code_sums.h"
 #include "kernels/lanes_avx512.h"
 #include "kernels/op.h"
 #include "kernels/variants.h"
@@ -106,37 +107,27 @@ Inputs PackInputs(const int8_t* x, int64_t x_stride, int n, int64_t blocks, int8
   return {memory, _mm512_load_si512(sums)};
 }
 
-// Trits t0..t3 of a remainder below 81, two bits each.
-struct Fields {
-  alignas(64) uint8_t of[128] = {};
-};
-constexpr Fields MakeFields() {
-  Fields fields;
-  for (int code = 0; code < 81; ++code) {
-    fields.of[code] = static_cast<uint8_t>(code % 3 | code / 3 % 3 << 2 | code / 9 % 3 << 4 | code / 27 << 6);
+struct Ints16 {
+  using I = __m512i;
+  static I Add(I a, I b) { return _mm512_add_epi32(a, b); }
+  static I Sub(I a, I b) { return _mm512_sub_epi32(a, b); }
+  template <int kBits>
+  static I ShiftLeft(I a) {
+    return _mm512_slli_epi32(a, kBits);
   }
-  return fields;
-}
-constexpr Fields kFields = MakeFields();
+  template <int kBits>
+  static I ShiftRight(I a) {
+    return _mm512_srai_epi32(a, kBits);
+  }
+  static I Times(I a, uint32_t b) { return _mm512_mullo_epi32(a, _mm512_set1_epi32(static_cast<int>(b))); }
+};
 
-constexpr uint32_t InverseMod32(uint32_t odd) {
-  uint32_t inverse = odd;
-  for (int i = 0; i < 5; ++i) inverse *= 2 - odd * inverse;
-  return inverse;
-}
-inline __m512i DividedBy(__m512i exact_multiple, uint32_t odd_inverse) {
-  return _mm512_mullo_epi32(exact_multiple, _mm512_set1_epi32(static_cast<int>(odd_inverse)));
-}
-
-// With b the byte, r = b mod 81 and p = r's four trits in two bits each, the sums of p mod 4, p's second
-// field, r, p and b give those of the trits: two fields by themselves, and two equations for the other two of
-// the four.
 struct TernaryTiles {
   using Matrix = TernaryMatrix;
-  static constexpr int kSums = 5, kRows = kTernaryRows;
+  static constexpr int kSums = kTernarySums, kRows = kTernaryRows;
 
   struct Decoder {
-    __m512i fields_low = Load64(kFields.of), fields_high = Load64(kFields.of + 64),
+    __m512i fields_low = Load64(kFourTrits.of), fields_high = Load64(kFourTrits.of + 64),
             c81 = _mm512_set1_epi8(81), mask0 = _mm512_set1_epi8(0x03), mask1 = _mm512_set1_epi8(0x0c);
     void operator()(const uint8_t* block, uint8_t* out) const {
       const __m512i b = Load64(block);
@@ -164,17 +155,9 @@ struct TernaryTiles {
   }
 
   static void Finish(const __m512i (&sum)[kSums], __m512i x_sums, __m512i (&out)[kRows]) {
-    const __m512i t0 = sum[0], t1 = _mm512_srai_epi32(sum[1], 2);
-    // t2 + 4 t3 and t2 + 3 t3
-    const __m512i four = _mm512_srai_epi32(_mm512_sub_epi32(sum[3], _mm512_add_epi32(sum[0], sum[1])), 4);
-    const __m512i first = _mm512_add_epi32(t0, _mm512_add_epi32(t1, _mm512_add_epi32(t1, t1)));
-    const __m512i three = DividedBy(_mm512_sub_epi32(sum[2], first), InverseMod32(9));
-    const __m512i t3 = _mm512_sub_epi32(four, three);
-    const __m512i t2 = _mm512_sub_epi32(four, _mm512_slli_epi32(t3, 2));
-    const __m512i t4 = DividedBy(_mm512_sub_epi32(sum[4], sum[2]), InverseMod32(81));
-    const __m512i t[kRows] = {t0, t1, t2, t3, t4};
+    SumsOfTrits<Ints16>(sum, out);
 #pragma GCC unroll 5
-    for (int i = 0; i < kRows; ++i) out[i] = _mm512_sub_epi32(t[i], x_sums);
+    for (int i = 0; i < kRows; ++i) out[i] = _mm512_sub_epi32(out[i], x_sums);
   }
 
   static const uint8_t* Column(const Matrix& m, int64_t c) {
@@ -186,7 +169,7 @@ struct TernaryTiles {
 // The codes of rows 0 to 2 where they stand in the byte, and the byte itself.
 struct TwoBitTiles {
   using Matrix = TwoBitMatrix;
-  static constexpr int kSums = 4, kRows = kTwoBitRows;
+  static constexpr int kSums = kTwoBitSums, kRows = kTwoBitRows;
 
   struct Decoder {
     __m512i mask0 = _mm512_set1_epi8(0x03), mask1 = _mm512_set1_epi8(0x0c), mask2 = _mm512_set1_epi8(0x30);
@@ -210,13 +193,7 @@ struct TwoBitTiles {
   }
 
   static void Finish(const __m512i (&sum)[kSums], __m512i x_sums, __m512i (&out)[kRows]) {
-    const __m512i offset = _mm512_add_epi32(x_sums, _mm512_add_epi32(x_sums, x_sums));
-    const __m512i s3 = _mm512_sub_epi32(sum[3], _mm512_add_epi32(sum[0], _mm512_add_epi32(sum[1], sum[2])));
-    // Twice each code's sum: the fields' weights 1, 4, 16, 64 are divided out less one bit.
-    out[0] = _mm512_sub_epi32(_mm512_slli_epi32(sum[0], 1), offset);
-    out[1] = _mm512_sub_epi32(_mm512_srai_epi32(sum[1], 1), offset);
-    out[2] = _mm512_sub_epi32(_mm512_srai_epi32(sum[2], 3), offset);
-    out[3] = _mm512_sub_epi32(_mm512_srai_epi32(s3, 5), offset);
+    SumsOfLevels<Ints16>(sum, _mm512_add_epi32(x_sums, _mm512_add_epi32(x_sums, x_sums)), out);
   }
 
   static const uint8_t* Column(const Matrix& m, int64_t c) { return m.base + c * 64; }

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "kernels/bytes_avx512.h"
+#include "kernels/code_sums.h"
 #include "kernels/lanes_avx512.h"
 #include "kernels/op.h"
 #include "kernels/products.h"
@@ -15,32 +16,22 @@ namespace {
 
 constexpr int kSlots = 4;  // products whose sums are finished together
 
-// Trits t0..t3 of a remainder below 81, two bits each.
-struct Fields {
-  alignas(64) uint8_t of[128] = {};
-};
-constexpr Fields MakeFields() {
-  Fields fields;
-  for (int code = 0; code < 81; ++code) {
-    fields.of[code] = static_cast<uint8_t>(code % 3 | code / 3 % 3 << 2 | code / 9 % 3 << 4 | code / 27 << 6);
-  }
-  return fields;
-}
-constexpr Fields kFields = MakeFields();
-
-constexpr uint32_t InverseMod32(uint32_t odd) {
-  uint32_t inverse = odd;
-  for (int i = 0; i < 5; ++i) inverse *= 2 - odd * inverse;
-  return inverse;
-}
-constexpr uint32_t kInverse9 = InverseMod32(9), kInverse81 = InverseMod32(81);
-static_assert(kInverse9 * 9u == 1u && kInverse81 * 81u == 1u);
-
-inline __m128i DividedBy(__m128i exact_multiple, uint32_t inverse) {
-  return _mm_mullo_epi32(exact_multiple, _mm_set1_epi32(static_cast<int>(inverse)));
-}
-
 inline __m512i Load64(const void* p) { return _mm512_loadu_si512(p); }
+
+struct Ints4 {
+  using I = __m128i;
+  static I Add(I a, I b) { return _mm_add_epi32(a, b); }
+  static I Sub(I a, I b) { return _mm_sub_epi32(a, b); }
+  template <int kBits>
+  static I ShiftLeft(I a) {
+    return _mm_slli_epi32(a, kBits);
+  }
+  template <int kBits>
+  static I ShiftRight(I a) {
+    return _mm_srai_epi32(a, kBits);
+  }
+  static I Times(I a, uint32_t b) { return _mm_mullo_epi32(a, _mm_set1_epi32(static_cast<int>(b))); }
+};
 
 // acc += products of unsigned u and signed x, four to a lane. As an intrinsic g++ 12 copies every accumulator
 // twice a step (it changes the vector's type and back), which costs a third of the speed.
@@ -74,8 +65,6 @@ __m128i RowSums(const int8_t* x, int64_t x_stride, int64_t blocks) {
   for (int s = kRows; s < kSlots; ++s) sum[s] = sum[s % kRows];
   return Sum4(sum);
 }
-
-constexpr int kTernarySums = 5;
 
 // What to ask for while a block is multiplied. A group's own blocks in the next pass:
 struct NextGroups {
@@ -113,14 +102,13 @@ class NextColumns {
   int64_t lines_ = 0, left_ = 0, stride_ = 0;
   int per_step_ = 0;
 };
-// kRows * kGroups products: kRows rows of x times kGroups groups of five matrix rows. With b the byte, r = b
-// mod 81 and p = r's four fields, what is summed are the products of p's first two fields, r, p and b: the
-// trits' sums follow from those once at the end, which is cheaper than separating every byte.
+// kRows * kGroups products: kRows rows of x times kGroups groups of five matrix rows, summed as SumsOfTrits
+// wants them.
 template <int kRows, int kGroups, class Ahead>
 inline void TernaryPass(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int64_t group,
                         Ahead& ahead, __m512i (&acc)[kRows * kGroups][kTernarySums]) {
-  const __m512i fields_low = Load64(kFields.of);
-  const __m512i fields_high = Load64(kFields.of + 64);
+  const __m512i fields_low = Load64(kFourTrits.of);
+  const __m512i fields_high = Load64(kFourTrits.of + 64);
   const __m512i c81 = _mm512_set1_epi8(81);
   const __m512i mask0 = _mm512_set1_epi8(0x03), mask1 = _mm512_set1_epi8(0x0c);
 #pragma GCC unroll 4
@@ -188,18 +176,13 @@ void TernaryTile(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int3
       slots[i] = SumPairs(Pair(acc[0][i], a1), Pair(a2, a3));
     }
   }
-  const __m128i t0 = slots[0], t1 = _mm_srai_epi32(slots[1], 2);
-  // t2 + 4 t3 and t2 + 3 t3
-  const __m128i four = _mm_srai_epi32(_mm_sub_epi32(slots[3], _mm_add_epi32(slots[0], slots[1])), 4);
-  const __m128i first = _mm_add_epi32(t0, _mm_add_epi32(t1, _mm_add_epi32(t1, t1)));
-  const __m128i three = DividedBy(_mm_sub_epi32(slots[2], first), kInverse9);
-  const __m128i t3 = _mm_sub_epi32(four, three), t2 = _mm_sub_epi32(four, _mm_slli_epi32(t3, 2));
-  const __m128i t4 = DividedBy(_mm_sub_epi32(slots[4], slots[2]), kInverse81);
-  __m512i low = _mm512_castsi128_si512(_mm_sub_epi32(t0, x_sums));
-  low = _mm512_inserti32x4(low, _mm_sub_epi32(t1, x_sums), 1);
-  low = _mm512_inserti32x4(low, _mm_sub_epi32(t2, x_sums), 2);
-  low = _mm512_inserti32x4(low, _mm_sub_epi32(t3, x_sums), 3);
-  const __m512i high = _mm512_castsi128_si512(_mm_sub_epi32(t4, x_sums));
+  __m128i trits[kTernaryRows];
+  SumsOfTrits<Ints4>(slots, trits);
+  __m512i low = _mm512_castsi128_si512(_mm_sub_epi32(trits[0], x_sums));
+  low = _mm512_inserti32x4(low, _mm_sub_epi32(trits[1], x_sums), 1);
+  low = _mm512_inserti32x4(low, _mm_sub_epi32(trits[2], x_sums), 2);
+  low = _mm512_inserti32x4(low, _mm_sub_epi32(trits[3], x_sums), 3);
+  const __m512i high = _mm512_castsi128_si512(_mm_sub_epi32(trits[4], x_sums));
 #pragma GCC unroll 4
   for (int s = 0; s < kRows * kGroups; ++s) {
     const __m512i index = _mm512_setr_epi32(s, s + 4, s + 8, s + 12, s + 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
@@ -240,16 +223,11 @@ void TwoBitTile(const TwoBitMatrix& m, const int8_t* x, int64_t x_stride, int32_
       }
     }
   }
-  const __m128i s0 = Sum4(acc0), s1 = Sum4(acc1), s2 = Sum4(acc2), sb = Sum4(acc_b);
-  const __m128i s3 = _mm_sub_epi32(sb, _mm_add_epi32(s0, _mm_add_epi32(s1, s2)));
-  const __m128i offset = _mm_mullo_epi32(x_sums, _mm_set1_epi32(3));
-  // Twice each code's sum: the fields' weights 1, 4, 16, 64 are divided out less one bit.
-  const __m128i c0 = _mm_sub_epi32(_mm_slli_epi32(s0, 1), offset);
-  const __m128i c1 = _mm_sub_epi32(_mm_srai_epi32(s1, 1), offset);
-  const __m128i c2 = _mm_sub_epi32(_mm_srai_epi32(s2, 3), offset);
-  const __m128i c3 = _mm_sub_epi32(_mm_srai_epi32(s3, 5), offset);
-  const __m128i c01_low = _mm_unpacklo_epi32(c0, c1), c23_low = _mm_unpacklo_epi32(c2, c3);
-  const __m128i c01_high = _mm_unpackhi_epi32(c0, c1), c23_high = _mm_unpackhi_epi32(c2, c3);
+  const __m128i sums[kTwoBitSums] = {Sum4(acc0), Sum4(acc1), Sum4(acc2), Sum4(acc_b)};
+  __m128i c[kTwoBitRows];
+  SumsOfLevels<Ints4>(sums, _mm_mullo_epi32(x_sums, _mm_set1_epi32(3)), c);
+  const __m128i c01_low = _mm_unpacklo_epi32(c[0], c[1]), c23_low = _mm_unpacklo_epi32(c[2], c[3]);
+  const __m128i c01_high = _mm_unpackhi_epi32(c[0], c[1]), c23_high = _mm_unpackhi_epi32(c[2], c[3]);
   const __m128i slot[kSlots] = {_mm_unpacklo_epi64(c01_low, c23_low), _mm_unpackhi_epi64(c01_low, c23_low),
                                 _mm_unpacklo_epi64(c01_high, c23_high),
                                 _mm_unpackhi_epi64(c01_high, c23_high)};
