@@ -16,7 +16,7 @@ namespace omni::cli {
 // Where a case's routes come from, and what is in memory when a token begins.
 enum class StreamCase {
   kHot,    // every token goes where the first one went: all is in memory
-  kMixed,  // a walk on the torus (store/routing_trace.h), with what the cache kept
+  kMixed,  // a walk on the torus (store/cache/routing_trace.h), with what the cache kept
   kCold,   // the same walk, and nothing is in memory
   kOwn,    // the model's own routers, with what the cache kept, and guesses read ahead
 };

@@ -39,7 +39,7 @@ struct CpuOps {
   // out = bf16(x * col_scale * row_scale); null scales are 1.
   void (*to_bf16)(const float* x, int64_t rows, int64_t cols, int64_t ldx, const float* row_scale,
                   const float* col_scale, bf16* out, int64_t ldo);
-  // Weight rows to ternary / two-bit codes in bf16 and scales (engine/quantize.h; two-bit: s/2).
+  // Weight rows to ternary / two-bit codes in bf16 and scales (engine/model/quantize.h; two-bit: s/2).
   void (*ternary_rows)(const float* w, int64_t rows, int64_t cols, bf16* codes, float* scale);
   void (*two_bit_rows)(const float* w, int64_t rows, int64_t cols, bf16* codes, float* scale);
   void (*int8_rows)(const float* w, int64_t rows, int64_t cols, bf16* codes, float* scale);

@@ -52,6 +52,9 @@ GROUPS = {
         (r"results\.(recorded)\.(\d+)\.(\w+)\.bytes_per_token", r"\1_\2.\3.read", "kB", 1e-3, 3),
         (r"results\.(walk|walk_whole|recorded)\.(\d+)\.(\w+)\.eviction_us", r"\1_\2.\3.eviction_us", "µs", 1, 2),
     ],
+    "edit": [
+        (r"(build_s|build_and_test_s)", r"\1", "s", 1, 2),
+    ],
     "eval": [
         (r"bits_per_byte", "bits_per_byte", "bits per byte", 1, 4),
         (r"nats_per_token", "nats_per_token", "nats", 1, 4),

@@ -3,7 +3,7 @@
 //     cache_ratios [--model MODEL_DIR --routes FILE] [--tokens N] [--json]
 //
 // Two models. "walk": perspective-1t's shape, a tenth of each expert's tiles its own, N tokens whose routes
-// are drawn from the walk of store/routing_trace.h; "walk_whole" is the same with nothing shared. With
+// are drawn from the walk of store/cache/routing_trace.h; "walk_whole" is the same with nothing shared. With
 // --model and --routes also "recorded": the tile tables of that packed model, and routes that it took (omni
 // trace --routes). A cache holds a share of the different tiles. What is read in the first third of the
 // tokens is not counted. All tiles of a model are equally long.

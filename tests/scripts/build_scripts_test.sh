@@ -51,6 +51,12 @@ check "and says so in one line" test "$(wc -l <"$dir/err")" -eq 1
 run "$root/scripts/bench" decode --note x
 check "bench refuses a note without a record" test "$status" -ne 0
 
+run "$root/scripts/test" no-such-room
+check "test refuses a room that has no tests" test "$status" -ne 0
+check "and says so in one line" test "$(wc -l <"$dir/err")" -eq 1
+run "$root/scripts/test" --sanitizers engine/decode
+check "test --sanitizers takes no room" test "$status" -ne 0
+
 run "$root/scripts/fuzz" no-such-target
 check "fuzz refuses an unknown target" test "$status" -ne 0
 check "fuzz names its targets" grep -q 'targets are: all .*tokenizer' "$dir/err"

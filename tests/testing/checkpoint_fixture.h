@@ -22,7 +22,7 @@ struct Tensor {
 struct Checkpoint {
   ModelConfig config;
   Tokenizer tokenizer;
-  absl::btree_map<std::string, Tensor> tensors;  // every tensor engine/checkpoint.h names
+  absl::btree_map<std::string, Tensor> tensors;  // every tensor engine/model/checkpoint.h names
 };
 
 // Weights of mean 0 and deviation 1/sqrt(d), norms near 1, W_route of twice that deviation (so that routing
