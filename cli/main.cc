@@ -8,6 +8,8 @@
 #include <CLI/CLI.hpp>
 
 #include "cli/verb.h"
+#include "engine/base/log.h"
+#include "engine/base/log_output.h"
 
 namespace omni::cli {
 namespace {
@@ -23,7 +25,11 @@ int Report(const std::string& message, int code) {
     }
   }
   while (!line.empty() && (line.back() == ' ' || line.back() == ';')) line.pop_back();
-  std::fprintf(stderr, "omni: %s\n", line.c_str());
+  if (CurrentLogOptions().format == LogFormat::kJson) {
+    LogError("failed", "{reason}", {{"reason", line}, {"exit_code", code}});
+  } else {
+    std::fprintf(stderr, "omni: %s\n", line.c_str());
+  }
   return code;
 }
 
@@ -75,6 +81,7 @@ int Main(int argc, char** argv) {
         known ? "omni " + root.get_subcommands().front()->get_name() + " --help" : "omni --help";
     return Report(std::string(e.what()) + " (see " + help + ")", kExitUsage);
   }
+  ConfigureLog(invocation.log);
   const absl::StatusOr<int> code = invocation.body();
   if (code.ok()) return *code;
   return Report(std::string(code.status().message()),
@@ -85,9 +92,12 @@ int Main(int argc, char** argv) {
 }  // namespace omni::cli
 
 int main(int argc, char** argv) {
+  int code = omni::cli::kExitFailure;
   try {
-    return omni::cli::Main(argc, argv);
+    code = omni::cli::Main(argc, argv);
   } catch (const std::exception& e) {
-    return omni::cli::Report(e.what(), omni::cli::kExitFailure);
+    code = omni::cli::Report(e.what(), omni::cli::kExitFailure);
   }
+  omni::FlushLog();
+  return code;
 }

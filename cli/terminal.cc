@@ -10,7 +10,22 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 
+#include "engine/base/log_output.h"
+
 namespace omni::cli {
+namespace {
+
+// Of the terminal, which is the process's; touched only while the log is paused.
+bool line_is_shown = false;
+
+void EraseLine() {
+  if (!line_is_shown) return;
+  std::fputs("\r\033[K", stderr);
+  std::fflush(stderr);
+  line_is_shown = false;
+}
+
+}  // namespace
 
 bool StdoutIsTerminal() { return isatty(STDOUT_FILENO) == 1; }
 bool StderrIsTerminal() { return isatty(STDERR_FILENO) == 1; }
@@ -60,18 +75,20 @@ int64_t MajorPageFaults() {
   return getrusage(RUSAGE_SELF, &usage) == 0 ? usage.ru_majflt : 0;
 }
 
+StatusLine::StatusLine(bool enabled) : enabled_(enabled) { SetBeforeLogLine(&EraseLine); }
+
 void StatusLine::Show(const std::string& text) {
   if (!enabled_) return;
+  const LogPause pause;
   std::fprintf(stderr, StderrHasColor() ? "\r\033[K\033[2m%s\033[0m" : "\r\033[K%s", text.c_str());
   std::fflush(stderr);
-  shown_ = true;
+  line_is_shown = true;
 }
 
 void StatusLine::Clear() {
-  if (!shown_) return;
-  std::fputs("\r\033[K", stderr);
-  std::fflush(stderr);
-  shown_ = false;
+  if (!enabled_) return;
+  const LogPause pause;
+  EraseLine();
 }
 
 void Note(const std::string& text) {

@@ -20,10 +20,11 @@ int64_t ResidentBytes();      // of this process now; 0 if the system does not t
 int64_t PeakResidentBytes();  // the most there has been
 int64_t MajorPageFaults();    // page reads from disk so far
 
-// One line on the terminal's stderr that is written over and over; silent elsewhere.
+// One line on the terminal's stderr that is written over and over; silent elsewhere. A line of the log clears
+// it.
 class StatusLine {
  public:
-  explicit StatusLine(bool enabled) : enabled_(enabled) {}
+  explicit StatusLine(bool enabled);
   ~StatusLine() { Clear(); }
   StatusLine(const StatusLine&) = delete;
   StatusLine& operator=(const StatusLine&) = delete;
@@ -34,7 +35,6 @@ class StatusLine {
 
  private:
   bool enabled_;
-  bool shown_ = false;
 };
 
 // A note on stderr, one line, dimmed where colours are allowed.

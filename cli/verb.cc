@@ -47,7 +47,32 @@ Verb::Verb(CLI::App& root, Invocation& invocation, const std::string& name, cons
 }
 
 void Verb::Body(std::function<absl::StatusOr<int>()> body) {
+  AddLogFlags();
   app_.callback([this_invocation = &invocation_, body = std::move(body)] { this_invocation->body = body; });
+}
+
+void Verb::AddLogFlags() {
+  // The values have been checked when these are called.
+  const auto set_format = [&log = invocation_.log](const std::string& name) {
+    log.format = LogFormatNamed(name).value_or(log.format);
+  };
+  const auto set_level = [&log = invocation_.log](const std::string& name) {
+    log.level = LogLevelNamed(name).value_or(log.level);
+  };
+  const auto check_format = [](const std::string& name) -> std::string {
+    return LogFormatNamed(name) ? "" : absl::StrCat("'", name, "' is neither text nor json");
+  };
+  const auto check_level = [](const std::string& name) -> std::string {
+    return LogLevelNamed(name) ? "" : absl::StrCat("'", name, "' is none of error, warning, info, debug");
+  };
+  Twin(app_.add_option_function<std::string>("--log", set_format,
+                                             "Form of the log on stderr: text (default) or json"))
+      ->type_name("FORM")
+      ->check(CLI::Validator(check_format, ""));
+  Twin(app_.add_option_function<std::string>(
+           "--log-level", set_level, "The least that is logged: error, warning (default), info or debug"))
+      ->type_name("LEVEL")
+      ->check(CLI::Validator(check_level, ""));
 }
 
 CLI::Option* Verb::Twin(CLI::Option* option) {

@@ -11,6 +11,8 @@
 #include <absl/status/statusor.h>
 #include <CLI/CLI.hpp>
 
+#include "engine/base/log_output.h"
+
 namespace omni::cli {
 
 inline constexpr int kExitOk = 0, kExitFailure = 1, kExitUsage = 2, kExitInterrupted = 130;
@@ -22,6 +24,7 @@ bool IsUsageError(const absl::Status& status);
 // What parsing leaves behind.
 struct Invocation {
   std::string verb;  // the first word of the command line: the verb whose environment twins count
+  LogOptions log;
   std::function<absl::StatusOr<int>()> body;  // returns the exit code
 };
 
@@ -33,6 +36,7 @@ class Verb {
        const std::string& examples);
 
   CLI::App& app() { return app_; }
+  // What it does. Adds the flags that every verb has, after its own.
   void Body(std::function<absl::StatusOr<int>()> body);
 
   CLI::Option* Text(const std::string& names, std::string& value, const std::string& help);
@@ -52,6 +56,7 @@ class Verb {
 
  private:
   CLI::Option* Twin(CLI::Option* option);
+  void AddLogFlags();
 
   Invocation& invocation_;
   CLI::App& app_;

@@ -3,6 +3,6 @@
 
 tools=(cmake ninja-build g++ ccache mold git ca-certificates python3)
 libraries=(libabsl-dev nlohmann-json3-dev libcli11-dev libxxhash-dev liblzma-dev librocksdb-dev libcaf-dev
-  liburing-dev)
+  liburing-dev libspdlog-dev)
 test_libraries=(libgtest-dev libgmock-dev libbenchmark-dev)
 trainer=(libtorch-dev libopenblas0-openmp)

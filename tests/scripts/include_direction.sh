@@ -45,6 +45,7 @@ find "${folders[@]}" -type f -regex '.*\.\(h\|cc\|cu\|cuh\|inc\)' -print0 | sort
 
     # Libraries that only these parts may see.
     only["torch"] = "engine/train"
+    only["spdlog"] = "engine/base"
     only["lzma"] = "engine/text"
     only["rocksdb"] = "store/format store/state"
     only["liburing"] = "store/read"
@@ -70,6 +71,7 @@ find "${folders[@]}" -type f -regex '.*\.\(h\|cc\|cu\|cuh\|inc\)' -print0 | sort
   function has(list, word) { return index(" " list " ", " " word " ") > 0 }
   function library_of(header) {
     if (header ~ /^(torch|ATen|c10|caffe2)\//) return "torch"
+    if (header ~ /^(spdlog|fmt)\//) return "spdlog"
     if (header == "lzma.h") return "lzma"
     if (header ~ /^rocksdb\//) return "rocksdb"
     if (header ~ /^(liburing[.]h$|liburing\/)/) return "liburing"

@@ -1,0 +1,74 @@
+// --log and --log-level, which every verb has.
+#include <regex>
+#include <string>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "tests/cli/omni_fixture.h"
+
+namespace omni::testing {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::MatchesRegex;
+using ::testing::StartsWith;
+
+class LogFlags : public OmniTest {
+ protected:
+  static ProcessOptions With(const std::string& variable, const std::string& value) {
+    ProcessOptions options;
+    options.env[variable] = value;
+    return options;
+  }
+  static nlohmann::json Line(const Output& output) {
+    nlohmann::json json = nlohmann::json::parse(output.err, nullptr, false);
+    EXPECT_TRUE(json.is_object()) << output.err;
+    return json;
+  }
+};
+
+// All but train, which is another program.
+TEST_F(LogFlags, AreThoseOfEveryVerb) {
+  const Output completion = Omni({"completion", "bash"});
+  const std::regex verb_line("\n    ([a-z]+)\\) words=\"([^\"]*)\"");
+  std::vector<std::string> verbs;
+  for (auto it = std::sregex_iterator(completion.out.begin(), completion.out.end(), verb_line);
+       it != std::sregex_iterator(); ++it) {
+    const std::string verb = (*it)[1], flags = (*it)[2];
+    if (verb == "train") continue;
+    SCOPED_TRACE(verb);
+    verbs.push_back(verb);
+    EXPECT_THAT(flags + " ", ::testing::AllOf(HasSubstr(" --log "), HasSubstr(" --log-level ")));
+    ExpectOneLine(Omni({verb, "--log", "yaml"}), 2, "--log: 'yaml' is neither text nor json");
+    ExpectOneLine(Omni({verb, "--log-level", "loud"}), 2,
+                  "--log-level: 'loud' is none of error, warning, info, debug");
+  }
+  EXPECT_THAT(verbs, ::testing::IsSupersetOf({"run", "eval", "verify", "doctor", "completion"}));
+}
+
+TEST_F(LogFlags, HaveTwinsInTheEnvironment) {
+  ExpectOneLine(Run({"x"}, With("OMNI_LOG", "yaml")), 2, "--log: 'yaml' is neither");
+  ExpectOneLine(Run({"x"}, With("OMNI_LOG_LEVEL", "loud")), 2, "--log-level: 'loud' is none of");
+  const Output output = Omni({"inspect", "-m", "missing"}, With("OMNI_LOG", "json"));
+  EXPECT_EQ(Line(output)["event"], "failed");
+  ExpectOneLine(Omni({"inspect", "-m", "missing", "--log", "text"}, With("OMNI_LOG", "json")), 1, "missing");
+}
+
+TEST_F(LogFlags, JsonSaysWhyAVerbFailedToo) {
+  const Output output = Omni({"run", "x", "-m", "m\xffm", "--log", "json"});
+  EXPECT_EQ(output.exit_code, 1);
+  EXPECT_EQ(std::count(output.err.begin(), output.err.end(), '\n'), 1);
+  const nlohmann::json json = Line(output);
+  EXPECT_THAT(json["ts"].get<std::string>(),
+              MatchesRegex("[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}[.][0-9]{3}Z"));
+  EXPECT_EQ(json["level"], "error");
+  EXPECT_EQ(json["event"], "failed");
+  EXPECT_EQ(json["fields"]["exit_code"], 1);
+  EXPECT_THAT(json["fields"]["reason"].get<std::string>(), StartsWith("m\xef\xbf\xbdm"));
+}
+
+}  // namespace
+}  // namespace omni::testing
