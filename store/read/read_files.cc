@@ -10,6 +10,7 @@
 
 #include <absl/strings/str_cat.h>
 
+#include "engine/base/log.h"
 #include "store/file/files.h"
 
 namespace omni {
@@ -24,6 +25,11 @@ bool Aligned(const ReadRequest& request) {
   return all % static_cast<uint64_t>(kReadBlock) == 0;
 }
 
+void LogDirectRefused(int64_t files, const std::string& path) {
+  LogWarning("direct_refused", "{path} is read through the page cache: its file system refuses O_DIRECT",
+             {{"path", path}, {"files", files}});
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ReadFiles>> ReadFiles::Open(std::vector<std::string> paths) {
@@ -31,7 +37,17 @@ absl::StatusOr<std::unique_ptr<ReadFiles>> ReadFiles::Open(std::vector<std::stri
   for (std::string& path : paths) {
     if (absl::Status s = files->Add(std::move(path)); !s.ok()) return s;
   }
+  const auto cached = [](const File& file) { return file.direct_fd < 0; };
+  const int64_t count = std::count_if(files->files_.begin(), files->files_.end(), cached);
+  if (count > 0) {
+    LogDirectRefused(count, std::find_if(files->files_.begin(), files->files_.end(), cached)->path);
+  }
   return files;
+}
+
+void ReadFiles::StopDirect(int32_t file) {
+  File& stopped = files_[static_cast<size_t>(file)];
+  if (stopped.direct.exchange(false, std::memory_order_relaxed)) LogDirectRefused(1, stopped.path);
 }
 
 ReadFiles::~ReadFiles() {

@@ -29,9 +29,7 @@ class ReadFiles {
   bool direct(int32_t file) const { return at(file).direct.load(std::memory_order_relaxed); }
   // From now on the file is read through the page cache: its file system took the flag and then refused a
   // read.
-  void StopDirect(int32_t file) {
-    files_[static_cast<size_t>(file)].direct.store(false, std::memory_order_relaxed);
-  }
+  void StopDirect(int32_t file);
   std::string Describe() const;  // "O_DIRECT", "O_DIRECT for 3 of 5 files" or "through the page cache"
 
   absl::Status Check(const ReadRequest& request) const;  // InvalidArgument: it cannot be read at all

@@ -9,6 +9,7 @@
 
 #include <absl/strings/str_cat.h>
 
+#include "engine/base/log.h"
 #include "store/read/read_queue_parts.h"
 
 namespace omni {
@@ -101,6 +102,7 @@ absl::StatusOr<std::unique_ptr<ReadQueue>> ReadQueue::Open(std::vector<std::stri
     absl::StatusOr<std::unique_ptr<ReadQueue>> queue = OpenUringQueue(options, &parts);
     if (queue.ok() || options.method == ReadMethod::kUring) return queue;
     note = std::string(queue.status().message());
+    LogWarning("uring_refused", "tiles are read with pread: {reason}", {{"reason", note}});
   }
   return OpenPreadQueue(options, note, &parts);
 }

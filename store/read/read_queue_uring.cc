@@ -16,6 +16,7 @@
 
 #include <absl/strings/str_cat.h>
 
+#include "engine/base/log.h"
 #include "store/read/read_queue_parts.h"
 
 namespace omni {
@@ -163,11 +164,15 @@ void UringQueue::RegisterMemory(std::span<uint8_t> memory) {
   }
   const int error = ::io_uring_register_buffers(&ring_, pieces.data(), static_cast<unsigned>(pieces.size()));
   registered_memory_ = error == 0;
-  memory_note_ =
-      registered_memory_
-          ? ", registered buffers"
-          : absl::StrCat(", buffers not registered (", std::strerror(-error),
-                         error == -ENOMEM ? "; raise the limit of locked memory, ulimit -l)" : ")");
+  if (registered_memory_) {
+    memory_note_ = ", registered buffers";
+    return;
+  }
+  const std::string reason = absl::StrCat(
+      std::strerror(-error), error == -ENOMEM ? "; raise the limit of locked memory, ulimit -l" : "");
+  memory_note_ = absl::StrCat(", buffers not registered (", reason, ")");
+  LogInfo("buffers_not_registered", "io_uring reads into memory that is not pinned: {reason}",
+          {{"reason", reason}, {"bytes", memory.size()}});
 }
 
 UringQueue::~UringQueue() {

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <fstream>
 
+#include "tests/testing/recording_log.h"
 #include "tests/testing/temp_dir.h"
 
 namespace omni {
@@ -70,11 +71,16 @@ TEST_F(ReadProgressTest, WhatMovesNothingOnIsTheEndOfTheFile) {
 TEST_F(ReadProgressTest, ARefusedDirectReadIsRepeatedThroughThePageCacheForTheWholeFile) {
   if (!files_->direct(0)) GTEST_SKIP() << "the file system of " << temp_.path() << " has no O_DIRECT";
   EXPECT_EQ(files_->Describe(), "O_DIRECT");
+  const testing::RecordingLog log;
   ReadProgress read(Request(4096, 4096), files_.get());
   EXPECT_TRUE(read.Next().direct);
   EXPECT_FALSE(read.Take(-EINVAL));
   EXPECT_FALSE(files_->direct(0));
   EXPECT_EQ(files_->Describe(), "through the page cache");
+  files_->StopDirect(0);  // another read was on its way
+  EXPECT_THAT(
+      log.Messages("direct_refused"),
+      ::testing::ElementsAre(HasSubstr("/f is read through the page cache: its file system refuses")));
   EXPECT_FALSE(read.Next().direct);
   EXPECT_TRUE(read.Take(-EINVAL));  // now it is an error like any other
   EXPECT_THAT(std::string(read.status().message()),

@@ -18,6 +18,7 @@
 
 #include "store/file/files.h"
 #include "tests/testing/faulty_reads.h"
+#include "tests/testing/recording_log.h"
 #include "tests/testing/seccomp.h"
 #include "tests/testing/temp_dir.h"
 
@@ -31,6 +32,7 @@ using ::testing::EndsWith;
 using testing::Fault;
 using ::testing::HasSubstr;
 using ::testing::Not;
+using ::testing::StartsWith;
 using testing::TempDir;
 
 std::string RandomBytes(size_t bytes, uint64_t seed) {
@@ -313,6 +315,7 @@ TEST_P(ReadQueueTest, AnInputErrorNamesFileOffsetAndReason) {
 }
 
 TEST_P(ReadQueueTest, ReadsThroughThePageCacheWhereThereIsNoDirectReading) {
+  const testing::RecordingLog log;
   std::string expected;
   std::getline(std::ifstream("/proc/version"), expected);
   Pages memory(4096);
@@ -322,6 +325,9 @@ TEST_P(ReadQueueTest, ReadsThroughThePageCacheWhereThereIsNoDirectReading) {
   ASSERT_TRUE(queue.ok()) << queue.status();
   EXPECT_FALSE((*queue)->direct(0));
   EXPECT_THAT((*queue)->description(), HasSubstr("through the page cache"));
+  EXPECT_THAT(log.Messages("direct_refused"),
+              ElementsAre("/proc/version is read through the page cache: its file system refuses O_DIRECT "
+                          "(files=1)"));
   const ReadRequest request = {
       .bytes = 4096, .needed = static_cast<int64_t>(expected.size()), .to = memory.data()};
   (*queue)->Submit({&request, 1}, true);
@@ -497,6 +503,7 @@ TEST_P(UringTest, PreadTakesItsPlaceWhereItIsNotAllowed) {
                         {SYS_io_uring_setup, ENOSYS, "a kernel with io_uring"},
                         {SYS_io_uring_setup, ENOMEM, "ulimit -l"},
                         {SYS_io_uring_enter, EPERM, "kernel.io_uring_disabled"}}) {
+    const testing::RecordingLog log;
     const bool ran = testing::RunWithout({.call = static_cast<int>(c.call), .error = c.error}, [&] {
       EXPECT_THAT(ReadsWith(ReadMethod::kAuto, memory.span(), memory.data()),
                   AllOf(HasSubstr("2 threads of pread, "), HasSubstr("io_uring is not available: "),
@@ -505,10 +512,14 @@ TEST_P(UringTest, PreadTakesItsPlaceWhereItIsNotAllowed) {
                   AllOf(HasSubstr("UNAVAILABLE: io_uring is not available: "), HasSubstr(c.cure)));
     });
     if (!ran) GTEST_SKIP() << "no seccomp";
+    EXPECT_THAT(log.Messages("uring_refused"),  // of the first alone: the second was refused itself
+                ElementsAre(AllOf(StartsWith("tiles are read with pread: io_uring is not available: "),
+                                  HasSubstr(std::strerror(c.error)), HasSubstr(c.cure))));
   }
 }
 
 TEST_P(UringTest, ReadsWithoutRegisteringWhereThatIsNotAllowed) {
+  const testing::RecordingLog log;
   Pages memory(8192);
   constexpr int kRegisterBuffers = 0, kRegisterFiles = 2;  // of io_uring_register
   const bool ran =
@@ -517,6 +528,9 @@ TEST_P(UringTest, ReadsWithoutRegisteringWhereThatIsNotAllowed) {
                     HasSubstr("buffers not registered (Cannot allocate memory; raise the limit of locked"));
       });
   if (!ran) GTEST_SKIP() << "no seccomp";
+  EXPECT_THAT(log.Messages("buffers_not_registered"),
+              ElementsAre("io_uring reads into memory that is not pinned: Cannot allocate memory; raise the "
+                          "limit of locked memory, ulimit -l (bytes=8192)"));
   (void)testing::RunWithout({.call = SYS_io_uring_register, .error = EMFILE, .second = kRegisterFiles}, [&] {
     EXPECT_THAT(ReadsWith(ReadMethod::kUring, memory.span(), memory.data()), HasSubstr("io_uring, "));
   });
