@@ -175,7 +175,7 @@ absl::StatusOr<EvalResult> EvalText(const ModelWeights& weights, ExpertProvider&
                                                    " and parallel documents ", options.parallel_documents,
                                                    " must be at least 1"));
   }
-  if (tokenizer.vocab() != weights.config.vocab) {
+  if (tokenizer.vocab() > weights.config.vocab) {
     return absl::InvalidArgumentError(absl::StrCat("eval: the tokenizer has ", tokenizer.vocab(),
                                                    " tokens, the model ", weights.config.vocab,
                                                    "; use the tokenizer the model was trained with"));

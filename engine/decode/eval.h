@@ -44,8 +44,8 @@ std::vector<std::string_view> SplitDocuments(std::string_view text);
 // -log softmax(logits)[target] in double, ascending.
 double NegativeLogLikelihood(const float* logits, int64_t vocab, TokenId target);
 
-// Rejects a text without anything to predict, options below 1, and a tokenizer whose vocabulary is not the
-// model's; passes on the provider's errors. Documents' nats are summed in document order: the result does not
+// Rejects a text without anything to predict, options below 1, and a tokenizer of more tokens than the model
+// has; passes on the provider's errors. Documents' nats are summed in document order: the result does not
 // depend on threads or batching.
 absl::StatusOr<EvalResult> EvalText(const ModelWeights& weights, ExpertProvider& provider,
                                     const Tokenizer& tokenizer, WorkerPool& pool, std::string_view text,

@@ -123,8 +123,15 @@ TEST_F(EvalTest, RejectsWhatItCannotEvaluate) {
   EXPECT_THAT(message("x", {.carry = true}, tokenizer_), HasSubstr("nothing to predict"));
   EXPECT_THAT(message("x", {.rows_per_batch = 0}, tokenizer_), HasSubstr("at least 1"));
   EXPECT_THAT(message("x", {.parallel_documents = 0}, tokenizer_), HasSubstr("at least 1"));
-  EXPECT_THAT(message("x", {}, *Tokenizer::Train("abc", 299)),
-              HasSubstr("the tokenizer has 299 tokens, the model 300"));
+  EXPECT_THAT(message("x", {}, *Tokenizer::Train("abc", 301)),
+              HasSubstr("the tokenizer has 301 tokens, the model 300"));
+}
+
+TEST_F(EvalTest, TakesATokenizerOfFewerTokensThanTheModelHasRows) {
+  tokenizer_ = *Tokenizer::Train("the cat the hat", 258);
+  const std::string_view text = "the cat sat";
+  const double want = Stepped(Framed(text));
+  EXPECT_NEAR(Eval(text).nats, want, 1e-9 * want);
 }
 
 }  // namespace
