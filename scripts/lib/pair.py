@@ -91,7 +91,7 @@ def main():
     parser.add_argument("--model", type=Path, default=ROOT / "build" / "pair.model",
                         help="for stream, a packed model; made there if it is not (default: build/pair.model)")
     parser.add_argument("--ram", default="2G", help="the memory that stream may take (default: 2G)")
-    parser.add_argument("--gib", type=float, default=6, help="GiB of the full-size token's weights (default: 6)")
+    parser.add_argument("--gib", type=float, default=4, help="GiB of the full-size token's weights (default: 4)")
     parser.add_argument("--least", type=float, metavar="RATIO", help="exit 1 if a median is below this")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
