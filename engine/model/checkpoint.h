@@ -3,7 +3,7 @@
 //   tokenizer.omni      the tokenizer's file
 //   model.safetensors   float32 weights, names below
 //   start.safetensors   while all experts are one: the weights as float16, experts as one group; small
-//   train.safetensors   optimiser moments, data position, RNG (absent in an exported one; the packer ignores it)
+//   train.safetensors   optimiser moments, data position, RNG (not in an exported one; the packer ignores it)
 //
 // Tensors of model.safetensors (row-major float32; d, r, f, V from the config; R regions, E experts, O =
 // own_neurons, T = f - O tied neurons; `down` is stored neuron-major everywhere in experts: row n = column n

@@ -33,7 +33,8 @@ struct Sampled {
   float probability = 0;  // under the unmodified softmax of the logits
 };
 // history: the session's tokens so far; position: index of the token being drawn. The steps, in this order:
-//   penalty      once per distinct token of the last repetition_window: positive logits divided, others multiplied
+//   penalty      once per distinct token of the last repetition_window: positive logits divided, others
+//                multiplied
 //   greedy       temperature 0 ends here with the largest logit
 //   temperature  logits are divided by it
 //   top-k        the k largest stay, of equal ones the lower ids

@@ -80,7 +80,8 @@ class TrainModel {
   // Copies region 0 and expert 0 (weights and moments) to all: the end of the shared start.
   void PartExperts();
 
-  absl::Status SaveWeights(const std::string& path) const;  // model.safetensors as engine/model/checkpoint.h says
+  // model.safetensors as engine/model/checkpoint.h says.
+  absl::Status SaveWeights(const std::string& path) const;
   // start.safetensors: the weights of the shared start, rounded to float16, and a model that begins with
   // them.
   absl::Status SaveStart(const std::string& path) const;

@@ -3,7 +3,7 @@
 // A slot holds one tile. An expert-layer is a table of pointers to slots, so that two experts share the slots
 // of the tiles that they share, and only tiles that are not there are read:
 //
-//     Request --> all its tiles get slots, or it waits --> reads --> ready --> new tiles checked --> let go of
+//     Request --> all its tiles get slots, or it waits --> reads --> ready --> new tiles checked --> let go
 //
 // A request takes all its slots at once or none, in the order of asking, and gives them back without asking
 // for more: so requests never wait for each other in a circle.

@@ -1,4 +1,5 @@
-// One expert tile's bytes (engine/model/weights.h, TileLayout), and the header of the pack files that hold many.
+// One expert tile's bytes (engine/model/weights.h, TileLayout), and the header of the pack files that hold
+// many.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,6 @@
-// From the pages alone to the product's bits: a reader written from docs/formats.md and the pages below it and
-// a model written from docs/arithmetic.md give the logits, the routes, the tokens and the saved states that
-// the product gives.
+// From the pages alone to the product's bits: a reader written from docs/formats.md and the pages below it
+// and a model written from docs/arithmetic.md give the logits, the routes, the tokens and the saved states
+// that the product gives.
 #include <gtest/gtest.h>
 
 #include <cstring>

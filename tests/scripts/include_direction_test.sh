@@ -15,23 +15,27 @@ file engine/base/ids.h '<compare>' '<absl/status/status.h>'
 file engine/base/log.cc '"engine/base/log.h"' '<spdlog/logger.h>' '<atomic>'
 file engine/text/text_file.cc '"engine/base/ids.h"' '<lzma.h>'
 file engine/model/weights.cc '"engine/text/tokenizer.h"' '"kernels/op.h"'
-file engine/decode/decoder.cc '"engine/decode/decoder.h"' '"engine/base/ids.h"' '"engine/model/config.h"' '"kernels/op.h"'
+file engine/decode/decoder.cc '"engine/decode/decoder.h"' '"engine/base/ids.h"' '"engine/model/config.h"' \
+  '"kernels/op.h"'
 file engine/around/polytope.cc '"engine/decode/decoder.h"'
 file engine/train/model.cc '<torch/torch.h>' '"engine/model/config.h"' '"engine/train/model.h"' '"engine/decode/eval.h"'
 file store/file/files.cc '"store/file/hash.h"' '"engine/base/splitmix.h"'
 file store/read/read_queue.cc '"store/file/files.h"' '<liburing.h>' '<linux/io_uring.h>'
-file store/format/delta_db.cc '<rocksdb/db.h>' '"engine/model/weights.h"' '"engine/text/tokenizer.h"' '"store/read/read_queue.h"'
+file store/format/delta_db.cc '<rocksdb/db.h>' '"engine/model/weights.h"' '"engine/text/tokenizer.h"' \
+  '"store/read/read_queue.h"'
 file store/cache/tile_cache.cc '"store/format/tile.h"' '"store/read/read_queue.h"'
 file store/pack/pack.cc '"store/format/tile.h"' '"engine/model/quantize.h"'
 file store/state/state_dir.cc '"store/file/files.h"' '<rocksdb/db.h>'
 file store/plan/machine.cc '"store/format/model_files.h"' '"store/state/state_dir.h"' '<linux/io_uring.h>'
 file store/model/model_dir.cc '"store/cache/tile_cache.h"' '"store/plan/memory_plan.h"' '"store/pack/pack.h"'
 file actors/region.cc '<caf/all.hpp>' '"store/model/model_dir.h"' '"engine/decode/decoder.h"'
-file cluster/node.cc '<caf/io/all.hpp>' '<grpcpp/grpcpp.h>' '<boost/beast.hpp>' '<openssl/ssl.h>' '<prometheus/registry.h>' \
+file cluster/node.cc '<caf/io/all.hpp>' '<grpcpp/grpcpp.h>' '<boost/beast.hpp>' '<openssl/ssl.h>' \
+  '<prometheus/registry.h>' \
   '<google/rpc/status.pb.h>' '"actors/region.h"' '"proto/omni/v1/omni.pb.h"'
 file cli/main.cc '<CLI/CLI.hpp>' '"cli/verb.h"' '"cluster/node.h"'
 file cli/bench/stream.cc '"cli/terminal.h"' '"actors/swarm.h"'
-file cli/verbs/run.cc '<CLI/CLI.hpp>' '"cli/verb.h"' '"cli/bench/stream.h"' '"cluster/node.h"' '"actors/coordinator.h"' \
+file cli/verbs/run.cc '<CLI/CLI.hpp>' '"cli/verb.h"' '"cli/bench/stream.h"' '"cluster/node.h"' \
+  '"actors/coordinator.h"' \
   '"store/model/model_dir.h"'
 if ! out=$(bash "$check" "$tree"); then
   printf 'FAIL: a correct tree was rejected:\n%s\n' "$out"

@@ -25,7 +25,8 @@ done
 
 # Brackets keep these patterns from matching themselves.
 machine='(^|[^[:alnum:]_./-])/[w]ork/|(^|[^[:alnum:]_./-])/[h]ome/[a-z]|(^|[^[:alnum:]_./-])/[r]oot/|/[U]sers/[a-z]'
-registry='(pypi|pythonhosted|npmjs|crates|conda|anaconda)[.](org|io|com)|proxy[.]golang[.]org|(deb|security)[.]debian[.]org'
+registry='(pypi|pythonhosted|npmjs|crates|conda|anaconda)[.](org|io|com)|proxy[.]golang[.]org'
+registry+='|(deb|security)[.]debian[.]org'
 registry+='|(docker|quay|ghcr|gcr)[.]io|archive[.]ubuntu[.]com|huggingface[.]co'
 search() {
   printf '%s\0' "${all[@]}" | { xargs -0 grep -InE -e "$1" -- 2>/dev/null || true; } | cut -c 1-200 |
