@@ -2,10 +2,8 @@
 
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_join.h>
-#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <xxhash.h>
 #include <algorithm>
@@ -16,7 +14,10 @@
 #include <utility>
 
 #include "engine/base/json.h"
+#include "engine/base/open_file.h"
 #include "engine/base/quoted.h"
+#include "engine/base/replace_file.h"
+#include "engine/base/system_error.h"
 
 namespace omni {
 namespace {
@@ -45,37 +46,6 @@ const DTypeInfo& Info(DType dtype) { return kDTypes[static_cast<int>(dtype)]; }
 
 std::string Describe(const TensorView& t) {
   return absl::StrCat(Info(t.dtype).name, " [", absl::StrJoin(t.shape, ", "), "]");
-}
-
-absl::Status FileError(const std::string& path, absl::string_view doing) {
-  return absl::ErrnoToStatus(errno, absl::StrCat(path, ": ", doing));
-}
-
-class FileDescriptor {
- public:
-  explicit FileDescriptor(int fd) : fd_(fd) {}
-  FileDescriptor(const FileDescriptor&) = delete;
-  FileDescriptor& operator=(const FileDescriptor&) = delete;
-  ~FileDescriptor() {
-    if (fd_ >= 0) close(fd_);
-  }
-  int get() const { return fd_; }
-  int release() { return std::exchange(fd_, -1); }
-
- private:
-  int fd_;
-};
-
-absl::Status WriteAll(int fd, const void* data, int64_t bytes, const std::string& path) {
-  const char* from = static_cast<const char*>(data);
-  while (bytes > 0) {
-    const ssize_t n = write(fd, from, static_cast<size_t>(std::min<int64_t>(bytes, 1 << 30)));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return FileError(path, "cannot write");
-    from += n;
-    bytes -= n;
-  }
-  return absl::OkStatus();
 }
 
 // The product of a shape and the size of its type, or -1 if a dimension is negative or the product leaves
@@ -246,25 +216,21 @@ absl::Status WriteSafetensors(const std::string& path,
                                                    " bytes is over the format's limit of ", kMaxHeaderBytes));
   }
 
-  FileDescriptor file(open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
-  if (file.get() < 0) return FileError(path, "cannot create");
-  absl::Status status = WriteAll(file.get(), &length, kLengthBytes, path);
-  if (status.ok()) status = WriteAll(file.get(), text.data(), static_cast<int64_t>(length), path);
+  absl::StatusOr<FileReplacement> file = FileReplacement::Begin(path);
+  if (!file.ok()) return file.status();
+  absl::Status status = file->Append(&length, kLengthBytes);
+  if (status.ok()) status = file->Append(text);
   for (const TensorView* tensor : order) {
-    if (status.ok()) status = WriteAll(file.get(), tensor->data, tensor->bytes(), path);
+    if (status.ok()) status = file->Append(tensor->data, tensor->bytes());
   }
-  if (status.ok() && fsync(file.get()) != 0) status = FileError(path, "cannot sync");
-  if (close(file.release()) != 0 && status.ok()) status = FileError(path, "cannot close");
-  return status;
+  return status.ok() ? file->Commit() : status;
 }
 
 absl::StatusOr<SafetensorsFile> SafetensorsFile::Open(const std::string& path) {
-  FileDescriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (file.get() < 0) return FileError(path, "cannot open");
+  const absl::StatusOr<FileDescriptor> file = OpenRegular(path);
+  if (!file.ok()) return file.status();
   struct stat info = {};
-  if (fstat(file.get(), &info) != 0) return FileError(path, "cannot stat");
-  if (!S_ISREG(info.st_mode))
-    return absl::InvalidArgumentError(absl::StrCat(path, ": is not a regular file"));
+  if (fstat(file->get(), &info) != 0) return SystemError(path, "examine", errno);
   const int64_t size = info.st_size;
   if (size < kLengthBytes) {
     return absl::DataLossError(
@@ -273,8 +239,8 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::Open(const std::string& path) {
 
   SafetensorsFile result;
   result.path_ = path;
-  void* map = mmap(nullptr, static_cast<size_t>(size), PROT_READ, MAP_PRIVATE, file.get(), 0);
-  if (map == MAP_FAILED) return FileError(path, "cannot map");
+  void* map = mmap(nullptr, static_cast<size_t>(size), PROT_READ, MAP_PRIVATE, file->get(), 0);
+  if (map == MAP_FAILED) return SystemError(path, "map", errno);
   result.map_ = map;
   result.map_bytes_ = static_cast<size_t>(size);
 

@@ -39,9 +39,9 @@ struct TensorView {
   int64_t bytes() const;
 };
 
-// Writes a safetensors file; fsyncs. Data lie by falling element size, then by name, the first at a multiple
-// of 64 bytes; the metadata gains a checksum of the header, `header_xxh3`. `path` is written whole or the
-// error says why (the caller writes into a temporary directory that it renames).
+// Makes or replaces a safetensors file, whole and synced or not at all. Data lie by falling element size,
+// then by name, the first at a multiple of 64 bytes; the metadata gains a checksum of the header,
+// `header_xxh3`.
 absl::Status WriteSafetensors(const std::string& path,
                               const absl::btree_map<std::string, TensorView>& tensors,
                               const absl::btree_map<std::string, std::string>& metadata);

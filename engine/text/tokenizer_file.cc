@@ -1,16 +1,17 @@
 // The tokenizer's file (docs/formats/tokenizer.md).
-#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <bit>
 #include <cerrno>
 #include <cstring>
-#include <filesystem>
 
 #include <absl/strings/str_cat.h>
 #include <xxhash.h>
 
+#include "engine/base/open_file.h"
+#include "engine/base/replace_file.h"
+#include "engine/base/system_error.h"
 #include "engine/text/tokenizer.h"
 
 namespace omni {
@@ -37,32 +38,18 @@ T ReadAt(std::string_view bytes, size_t at) {
   return value;
 }
 
-absl::Status FileError(const std::string& path, absl::string_view doing) {
-  return absl::ErrnoToStatus(errno, absl::StrCat(path, ": ", doing));
-}
-
-absl::Status WriteAndSync(int fd, std::string_view bytes, const std::string& path) {
-  while (!bytes.empty()) {
-    const ssize_t n = write(fd, bytes.data(), bytes.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return FileError(path, "cannot write");
-    bytes.remove_prefix(static_cast<size_t>(n));
-  }
-  return fsync(fd) == 0 ? absl::OkStatus() : FileError(path, "cannot sync");
-}
-
 absl::StatusOr<std::string> ReadWhole(int fd, const std::string& path) {
   struct stat info = {};
-  if (fstat(fd, &info) != 0) return FileError(path, "cannot stat");
-  if (!S_ISREG(info.st_mode) || static_cast<size_t>(info.st_size) > kMaxFileBytes) {
+  if (fstat(fd, &info) != 0) return SystemError(path, "examine", errno);
+  if (static_cast<size_t>(info.st_size) > kMaxFileBytes) {
     return absl::InvalidArgumentError(
-        absl::StrCat(path, ": is not a tokenizer file: a regular file of at most ", kMaxFileBytes, " bytes"));
+        absl::StrCat(path, ": is not a tokenizer file: it is longer than ", kMaxFileBytes, " bytes"));
   }
   std::string bytes(static_cast<size_t>(info.st_size), '\0');
   for (size_t at = 0; at < bytes.size();) {
     const ssize_t n = read(fd, bytes.data() + at, bytes.size() - at);
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return FileError(path, "cannot read");
+    if (n < 0) return SystemError(path, "read", errno);
     if (n == 0) bytes.resize(at);
     at += static_cast<size_t>(n);
   }
@@ -118,38 +105,15 @@ absl::StatusOr<Tokenizer> Tokenizer::Parse(std::string_view bytes) {
 }
 
 absl::StatusOr<Tokenizer> Tokenizer::Load(const std::string& path) {
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return FileError(path, "cannot open");
-  const absl::StatusOr<std::string> bytes = ReadWhole(fd, path);
-  close(fd);
+  const absl::StatusOr<FileDescriptor> file = OpenRegular(path);
+  if (!file.ok()) return file.status();
+  const absl::StatusOr<std::string> bytes = ReadWhole(file->get(), path);
   if (!bytes.ok()) return bytes.status();
   absl::StatusOr<Tokenizer> tokenizer = Parse(*bytes);
   if (tokenizer.ok()) return tokenizer;
   return absl::Status(tokenizer.status().code(), absl::StrCat(path, ": ", tokenizer.status().message()));
 }
 
-absl::Status Tokenizer::Save(const std::string& path) const {
-  std::string temporary = path + ".XXXXXX";
-  const int fd = mkostemp(temporary.data(), O_CLOEXEC);
-  if (fd < 0) return FileError(temporary, "cannot create");
-  absl::Status status =
-      fchmod(fd, 0644) == 0 ? absl::OkStatus() : FileError(temporary, "cannot set its mode");
-  if (status.ok()) status = WriteAndSync(fd, Serialize(), temporary);
-  if (close(fd) != 0 && status.ok()) status = FileError(temporary, "cannot close");
-  if (status.ok() && rename(temporary.c_str(), path.c_str()) != 0)
-    status = FileError(path, "cannot rename to");
-  if (!status.ok()) {
-    unlink(temporary.c_str());
-    return status;
-  }
-  // The new name itself lasts only once its directory is on disk.
-  const std::filesystem::path parent = std::filesystem::path(path).parent_path();
-  const std::string directory = parent.empty() ? std::string(".") : parent.string();
-  const int directory_fd = open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (directory_fd < 0) return FileError(directory, "cannot open");
-  if (fsync(directory_fd) != 0) status = FileError(directory, "cannot sync");
-  close(directory_fd);
-  return status;
-}
+absl::Status Tokenizer::Save(const std::string& path) const { return ReplaceFile(path, Serialize()); }
 
 }  // namespace omni

@@ -21,18 +21,18 @@ constexpr int64_t kBlock =
 }  // namespace
 
 absl::StatusOr<FileStream> FileStream::Open(const std::string& path, int64_t max_keep, Cache cache) {
-  int fd = -1;
   const bool pass = cache == Cache::kPass;
-  if (pass) fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT);
-  const bool direct = fd >= 0;
-  if (!direct) fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return SystemError(path, "open", errno);
-  FileStream stream(path, fd);
+  absl::StatusOr<FileDescriptor> file = OpenRegular(path, pass ? O_DIRECT : 0);
+  // Some file systems have no O_DIRECT; any other error comes again.
+  const bool direct = pass && file.ok();
+  if (pass && !direct) file = OpenRegular(path);
+  if (!file.ok()) return file.status();
+  const int fd = file->get();
+  FileStream stream(path, *std::move(file));
   stream.direct_ = direct;
   stream.drop_ = pass;
   struct stat st;
-  if (::fstat(fd, &st) != 0) return SystemError(path, "stat", errno);
-  if (!S_ISREG(st.st_mode)) return absl::InvalidArgumentError(absl::StrCat(path, ": not a regular file"));
+  if (::fstat(fd, &st) != 0) return SystemError(path, "examine", errno);
   stream.size_ = static_cast<int64_t>(st.st_size);
   stream.lead_ = (max_keep + kBlock - 1) / kBlock * kBlock;
   absl::StatusOr<AlignedBuffer> buffer = AlignedBuffer::Allocate(stream.lead_ + kChunk);
@@ -44,38 +44,22 @@ absl::StatusOr<FileStream> FileStream::Open(const std::string& path, int64_t max
   return stream;
 }
 
-FileStream::FileStream(FileStream&& other) noexcept
-    : path_(std::move(other.path_)),
-      fd_(std::exchange(other.fd_, -1)),
-      size_(other.size_),
-      direct_(other.direct_),
-      drop_(other.drop_),
-      buffer_(std::move(other.buffer_)),
-      lead_(other.lead_),
-      kept_(other.kept_),
-      length_(other.length_),
-      end_(other.end_) {}
-
-FileStream::~FileStream() {
-  if (fd_ >= 0) ::close(fd_);
-}
-
 // A whole chunk, or what there is up to the end of the file. Every read begins at a multiple of a chunk.
 absl::StatusOr<int64_t> FileStream::ReadChunk() {
   const int64_t want = std::min(kChunk, size_ - end_);
   int64_t done = 0;
   while (done < want) {
     // O_DIRECT takes whole blocks only, also where the file ends inside one.
-    const ssize_t n = ::pread(fd_, buffer_.data() + lead_ + done, static_cast<size_t>(kChunk - done),
+    const ssize_t n = ::pread(file_.get(), buffer_.data() + lead_ + done, static_cast<size_t>(kChunk - done),
                               static_cast<off_t>(end_ + done));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0 && errno == EINVAL &&
         direct_) {  // the file system takes the flag and then refuses, or wants larger blocks
-      const int flags = ::fcntl(fd_, F_GETFL);
-      if (flags < 0 || ::fcntl(fd_, F_SETFL, flags & ~O_DIRECT) != 0)
+      const int flags = ::fcntl(file_.get(), F_GETFL);
+      if (flags < 0 || ::fcntl(file_.get(), F_SETFL, flags & ~O_DIRECT) != 0)
         return SystemError(path_, "read", errno);
       direct_ = false;
-      (void)::posix_fadvise(fd_, 0, 0, POSIX_FADV_SEQUENTIAL);
+      (void)::posix_fadvise(file_.get(), 0, 0, POSIX_FADV_SEQUENTIAL);
       continue;
     }
     if (n < 0) return SystemError(path_, "read", errno);
@@ -89,7 +73,7 @@ absl::Status FileStream::Next(int64_t keep) {
   // The bytes behind keep their place within a block, so that what is aligned in the file is so in memory.
   if (keep > 0)
     std::memmove(buffer_.data() + lead_ - keep, data() + length_ - keep, static_cast<size_t>(keep));
-  if (drop_ && !direct_ && end_ > 0) (void)::posix_fadvise(fd_, 0, end_, POSIX_FADV_DONTNEED);
+  if (drop_ && !direct_ && end_ > 0) (void)::posix_fadvise(file_.get(), 0, end_, POSIX_FADV_DONTNEED);
   kept_ = length_ = keep;
   absl::StatusOr<int64_t> got = ReadChunk();
   if (!got.ok()) return got.status();

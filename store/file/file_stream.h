@@ -3,10 +3,12 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
+#include "engine/base/open_file.h"
 #include "store/file/files.h"
 
 namespace omni {
@@ -20,9 +22,6 @@ class FileStream {
 
   // `max_keep` bounds Next's `keep`.
   static absl::StatusOr<FileStream> Open(const std::string& path, int64_t max_keep, Cache cache);
-  FileStream(FileStream&& other) noexcept;
-  FileStream& operator=(FileStream&&) = delete;
-  ~FileStream();
 
   int64_t size() const { return size_; }  // of the file when it was opened
 
@@ -38,11 +37,11 @@ class FileStream {
   bool direct() const { return direct_; }
 
  private:
-  FileStream(std::string path, int fd) : path_(std::move(path)), fd_(fd) {}
+  FileStream(std::string path, FileDescriptor file) : path_(std::move(path)), file_(std::move(file)) {}
   absl::StatusOr<int64_t> ReadChunk();
 
   std::string path_;
-  int fd_;
+  FileDescriptor file_;
   int64_t size_ = 0;
   bool direct_ = false, drop_ = false;  // drop_: give pages back
   AlignedBuffer buffer_;                // lead_ bytes, of which the last kept_ are used, then a chunk

@@ -16,6 +16,8 @@
 
 #include <absl/strings/str_cat.h>
 
+#include "engine/base/open_file.h"
+
 namespace omni {
 namespace {
 
@@ -23,22 +25,6 @@ namespace fs = std::filesystem;
 
 constexpr int64_t kHugePage = int64_t{2} << 20;
 constexpr int64_t kCopyChunk = int64_t{1} << 20;
-
-absl::string_view View(std::string_view s) { return {s.data(), s.size()}; }
-
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
 
 // Reads up to `bytes`; fewer only at the end of the file. -1: errno.
 int64_t ReadSome(int fd, void* data, int64_t bytes) {
@@ -53,10 +39,9 @@ int64_t ReadSome(int fd, void* data, int64_t bytes) {
   return done;
 }
 
-absl::StatusOr<int64_t> RegularSize(const std::string& path, int fd) {
+absl::StatusOr<int64_t> SizeOf(const std::string& path, int fd) {
   struct stat st;
-  if (::fstat(fd, &st) != 0) return SystemError(path, "stat", errno);
-  if (!S_ISREG(st.st_mode)) return absl::InvalidArgumentError(absl::StrCat(path, ": not a regular file"));
+  if (::fstat(fd, &st) != 0) return SystemError(path, "examine", errno);
   return static_cast<int64_t>(st.st_size);
 }
 
@@ -64,37 +49,13 @@ absl::Status SyncPath(const std::string& path, int flags, const StepHook& hook) 
   if (hook) {
     if (absl::Status s = hook("fsync " + path); !s.ok()) return s;
   }
-  const Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | flags));
+  const FileDescriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | flags));
   if (fd.get() < 0) return SystemError(path, "open", errno);
   if (::fsync(fd.get()) != 0) return SystemError(path, "fsync", errno);
   return absl::OkStatus();
 }
 
 }  // namespace
-
-absl::Status SystemError(const std::string& path, std::string_view action, int error) {
-  std::string text = absl::StrCat(path, ": cannot ", View(action), ": ", std::strerror(error));
-  switch (error) {
-    case ENOENT:
-      return absl::NotFoundError(text);
-    case EEXIST:
-      return absl::AlreadyExistsError(text);
-    case EACCES:
-    case EPERM:
-      return absl::PermissionDeniedError(text);
-    case ENOSPC:
-    case EDQUOT:
-      return absl::ResourceExhaustedError(text + "; free some space or choose another disk");
-    case EFBIG:
-      return absl::ResourceExhaustedError(text + "; raise the file size limit (ulimit -f)");
-    case EROFS:
-      return absl::FailedPreconditionError(text + "; choose a place that can be written");
-    case ENOMEM:
-      return absl::ResourceExhaustedError(text);
-    default:
-      return absl::UnavailableError(text);
-  }
-}
 
 void AlignedBuffer::Free::operator()(uint8_t* p) const { std::free(p); }
 
@@ -118,9 +79,9 @@ absl::StatusOr<AlignedBuffer> AlignedBuffer::Allocate(int64_t bytes) {
 }
 
 absl::StatusOr<AlignedBuffer> ReadAligned(const std::string& path, int64_t bytes) {
-  const Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (fd.get() < 0) return SystemError(path, "open", errno);
-  absl::StatusOr<int64_t> size = RegularSize(path, fd.get());
+  const absl::StatusOr<FileDescriptor> fd = OpenRegular(path);
+  if (!fd.ok()) return fd.status();
+  absl::StatusOr<int64_t> size = SizeOf(path, fd->get());
   if (!size.ok()) return size.status();
   if (*size != bytes) {
     return absl::DataLossError(absl::StrCat(path, ": ", *size, " bytes long, should be ", bytes,
@@ -130,46 +91,46 @@ absl::StatusOr<AlignedBuffer> ReadAligned(const std::string& path, int64_t bytes
   if (!buffer.ok()) {
     return absl::Status(buffer.status().code(), absl::StrCat(path, ": ", buffer.status().message()));
   }
-  const int64_t got = ReadSome(fd.get(), buffer->data(), bytes);
+  const int64_t got = ReadSome(fd->get(), buffer->data(), bytes);
   if (got < 0) return SystemError(path, "read", errno);
   if (got != bytes) return absl::DataLossError(absl::StrCat(path, ": became shorter while it was read"));
   return buffer;
 }
 
 absl::StatusOr<std::string> ReadText(const std::string& path, int64_t limit) {
-  const Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (fd.get() < 0) return SystemError(path, "open", errno);
-  absl::StatusOr<int64_t> size = RegularSize(path, fd.get());
+  const absl::StatusOr<FileDescriptor> fd = OpenRegular(path);
+  if (!fd.ok()) return fd.status();
+  absl::StatusOr<int64_t> size = SizeOf(path, fd->get());
   if (!size.ok()) return size.status();
   if (*size > limit) {
     return absl::InvalidArgumentError(
         absl::StrCat(path, ": ", *size, " bytes long, at most ", limit, " expected"));
   }
   std::string text(static_cast<size_t>(*size), '\0');
-  const int64_t got = ReadSome(fd.get(), text.data(), *size);
+  const int64_t got = ReadSome(fd->get(), text.data(), *size);
   if (got < 0) return SystemError(path, "read", errno);
   text.resize(static_cast<size_t>(got));
   return text;
 }
 
 absl::StatusOr<std::string> ReadStart(const std::string& path, int64_t bytes) {
-  const Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (fd.get() < 0) return SystemError(path, "open", errno);
+  const absl::StatusOr<FileDescriptor> fd = OpenRegular(path);
+  if (!fd.ok()) return fd.status();
   std::string text(static_cast<size_t>(bytes), '\0');
-  const int64_t got = ReadSome(fd.get(), text.data(), bytes);
+  const int64_t got = ReadSome(fd->get(), text.data(), bytes);
   if (got < 0) return SystemError(path, "read", errno);
   text.resize(static_cast<size_t>(got));
   return text;
 }
 
 absl::StatusOr<FileDigest> DigestFile(const std::string& path) {
-  const Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (fd.get() < 0) return SystemError(path, "open", errno);
+  const absl::StatusOr<FileDescriptor> fd = OpenRegular(path);
+  if (!fd.ok()) return fd.status();
   StreamHash hash;
   FileDigest digest;
   std::string chunk(kCopyChunk, '\0');
   while (true) {
-    const int64_t got = ReadSome(fd.get(), chunk.data(), kCopyChunk);
+    const int64_t got = ReadSome(fd->get(), chunk.data(), kCopyChunk);
     if (got < 0) return SystemError(path, "read", errno);
     hash.Update(chunk.data(), static_cast<size_t>(got));
     digest.bytes += got;

@@ -11,6 +11,7 @@
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
+#include "engine/base/system_error.h"
 #include "store/file/hash.h"
 
 namespace omni {
@@ -18,9 +19,6 @@ namespace omni {
 // Called before every fsync and rename of a writer with what is about to happen ("fsync x/y", "rename x"). An
 // error stops the writer, which cleans up after itself. Empty: nothing is called.
 using StepHook = std::function<absl::Status(const std::string& step)>;
-
-// "PATH: cannot ACTION: <strerror(error)>", with a hint where the errno has an obvious cure.
-absl::Status SystemError(const std::string& path, std::string_view action, int error);
 
 // Bytes at an address aligned to 64, and to 2 MiB with transparent huge pages asked for if there are that
 // many.
@@ -39,6 +37,8 @@ class AlignedBuffer {
   std::unique_ptr<uint8_t[], Free> data_;
   int64_t size_ = 0;
 };
+
+// All that read a file refuse what is no regular file, without waiting for it.
 
 // The whole file, which must be exactly `bytes` long.
 absl::StatusOr<AlignedBuffer> ReadAligned(const std::string& path, int64_t bytes);

@@ -3,9 +3,12 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
+
+#include "engine/base/open_file.h"
 
 namespace omni {
 
@@ -13,18 +16,15 @@ namespace omni {
 class RandomReader {
  public:
   static absl::StatusOr<RandomReader> Open(const std::string& path);  // a regular file
-  RandomReader(RandomReader&& other) noexcept;
-  RandomReader& operator=(RandomReader&&) = delete;
-  ~RandomReader();
 
   // Exactly `bytes` bytes from `offset` on; DataLoss if the file ends before.
   absl::Status ReadAt(int64_t offset, void* to, int64_t bytes) const;
 
  private:
-  RandomReader(std::string path, int fd) : path_(std::move(path)), fd_(fd) {}
+  RandomReader(std::string path, FileDescriptor file) : path_(std::move(path)), file_(std::move(file)) {}
 
   std::string path_;
-  int fd_;
+  FileDescriptor file_;
 };
 
 }  // namespace omni

@@ -178,7 +178,7 @@ absl::StatusOr<int64_t> FileSize(const std::string& path) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": not a regular file"));
   }
   const uintmax_t bytes = fs::file_size(path, error);
-  if (error) return SystemError(path, "stat", error.value());
+  if (error) return SystemError(path, "examine", error.value());
   return static_cast<int64_t>(bytes);
 }
 

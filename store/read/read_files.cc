@@ -11,7 +11,8 @@
 #include <absl/strings/str_cat.h>
 
 #include "engine/base/log.h"
-#include "store/file/files.h"
+#include "engine/base/open_file.h"
+#include "engine/base/system_error.h"
 
 namespace omni {
 namespace {
@@ -60,12 +61,11 @@ ReadFiles::~ReadFiles() {
 absl::Status ReadFiles::Add(std::string path) {
   File& file = files_.emplace_back();
   file.path = std::move(path);
-  file.fd = ::open(file.path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (file.fd < 0) return SystemError(file.path, "open", errno);
+  absl::StatusOr<FileDescriptor> plain = OpenRegular(file.path);
+  if (!plain.ok()) return plain.status();
+  file.fd = plain->release();
   struct stat st, direct_st;
-  if (::fstat(file.fd, &st) != 0) return SystemError(file.path, "stat", errno);
-  if (!S_ISREG(st.st_mode))
-    return absl::InvalidArgumentError(absl::StrCat(file.path, ": not a regular file"));
+  if (::fstat(file.fd, &st) != 0) return SystemError(file.path, "examine", errno);
   // Blocks are read in no order: what the kernel would read ahead is not what comes next.
   (void)::posix_fadvise(file.fd, 0, 0, POSIX_FADV_RANDOM);
 
@@ -73,7 +73,7 @@ absl::Status ReadFiles::Add(std::string path) {
   // This file system has no O_DIRECT.
   if (file.direct_fd < 0 && (errno == EINVAL || errno == EOPNOTSUPP)) return absl::OkStatus();
   if (file.direct_fd < 0) return SystemError(file.path, "open", errno);
-  if (::fstat(file.direct_fd, &direct_st) != 0) return SystemError(file.path, "stat", errno);
+  if (::fstat(file.direct_fd, &direct_st) != 0) return SystemError(file.path, "examine", errno);
   if (direct_st.st_dev != st.st_dev || direct_st.st_ino != st.st_ino)
     return absl::UnavailableError(
         absl::StrCat(file.path, ": was replaced while it was opened; open the model again"));

@@ -1,8 +1,11 @@
 #include "engine/model/checkpoint.h"
 
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <chrono>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -139,6 +142,29 @@ TEST_F(Checkpoint, ReadsFilesOfOtherWriters) {
                              R"("a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})";
   EXPECT_TRUE(OpenRaw(header, 6).ok()) << OpenRaw(header, 6);
   EXPECT_TRUE(OpenRaw("{}", 0).ok());
+}
+
+TEST_F(Checkpoint, RefusesAPipeOrFolderAtOnce) {
+  ASSERT_EQ(mkfifo(Path("pipe").c_str(), 0600), 0);  // without a writer
+  for (const std::string& path : {Path("pipe"), dir_}) {
+    EXPECT_EQ(SafetensorsFile::Open(path).status().message(), path + ": not a regular file");
+    EXPECT_EQ(WriteSafetensors(path, {}, {}).message(), path + ": not a regular file; give another name");
+  }
+}
+
+TEST_F(Checkpoint, AWriterThatFailsKeepsTheOldFile) {
+  const std::string path = Write("file", "old");
+  struct rlimit before;
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+  const auto old_handler = signal(SIGXFSZ, SIG_IGN);
+  const rlimit small{100, before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
+  const absl::Status status = WriteSafetensors(path, {{"t", {DType::kF32, {6}, kFloats}}}, {});
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
+  signal(SIGXFSZ, old_handler);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("file size limit"));
+  EXPECT_EQ(Read(path), "old");
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir_), {}), 1);
 }
 
 TEST_F(Checkpoint, RejectsWrongHeadersByWhatIsWrong) {

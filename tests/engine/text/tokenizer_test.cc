@@ -1,5 +1,6 @@
 #include "engine/text/tokenizer.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -297,6 +298,8 @@ TEST(Tokenizer, SavesAndLoadsAndNamesTheFileInErrors) {
   EXPECT_THAT(Tokenizer::Load(path).status().message(), HasSubstr(path));
   EXPECT_EQ(Tokenizer::Load(path + ".absent").status().code(), absl::StatusCode::kNotFound);
   EXPECT_FALSE(Tokenizer::Load(directory).ok());
+  ASSERT_EQ(mkfifo((directory + "/pipe").c_str(), 0600), 0);  // without a writer
+  EXPECT_THAT(Tokenizer::Load(directory + "/pipe").status().message(), HasSubstr("not a regular file"));
   EXPECT_FALSE(t.Save(directory + "/no/such/file").ok());
   std::filesystem::remove_all(directory);
 }

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <cerrno>
 #include <fstream>
@@ -156,6 +157,12 @@ TEST_F(ReadProgressTest, RefusesRequestsThatMakeNoSense) {
   refuses([](ReadRequest& r) { r.to = nullptr; }, "to no address");
   refuses([](ReadRequest& r) { r.offset = uint64_t{1} << 63; }, "at 9223372036854775808");
   refuses([](ReadRequest& r) { r.offset = INT64_MAX - 4095; }, "makes no sense");
+}
+
+TEST(ReadFiles, RefusesAPipeAtOnce) {
+  TempDir temp;
+  ASSERT_EQ(::mkfifo((temp / "pipe").c_str(), 0600), 0);
+  EXPECT_EQ(ReadFiles::Open({temp / "pipe"}).status().message(), (temp / "pipe") + ": not a regular file");
 }
 
 }  // namespace
