@@ -28,8 +28,8 @@ class ActorIo : public CoordinatorIo {
     self_->send_exit(actor, caf::exit_reason::kill);
     actor = Spawn();
   }
-  void Expect(LayerId layer, std::span<const ExpertId> experts) override {
-    region_.provider().Expect(layer, experts);
+  void ReadAhead(LayerId layer, std::span<const ExpertId> experts) override {
+    region_.source().ReadAhead(RequesterId(), layer, experts);
   }
   void StepSoon() override { self_->send(self_, step_atom_v); }
   void TickAfter(std::chrono::milliseconds delay) override { self_->delayed_send(self_, delay, tick_atom_v); }
@@ -43,6 +43,7 @@ class ActorIo : public CoordinatorIo {
   void StopRegions() {
     for (const caf::actor& actor : regions_) self_->send_exit(actor, caf::exit_reason::user_shutdown);
     regions_.clear();
+    region_.source().ForgetRequester(RequesterId());
   }
 
  private:

@@ -147,7 +147,7 @@ void CoordinatorState::Advance() {
     if (options_.foretell) {
       expected_.clear();
       options_.foretell(layer, expected_);
-      if (!expected_.empty()) io_->Expect(layer, expected_);
+      if (!expected_.empty()) io_->ReadAhead(layer, expected_);
     }
     std::vector<ExpertJob> jobs = Timed([&] { return decoder_.RunLayer(layer); });
     if (jobs.empty()) continue;
@@ -183,7 +183,7 @@ void CoordinatorState::Predict() {
     expected_.assign(routes.begin(), routes.end());
     std::sort(expected_.begin(), expected_.end());
     expected_.erase(std::unique(expected_.begin(), expected_.end()), expected_.end());
-    io_->Expect(ahead, expected_);
+    io_->ReadAhead(ahead, expected_);
   }
 }
 

@@ -37,7 +37,7 @@ struct CoordinatorOptions {
   int prefill_rows_beside_decode = 16;  // prompt rows of a step in which others decode: bounds their wait
   std::chrono::milliseconds job_timeout{30000};
   int job_attempts = 3;
-  // Expert layers ahead whose experts are guessed and announced to the provider; 0: none, and none counted.
+  // Expert layers ahead whose experts are guessed and announced to the source; 0: none, and none counted.
   int predict_ahead = 0;
   // For measurements: decides in the routers' place, and says when a layer starts which experts it will
   // decide for.
@@ -51,7 +51,7 @@ class CoordinatorIo {
   virtual ~CoordinatorIo() = default;
   virtual void SendJob(RegionJobPtr job) = 0;       // an answer arrives by OnReply, or OnRegionDown, or never
   virtual void ReplaceRegion(RegionId region) = 0;  // jobs sent from now on go to a new actor
-  virtual void Expect(LayerId layer, std::span<const ExpertId> experts) = 0;  // they may be needed soon
+  virtual void ReadAhead(LayerId layer, std::span<const ExpertId> experts) = 0;  // they may be needed soon
   virtual void StepSoon() = 0;                            // call Step after the messages waiting now
   virtual void TickAfter(std::chrono::milliseconds) = 0;  // call OnTick once, then
 };

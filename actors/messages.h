@@ -14,13 +14,13 @@
 namespace omni {
 using SessionPtr = std::shared_ptr<Session>;
 
-// To a region, from the expert provider: the expert that a job of its work waits for, or why it does not
+// To a region, from the expert source: the expert that a job of its work waits for, or why it does not
 // come; or the tiles of it that are there while others are read.
 struct ExpertReady {
   RegionWorkPtr work;
   size_t job = 0;
   absl::StatusOr<ExpertTiles> expert;
-  bool some = false;
+  bool partial = false;
   caf::actor client;  // who gets the reply
 };
 using ExpertReadyPtr = std::shared_ptr<const ExpertReady>;

@@ -14,12 +14,12 @@ void Answer(caf::event_based_actor* self, const caf::actor& to, RegionReplyPtr r
 
 // Asks for every expert of the work at once; each comes back as a message, in the order in which they are
 // there.
-void Request(caf::event_based_actor* self, ExpertProvider& provider, OpenRequests* requests,
+void Request(caf::event_based_actor* self, ExpertSource& source, OpenRequests* requests,
              const RegionWorkPtr& work, const caf::actor& client) {
   for (size_t i = 0; i < work->jobs.size(); ++i) {
     requests->Add();
-    provider.Request(
-        work->jobs[i].layer, work->jobs[i].expert,
+    source.Request(
+        RequesterId(), work->jobs[i].layer, work->jobs[i].expert,
         [region = caf::actor_cast<caf::actor>(self), requests, work, i,
          client](absl::StatusOr<ExpertTiles> expert) mutable {
           auto ready = std::make_shared<const ExpertReady>(
@@ -29,9 +29,9 @@ void Request(caf::event_based_actor* self, ExpertProvider& provider, OpenRequest
           requests->Remove();
         },
         // A message too: other regions ask for their experts before this one computes.
-        [region = caf::actor_cast<caf::actor>(self), work, i](ExpertTiles some) {
-          auto ready =
-              std::make_shared<const ExpertReady>(ExpertReady{work, i, std::move(some), true, caf::actor()});
+        [region = caf::actor_cast<caf::actor>(self), work, i](ExpertTiles partial) {
+          auto ready = std::make_shared<const ExpertReady>(
+              ExpertReady{work, i, std::move(partial), true, caf::actor()});
           caf::anon_send(region, ExpertReadyPtr(std::move(ready)));
         });
   }
@@ -52,15 +52,15 @@ caf::behavior Region(caf::event_based_actor* self, RegionState state, OpenReques
   return {
       [self, state, requests](const RegionJobPtr& job) mutable {
         const auto client = caf::actor_cast<caf::actor>(self->current_sender());
-        if (state.provider().resident()) {
+        if (state.source().resident()) {
           Answer(self, client, state.Run(*job));
         } else if (const RegionWorkPtr work = state.Begin(*job)) {
-          Request(self, state.provider(), requests, work, client);
+          Request(self, state.source(), requests, work, client);
         }
       },
       [self, state](const ExpertReadyPtr& ready) mutable {
-        if (ready->some) {
-          state.ServeSome(*ready->work, ready->job, *ready->expert);
+        if (ready->partial) {
+          state.ServePartial(*ready->work, ready->job, *ready->expert);
         } else {
           Answer(self, ready->client, state.Serve(*ready->work, ready->job, ready->expert));
         }

@@ -11,7 +11,7 @@
 
 namespace omni {
 
-// Requests to the expert provider whose answers are still to come. The actor system must outlive them: an
+// Requests to the expert source whose answers are still to come. The actor system must outlive them: an
 // answer is a message to a region.
 class OpenRequests {
  public:

@@ -27,7 +27,7 @@ RegionReplyPtr RegionState::Run(const RegionJob& job) {
   int64_t floats = 0;
   for (size_t i = 0; i < job.jobs().size(); ++i) {
     const ExpertJob& expert = job.jobs()[i];
-    auto acquired = provider_.Acquire(expert.layer, expert.expert);
+    auto acquired = source_.Acquire(expert.layer, expert.expert);
     reply->statuses.push_back(acquired.status());
     if (acquired.ok()) tiles[i] = *std::move(acquired);
     reply->offsets.push_back(floats);
@@ -105,11 +105,11 @@ RegionReplyPtr RegionState::Serve(RegionWork& work, size_t job, const absl::Stat
   return --work.left == 0 ? work.reply : nullptr;
 }
 
-void RegionState::ServeSome(RegionWork& work, size_t job, const ExpertTiles& some) {
+void RegionState::ServePartial(RegionWork& work, size_t job, const ExpertTiles& partial) {
   if (work.served[job]) return;  // all of them came first
   const auto start = std::chrono::steady_clock::now();
   if (!work.begun[job]) work.begun[job] = std::make_unique<ExpertRun>(config_, work.jobs[job], pool_);
-  if (!work.begun[job]->Add(some).ok()) work.begun[job] = nullptr;  // Serve will say what is wrong
+  if (!work.begun[job]->Add(partial).ok()) work.begun[job] = nullptr;  // Serve will say what is wrong
   work.reply->compute += std::chrono::steady_clock::now() - start;
 }
 

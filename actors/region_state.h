@@ -8,7 +8,7 @@
 
 #include "actors/region_job.h"
 #include "engine/decode/worker_pool.h"
-#include "engine/model/weights.h"
+#include "engine/model/expert_source.h"
 
 namespace omni {
 
@@ -37,14 +37,13 @@ using RegionWorkPtr = std::shared_ptr<RegionWork>;
 class RegionState {
  public:
   // All references outlive the region. `fault` is null outside tests.
-  RegionState(const ModelConfig& config, ExpertProvider& provider, WorkerPool& pool,
-              const RegionFaultHook& fault)
-      : config_(config), provider_(provider), pool_(pool), fault_(fault) {}
+  RegionState(const ModelConfig& config, ExpertSource& source, WorkerPool& pool, const RegionFaultHook& fault)
+      : config_(config), source_(source), pool_(pool), fault_(fault) {}
 
-  ExpertProvider& provider() const { return provider_; }
+  ExpertSource& source() const { return source_; }
 
   // Runs every expert of the job; null if the job was abandoned or a test lost it. Throws what a crash would.
-  // For a provider whose experts are resident: others make it wait.
+  // For a source whose experts are resident: others make it wait.
   RegionReplyPtr Run(const RegionJob& job);
 
   // The same in steps: Begin (null as above), then Serve for each of the work's jobs when its expert is
@@ -52,13 +51,13 @@ class RegionState {
   RegionWorkPtr Begin(const RegionJob& job);
   RegionReplyPtr Serve(RegionWork& work, size_t job, const absl::StatusOr<ExpertTiles>& expert);
   // Computes what it can with the tiles that are there; null for the others.
-  void ServeSome(RegionWork& work, size_t job, const ExpertTiles& some);
+  void ServePartial(RegionWork& work, size_t job, const ExpertTiles& partial);
 
  private:
   bool Lost(const RegionJob& job);  // by a test's wish
 
   const ModelConfig& config_;
-  ExpertProvider& provider_;
+  ExpertSource& source_;
   WorkerPool& pool_;
   const RegionFaultHook& fault_;
 };

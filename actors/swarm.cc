@@ -52,7 +52,7 @@ double StepStats::HopMicros() const {
 }
 
 struct Swarm::Impl {
-  Impl(const ModelWeights& weights_in, ExpertProvider& experts, const Tokenizer& tokenizer_in,
+  Impl(const ModelWeights& weights_in, ExpertSource& experts, const Tokenizer& tokenizer_in,
        SwarmOptions options_in)
       : options(std::move(options_in)),
         weights(weights_in),
@@ -96,7 +96,7 @@ struct Swarm::Impl {
 Swarm::Swarm(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Swarm::~Swarm() = default;
 
-absl::StatusOr<std::unique_ptr<Swarm>> Swarm::Start(const ModelWeights& weights, ExpertProvider& experts,
+absl::StatusOr<std::unique_ptr<Swarm>> Swarm::Start(const ModelWeights& weights, ExpertSource& experts,
                                                     const Tokenizer& tokenizer, const SwarmOptions& options) {
   SwarmOptions checked = options;
   if (checked.threads == 0)

@@ -54,7 +54,7 @@ struct SwarmStats {
 class Swarm {
  public:
   // weights, experts and tokenizer outlive the swarm.
-  static absl::StatusOr<std::unique_ptr<Swarm>> Start(const ModelWeights& weights, ExpertProvider& experts,
+  static absl::StatusOr<std::unique_ptr<Swarm>> Start(const ModelWeights& weights, ExpertSource& experts,
                                                       const Tokenizer& tokenizer,
                                                       const SwarmOptions& options);
   // Cancels what runs, waits for every Generate to return and for every actor to end.
@@ -64,7 +64,7 @@ class Swarm {
 
   // Blocks the calling thread until the session ends; any number of threads may call at once. `on_event` may
   // be null. Errors: InvalidArgument (the request), ResourceExhausted (too many waiting), Unavailable (a
-  // region failed for good, shutting down), or what the expert provider said.
+  // region failed for good, shutting down), or what the expert source said.
   absl::StatusOr<GenerateResult> Generate(GenerateRequest request, const GenerateCallback& on_event);
 
   SwarmStats Stats() const;  // thread-safe

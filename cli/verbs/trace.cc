@@ -33,7 +33,7 @@ struct Routes {
   std::vector<std::vector<ExpertId>> experts;
 };
 
-absl::StatusOr<Routes> Follow(const ModelWeights& weights, ExpertProvider& provider, WorkerPool& pool,
+absl::StatusOr<Routes> Follow(const ModelWeights& weights, ExpertSource& source, WorkerPool& pool,
                               const std::vector<TokenId>& tokens) {
   const ModelConfig& config = weights.config;
   Routes routes;
@@ -51,7 +51,7 @@ absl::StatusOr<Routes> Follow(const ModelWeights& weights, ExpertProvider& provi
     if (absl::Status s = decoder.Begin(rows); !s.ok()) return s;
     for (int32_t l = 0; l < config.layers; ++l) {
       for (const ExpertJob& job : decoder.RunLayer(LayerId(l))) {
-        absl::StatusOr<ExpertTiles> tiles = provider.Acquire(job.layer, job.expert);
+        absl::StatusOr<ExpertTiles> tiles = source.Acquire(job.layer, job.expert);
         if (!tiles.ok()) return tiles.status();
         out.resize(job.rows.size() * static_cast<size_t>(config.d));
         if (absl::Status s = RunExpert(config, *tiles, job, pool, out.data()); !s.ok()) return s;

@@ -20,6 +20,8 @@ using LayerId = Id<struct LayerTag>;    // 0 .. layers-1
 using ExpertId = Id<struct ExpertTag>;  // lattice id i + nx * (j + ny * k)
 using RegionId = Id<struct RegionTag>;  // block of the lattice owned by one actor
 using TokenId = Id<struct TokenTag>;    // 0 .. vocab-1
+// One of those that share a source of experts; the only one, or the first, is RequesterId(0).
+using RequesterId = Id<struct RequesterTag>;
 
 }  // namespace omni
 

@@ -193,11 +193,11 @@ namespace {
 
 // The outputs of a layer's jobs, one after the other in `out`. Many small jobs split by job, few large ones
 // within.
-absl::Status RunJobs(const ModelConfig& config, ExpertProvider& provider, WorkerPool& pool,
+absl::Status RunJobs(const ModelConfig& config, ExpertSource& source, WorkerPool& pool,
                      const kernels::Ops& ops, std::span<const ExpertJob> jobs,
                      std::span<const int64_t> first_row, float* out) {
   const auto run = [&](size_t j) -> absl::Status {
-    absl::StatusOr<ExpertTiles> tiles = provider.Acquire(jobs[j].layer, jobs[j].expert);
+    absl::StatusOr<ExpertTiles> tiles = source.Acquire(jobs[j].layer, jobs[j].expert);
     if (!tiles.ok()) return tiles.status();
     return RunExpert(config, *tiles, jobs[j], pool, out + first_row[j] * config.d, ops);
   };
@@ -222,7 +222,7 @@ absl::Status RunJobs(const ModelConfig& config, ExpertProvider& provider, Worker
 }  // namespace
 
 absl::StatusOr<std::span<const float>> RunBatch(Decoder& decoder, const ModelConfig& config,
-                                                ExpertProvider& provider, WorkerPool& pool,
+                                                ExpertSource& source, WorkerPool& pool,
                                                 std::span<const BatchRow> rows) {
   if (absl::Status status = decoder.Begin(rows); !status.ok()) return status;
   float* out = decoder.impl_->expert_out.Reserve(static_cast<int64_t>(rows.size()) * config.d);
@@ -234,7 +234,7 @@ absl::StatusOr<std::span<const float>> RunBatch(Decoder& decoder, const ModelCon
     for (const ExpertJob& job : jobs)
       first_row.push_back(first_row.back() + static_cast<int64_t>(job.rows.size()));
     first_row.pop_back();
-    absl::Status status = RunJobs(config, provider, pool, decoder.ops(), jobs, first_row, out);
+    absl::Status status = RunJobs(config, source, pool, decoder.ops(), jobs, first_row, out);
     if (!status.ok()) return status;
     for (size_t j = 0; j < jobs.size(); ++j) decoder.AddExpertOutput(jobs[j], out + first_row[j] * config.d);
   }

@@ -13,6 +13,7 @@
 #include <absl/status/statusor.h>
 
 #include "engine/decode/worker_pool.h"
+#include "engine/model/expert_source.h"
 #include "engine/model/session_state.h"
 #include "engine/model/weights.h"
 
@@ -54,7 +55,7 @@ class ExpertRun {
   ~ExpertRun();
   // Tiles by number, TilesPerExpert(config) of them, null where there is none yet. Those of earlier calls are
   // passed over.
-  absl::Status Add(const ExpertTiles& some);
+  absl::Status Add(const ExpertTiles& partial);
   // The rest. Errors and `out` as RunExpert's.
   absl::Status Finish(const ExpertTiles& expert, float* out);
 
@@ -96,17 +97,17 @@ class Decoder {
   const kernels::Ops& ops() const;
 
  private:
-  friend absl::StatusOr<std::span<const float>> RunBatch(Decoder&, const ModelConfig&, ExpertProvider&,
+  friend absl::StatusOr<std::span<const float>> RunBatch(Decoder&, const ModelConfig&, ExpertSource&,
                                                          WorkerPool&, std::span<const BatchRow>);
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
 
-// Begin, all layers with experts from `provider` (computed by the decoder's ops), Finish. The result stays
-// valid until the next call. After an error from the provider the rows' states are half-stepped: drop them.
-// The provider may be asked from the pool's threads.
+// Begin, all layers with experts from `source` (computed by the decoder's ops), Finish. The result stays
+// valid until the next call. After an error from the source the rows' states are half-stepped: drop them.
+// The source may be asked from the pool's threads.
 absl::StatusOr<std::span<const float>> RunBatch(Decoder& decoder, const ModelConfig& config,
-                                                ExpertProvider& provider, WorkerPool& pool,
+                                                ExpertSource& source, WorkerPool& pool,
                                                 std::span<const BatchRow> rows);
 
 }  // namespace omni

@@ -28,11 +28,10 @@ struct Stream {
 
 class Evaluation {
  public:
-  Evaluation(const ModelWeights& weights, ExpertProvider& provider, const Tokenizer& tokenizer,
-             WorkerPool& pool, const EvalOptions& options, std::vector<std::string_view> documents,
-             const kernels::Ops& ops)
+  Evaluation(const ModelWeights& weights, ExpertSource& source, const Tokenizer& tokenizer, WorkerPool& pool,
+             const EvalOptions& options, std::vector<std::string_view> documents, const kernels::Ops& ops)
       : weights_(weights),
-        provider_(provider),
+        source_(source),
         tokenizer_(tokenizer),
         pool_(pool),
         options_(options),
@@ -49,7 +48,7 @@ class Evaluation {
     for (size_t i = 0; i < streams; ++i) streams_.push_back(std::make_unique<Stream>(weights_.config));
     while (FillBatch()) {
       absl::StatusOr<std::span<const float>> logits =
-          RunBatch(decoder_, weights_.config, provider_, pool_, rows_);
+          RunBatch(decoder_, weights_.config, source_, pool_, rows_);
       if (!logits.ok()) return logits.status();
       Score(*logits);
       if (options_.progress) options_.progress(std::min(1.0, done_bytes_ / std::max(1.0, all_bytes_)));
@@ -120,7 +119,7 @@ class Evaluation {
   };
 
   const ModelWeights& weights_;
-  ExpertProvider& provider_;
+  ExpertSource& source_;
   const Tokenizer& tokenizer_;
   WorkerPool& pool_;
   const EvalOptions& options_;
@@ -167,7 +166,7 @@ double NegativeLogLikelihood(const float* logits, int64_t vocab, TokenId target)
   return max + std::log(sum) - static_cast<double>(logits[target.index()]);
 }
 
-absl::StatusOr<EvalResult> EvalText(const ModelWeights& weights, ExpertProvider& provider,
+absl::StatusOr<EvalResult> EvalText(const ModelWeights& weights, ExpertSource& source,
                                     const Tokenizer& tokenizer, WorkerPool& pool, std::string_view text,
                                     const EvalOptions& options, const kernels::Ops& ops) {
   if (options.rows_per_batch < 1 || options.parallel_documents < 1) {
@@ -183,7 +182,7 @@ absl::StatusOr<EvalResult> EvalText(const ModelWeights& weights, ExpertProvider&
   const auto start = std::chrono::steady_clock::now();
   std::vector<std::string_view> documents =
       options.carry ? std::vector<std::string_view>{text} : SplitDocuments(text);
-  Evaluation evaluation(weights, provider, tokenizer, pool, options, std::move(documents), ops);
+  Evaluation evaluation(weights, source, tokenizer, pool, options, std::move(documents), ops);
   absl::StatusOr<EvalResult> result = evaluation.Run();
   if (!result.ok()) return result;
   if (result->tokens == 0) {

@@ -9,6 +9,7 @@
 #include <absl/status/statusor.h>
 
 #include "engine/decode/worker_pool.h"
+#include "engine/model/expert_source.h"
 #include "engine/model/weights.h"
 #include "engine/text/tokenizer.h"
 #include "kernels/op.h"
@@ -45,9 +46,9 @@ std::vector<std::string_view> SplitDocuments(std::string_view text);
 double NegativeLogLikelihood(const float* logits, int64_t vocab, TokenId target);
 
 // Rejects a text without anything to predict, options below 1, and a tokenizer of more tokens than the model
-// has; passes on the provider's errors. Documents' nats are summed in document order: the result does not
+// has; passes on the source's errors. Documents' nats are summed in document order: the result does not
 // depend on threads or batching.
-absl::StatusOr<EvalResult> EvalText(const ModelWeights& weights, ExpertProvider& provider,
+absl::StatusOr<EvalResult> EvalText(const ModelWeights& weights, ExpertSource& source,
                                     const Tokenizer& tokenizer, WorkerPool& pool, std::string_view text,
                                     const EvalOptions& options,
                                     const kernels::Ops& ops = kernels::ActiveOps());

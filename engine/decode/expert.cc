@@ -198,9 +198,9 @@ ExpertRun::ExpertRun(const ModelConfig& config, const ExpertJob& job, WorkerPool
     : impl_(std::make_unique<Impl>(config, job, pool, ops)) {}
 ExpertRun::~ExpertRun() = default;
 
-absl::Status ExpertRun::Add(const ExpertTiles& some) {
+absl::Status ExpertRun::Add(const ExpertTiles& partial) {
   Impl& run = *impl_;
-  const std::span<const uint8_t* const> tiles = some.tiles;
+  const std::span<const uint8_t* const> tiles = partial.tiles;
   if (absl::Status s = CheckJob(run.config, tiles.size(), run.job); !s.ok()) return s;
   if (run.a == nullptr) {
     run.in = Gather(run.job, run.pass.layout.d_pad, run.scratch);
@@ -212,7 +212,7 @@ absl::Status ExpertRun::Add(const ExpertTiles& some) {
     if (tiles[t] == nullptr || run.done[t]) continue;
     run.todo.push_back(static_cast<int64_t>(t));
   }
-  const absl::Status s = run.pass.Gate(some, static_cast<int64_t>(run.todo.size()), run.in, run.a,
+  const absl::Status s = run.pass.Gate(partial, static_cast<int64_t>(run.todo.size()), run.in, run.a,
                                        [&](int64_t i) { return run.todo[static_cast<size_t>(i)]; });
   if (!s.ok()) return s;
   for (int64_t t : run.todo) run.done[static_cast<size_t>(t)] = true;

@@ -3,13 +3,9 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
-#include <memory>
-#include <span>
 #include <vector>
 
 #include <absl/status/status.h>
-#include <absl/status/statusor.h>
 
 #include "engine/model/config.h"
 #include "kernels/op.h"
@@ -71,39 +67,5 @@ struct ModelWeights {
 absl::Status CheckWeights(const ModelWeights& weights);
 // The codes of one tile (layout.payload() bytes) are trits and its scales finite. Alignment: 4 bytes.
 absl::Status CheckTile(const TileLayout& layout, const uint8_t* tile);
-
-// One expert of one layer, resident: its tiles in neuron order, kept alive by `keep`.
-struct ExpertTiles {
-  std::span<const uint8_t* const> tiles;  // TilesPerExpert(config) pointers
-  std::shared_ptr<const void> keep;
-  // If not empty, some tiles have been read and not yet checked: none may be used before `check` of its
-  // number was OK. Whoever computes with a tile does that, since then its bytes come to his processor once.
-  // Thread-safe.
-  std::function<absl::Status(int64_t tile)> check = nullptr;
-};
-
-// Where experts come from: a loaded model directory, a cache, a test. Thread-safe.
-class ExpertProvider {
- public:
-  using Ready = std::function<void(absl::StatusOr<ExpertTiles>)>;
-  using Some = std::function<void(ExpertTiles)>;
-
-  virtual ~ExpertProvider() = default;
-  // Waits until the expert is in memory and checked. What is acquired and not let go of may keep others
-  // waiting: a caller holds one expert at a time, unless resident().
-  virtual absl::StatusOr<ExpertTiles> Acquire(LayerId layer, ExpertId expert) = 0;
-  // Whether every expert is in memory all the time, so that nothing ever waits.
-  virtual bool resident() const { return true; }
-  // Never waits: `ready` is called once, on this thread if the expert is in memory, else later from another,
-  // be it the provider's or one that lets go of an expert, which it must not hold up. Any number of requests
-  // may be under way. `some`, if not empty, may be called any number of times before `ready`, on any thread,
-  // and is let go of by then: with tiles that are in memory while others are not, null for the others.
-  // `ready` is called with all of them nevertheless.
-  virtual void Request(LayerId layer, ExpertId expert, const Ready& ready, const Some& /*some*/ = {}) {
-    ready(Acquire(layer, expert));
-  }
-  // These experts may be asked for soon. Changes nothing but times.
-  virtual void Expect(LayerId, std::span<const ExpertId>) {}
-};
 
 }  // namespace omni

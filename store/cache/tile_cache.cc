@@ -13,16 +13,16 @@ namespace omni {
 namespace {
 // So many tiles make a hand-over to an asker that waits for more: few enough that he has computed them when
 // the next are there, enough to be worth a message.
-constexpr size_t kTilesPerHandOver = 16;
+constexpr size_t kTilesPerPartial = 16;
 }  // namespace
 
 // An expert that somebody asked for.
 struct TileCache::Load {
   int64_t table = 0;
-  Ready ready;
-  Some some;                    // empty: not wanted, or `ready` is next
+  OnReady on_ready;
+  OnPartial on_partial;         // empty: not wanted, or `on_ready` is next
   std::vector<uint32_t> slots;  // by tile, once it has been admitted
-  std::vector<int64_t> untold;  // tiles that are there and were not handed over; only if `some`
+  std::vector<int64_t> untold;  // tiles that are there and were not handed over; only if `on_partial`
   int64_t missing = 0;          // tiles still being read, and hand-overs under way
   absl::Status error;
   bool stalled = false;  // its asker waits
@@ -42,15 +42,15 @@ struct TileCache::Lease {
   std::vector<const uint8_t*> tiles;
 };
 
-struct TileCache::HandOver {
+struct TileCache::Partial {
   std::shared_ptr<Load> load;
   ExpertTiles tiles;
 };
 
-struct TileCache::Work {
+struct TileCache::Deferred {
   std::vector<ReadRequest> urgent, guessed;
   std::vector<uint64_t> promoted;
-  std::vector<HandOver> some;
+  std::vector<Partial> partial;
   std::vector<std::shared_ptr<Load>> ended;
 };
 
@@ -88,7 +88,6 @@ absl::StatusOr<std::unique_ptr<TileCache>> TileCache::Make(const ModelFiles& fil
   cache->sound_ = std::vector<std::atomic<bool>>(static_cast<size_t>(index.tiles()));
   cache->slot_of_.assign(static_cast<size_t>(index.tiles()), TileIndex::kNone);
   for (int64_t slot = options.slots; slot-- > 0;) cache->free_.push_back(static_cast<uint32_t>(slot));
-  cache->expected_.resize(static_cast<size_t>(index.numbers().tables() / cache->users_.experts));
 
   ReadQueueOptions reads = options.reads;
   reads.memory = {cache->memory_.data(), static_cast<size_t>(cache->memory_.size())};
@@ -160,7 +159,7 @@ void TileCache::Read(uint32_t slot, std::vector<ReadRequest>* reads) {
       {static_cast<int32_t>(ref.pack), ref.offset, stride_, layout_.payload(), Memory(slot), slot});
 }
 
-bool TileCache::Admit(const std::shared_ptr<Load>& load, Work& work) {
+bool TileCache::Admit(const std::shared_ptr<Load>& load, Deferred& deferred) {
   const uint32_t* contents = index_.Of(load->table);
   const auto end = contents + tiles_per_expert_;
   int64_t absent = 0;
@@ -190,13 +189,14 @@ bool TileCache::Admit(const std::shared_ptr<Load>& load, Work& work) {
         load->error = absl::InternalError("the cache's policy found no tile to give up");
         break;
       }
-      Read(number, &work.urgent);
+      Read(number, &deferred.urgent);
       ++stats_.misses;
     } else if (slots_[number].held == Held::kTile && !slots_[number].guessed) {
       ++stats_.hits;
     } else {
       ++stats_.joined;
-      if (slots_[number].held == Held::kReading && slots_[number].guessed) work.promoted.push_back(number);
+      if (slots_[number].held == Held::kReading && slots_[number].guessed)
+        deferred.promoted.push_back(number);
     }
     Slot& slot = slots_[number];
     if (!held_already[static_cast<size_t>(t)]) Hold(slot);
@@ -204,57 +204,57 @@ bool TileCache::Admit(const std::shared_ptr<Load>& load, Work& work) {
     if (slot.held == Held::kReading) {
       slot.waiters.push_back({load.get(), t});
       ++load->missing;
-    } else if (load->some) {
+    } else if (load->on_partial) {
       load->untold.push_back(t);
     }
     policy_->OnUse(number);
     load->slots.push_back(number);
   }
   if (load->missing == 0) {
-    work.ended.push_back(load);
+    deferred.ended.push_back(load);
   } else {
     loading_.push_back(load);
-    if (!load->untold.empty()) Tell(load, work);
+    if (!load->untold.empty()) NotifyPartial(load, deferred);
   }
   return true;
 }
 
-// Hands over what the load's asker has not been told of. Counts as a tile that is missing, so that `ready`
+// Hands over what the load's asker has not been told of. Counts as a tile that is missing, so that `on_ready`
 // comes after it.
-void TileCache::Tell(const std::shared_ptr<Load>& load, Work& work) {
+void TileCache::NotifyPartial(const std::shared_ptr<Load>& load, Deferred& deferred) {
   std::vector<uint32_t> here(load->slots.size(), TileIndex::kNone);
   for (int64_t t : load->untold) {
     const uint32_t slot = load->slots[static_cast<size_t>(t)];
     Hold(slots_[slot]);
     here[static_cast<size_t>(t)] = slot;
   }
-  work.some.push_back({load, Give(std::make_shared<Lease>(this, load->table, std::move(here)))});
+  deferred.partial.push_back({load, MakeTiles(std::make_shared<Lease>(this, load->table, std::move(here)))});
   load->untold.clear();
   ++load->missing;
 }
 
 // One less that the load waits for.
-void TileCache::CountDown(Load& load, Work& work) {
+void TileCache::CountDown(Load& load, Deferred& deferred) {
   const bool last = --load.missing == 0;
-  if (!last && load.untold.size() < kTilesPerHandOver) return;
+  if (!last && load.untold.size() < kTilesPerPartial) return;
   const auto at = std::find_if(loading_.begin(), loading_.end(),
                                [&](const auto& candidate) { return candidate.get() == &load; });
   if (!last) {
-    Tell(*at, work);
+    NotifyPartial(*at, deferred);
     return;
   }
-  work.ended.push_back(std::move(*at));
+  deferred.ended.push_back(std::move(*at));
   loading_.erase(at);
 }
 
-void TileCache::EndStalls(const Work& work) {
-  for (const auto& load : work.ended) {
+void TileCache::EndStalls(const Deferred& deferred) {
+  for (const auto& load : deferred.ended) {
     if (std::exchange(load->stalled, false)) StallEnds();
   }
 }
 
-void TileCache::AdmitWaiting(Work& work) {
-  while (!waiting_.empty() && Admit(waiting_.front(), work)) waiting_.pop_front();
+void TileCache::AdmitWaiting(Deferred& deferred) {
+  while (!waiting_.empty() && Admit(waiting_.front(), deferred)) waiting_.pop_front();
 }
 
 void TileCache::StallBegins() {
@@ -265,89 +265,115 @@ void TileCache::StallEnds() {
   if (--stalled_ == 0) stats_.stall += std::chrono::steady_clock::now() - stall_began_;
 }
 
-void TileCache::EndExpectation(int64_t place) {
-  std::vector<uint32_t>& held = expected_[static_cast<size_t>(place)];
+TileCache::Guesses& TileCache::GuessesOf(RequesterId requester) {
+  Guesses& guesses = guesses_[requester];
+  if (guesses.slots.empty())
+    guesses.slots.resize(static_cast<size_t>(index_.numbers().tables() / users_.experts));
+  return guesses;
+}
+
+void TileCache::EndGuess(Guesses& guesses, int64_t place) {
+  std::vector<uint32_t>& held = guesses.slots[static_cast<size_t>(place)];
   for (uint32_t slot : held) LetGo(slot);
-  expected_slots_ -= static_cast<int64_t>(held.size());
+  guessed_slots_ -= static_cast<int64_t>(held.size());
   held.clear();
 }
 
-void TileCache::Request(int64_t table, const Ready& ready, const Some& some) {
+void TileCache::EndGuesses(Guesses& guesses) {
+  for (size_t place = 0; place < guesses.slots.size(); ++place)
+    EndGuess(guesses, static_cast<int64_t>(place));
+}
+
+void TileCache::Request(RequesterId requester, int64_t table, const OnReady& on_ready,
+                        const OnPartial& on_partial) {
   auto load = std::make_shared<Load>();
   load->table = table;
-  load->ready = ready;
-  load->some = some;
+  load->on_ready = on_ready;
+  load->on_partial = on_partial;
   const int64_t place = table / users_.experts;
-  Work work;
+  Deferred deferred;
   {
     std::lock_guard lock(mutex_);
     ++stats_.requests;
     policy_->OnExpert(place, table % users_.experts);
-    if (place != last_place_) {  // its layer is over
-      EndExpectation(last_place_);
-      last_place_ = place;
+    Guesses& guesses = GuessesOf(requester);
+    if (place != guesses.last_place) {  // its layer is over
+      EndGuess(guesses, guesses.last_place);
+      guesses.last_place = place;
     }
     waiting_.push_back(load);
-    AdmitWaiting(work);
-    if (!waiting_.empty() && expected_slots_ > 0) {
-      for (size_t i = 0; i < expected_.size(); ++i) EndExpectation(static_cast<int64_t>(i));
-      AdmitWaiting(work);
+    AdmitWaiting(deferred);
+    if (!waiting_.empty() && guessed_slots_ > 0) {
+      for (auto& [id, others] : guesses_) EndGuesses(others);
+      AdmitWaiting(deferred);
     }
     if (!waiting_.empty() && waiting_.back() == load) ++stats_.queued;
-    if (std::find(work.ended.begin(), work.ended.end(), load) == work.ended.end()) {
+    if (std::find(deferred.ended.begin(), deferred.ended.end(), load) == deferred.ended.end()) {
       load->stalled = true;
       StallBegins();
     } else {
       ++stats_.ready_requests;
     }
   }
-  Do(work);
+  RunDeferred(deferred);
 }
 
-void TileCache::Expect(std::span<const int64_t> tables) {
+void TileCache::ReadAhead(RequesterId requester, std::span<const int64_t> tables) {
   if (tables.empty()) return;
   const int64_t place = tables.front() / users_.experts;
   const int64_t most = static_cast<int64_t>(slots_.size()) - tiles_per_expert_;  // a request must find room
-  Work work;
+  Deferred deferred;
   {
     std::lock_guard lock(mutex_);
-    std::vector<uint32_t> before = std::move(expected_[static_cast<size_t>(place)]);
-    std::vector<uint32_t>& held = expected_[static_cast<size_t>(place)];
-    held.clear();
+    std::vector<uint32_t>& held = GuessesOf(requester).slots[static_cast<size_t>(place)];
+    const std::vector<uint32_t> before = std::exchange(held, {});
     for (int64_t table : tables) {
       policy_->OnPredict(place, table % users_.experts);
-      for (int64_t t = 0; t < tiles_per_expert_ && expected_slots_ < most; ++t) {
+      for (int64_t t = 0; t < tiles_per_expert_ && guessed_slots_ < most; ++t) {
         const uint32_t content = index_.Of(table)[t];
         uint32_t number = slot_of_[content];
         if (number == TileIndex::kNone) {
-          if (guesses_ >= 2 * tiles_per_expert_ || !TakeSlot(content, &number)) break;
+          if (guess_reads_ >= 2 * tiles_per_expert_ || !TakeSlot(content, &number)) break;
           slots_[number].guessed = slots_[number].was_guess = true;
-          ++guesses_;
+          ++guess_reads_;
           ++stats_.guessed;
-          Read(number, &work.guessed);
+          Read(number, &deferred.guessed);
         }
         Hold(slots_[number]);
         held.push_back(number);
-        ++expected_slots_;
+        ++guessed_slots_;
       }
     }
     for (uint32_t slot : before) LetGo(slot);
-    expected_slots_ -= static_cast<int64_t>(before.size());
+    guessed_slots_ -= static_cast<int64_t>(before.size());
   }
-  Do(work);
+  RunDeferred(deferred);
+}
+
+void TileCache::ForgetRequester(RequesterId requester) {
+  Deferred deferred;
+  {
+    std::lock_guard lock(mutex_);
+    const auto at = guesses_.find(requester);
+    if (at == guesses_.end()) return;
+    EndGuesses(at->second);
+    guesses_.erase(at);
+    AdmitWaiting(deferred);
+  }
+  RunDeferred(deferred);
 }
 
 void TileCache::Clear() {
-  Work work;
+  Deferred deferred;
   {
     std::lock_guard lock(mutex_);
-    for (size_t i = 0; i < expected_.size(); ++i) EndExpectation(static_cast<int64_t>(i));
+    for (auto& [id, guesses] : guesses_) EndGuesses(guesses);
     for (size_t slot = 0; slot < slots_.size(); ++slot) {
       if (slots_[slot].held == Held::kTile && slots_[slot].users == 0) Evict(static_cast<uint32_t>(slot));
     }
-    AdmitWaiting(work);
+    AdmitWaiting(deferred);
   }
-  Do(work);
+  RunDeferred(deferred);
 }
 
 // Of a tile that is scattered trits and has been read as the tile which they change.
@@ -415,12 +441,12 @@ void TileCache::OnRead(uint32_t number, const absl::Status& read) {
     status = Derive(content, Memory(number));
     checked_[number].store(status.ok(), std::memory_order_release);
   }
-  Work work;
+  Deferred deferred;
   {
     std::lock_guard lock(mutex_);
     Slot& slot = slots_[number];
     stats_.read_bytes += stride_;
-    if (slot.was_guess) --guesses_;
+    if (slot.was_guess) --guess_reads_;
     slot.was_guess = false;
     if (status.ok()) {
       slot.held = Held::kTile;
@@ -436,54 +462,54 @@ void TileCache::OnRead(uint32_t number, const absl::Status& read) {
                                    : absl::StrCat(status.message(), " (",
                                                   index_.numbers().Name(load.table, waiter.tile), ")"));
       }
-      if (status.ok() && load.some) load.untold.push_back(waiter.tile);
-      CountDown(load, work);
+      if (status.ok() && load.on_partial) load.untold.push_back(waiter.tile);
+      CountDown(load, deferred);
     }
     slot.waiters.clear();
-    AdmitWaiting(work);
-    EndStalls(work);
+    AdmitWaiting(deferred);
+    EndStalls(deferred);
   }
-  Do(work);
+  RunDeferred(deferred);
 }
 
 void TileCache::Release(const std::vector<uint32_t>& slots) {
-  Work work;
+  Deferred deferred;
   {
     std::lock_guard lock(mutex_);
     for (uint32_t slot : slots) {
       if (slot != TileIndex::kNone) LetGo(slot);
     }
-    AdmitWaiting(work);
-    EndStalls(work);
+    AdmitWaiting(deferred);
+    EndStalls(deferred);
   }
-  Do(work);
+  RunDeferred(deferred);
 }
 
-void TileCache::Do(Work& work) {
-  if (!work.urgent.empty()) reads_->Submit(work.urgent, true);
-  for (uint64_t tag : work.promoted) reads_->Promote(tag);
-  if (!work.guessed.empty()) reads_->Submit(work.guessed, false);
-  while (!work.some.empty()) {
-    HandOver some = std::move(work.some.back());
-    work.some.pop_back();
-    some.load->some(std::move(some.tiles));
+void TileCache::RunDeferred(Deferred& deferred) {
+  if (!deferred.urgent.empty()) reads_->Submit(deferred.urgent, true);
+  for (uint64_t tag : deferred.promoted) reads_->Promote(tag);
+  if (!deferred.guessed.empty()) reads_->Submit(deferred.guessed, false);
+  while (!deferred.partial.empty()) {
+    Partial partial = std::move(deferred.partial.back());
+    deferred.partial.pop_back();
+    partial.load->on_partial(std::move(partial.tiles));
     std::lock_guard lock(mutex_);
-    CountDown(*some.load, work);
-    EndStalls(work);
+    CountDown(*partial.load, deferred);
+    EndStalls(deferred);
   }
-  for (const std::shared_ptr<Load>& load : work.ended) {
-    load->some = nullptr;
+  for (const std::shared_ptr<Load>& load : deferred.ended) {
+    load->on_partial = nullptr;
     if (!load->error.ok()) {
       Release(load->slots);
-      load->ready(load->error);
+      load->on_ready(load->error);
       continue;
     }
     // Nothing of the lease stays here: when the asker lets go of it, it is over.
-    load->ready(Give(std::make_shared<Lease>(this, load->table, std::move(load->slots))));
+    load->on_ready(MakeTiles(std::make_shared<Lease>(this, load->table, std::move(load->slots))));
   }
 }
 
-ExpertTiles TileCache::Give(std::shared_ptr<Lease> lease) {
+ExpertTiles TileCache::MakeTiles(std::shared_ptr<Lease> lease) {
   ExpertTiles given;
   bool checked = true;
   for (uint32_t slot : lease->slots) {

@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -22,7 +23,7 @@
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
-#include "engine/model/weights.h"
+#include "engine/model/expert_source.h"
 #include "store/cache/cache_policy.h"
 #include "store/file/files.h"
 #include "store/format/delta_db.h"
@@ -63,8 +64,8 @@ struct TileCacheOptions {
 // Thread-safe. Outlives what it gives out.
 class TileCache {
  public:
-  using Ready = ExpertProvider::Ready;
-  using Some = ExpertProvider::Some;
+  using OnReady = ExpertSource::OnReady;
+  using OnPartial = ExpertSource::OnPartial;
 
   // All references outlive the cache. `packs` are the pack files' headers.
   static absl::StatusOr<std::unique_ptr<TileCache>> Make(const ModelFiles& files, const TileIndex& index,
@@ -73,13 +74,16 @@ class TileCache {
                                                          const TileCacheOptions& options);
   ~TileCache();  // waits for reads in flight
 
-  // As ExpertProvider::Request, for a table of the index. Every tile is checked once after it was read, by
+  // As ExpertSource::Request, for a table of the index. Every tile is checked once after it was read, by
   // its first user (ExpertTiles::check); an error names file, tile, expert and layer, and the next request
   // tries again.
-  void Request(int64_t table, const Ready& ready, const Some& some = {});
-  // Reads the tables' tiles where nothing more urgent is to be read, and keeps them until another expert of
-  // that layer, which is the tables', is asked for or expected. What does not fit is left out.
-  void Expect(std::span<const int64_t> tables);
+  void Request(RequesterId requester, int64_t table, const OnReady& on_ready,
+               const OnPartial& on_partial = {});
+  // Reads the tables' tiles, which are of one layer, where nothing more urgent is to be read, and keeps them
+  // until the requester has asked for experts of that layer and then of another, or guesses anew for that
+  // layer. What does not fit is left out.
+  void ReadAhead(RequesterId requester, std::span<const int64_t> tables);
+  void ForgetRequester(RequesterId requester);
   // Gives up every tile that nobody uses.
   void Clear();
 
@@ -100,31 +104,38 @@ class TileCache {
   };
   struct Slot {
     uint32_t content = TileIndex::kNone;
-    uint32_t users = 0;  // requests and expectations that hold it
+    uint32_t users = 0;  // requests and guesses that hold it
     Held held = Held::kNothing;
     bool guessed = false;    // read for a guess, and not used so far
     bool was_guess = false;  // the read under way was begun for a guess
     std::vector<Waiter> waiters;
   };
-  struct HandOver;
-  struct Work;  // to be done when the lock has been let go of
+  // What one requester guesses.
+  struct Guesses {
+    int64_t last_place = 0;                    // of the layer it asked for last
+    std::vector<std::vector<uint32_t>> slots;  // by place of the layer: held
+  };
+  struct Partial;
+  struct Deferred;  // to be done when the lock has been let go of
 
   TileCache(const ModelFiles& files, const TileIndex& index, const DeltaDb& db, int64_t stride);
 
   uint8_t* Memory(uint32_t slot) { return memory_.data() + static_cast<int64_t>(slot) * stride_; }
-  void Do(Work& work);
+  void RunDeferred(Deferred& deferred);
   // The following hold the lock.
-  bool Admit(const std::shared_ptr<Load>& load, Work& work);
-  void AdmitWaiting(Work& work);
-  void Tell(const std::shared_ptr<Load>& load, Work& work);
-  void CountDown(Load& load, Work& work);
-  void EndStalls(const Work& work);
+  bool Admit(const std::shared_ptr<Load>& load, Deferred& deferred);
+  void AdmitWaiting(Deferred& deferred);
+  void NotifyPartial(const std::shared_ptr<Load>& load, Deferred& deferred);
+  void CountDown(Load& load, Deferred& deferred);
+  void EndStalls(const Deferred& deferred);
   bool TakeSlot(uint32_t content, uint32_t* slot);
   void Read(uint32_t slot, std::vector<ReadRequest>* reads);
   void Fail(uint32_t slot);
   void Hold(Slot& slot);
   void LetGo(uint32_t slot);
-  void EndExpectation(int64_t place);
+  Guesses& GuessesOf(RequesterId requester);
+  void EndGuess(Guesses& guesses, int64_t place);
+  void EndGuesses(Guesses& guesses);
   void Evict(uint32_t slot);
   void StallBegins();
   void StallEnds();
@@ -133,7 +144,7 @@ class TileCache {
   absl::Status Derive(uint32_t content, uint8_t* tile) const;
   absl::Status Check(int64_t table, int64_t tile, uint32_t slot);
   std::string Blame(int64_t table, int64_t tile, absl::string_view message) const;
-  ExpertTiles Give(std::shared_ptr<Lease> lease);
+  ExpertTiles MakeTiles(std::shared_ptr<Lease> lease);
   void Release(const std::vector<uint32_t>& slots);
 
   const ModelFiles& files_;
@@ -152,15 +163,14 @@ class TileCache {
   std::vector<std::atomic<bool>> checked_, sound_;
   std::vector<uint32_t> slot_of_;  // by tile of the index; kNone: not here
   std::vector<uint32_t> free_;
-  uint32_t used_ = 0;                            // slots ever filled
-  int64_t idle_ = 0;                             // slots that hold a tile which nobody uses
-  std::deque<std::shared_ptr<Load>> waiting_;    // for slots, in the order of asking
-  std::vector<std::shared_ptr<Load>> loading_;   // waiting for reads
-  std::vector<std::vector<uint32_t>> expected_;  // by place of the layer: slots held for a guess
-  int64_t expected_slots_ = 0;
-  int64_t guesses_ = 0;     // reads under way for guesses
-  int64_t last_place_ = 0;  // of the layer asked for last
-  int64_t stalled_ = 0;     // requests that wait
+  uint32_t used_ = 0;                           // slots ever filled
+  int64_t idle_ = 0;                            // slots that hold a tile which nobody uses
+  std::deque<std::shared_ptr<Load>> waiting_;   // for slots, in the order of asking
+  std::vector<std::shared_ptr<Load>> loading_;  // waiting for reads
+  std::map<RequesterId, Guesses> guesses_;
+  int64_t guessed_slots_ = 0;  // held by all guesses together
+  int64_t guess_reads_ = 0;    // under way
+  int64_t stalled_ = 0;        // requests that wait
   std::chrono::steady_clock::time_point stall_began_;
   CacheStats stats_;
   std::unique_ptr<ReadQueue> reads_;  // last: its threads use all of the above

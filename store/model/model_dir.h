@@ -10,6 +10,7 @@
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
+#include "engine/model/expert_source.h"
 #include "engine/model/weights.h"
 #include "engine/text/tokenizer.h"
 #include "store/cache/tile_cache.h"
@@ -32,7 +33,7 @@ struct OpenOptions {
 };
 
 // A model open for decoding. Thread-safe.
-class ModelDir : public ExpertProvider {
+class ModelDir : public ExpertSource {
  public:
   // Resident: reads everything, verifies every checksum, and keeps all of it in memory; then Acquire takes no
   // lock, and what it returns outlives the ModelDir. Streamed: reads and verifies all but the experts' tiles,

@@ -85,7 +85,7 @@ std::string StreamedModel::streaming() const {
 absl::StatusOr<ExpertTiles> StreamedModel::Acquire(LayerId layer, ExpertId expert) {
   std::promise<absl::StatusOr<ExpertTiles>> promise;
   std::future<absl::StatusOr<ExpertTiles>> future = promise.get_future();
-  Request(layer, expert,
+  Request(RequesterId(), layer, expert,
           [&promise](absl::StatusOr<ExpertTiles> tiles) { promise.set_value(std::move(tiles)); });
   absl::StatusOr<ExpertTiles> tiles = future.get();
   if (!tiles.ok() || !tiles->check) return tiles;
@@ -96,22 +96,23 @@ absl::StatusOr<ExpertTiles> StreamedModel::Acquire(LayerId layer, ExpertId exper
   return tiles;
 }
 
-void StreamedModel::Request(LayerId layer, ExpertId expert, const Ready& ready, const Some& some) {
+void StreamedModel::Request(RequesterId requester, LayerId layer, ExpertId expert, const OnReady& on_ready,
+                            const OnPartial& on_partial) {
   const int64_t table = index_->numbers().Number(layer, expert);
   if (table < 0) {
-    ready(NoSuchExpert(files_, layer, expert));
+    on_ready(NoSuchExpert(files_, layer, expert));
   } else {
-    cache_->Request(table, ready, some);
+    cache_->Request(requester, table, on_ready, on_partial);
   }
 }
 
-void StreamedModel::Expect(LayerId layer, std::span<const ExpertId> experts) {
+void StreamedModel::ReadAhead(RequesterId requester, LayerId layer, std::span<const ExpertId> experts) {
   std::vector<int64_t> tables;
   for (ExpertId expert : experts) {
     const int64_t table = index_->numbers().Number(layer, expert);
     if (table >= 0) tables.push_back(table);
   }
-  cache_->Expect(tables);
+  cache_->ReadAhead(requester, tables);
 }
 
 }  // namespace omni

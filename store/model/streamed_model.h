@@ -35,8 +35,10 @@ class StreamedModel : public ModelDir {
 
   bool resident() const override { return false; }
   absl::StatusOr<ExpertTiles> Acquire(LayerId layer, ExpertId expert) override;
-  void Request(LayerId layer, ExpertId expert, const Ready& ready, const Some& some = {}) override;
-  void Expect(LayerId layer, std::span<const ExpertId> experts) override;
+  void Request(RequesterId requester, LayerId layer, ExpertId expert, const OnReady& on_ready,
+               const OnPartial& on_partial = {}) override;
+  void ReadAhead(RequesterId requester, LayerId layer, std::span<const ExpertId> experts) override;
+  void ForgetRequester(RequesterId requester) override { cache_->ForgetRequester(requester); }
 
  private:
   explicit StreamedModel(ModelFiles files) : files_(std::move(files)) {}

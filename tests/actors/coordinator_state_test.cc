@@ -32,7 +32,7 @@ class FakeIo : public CoordinatorIo {
  public:
   void SendJob(RegionJobPtr job) override { jobs.push_back(std::move(job)); }
   void ReplaceRegion(RegionId region) override { replaced.push_back(region); }
-  void Expect(LayerId layer, std::span<const ExpertId> experts) override {
+  void ReadAhead(LayerId layer, std::span<const ExpertId> experts) override {
     expected.push_back({layer, {experts.begin(), experts.end()}});
   }
   void StepSoon() override { ++steps; }
@@ -316,7 +316,7 @@ class ThreadIo : public CoordinatorIo {
     });
   }
   void ReplaceRegion(RegionId) override {}
-  void Expect(LayerId, std::span<const ExpertId>) override {}
+  void ReadAhead(LayerId, std::span<const ExpertId>) override {}
   void StepSoon() override {
     Post([this] { state_.Step(); });
   }

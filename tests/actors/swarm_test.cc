@@ -21,7 +21,7 @@
 namespace omni {
 namespace {
 
-using omni::testing::HookedProvider;
+using omni::testing::HookedSource;
 using omni::testing::MakeRequest;
 using omni::testing::PlainLoop;
 using omni::testing::TinyModel;
@@ -34,7 +34,7 @@ SwarmOptions Options(int threads, int64_t max_context = SwarmOptions().max_conte
   return options;
 }
 
-std::unique_ptr<Swarm> StartOn(TinyModel& tiny, ExpertProvider& experts, const SwarmOptions& options) {
+std::unique_ptr<Swarm> StartOn(TinyModel& tiny, ExpertSource& experts, const SwarmOptions& options) {
   auto swarm = Swarm::Start(tiny.model.weights(), experts, tiny.tokenizer, options);
   EXPECT_TRUE(swarm.ok()) << swarm.status();
   return *std::move(swarm);
@@ -84,11 +84,11 @@ TEST(Swarm, GivesTheTokensOfAPlainLoop) {
 
 // Experts that come later, from another thread and in an order of its own, two of three with a part of their
 // tiles at once, one with another part before all; one in `fail_every` does not come.
-class LateProvider : public ExpertProvider {
+class LateSource : public ExpertSource {
  public:
-  explicit LateProvider(ExpertProvider& inner, int fail_every = 0)
+  explicit LateSource(ExpertSource& inner, int fail_every = 0)
       : inner_(inner), fail_every_(fail_every), thread_([this] { Deliver(); }) {}
-  ~LateProvider() override {
+  ~LateSource() override {
     {
       std::lock_guard lock(mutex_);
       over_ = true;
@@ -100,25 +100,26 @@ class LateProvider : public ExpertProvider {
   absl::StatusOr<ExpertTiles> Acquire(LayerId layer, ExpertId expert) override {
     return inner_.Acquire(layer, expert);
   }
-  void Request(LayerId layer, ExpertId expert, const Ready& ready, const Some& some) override {
+  void Request(RequesterId, LayerId layer, ExpertId expert, const OnReady& on_ready,
+               const OnPartial& on_partial) override {
     auto tiles = inner_.Acquire(layer, expert);
     const uint64_t number = requests_++;
     if (fail_every_ > 0 && number % static_cast<uint64_t>(fail_every_) == 7)
       tiles = absl::DataLossError("tile 1 of expert 2, layer 0 fails its checksum");
     const bool parts = tiles.ok() && number % 3 > 0;
-    if (parts) some(Part(*tiles, number));
+    if (parts) on_partial(Part(*tiles, number));
     {
       std::lock_guard lock(mutex_);
-      waiting_.push_back([=, some = parts && number % 3 == 1 ? some : Some()]() mutable {
-        if (some) some(Part(*tiles, number + 1));
-        some = nullptr;
-        ready(tiles);
+      waiting_.push_back([=, part = parts && number % 3 == 1 ? on_partial : OnPartial()]() mutable {
+        if (part) part(Part(*tiles, number + 1));
+        part = nullptr;
+        on_ready(tiles);
       });
     }
     changed_.notify_one();
   }
-  void Expect(LayerId, std::span<const ExpertId>) override { ++expected_; }
-  int64_t expected() const { return expected_; }
+  void ReadAhead(RequesterId, LayerId, std::span<const ExpertId>) override { ++read_ahead_; }
+  int64_t read_ahead() const { return read_ahead_; }
 
  private:
   static ExpertTiles Part(const ExpertTiles& all, uint64_t number) {
@@ -143,10 +144,10 @@ class LateProvider : public ExpertProvider {
     }
   }
 
-  ExpertProvider& inner_;
+  ExpertSource& inner_;
   const int fail_every_;
   std::atomic<uint64_t> requests_{0};
-  std::atomic<int64_t> expected_{0};
+  std::atomic<int64_t> read_ahead_{0};
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<std::function<void()>> waiting_;
@@ -157,7 +158,7 @@ class LateProvider : public ExpertProvider {
 
 TEST(Swarm, GivesTheSameTokensWhenExpertsComeLate) {
   TinyModel tiny;
-  LateProvider late(tiny.model);
+  LateSource late(tiny.model);
   for (int threads : {1, 2}) {
     SwarmOptions options = Options(threads);
     options.coordinator.predict_ahead = 2;
@@ -176,12 +177,12 @@ TEST(Swarm, GivesTheSameTokensWhenExpertsComeLate) {
       EXPECT_LE(stats.predicted_right[ahead], stats.predicted[ahead]);
     }
   }
-  EXPECT_GT(late.expected(), 0);
+  EXPECT_GT(late.read_ahead(), 0);
 }
 
 TEST(Swarm, AnExpertThatCannotBeReadEndsItsSessionWithTheReasonAndNoOther) {
   TinyModel tiny;
-  LateProvider late(tiny.model, 40);
+  LateSource late(tiny.model, 40);
   auto swarm = StartOn(tiny, late, Options(1));
   int failed = 0, finished = 0;
   for (uint64_t i = 0; i < 20; ++i) {
@@ -340,14 +341,14 @@ TEST(Swarm, FailsOnlyTheSessionWhoseExpertCannotBeRead) {
     return l.index() * static_cast<size_t>(tiny.model.config().num_experts()) + e.index();
   };
   {
-    HookedProvider recorder(tiny.model, [&](LayerId l, ExpertId e) {
+    HookedSource recorder(tiny.model, [&](LayerId l, ExpertId e) {
       used[index(l, e)] = true;
       return absl::OkStatus();
     });
     auto swarm = StartOn(tiny, recorder, Options(1));
     Tokens(*swarm, good);
   }
-  HookedProvider faulty(tiny.model, [&](LayerId l, ExpertId e) {
+  HookedSource faulty(tiny.model, [&](LayerId l, ExpertId e) {
     return used[index(l, e)] ? absl::OkStatus() : absl::DataLossError("tile 3 fails its checksum");
   });
   auto swarm = StartOn(tiny, faulty, Options(1));

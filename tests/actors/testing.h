@@ -16,18 +16,18 @@
 
 namespace omni::testing {
 
-// An expert provider that fails or counts on the way to another.
-class HookedProvider : public ExpertProvider {
+// An expert source that fails or counts on the way to another.
+class HookedSource : public ExpertSource {
  public:
   using Hook = std::function<absl::Status(LayerId, ExpertId)>;
-  HookedProvider(ExpertProvider& inner, Hook hook) : inner_(inner), hook_(std::move(hook)) {}
+  HookedSource(ExpertSource& inner, Hook hook) : inner_(inner), hook_(std::move(hook)) {}
   absl::StatusOr<ExpertTiles> Acquire(LayerId layer, ExpertId expert) override {
     if (absl::Status s = hook_(layer, expert); !s.ok()) return s;
     return inner_.Acquire(layer, expert);
   }
 
  private:
-  ExpertProvider& inner_;
+  ExpertSource& inner_;
   Hook hook_;
 };
 

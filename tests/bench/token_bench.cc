@@ -32,7 +32,7 @@ double Seconds(Clock::time_point from) { return std::chrono::duration<double>(Cl
 
 // Weights of a preset's shape on huge pages, their codes random, their scales such that activations stay near
 // unit size.
-class SyntheticModel : public ExpertProvider {
+class SyntheticModel : public ExpertSource {
  public:
   // Holds min(experts, what fits in `bytes`) experts of each layer; expert e is number e mod that.
   SyntheticModel(const ModelConfig& config, int64_t bytes, WorkerPool& pool)

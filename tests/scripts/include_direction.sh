@@ -41,7 +41,8 @@ find "${folders[@]}" -type f -regex '.*\.\(h\|cc\|cu\|cuh\|inc\)' -print0 | sort
     may["cli/verbs"] = may["cli/bench"] " cli/bench"
 
     # The store knows bytes and tiles, not the mathematics of layers.
-    store_sees = "^engine/(base/.*|text/tokenizer|model/(config|weights|checkpoint|quantize|session_state))[.]h$"
+    store_sees = "^engine/(base/.*|text/tokenizer|"
+    store_sees = store_sees "model/(config|expert_source|weights|checkpoint|quantize|session_state))[.]h$"
 
     # Libraries that only these parts may see.
     only["torch"] = "engine/train"

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/decode/scratch.h"
+#include "engine/model/expert_source.h"
 #include "engine/model/weights.h"
 
 namespace omni::testing {
@@ -47,7 +48,7 @@ ModelConfig OddConfig();   // d = 100, r = 12, f = 130, 6 experts, window 7, 1 k
 ModelConfig
 FlaglessConfig();  // no key scale, no readout norm, attention every 2nd layer, state norm every 5th token
 
-class RandomModel : public ExpertProvider {
+class RandomModel : public ExpertSource {
  public:
   // Activations stay near unit size: scales follow from the fan-in.
   RandomModel(const ModelConfig& config, uint64_t seed);

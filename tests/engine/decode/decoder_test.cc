@@ -295,8 +295,8 @@ TEST(DecoderBeginTest, RejectsBadBatchesAndLeavesStatesAlone) {
   EXPECT_TRUE(status({{&a, TokenId(1)}, {&b, TokenId(1)}}).ok());
 }
 
-TEST(RunBatchTest, PassesOnTheProvidersErrorWhateverTheThreads) {
-  class Missing : public ExpertProvider {
+TEST(RunBatchTest, PassesOnTheSourcesErrorWhateverTheThreads) {
+  class Missing : public ExpertSource {
    public:
     explicit Missing(RandomModel& model) : model_(model) {}
     absl::StatusOr<ExpertTiles> Acquire(LayerId layer, ExpertId expert) override {

@@ -125,7 +125,7 @@ TEST_F(StreamedTest, ThreadsShareTheLeastCacheWithoutWaitingForEver) {
       for (int i = 0; i < 200; ++i) {
         const ExpertId guess[2] = {ExpertId(static_cast<int32_t>(random.Below(8))),
                                    ExpertId(static_cast<int32_t>(random.Below(8)))};
-        streamed->Expect(LayerId(static_cast<int32_t>(random.Below(3))), guess);
+        streamed->ReadAhead(RequesterId(), LayerId(static_cast<int32_t>(random.Below(3))), guess);
       }
     }
     threads.clear();
@@ -234,7 +234,7 @@ TEST_F(StreamedTest, WhatIsRequestedIsCheckedByItsUserAndADamagedTileIsReadAgain
   const ExpertId expert(6);
   const auto request = [&] {
     std::promise<absl::StatusOr<ExpertTiles>> promise;
-    model->Request(layer, expert,
+    model->Request(RequesterId(), layer, expert,
                    [&](absl::StatusOr<ExpertTiles> tiles) { promise.set_value(std::move(tiles)); });
     return promise.get_future().get();
   };

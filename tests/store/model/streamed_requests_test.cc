@@ -1,5 +1,6 @@
 // What a streamed model's cache does with requests whose reads a test holds back.
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <deque>
 #include <memory>
@@ -71,8 +72,9 @@ class HeldReads : public ReadQueue {
 
 class HeldTest : public StreamedTest {
  protected:
-  std::unique_ptr<ModelDir> OpenHeld(int64_t tiles) {
+  std::unique_ptr<ModelDir> OpenHeld(int64_t tiles, PolicyKind policy = PolicyKind::kTorus) {
     OpenOptions options;
+    options.cache.policy = policy;
     options.cache.open_reads = [this](std::vector<std::string> paths, const ReadQueueOptions& reads,
                                       ReadQueue::Done done) -> absl::StatusOr<std::unique_ptr<ReadQueue>> {
       auto inner = ReadQueue::Open(std::move(paths), reads, std::move(done));
@@ -84,8 +86,8 @@ class HeldTest : public StreamedTest {
     return Open(tiles, options);
   }
   // Asks and counts the answers.
-  void Ask(ModelDir& model, int32_t layer, int32_t expert) {
-    model.Request(LayerId(layer), ExpertId(expert), [this](absl::StatusOr<ExpertTiles> tiles) {
+  void Ask(ModelDir& model, int32_t layer, int32_t expert, RequesterId requester = RequesterId()) {
+    model.Request(requester, LayerId(layer), ExpertId(expert), [this](absl::StatusOr<ExpertTiles> tiles) {
       std::lock_guard lock(mutex_);
       if (!tiles.ok()) errors_.push_back(tiles.status());
       ++answers_;
@@ -102,6 +104,8 @@ class HeldTest : public StreamedTest {
     return answers() == n;
   }
 
+  void Walk(ModelDir& model, std::span<const int32_t> experts, RequesterId requester);
+
   HeldReads* held_ = nullptr;
   std::mutex mutex_;
   int answers_ = 0;
@@ -116,7 +120,7 @@ TEST_F(HeldTest, AGuessIsReadBehindWhatIsAskedForAndJoinedWhenItWasRight) {
   const auto model = OpenHeld(1000);
   const auto tiles = static_cast<size_t>(tiles_per_expert());
   const ExpertId guess(5);
-  model->Expect(LayerId(1), {&guess, 1});
+  model->ReadAhead(RequesterId(), LayerId(1), {&guess, 1});
   EXPECT_EQ(held_->other(), tiles);
   Ask(*model, 0, 0);
   EXPECT_EQ(held_->urgent(), tiles);
@@ -142,7 +146,7 @@ TEST_F(HeldTest, ThePartThatIsThereIsToldAtOnceAndIsNotGivenUpMeanwhile) {
   std::vector<ExpertTiles> parts;
   const auto ask = [&](LayerId l, ExpertId e) {
     model->Request(
-        l, e,
+        RequesterId(), l, e,
         [this](absl::StatusOr<ExpertTiles> tiles) {
           EXPECT_TRUE(tiles.ok()) << tiles.status();
           std::lock_guard lock(mutex_);
@@ -211,7 +215,7 @@ TEST_F(HeldTest, TilesAreHandedOverAsTheyCome) {
   std::vector<int> handed(want.tiles.size());
   int parts = 0;
   model->Request(
-      LayerId(0), ExpertId(0),
+      RequesterId(), LayerId(0), ExpertId(0),
       [&](absl::StatusOr<ExpertTiles> all) {
         ASSERT_TRUE(all.ok()) << all.status();
         EXPECT_TRUE(SameTiles(config, *all, want));
@@ -242,7 +246,7 @@ TEST_F(HeldTest, WhatIsExpectedStaysUntilItsLayerIsOver) {
   Pack(testing::StreamedConfig());
   const auto model = OpenHeld(3 * tiles_per_expert());
   const ExpertId guess(0);
-  model->Expect(LayerId(1), {&guess, 1});
+  model->ReadAhead(RequesterId(), LayerId(1), {&guess, 1});
   held_->LetGo();
   while (model->cache_stats()->read_bytes < tiles_per_expert() * TileBytes(config_))
     std::this_thread::yield();
@@ -255,6 +259,52 @@ TEST_F(HeldTest, WhatIsExpectedStaysUntilItsLayerIsOver) {
   Ask(*model, 1, 0);
   EXPECT_TRUE(WaitForAnswers(static_cast<int>(++asked_)));
   EXPECT_GE(model->cache_stats()->ready_requests, 1);
+}
+
+// Asks for these experts of layers 0 and 2 one after the other, each read at once.
+void HeldTest::Walk(ModelDir& model, std::span<const int32_t> experts, RequesterId requester) {
+  for (int32_t expert : experts) {
+    for (int32_t layer : {0, 2}) {
+      Ask(model, layer, expert, requester);
+      held_->LetGo();
+      ASSERT_TRUE(WaitForAnswers(static_cast<int>(++asked_)));
+    }
+  }
+}
+
+TEST_F(HeldTest, AGuessStaysWhateverAnotherRequesterAsksForOrGuesses) {
+  Pack(testing::StreamedConfig());
+  const auto model = OpenHeld(4 * tiles_per_expert());
+  const RequesterId first(1), second(2);
+  const ExpertId guess = config_.ExpertOf(RegionId(0), 0), other = config_.ExpertOf(RegionId(1), 0);
+  Ask(*model, 0, 0, first);  // both are at work in layer 0
+  Ask(*model, 0, 0, second);
+  model->ReadAhead(first, LayerId(1), {&guess, 1});
+  held_->LetGo();
+  ASSERT_TRUE(WaitForAnswers(static_cast<int>(asked_ += 2)));
+  model->ReadAhead(second, LayerId(1), {&other, 1});  // for the same layer
+  Ask(*model, 1, other.value, second);                // asks for that layer, and goes on to others
+  held_->LetGo();
+  ASSERT_TRUE(WaitForAnswers(static_cast<int>(++asked_)));
+  Walk(*model, std::array{0, 2, 5, 7}, second);
+  const int64_t ready = model->cache_stats()->ready_requests;
+  Ask(*model, 1, guess.value, first);
+  EXPECT_TRUE(WaitForAnswers(static_cast<int>(++asked_)));
+  EXPECT_EQ(model->cache_stats()->ready_requests, ready + 1);
+}
+
+TEST_F(HeldTest, TheGuessesOfARequesterThatIsForgottenAreGivenUpForOthers) {
+  Pack(testing::StreamedConfig());
+  const auto model = OpenHeld(2 * tiles_per_expert(), PolicyKind::kLru);
+  const RequesterId first(1), second(2);
+  const ExpertId guess(0);
+  model->ReadAhead(first, LayerId(1), {&guess, 1});
+  Walk(*model, std::array{0}, second);
+  EXPECT_EQ(model->cache_stats()->evicted, tiles_per_expert());  // of layer 0, not the guess
+  model->ForgetRequester(first);
+  model->ForgetRequester(RequesterId(3));  // never seen
+  Walk(*model, std::array{0, 0}, second);  // both fit now
+  EXPECT_EQ(model->cache_stats()->evicted, 2 * tiles_per_expert());
 }
 
 TEST_F(HeldTest, RequestsWaitForSlotsInOrderAndAllAreServed) {
