@@ -1,58 +1,72 @@
 #include "actors/coordinator.h"
 
-#include <algorithm>
 #include <exception>
-#include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include <absl/strings/str_cat.h>
 
-#include "actors/messages.h"
-#include "actors/region.h"
+#include "actors/local_link.h"
 
 namespace omni {
 namespace {
 
-class ActorIo : public CoordinatorIo {
+// From any thread to the coordinator's actor, as long as there is one.
+class Mailbox : public RegionLinkEvents {
  public:
-  ActorIo(caf::event_based_actor* self, int64_t num_regions, RegionState region, OpenRequests* requests)
-      : self_(self), region_(region), requests_(requests) {
-    for (int64_t i = 0; i < num_regions; ++i) regions_.push_back(Spawn());
-  }
+  explicit Mailbox(CoordinatorActor::pointer self) : to_(self->address()) {}
 
-  void SendJob(RegionJobPtr job) override { self_->send(regions_[job->region().index()], std::move(job)); }
-  void ReplaceRegion(RegionId region) override {
-    caf::actor& actor = regions_[region.index()];
-    self_->demonitor(actor);
-    self_->send_exit(actor, caf::exit_reason::kill);
-    actor = Spawn();
+  void OnReply(RegionReplyPtr reply) override { Send(std::move(reply)); }
+  void OnLost(RegionId region, std::string reason) override {
+    Send(lost_atom_v, region.value, std::move(reason));
   }
-  void ReadAhead(LayerId layer, std::span<const ExpertId> experts) override {
-    region_.source().ReadAhead(RequesterId(), layer, experts);
-  }
-  void StepSoon() override { self_->send(self_, step_atom_v); }
-  void TickAfter(std::chrono::milliseconds delay) override { self_->delayed_send(self_, delay, tick_atom_v); }
+  void OnMoved(RegionId region, uint64_t epoch) override { Send(moved_atom_v, region.value, epoch); }
 
-  // The region this actor served, or -1: it has been replaced already.
-  int32_t Find(const caf::actor_addr& addr) const {
-    const auto at =
-        std::find_if(regions_.begin(), regions_.end(), [&](const auto& r) { return r.address() == addr; });
-    return at == regions_.end() ? -1 : static_cast<int32_t>(at - regions_.begin());
-  }
-  void StopRegions() {
-    for (const caf::actor& actor : regions_) self_->send_exit(actor, caf::exit_reason::user_shutdown);
-    regions_.clear();
-    region_.source().ForgetRequester(RequesterId());
+  template <typename... T>
+  void Send(T&&... message) {
+    if (const auto actor = caf::actor_cast<CoordinatorActor>(to_))
+      caf::anon_send(actor, std::forward<T>(message)...);
   }
 
  private:
-  caf::actor Spawn() { return self_->spawn<caf::monitored>(Region, region_, requests_); }
+  caf::actor_addr to_;
+};
 
-  caf::event_based_actor* self_;
-  RegionState region_;
-  OpenRequests* requests_;
-  std::vector<caf::actor> regions_;
+// The actor's belongings; they go with it.
+class World : public StepTimer {
+ public:
+  World(CoordinatorActor::pointer self, int64_t num_regions, const RegionState& region,
+        Outstanding* outstanding, const LinkFactory& make_link)
+      : self_(self), mailbox_(self) {
+    for (int32_t i = 0; i < num_regions; ++i) {
+      auto local = std::make_shared<LocalLink>(self, region.For(RequesterId(i)), outstanding);
+      local_.push_back(local);
+      links_.push_back(make_link ? make_link(RegionId(i), mailbox_, std::move(local)) : std::move(local));
+    }
+  }
+
+  const std::vector<std::shared_ptr<RegionLink>>& links() const { return links_; }
+  void Stop() { links_.clear(); }  // the regions end
+
+  void StepSoon() override { self_->send(self_, step_atom_v); }
+  void TickAfter(std::chrono::milliseconds delay) override { self_->delayed_send(self_, delay, tick_atom_v); }
+  void PartDone() override { mailbox_.Send(part_atom_v); }
+
+  // The region this actor served, or -1: it has been replaced already.
+  int32_t Find(const caf::actor_addr& address) const {
+    for (size_t i = 0; i < local_.size(); ++i) {
+      const auto link = local_[i].lock();
+      if (link != nullptr && link->Is(address)) return static_cast<int32_t>(i);
+    }
+    return -1;
+  }
+
+ private:
+  CoordinatorActor::pointer self_;
+  Mailbox mailbox_;
+  std::vector<std::weak_ptr<LocalLink>> local_;  // a factory may have let go of one
+  std::vector<std::shared_ptr<RegionLink>> links_;
 };
 
 // Nothing a client sends may end the coordinator: what throws fails the sessions it had, and the next ones
@@ -68,25 +82,37 @@ void Guarded(CoordinatorState* state, F&& f) {
 
 }  // namespace
 
-caf::behavior Coordinator(caf::event_based_actor* self, CoordinatorState* state, int64_t num_regions,
-                          RegionState region, OpenRequests* requests) {
-  auto io = std::make_shared<ActorIo>(self, num_regions, region, requests);
-  state->set_io(io.get());
-  self->set_down_handler([state, io](caf::down_msg& down) {
-    const int32_t index = io->Find(down.source);
-    if (index >= 0)
-      Guarded(state, [&] { state->OnRegionDown(RegionId(index), caf::to_string(down.reason)); });
+CoordinatorActor::behavior_type Coordinator(CoordinatorActor::pointer self, CoordinatorState* state,
+                                            int64_t num_regions, RegionState region, Outstanding* outstanding,
+                                            LinkFactory make_link) {
+  outstanding->RemoveAtEndOf(self);
+  auto world = std::make_shared<World>(self, num_regions, region, outstanding, make_link);
+  state->Connect(world.get(), world->links());
+  self->set_down_handler([state, world](caf::down_msg& down) {
+    const int32_t index = world->Find(down.source);
+    if (index >= 0) Guarded(state, [&] { state->OnLost(RegionId(index), caf::to_string(down.reason)); });
   });
-  self->set_exit_handler([self, io](caf::exit_msg& exit) {
-    io->StopRegions();
+  self->set_exit_handler([self, state, world](caf::exit_msg& exit) {
+    state->Disconnect();
+    world->Stop();
     self->quit(exit.reason);
   });
   return {
       [=](const RegionReplyPtr& reply) { Guarded(state, [&] { state->OnReply(*reply); }); },
-      [=](step_atom) { Guarded(state, [&] { state->Step(); }); },
+      [=](lost_atom, int32_t region_id, const std::string& reason) {
+        Guarded(state, [&] { state->OnLost(RegionId(region_id), reason); });
+      },
+      [=](moved_atom, int32_t region_id, uint64_t epoch) {
+        Guarded(state, [&] { state->OnMoved(RegionId(region_id), epoch); });
+      },
       [=](submit_atom, const SessionPtr& session) { Guarded(state, [&] { state->Submit(session); }); },
-      [=](cancel_atom, uint64_t session) { Guarded(state, [&] { state->Cancel(session); }); },
-      [=](resume_atom, uint64_t session) { Guarded(state, [&] { state->Resume(session); }); },
+      [=](cancel_atom, uint64_t session) { Guarded(state, [&] { state->Cancel(SessionId(session)); }); },
+      [=](resume_atom, uint64_t session) { Guarded(state, [&] { state->Resume(SessionId(session)); }); },
+      [=](snapshot_atom, const SnapshotQuestionPtr& question) {
+        Guarded(state, [&] { state->Snapshot(question->session, std::move(question->promise)); });
+      },
+      [=](step_atom) { Guarded(state, [&] { state->Step(); }); },
+      [=](part_atom) { Guarded(state, [&] { state->OnPartDone(); }); },
       [=](tick_atom) { Guarded(state, [&] { state->OnTick(CoordinatorState::Clock::now()); }); },
       [=](shutdown_atom) { Guarded(state, [&] { state->Shutdown(); }); },
   };

@@ -7,19 +7,30 @@
 
 namespace omni {
 
-CoordinatorState::CoordinatorState(const ModelWeights& weights, WorkerPool& pool,
+CoordinatorState::CoordinatorState(const ModelConfig& config, Decoder& decoder,
                                    const CoordinatorOptions& options, SwarmCounters& counters)
-    : config_(weights.config), options_(options), counters_(counters), decoder_(weights, pool) {
-  decoder_.set_reroute(options_.reroute);
-  const int ahead = std::clamp(options_.predict_ahead, 0, SwarmCounters::kAhead);
-  predicted_.resize(static_cast<size_t>(ahead));
-  for (auto& layers : predicted_) layers.resize(static_cast<size_t>(config_.layers));
-  accuracy_.assign(predicted_.size(), 0.5);
+    : config_(config),
+      options_(options),
+      bytes_per_session_(SessionState::BytesFor(config)),
+      counters_(counters),
+      decoder_(decoder),
+      calls_(config, options.calls, counters, *this),
+      guess_(config, options.predict_ahead, counters) {}
+
+void CoordinatorState::Connect(StepTimer* timer, std::vector<std::shared_ptr<RegionLink>> links) {
+  timer_ = timer;
+  calls_.set_links(std::move(links));
 }
+
+// --- Sessions
 
 void CoordinatorState::Submit(std::shared_ptr<Session> session) {
   if (shut_down_) {
     session->Fail(absl::UnavailableError("the swarm is shutting down"));
+  } else if (options_.state_bytes.has_value() && bytes_per_session_ > *options_.state_bytes) {
+    session->Fail(absl::ResourceExhaustedError(absl::StrCat(
+        "a session's state takes ", bytes_per_session_ >> 20, " MiB, and the memory plan leaves ",
+        *options_.state_bytes >> 20, " MiB for all of them; give the program more memory")));
   } else if (queue_.size() >= static_cast<size_t>(options_.max_queued)) {
     session->Fail(absl::ResourceExhaustedError(
         absl::StrCat(options_.max_queued, " requests are waiting already; try again later")));
@@ -30,27 +41,47 @@ void CoordinatorState::Submit(std::shared_ptr<Session> session) {
   }
 }
 
-void CoordinatorState::Cancel(uint64_t session) {
-  for (auto& s : queue_) {
-    if (s->id() == session) s->Cancel();
+std::shared_ptr<Session> CoordinatorState::Find(SessionId session) const {
+  for (const auto& s : active_) {
+    if (s->id() == session) return s;
   }
-  for (auto& s : active_) {
-    if (s->id() == session) s->Cancel();
+  for (const auto& s : queue_) {
+    if (s->id() == session) return s;
   }
+  return nullptr;
+}
+
+void CoordinatorState::Cancel(SessionId session) {
+  if (const auto found = Find(session)) found->Cancel();
   Wake();
 }
 
-void CoordinatorState::Resume(uint64_t session) {
-  for (auto& s : active_) {
-    if (s->id() == session) s->Resume();
-  }
+void CoordinatorState::Resume(SessionId session) {
+  if (const auto found = Find(session)) found->Resume();
   Wake();
+}
+
+void CoordinatorState::Snapshot(SessionId session, SnapshotPromise promise) {
+  questions_.push_back({session, std::move(promise)});
+  if (!in_step_) Answer();
+}
+
+void CoordinatorState::Answer() {
+  for (Question& question : std::exchange(questions_, {})) {
+    const auto session = Find(question.session);
+    if (session == nullptr || session->over()) {
+      question.promise.set_value(absl::NotFoundError(
+          absl::StrCat("there is no session ", question.session.value, "; has it ended?")));
+    } else {
+      question.promise.set_value(session->Snapshot());
+    }
+  }
 }
 
 void CoordinatorState::Wake() {
   if (in_step_ || step_wanted_) return;
   step_wanted_ = true;
-  io_->StepSoon();
+  timer_->StepSoon();
 }
 
 void CoordinatorState::Sweep() {
@@ -60,10 +91,18 @@ void CoordinatorState::Sweep() {
 
 void CoordinatorState::Admit() {
   const auto now = Clock::now();
-  while (!queue_.empty() && active_.size() < static_cast<size_t>(options_.max_active)) {
-    queue_.front()->Activate(config_, now);
-    active_.push_back(std::move(queue_.front()));
+  const auto fits = [&] {
+    return !options_.state_bytes.has_value() ||
+           static_cast<int64_t>(active_.size() + 1) <= *options_.state_bytes / bytes_per_session_;
+  };
+  while (!queue_.empty() && active_.size() < static_cast<size_t>(options_.max_active) && fits()) {
+    const std::shared_ptr<Session> session = std::move(queue_.front());
     queue_.pop_front();
+    if (absl::Status s = session->Activate(config_, now); !s.ok()) {
+      session->Fail(s);
+      continue;
+    }
+    active_.push_back(session);
   }
   counters_.active.Set(static_cast<int64_t>(active_.size()));
   counters_.queued.Set(static_cast<int64_t>(queue_.size()));
@@ -73,9 +112,13 @@ void CoordinatorState::AddPart(const std::shared_ptr<Session>& session, int64_t 
   const auto tokens = session->pending();
   Part part{session, static_cast<int32_t>(rows_.size()), static_cast<int32_t>(rows),
             rows == static_cast<int64_t>(tokens.size())};
+  has_policies_ = has_policies_ || session->route_policy() != nullptr;
   for (int64_t i = 0; i < rows; ++i) {
-    rows_.push_back({session->state(), tokens[static_cast<size_t>(i)], part.wants_logits && i + 1 == rows});
+    rows_.push_back({session->state(), tokens[static_cast<size_t>(i)], part.wants_logits && i + 1 == rows,
+                     session->route_policy()});
+    positions_.push_back(session->state()->position() + i);
   }
+  session->BeginStep();
   parts_.push_back(std::move(part));
 }
 
@@ -83,7 +126,9 @@ void CoordinatorState::AddPart(const std::shared_ptr<Session>& session, int64_t 
 void CoordinatorState::Plan() {
   parts_.clear();
   rows_.clear();
+  positions_.clear();
   has_prefill_ = false;
+  has_policies_ = false;
   std::vector<std::shared_ptr<Session>> prompts;
   for (const auto& session : active_) {
     if (!session->runnable()) continue;
@@ -108,6 +153,8 @@ void CoordinatorState::Plan() {
   }
 }
 
+// --- A step
+
 void CoordinatorState::Step() {
   step_wanted_ = false;
   const bool chained = std::exchange(chained_, false);
@@ -120,187 +167,191 @@ void CoordinatorState::Step() {
   Plan();
   if (rows_.empty()) return;
   in_step_ = true;
+  given_up_ = false;
   if (!tick_armed_) {
     tick_armed_ = true;
-    io_->TickAfter(options_.job_timeout / 4);
+    timer_->TickAfter(options_.calls.timeout / 4);
   }
   const absl::Status begun = Timed([&] { return decoder_.Begin(rows_); });
   if (!begun.ok()) {
-    for (Part& part : parts_) part.session->Fail(begun);
+    FailParts(begun);
     EndStep();
     return;
   }
+  guess_.BeginStep();
+  phase_ = Phase::kLayer;
   layer_ = 0;
-  for (auto& layers : predicted_) {
-    for (auto& guess : layers) guess.clear();  // of a step that was given up
-  }
-  Advance();
+  Run();
 }
 
-void CoordinatorState::Advance() {
-  if (std::all_of(parts_.begin(), parts_.end(), [](const Part& part) { return part.session->over(); })) {
-    EndStep();
-    return;
+template <typename F>
+bool CoordinatorState::Start(F&& part) {
+  part_running_ = true;  // before it can be over
+  try {
+    if (!Timed([&] { return part([timer = timer_] { timer->PartDone(); }); })) return false;
+  } catch (...) {
+    part_running_ = false;  // what throws has started nothing
+    throw;
   }
-  while (layer_ < config_.layers) {
-    const LayerId layer(static_cast<int32_t>(layer_++));
-    if (options_.foretell) {
-      expected_.clear();
-      options_.foretell(layer, expected_);
-      if (!expected_.empty()) io_->ReadAhead(layer, expected_);
+  part_running_ = false;
+  return true;
+}
+
+void CoordinatorState::OnPartDone() {
+  if (!part_running_) return;
+  part_running_ = false;
+  Run();
+}
+
+void CoordinatorState::Run() {
+  while (true) {
+    if (given_up_ ||
+        std::all_of(parts_.begin(), parts_.end(), [](const Part& part) { return part.session->over(); })) {
+      EndStep();
+      return;
     }
-    std::vector<ExpertJob> jobs = Timed([&] { return decoder_.RunLayer(layer); });
-    if (jobs.empty()) continue;
-    CheckPrediction(layer);
-    Ask(layer, std::move(jobs));
-    Predict();
-    return;
-  }
-  FinishStep();
-}
-
-void CoordinatorState::Ask(LayerId layer, std::vector<ExpertJob> jobs) {
-  std::map<RegionId, std::vector<ExpertJob>> by_region;
-  for (ExpertJob& job : jobs) {
-    counters_.expert_rows[layer.index() * static_cast<size_t>(counters_.experts) + job.expert.index()].Add(
-        static_cast<int64_t>(job.rows.size()));
-    by_region[config_.RegionOf(job.expert)].push_back(std::move(job));
-  }
-  for (auto& [region, region_jobs] : by_region) SendAttempt(region, 1, std::move(region_jobs));
-}
-
-// The present layer's output is not yet in the rows: that is what makes it a guess, and what gives it time.
-void CoordinatorState::Predict() {
-  int64_t layer = layer_;
-  for (size_t a = 0; a < predicted_.size(); ++a) {
-    auto& layers = predicted_[a];
-    while (layer < config_.layers && config_.IsAttention(layer)) ++layer;
-    if (layer == config_.layers) return;
-    const LayerId ahead(static_cast<int32_t>(layer++));
-    const std::span<const ExpertId> routes = Timed([&] { return decoder_.PredictRoutes(ahead); });
-    layers[ahead.index()].assign(routes.begin(), routes.end());
-    if (accuracy_[a] < kWorthReading) continue;
-    expected_.assign(routes.begin(), routes.end());
-    std::sort(expected_.begin(), expected_.end());
-    expected_.erase(std::unique(expected_.begin(), expected_.end()), expected_.end());
-    io_->ReadAhead(ahead, expected_);
-  }
-}
-
-void CoordinatorState::CheckPrediction(LayerId layer) {
-  const std::span<const ExpertId> routes = decoder_.routes();
-  for (size_t ahead = 0; ahead < predicted_.size(); ++ahead) {
-    std::vector<ExpertId>& guess = predicted_[ahead][layer.index()];
-    if (guess.size() == routes.size()) {
-      int64_t right = 0;
-      for (size_t row = 0; row < routes.size(); ++row) right += guess[row] == routes[row];
-      counters_.predicted[ahead].Add(static_cast<int64_t>(routes.size()));
-      counters_.predicted_right[ahead].Add(right);
-      const double share = static_cast<double>(right) / static_cast<double>(routes.size());
-      accuracy_[ahead] += (share - accuracy_[ahead]) / 64;
-    }
-    guess.clear();
-  }
-}
-
-void CoordinatorState::SendAttempt(RegionId region, int attempt, std::vector<ExpertJob> jobs) {
-  auto job = std::make_shared<const RegionJob>(next_job_++, region, attempt, std::move(jobs));
-  pending_[region] = {job, Clock::now()};
-  counters_.region_requests[region.index()].Add(1);
-  ++step_hops_;
-  io_->SendJob(std::move(job));
-}
-
-void CoordinatorState::OnReply(const RegionReply& reply) {
-  const auto found = pending_.find(reply.region);
-  if (found == pending_.end() || found->second.job->id() != reply.job_id)
-    return;  // answered by another attempt
-  const RegionJobPtr job = std::move(found->second.job);
-  pending_.erase(found);
-  ++step_hops_;
-  step_compute_ += reply.compute;
-  counters_.region_compute_ns[reply.region.index()].Add(reply.compute.count());
-  for (size_t i = 0; i < job->jobs().size(); ++i) {
-    if (reply.statuses[i].ok()) {
-      Timed([&] { decoder_.AddExpertOutput(job->jobs()[i], reply.output.data() + reply.offsets[i]); });
-    } else {
-      FailRows(job->jobs()[i], reply.statuses[i]);
-    }
-  }
-  if (pending_.empty()) Advance();
-}
-
-void CoordinatorState::OnRegionDown(RegionId region, const std::string& reason) {
-  counters_.restarts.Add(1);
-  io_->ReplaceRegion(region);
-  if (pending_.contains(region)) Retry(region, reason);
-}
-
-void CoordinatorState::Retry(RegionId region, const std::string& reason) {
-  const auto found = pending_.find(region);
-  const RegionJobPtr job = found->second.job;
-  if (job->attempt() < options_.job_attempts) {
-    counters_.retries.Add(1);
-    SendAttempt(region, job->attempt() + 1, job->jobs());
-    return;
-  }
-  pending_.erase(found);
-  const absl::Status status = absl::UnavailableError(
-      absl::StrCat("region ", region.value, " failed ", job->attempt(), " times at layer ",
-                   job->jobs().front().layer.value, " (last: ", reason, ")"));
-  for (const ExpertJob& expert : job->jobs()) FailRows(expert, status);
-  if (pending_.empty()) Advance();
-}
-
-void CoordinatorState::OnTick(Clock::time_point now) {
-  tick_armed_ = false;
-  if (!in_step_) return;
-  tick_armed_ = true;
-  io_->TickAfter(options_.job_timeout / 4);
-  std::vector<RegionId> late;
-  for (const auto& [region, pending] : pending_) {
-    // A job being computed ends by itself; only one that nobody has begun may be given to another actor.
-    if (now - pending.sent >= options_.job_timeout && pending.job->Abandon()) late.push_back(region);
-  }
-  for (RegionId region : late) {
-    counters_.timeouts.Add(1);
-    counters_.restarts.Add(1);
-    io_->ReplaceRegion(region);
-    Retry(region, absl::StrCat("no answer within ", options_.job_timeout.count(), " ms"));
-  }
-}
-
-void CoordinatorState::FailRows(const ExpertJob& job, const absl::Status& status) {
-  counters_.failed_jobs.Add(1);
-  for (int32_t row : job.rows) {
-    for (Part& part : parts_) {
-      if (row >= part.begin && row < part.begin + part.rows) part.session->Fail(status);
+    switch (phase_) {
+      case Phase::kLayer:
+        if (layer_ == config_.layers) {
+          phase_ = Phase::kHidden;
+          break;
+        }
+        phase_ = Phase::kExperts;
+        ReadAhead(LayerId(static_cast<int32_t>(layer_)));
+        if (!Start([&](const Decoder::Done& done) {
+              return decoder_.StartLayer(LayerId(static_cast<int32_t>(layer_)), done);
+            })) {
+          return;
+        }
+        break;
+      case Phase::kExperts:
+        if (!RunLayer()) return;
+        break;
+      case Phase::kHidden:
+        phase_ = Phase::kProject;
+        stage_ = 0;
+        if (!Start([&](const Decoder::Done& done) { return decoder_.StartHidden(done); })) return;
+        break;
+      case Phase::kProject:
+        if (stage_ == 0) MakeTokenRows();
+        if (!RunStages(options_.project, Phase::kLogits)) return;
+        break;
+      case Phase::kLogits:
+        phase_ = Phase::kDecide;
+        stage_ = 0;
+        if (!Start([&](const Decoder::Done& done) { return decoder_.StartLogits(done); })) return;
+        break;
+      case Phase::kDecide:
+        if (stage_ == 0) {
+          if (absl::Status s = TakeLogits(); !s.ok()) {
+            FailParts(s);
+            break;
+          }
+        }
+        if (!RunStages(options_.decide, Phase::kEmit)) return;
+        break;
+      case Phase::kEmit:
+        Timed([&] { Sample(); });
+        Emit();
+        return;
     }
   }
 }
 
-void CoordinatorState::FinishStep() {
-  std::span<const float> logits = Timed([&] { return decoder_.Finish(); });
-  const auto vocab = static_cast<size_t>(config_.vocab);
-  drawn_.clear();
+// The layer's own part is over; true if nothing is asked of experts.
+bool CoordinatorState::RunLayer() {
+  absl::StatusOr<std::vector<ExpertJob>> jobs = decoder_.TakeJobs();
+  if (!jobs.ok()) {
+    FailParts(jobs.status());
+    return true;
+  }
+  const LayerId layer(static_cast<int32_t>(layer_++));
+  phase_ = Phase::kLayer;
+  if (jobs->empty()) return true;
+  guess_.OnRoutes(layer, decoder_.routes());
+  calls_.Ask(*std::move(jobs));
+  // Beside the experts, if they are not computed on this thread.
   Timed([&] {
-    for (const Part& part : parts_) {
-      if (!part.wants_logits) continue;
-      drawn_.push_back(part.session->Draw(logits.first(vocab)));
-      logits = logits.subspan(vocab);
-    }
+    guess_.Guess(LayerId(static_cast<int32_t>(layer_)), decoder_,
+                 [&](LayerId ahead, std::span<const ExpertId> experts) { calls_.Prefetch(ahead, experts); });
   });
+  return calls_.idle();
+}
+
+// Experts that the rows' policies know before the layer starts.
+void CoordinatorState::ReadAhead(LayerId layer) {
+  if (!has_policies_ || config_.IsAttention(layer.value)) return;
+  known_.clear();
+  for (size_t i = 0; i < rows_.size(); ++i) {
+    if (rows_[i].policy == nullptr) continue;
+    if (const auto expert = rows_[i].policy->KnownBefore(layer, positions_[i])) known_.push_back(*expert);
+  }
+  if (known_.empty()) return;
+  std::sort(known_.begin(), known_.end());
+  known_.erase(std::unique(known_.begin(), known_.end()), known_.end());
+  calls_.Prefetch(layer, known_);
+}
+
+void CoordinatorState::MakeTokenRows() {
+  token_rows_.clear();
+  for (const Part& part : parts_) {
+    if (!part.wants_logits) continue;
+    TokenRow row;
+    row.session = part.session->id();
+    row.state = part.session->state();
+    row.history = part.session->tokens();
+    row.sampler = &part.session->sampler();
+    row.hidden = decoder_.hidden(static_cast<int64_t>(token_rows_.size()));
+    token_rows_.push_back(std::move(row));
+  }
+}
+
+absl::Status CoordinatorState::TakeLogits() {
+  absl::StatusOr<std::span<const float>> logits = decoder_.logits();
+  if (!logits.ok()) return logits.status();
+  const auto vocab = static_cast<size_t>(config_.vocab);
+  for (TokenRow& row : token_rows_) {
+    row.logits = logits->first(vocab);
+    *logits = logits->subspan(vocab);
+  }
+  return absl::OkStatus();
+}
+
+// False: one of them goes on elsewhere.
+bool CoordinatorState::RunStages(const std::vector<TokenStage*>& stages, Phase next) {
+  while (stage_ < stages.size() && !token_rows_.empty()) {
+    TokenStage& stage = *stages[stage_++];
+    if (!Start([&](const TokenStage::Done& done) { return stage.Run(token_rows_, done); })) return false;
+  }
+  phase_ = next;
+  return true;
+}
+
+void CoordinatorState::Sample() {
+  for (TokenRow& row : token_rows_) {
+    if (row.choice.has_value() || !row.status.ok()) continue;
+    row.choice = omni::Sample(row.logits, row.history, row.history.size(), *row.sampler);
+  }
+}
+
+void CoordinatorState::Emit() {
   const auto now = Clock::now();
   // Before the tokens: a client that has its answer finds it counted. The times come after, they include the
   // hand-over.
   StepCounters& counters = has_prefill_ ? counters_.mixed : counters_.decode;
   counters.steps.Add(1);
-  counters.hops.Add(step_hops_);
+  counters.hops.Add(step_hops_ + calls_.TakeHops());
   counters.rows.Add(static_cast<int64_t>(rows_.size()));
   size_t next = 0;
   for (const Part& part : parts_) {
     part.session->OnComputed(part.rows);
-    if (part.wants_logits) part.session->OnToken(drawn_[next++], now);
+    if (!part.wants_logits) continue;
+    const TokenRow& row = token_rows_[next++];
+    if (row.status.ok()) {
+      part.session->OnToken(*row.choice, now);
+    } else {
+      part.session->Fail(row.status);
+    }
   }
   counters.wall_ns.Add((Clock::now() - step_start_).count());
   counters.compute_ns.Add(step_compute_.count());
@@ -309,7 +360,11 @@ void CoordinatorState::FinishStep() {
 
 void CoordinatorState::EndStep() {
   in_step_ = false;
+  given_up_ = false;
   parts_.clear();
+  calls_.GiveUp();
+  calls_.TakeHops();
+  Answer();
   Sweep();
   counters_.active.Set(static_cast<int64_t>(active_.size()));
   if (active_.empty() && queue_.empty()) return;
@@ -318,18 +373,66 @@ void CoordinatorState::EndStep() {
   Wake();
 }
 
+// --- Regions
+
+void CoordinatorState::OnReply(const RegionReply& reply) {
+  if (!calls_.OnReply(reply)) return;
+  step_compute_ += reply.compute;
+  if (calls_.idle()) Run();
+}
+
+void CoordinatorState::OnLost(RegionId region, const std::string& reason) {
+  const bool waited = !calls_.idle();
+  calls_.OnLost(region, reason);
+  if (waited && calls_.idle()) Run();
+}
+
+void CoordinatorState::OnMoved(RegionId region, uint64_t epoch) { calls_.OnMoved(region, epoch); }
+
+void CoordinatorState::OnTick(Clock::time_point now) {
+  tick_armed_ = false;
+  if (!in_step_) return;
+  tick_armed_ = true;
+  timer_->TickAfter(options_.calls.timeout / 4);
+  const bool waited = !calls_.idle();
+  calls_.OnTick(now);
+  if (waited && calls_.idle()) Run();
+}
+
+void CoordinatorState::OnOutput(const ExpertJob& job, const float* out) {
+  Timed([&] { decoder_.AddExpertOutput(job, out); });
+}
+
+void CoordinatorState::OnFailed(const ExpertJob& job, const absl::Status& status) {
+  counters_.failed_jobs.Add(1);
+  for (int32_t row : job.rows) {
+    for (Part& part : parts_) {
+      if (row >= part.begin && row < part.begin + part.rows) part.session->Fail(status);
+    }
+  }
+}
+
+// --- Ends
+
+void CoordinatorState::FailParts(const absl::Status& status) {
+  for (Part& part : parts_) part.session->Fail(status);
+}
+
 void CoordinatorState::Abort(const absl::Status& status) {
   for (auto& session : active_) session->Fail(status);
   for (auto& session : queue_) session->Fail(status);
-  // Jobs that a region is computing still read the decoder's buffers: their step ends with their replies.
-  std::erase_if(pending_, [](const auto& entry) { return entry.second.job->Abandon(); });
-  if (in_step_ && pending_.empty()) EndStep();
+  given_up_ = true;
+  calls_.GiveUp();
+  if (in_step_ && !part_running_) EndStep();
 }
 
 void CoordinatorState::Shutdown() {
   shut_down_ = true;
+  const absl::Status status = absl::UnavailableError("the swarm is shutting down");
+  for (auto& session : queue_) session->Fail(status);
   for (auto& session : active_) session->Cancel();
-  Abort(absl::UnavailableError("the swarm is shutting down"));
+  // Sessions that keep their state end when the step does; for all others it is of no use any more.
+  if (std::all_of(active_.begin(), active_.end(), [](const auto& s) { return s->over(); })) Abort(status);
 }
 
 }  // namespace omni

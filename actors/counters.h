@@ -39,7 +39,7 @@ struct SwarmCounters {
   StepCounters decode, mixed;
   Counter active, queued;                              // sessions now
   Counter predicted[kAhead], predicted_right[kAhead];  // rows, 1 and 2 expert layers ahead
-  Counter sessions, restarts, retries, timeouts, failed_jobs;
+  Counter sessions, restarts, retries, timeouts, moves, failed_jobs;
   int64_t experts;
   std::vector<Counter> expert_rows;  // [layers, experts]
   std::vector<Counter> region_requests, region_compute_ns;

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <stop_token>
 #include <string>
 #include <vector>
@@ -13,13 +14,19 @@
 
 namespace omni {
 
+class RoutePolicy;
+struct SessionSnapshot;
+
 struct GenerateRequest {
   std::vector<TokenId> prompt;  // at least one token
   int64_t max_tokens = 128;     // tokens to generate, >= 1
   SamplerSettings sampler;
   std::vector<std::string> stops;   // generation ends before the first of these strings
   bool stop_at_end_of_text = true;  // false: end-of-text is a token like any other
-  std::stop_token cancel;           // may be signalled from any thread
+  bool keep = false;  // the result brings a snapshot, from which the session can be gone on with
+  // Decides in the routers' place, on the swarm's thread; outlives the session. Null: the routers decide.
+  RoutePolicy* route_policy = nullptr;
+  std::stop_token cancel;  // may be signalled from any thread
 };
 
 enum class StopReason {
@@ -59,6 +66,7 @@ struct GenerateResult {
   std::vector<TokenId> tokens;
   StopReason reason = StopReason::kLength;
   Timings timings;
+  std::shared_ptr<const SessionSnapshot> snapshot;  // if it was to be kept, and it began
 };
 
 }  // namespace omni

@@ -1,45 +1,49 @@
 #include "actors/region.h"
 
 #include <exception>
+#include <memory>
 #include <string>
-
-#include "actors/messages.h"
+#include <utility>
 
 namespace omni {
 namespace {
 
-void Answer(caf::event_based_actor* self, const caf::actor& to, RegionReplyPtr reply) {
-  if (reply) self->send(to, std::move(reply));
+// A request to the expert source, open as long as one of its callbacks is left.
+struct OpenRequest {
+  OpenRequest(RegionActor r, caf::strong_actor_ptr c, Outstanding* all)
+      : region(std::move(r)), client(std::move(c)), outstanding(all) {
+    outstanding->Add();
+  }
+  ~OpenRequest() {
+    region = nullptr;  // before the actor system may go
+    client = nullptr;
+    outstanding->Remove();
+  }
+  OpenRequest(const OpenRequest&) = delete;
+  OpenRequest& operator=(const OpenRequest&) = delete;
+
+  RegionActor region;
+  caf::strong_actor_ptr client;  // who gets the reply
+  Outstanding* outstanding;
+};
+
+RegionState::Post PostTo(RegionActor::pointer self, Outstanding* outstanding) {
+  auto open =
+      std::make_shared<OpenRequest>(caf::actor_cast<RegionActor>(self), self->current_sender(), outstanding);
+  return [open](ExpertArrival arrival) {
+    auto ready = std::make_shared<const ExpertReady>(ExpertReady{std::move(arrival), open->client});
+    caf::anon_send(open->region, ExpertReadyPtr(std::move(ready)));
+  };
 }
 
-// Asks for every expert of the work at once; each comes back as a message, in the order in which they are
-// there.
-void Request(caf::event_based_actor* self, ExpertSource& source, OpenRequests* requests,
-             const RegionWorkPtr& work, const caf::actor& client) {
-  for (size_t i = 0; i < work->jobs.size(); ++i) {
-    requests->Add();
-    source.Request(
-        RequesterId(), work->jobs[i].layer, work->jobs[i].expert,
-        [region = caf::actor_cast<caf::actor>(self), requests, work, i,
-         client](absl::StatusOr<ExpertTiles> expert) mutable {
-          auto ready = std::make_shared<const ExpertReady>(
-              ExpertReady{std::move(work), i, std::move(expert), false, std::move(client)});
-          caf::anon_send(region, ExpertReadyPtr(std::move(ready)));
-          region = nullptr;
-          requests->Remove();
-        },
-        // A message too: other regions ask for their experts before this one computes.
-        [region = caf::actor_cast<caf::actor>(self), work, i](ExpertTiles partial) {
-          auto ready = std::make_shared<const ExpertReady>(
-              ExpertReady{work, i, std::move(partial), true, caf::actor()});
-          caf::anon_send(region, ExpertReadyPtr(std::move(ready)));
-        });
-  }
+void Answer(RegionActor::pointer self, const caf::strong_actor_ptr& to, RegionReplyPtr reply) {
+  if (reply) self->send(caf::actor_cast<RegionClientActor>(to), std::move(reply));
 }
 
 }  // namespace
 
-caf::behavior Region(caf::event_based_actor* self, RegionState state, OpenRequests* requests) {
+RegionActor::behavior_type Region(RegionActor::pointer self, RegionState state, Outstanding* outstanding) {
+  outstanding->RemoveAtEndOf(self);
   self->set_exception_handler([](std::exception_ptr& e) -> caf::error {
     try {
       std::rethrow_exception(e);
@@ -50,20 +54,12 @@ caf::behavior Region(caf::event_based_actor* self, RegionState state, OpenReques
     }
   });
   return {
-      [self, state, requests](const RegionJobPtr& job) mutable {
-        const auto client = caf::actor_cast<caf::actor>(self->current_sender());
-        if (state.source().resident()) {
-          Answer(self, client, state.Run(*job));
-        } else if (const RegionWorkPtr work = state.Begin(*job)) {
-          Request(self, state.source(), requests, work, client);
-        }
+      [self, state, outstanding](const RegionRequestPtr& request) mutable {
+        const RegionState::Post post = state.resident() ? nullptr : PostTo(self, outstanding);
+        Answer(self, self->current_sender(), state.Start(request, post));
       },
       [self, state](const ExpertReadyPtr& ready) mutable {
-        if (ready->partial) {
-          state.ServePartial(*ready->work, ready->job, *ready->expert);
-        } else {
-          Answer(self, ready->client, state.Serve(*ready->work, ready->job, ready->expert));
-        }
+        Answer(self, ready->client, state.OnArrival(ready->arrival));
       },
   };
 }

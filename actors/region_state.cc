@@ -1,116 +1,129 @@
 #include "actors/region_state.h"
 
 #include <algorithm>
-#include <stdexcept>
 #include <utility>
 
-#include <absl/strings/str_cat.h>
-
 namespace omni {
+namespace {
 
-bool RegionState::Lost(const RegionJob& job) {
-  if (!fault_) return false;
-  const RegionFault fault = fault_(job);
-  if (fault == RegionFault::kCrash) throw std::runtime_error("injected crash");
-  return fault == RegionFault::kLose;
-}
+using Clock = std::chrono::steady_clock;
 
-RegionReplyPtr RegionState::Run(const RegionJob& job) {
-  if (Lost(job)) return nullptr;
-  const auto start = std::chrono::steady_clock::now();
-  auto reply = std::make_shared<RegionReply>();
-  reply->job_id = job.id();
-  reply->region = job.region();
+// Adds the time of a block to the reply's.
+class Stopwatch {
+ public:
+  explicit Stopwatch(RegionReply& reply) : reply_(reply), start_(Clock::now()) {}
+  ~Stopwatch() { reply_.compute += Clock::now() - start_; }
 
-  // Experts are fetched before the job is claimed: a fetch may hang, a computation does not.
-  std::vector<ExpertTiles> tiles(job.jobs().size());
-  int64_t floats = 0;
-  for (size_t i = 0; i < job.jobs().size(); ++i) {
-    const ExpertJob& expert = job.jobs()[i];
-    auto acquired = source_.Acquire(expert.layer, expert.expert);
-    reply->statuses.push_back(acquired.status());
-    if (acquired.ok()) tiles[i] = *std::move(acquired);
-    reply->offsets.push_back(floats);
-    floats += static_cast<int64_t>(expert.rows.size()) * config_.d;
-  }
-  if (!job.Claim()) return nullptr;
-  reply->output.resize(static_cast<size_t>(floats));
-  const auto count = static_cast<int64_t>(job.jobs().size());
-  // Many experts with few rows each are split by expert, few experts within.
-  const int64_t grain = count < 2 * pool_.threads() ? count : 1;
-  pool_.Run(count, grain, [&](int64_t begin, int64_t end) {
-    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
-      if (!reply->statuses[i].ok()) continue;
-      reply->statuses[i] =
-          RunExpert(config_, tiles[i], job.jobs()[i], pool_, reply->output.data() + reply->offsets[i]);
-    }
-  });
-  reply->compute = std::chrono::steady_clock::now() - start;
-  return reply;
-}
+ private:
+  RegionReply& reply_;
+  Clock::time_point start_;
+};
 
-RegionWorkPtr RegionState::Begin(const RegionJob& job) {
-  if (Lost(job)) return nullptr;
+RegionWorkPtr MakeWork(RegionRequestPtr request, int64_t d) {
   auto work = std::make_shared<RegionWork>();
-  work->jobs = job.jobs();
-  work->left = work->jobs.size();
-  work->begun.resize(work->jobs.size());
-  work->served.resize(work->jobs.size());
+  const RegionRequest& r = *request;
+  const int8_t* q = r.q.data();
+  const float* scale = r.scale.data();
+  work->jobs.reserve(r.experts.size());
+  for (const RegionRequest::Expert& expert : r.experts) {
+    ExpertJob job{r.layer, expert.expert, std::vector<int32_t>(static_cast<size_t>(expert.rows)),
+                  q,       r.width,       scale};
+    for (int32_t row = 0; row < expert.rows; ++row) job.rows[static_cast<size_t>(row)] = row;
+    work->jobs.push_back(std::move(job));
+    q += expert.rows * r.width;
+    scale += expert.rows;
+  }
+  work->left = r.experts.size();
   work->reply = std::make_shared<RegionReply>();
-  work->reply->job_id = job.id();
-  work->reply->region = job.region();
-  work->reply->statuses.resize(work->jobs.size());
-  size_t rows = 0;
-  for (const ExpertJob& expert : work->jobs) {
-    work->reply->offsets.push_back(static_cast<int64_t>(rows) * config_.d);
-    rows += expert.rows.size();
-  }
-  const int64_t width = PadTo(config_.d, 64);
-  work->q.resize(rows * static_cast<size_t>(width));
-  work->scale.resize(rows);
-  work->reply->output.resize(rows * static_cast<size_t>(config_.d));
-  if (!job.Claim()) return nullptr;
-  int8_t* q = work->q.data();
-  float* scale = work->scale.data();
-  for (ExpertJob& expert : work->jobs) {
-    const int8_t* first_q = q;
-    const float* first_scale = scale;
-    int32_t copied = 0;
-    for (int32_t& row : expert.rows) {
-      q = std::copy_n(expert.q + row * expert.q_stride, width, q);
-      *scale++ = expert.scale[row];
-      row = copied++;
-    }
-    expert.q = first_q;
-    expert.q_stride = width;
-    expert.scale = first_scale;
-  }
-  job.Unclaim();
+  work->reply->request_id = r.id;
+  work->reply->region = r.region;
+  work->reply->epoch = r.epoch;
+  work->reply->attempt = r.attempt;
+  work->reply->statuses.resize(r.experts.size());
+  work->reply->output.resize(static_cast<size_t>(r.rows * d));
+  work->request = std::move(request);
   return work;
 }
 
-RegionReplyPtr RegionState::Serve(RegionWork& work, size_t job, const absl::StatusOr<ExpertTiles>& expert) {
-  const auto start = std::chrono::steady_clock::now();
-  RegionReply& reply = *work.reply;
-  float* out = reply.output.data() + reply.offsets[job];
-  if (!expert.ok()) {
-    reply.statuses[job] = expert.status();
-  } else if (work.begun[job]) {
-    reply.statuses[job] = work.begun[job]->Finish(*expert, out);
-  } else {
-    reply.statuses[job] = RunExpert(config_, *expert, work.jobs[job], pool_, out);
+}  // namespace
+
+RegionReplyPtr RegionState::Start(RegionRequestPtr request, const Post& post) {
+  const auto start = Clock::now();
+  const RegionWorkPtr work = MakeWork(std::move(request), config_.d);
+  if (!experts_.resident()) {
+    Ask(work, post);
+    return nullptr;
   }
-  work.served[job] = true;
-  reply.compute += std::chrono::steady_clock::now() - start;
-  return --work.left == 0 ? work.reply : nullptr;
+  ComputeAll(*work);
+  work->reply->compute = Clock::now() - start;
+  return work->reply;
 }
 
-void RegionState::ServePartial(RegionWork& work, size_t job, const ExpertTiles& partial) {
-  if (work.served[job]) return;  // all of them came first
-  const auto start = std::chrono::steady_clock::now();
+// Also what is in memory is posted: other regions ask for their experts before this one computes.
+void RegionState::Ask(const RegionWorkPtr& work, const Post& post) {
+  work->served.resize(work->jobs.size());
+  work->begun.resize(work->jobs.size());
+  for (size_t i = 0; i < work->jobs.size(); ++i) {
+    experts_.Request(
+        requester_, work->jobs[i].layer, work->jobs[i].expert,
+        [work, i, post](absl::StatusOr<ExpertTiles> expert) mutable {
+          post({std::move(work), i, std::move(expert)});
+        },
+        [work, i, post](ExpertTiles tiles) {
+          post({work, i, std::move(tiles), true});
+        });
+  }
+}
+
+RegionReplyPtr RegionState::OnArrival(const ExpertArrival& arrival) {
+  RegionWork& work = *arrival.work;
+  Stopwatch stopwatch(*work.reply);
+  if (arrival.partial) {
+    if (!work.served[arrival.job]) ComputePartly(work, arrival.job, *arrival.expert);
+    return nullptr;
+  }
+  Compute(work, arrival.job, arrival.expert);
+  return work.left == 0 ? work.reply : nullptr;
+}
+
+float* RegionState::OutputOf(RegionWork& work, size_t job) {
+  const int64_t first_row = (work.jobs[job].q - work.request->q.data()) / work.request->width;
+  return work.reply->output.data() + first_row * config_.d;
+}
+
+// Many experts with few rows each are split by expert, few experts within.
+void RegionState::ComputeAll(RegionWork& work) {
+  std::vector<absl::StatusOr<ExpertTiles>> experts;
+  experts.reserve(work.jobs.size());
+  for (const ExpertJob& job : work.jobs) experts.push_back(experts_.Acquire(job.layer, job.expert));
+  const auto count = static_cast<int64_t>(work.jobs.size());
+  const int64_t grain = count < 2 * pool_.threads() ? count : 1;
+  pool_.Run(count, grain, [&](int64_t begin, int64_t end) {
+    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
+      absl::Status& status = work.reply->statuses[i];
+      status = experts[i].status();
+      if (status.ok()) status = RunExpert(config_, *experts[i], work.jobs[i], pool_, OutputOf(work, i));
+    }
+  });
+  work.left = 0;
+}
+
+void RegionState::Compute(RegionWork& work, size_t job, const absl::StatusOr<ExpertTiles>& expert) {
+  absl::Status& status = work.reply->statuses[job];
+  if (!expert.ok()) {
+    status = expert.status();
+  } else if (work.begun[job]) {
+    status = work.begun[job]->Finish(*expert, OutputOf(work, job));
+  } else {
+    status = RunExpert(config_, *expert, work.jobs[job], pool_, OutputOf(work, job));
+  }
+  work.served[job] = true;
+  --work.left;
+}
+
+void RegionState::ComputePartly(RegionWork& work, size_t job, const ExpertTiles& tiles) {
   if (!work.begun[job]) work.begun[job] = std::make_unique<ExpertRun>(config_, work.jobs[job], pool_);
-  if (!work.begun[job]->Add(partial).ok()) work.begun[job] = nullptr;  // Serve will say what is wrong
-  work.reply->compute += std::chrono::steady_clock::now() - start;
+  if (!work.begun[job]->Add(tiles).ok()) work.begun[job] = nullptr;  // Compute will say what is wrong
 }
 
 }  // namespace omni

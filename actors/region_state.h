@@ -1,4 +1,4 @@
-// A region's work without the actor: experts in, outputs out, nothing kept between jobs.
+// A region's work without the actor: experts in, outputs out, nothing kept between requests.
 #pragma once
 
 #include <cstdint>
@@ -6,26 +6,17 @@
 #include <memory>
 #include <vector>
 
-#include "actors/region_job.h"
+#include "actors/region_link.h"
+#include "engine/decode/expert.h"
 #include "engine/decode/worker_pool.h"
 #include "engine/model/expert_source.h"
 
 namespace omni {
 
-// What a test may make a region do instead of serving a job.
-enum class RegionFault {
-  kNone,
-  kCrash,  // the actor dies with the job in hand
-  kLose,   // the job is swallowed; no answer ever comes
-};
-using RegionFaultHook = std::function<RegionFault(const RegionJob&)>;
-
-// A job whose experts come from disk, one by one and in any order. It has its own copy of the rows, so that
-// the coordinator may give the job up while a read hangs.
+// A request whose experts may come from disk, one by one and in any order.
 struct RegionWork {
-  std::vector<ExpertJob> jobs;  // rows 0 .. n-1 of `q` and `scale`
-  std::vector<int8_t> q;
-  std::vector<float> scale;
+  RegionRequestPtr request;
+  std::vector<ExpertJob> jobs;  // by expert of the request; they point into its rows
   std::shared_ptr<RegionReply> reply;
   std::vector<std::unique_ptr<ExpertRun>>
       begun;  // by job: from the tiles that were there when others were not
@@ -34,32 +25,50 @@ struct RegionWork {
 };
 using RegionWorkPtr = std::shared_ptr<RegionWork>;
 
+// An expert that a request waits for, on its way from the source.
+struct ExpertArrival {
+  RegionWorkPtr work;
+  size_t job = 0;
+  absl::StatusOr<ExpertTiles> expert;
+  bool partial = false;  // some of its tiles are null: all of them will come again
+};
+
+// One thread at a time.
 class RegionState {
  public:
-  // All references outlive the region. `fault` is null outside tests.
-  RegionState(const ModelConfig& config, ExpertSource& source, WorkerPool& pool, const RegionFaultHook& fault)
-      : config_(config), source_(source), pool_(pool), fault_(fault) {}
+  // Hands an arrival to OnArrival, later and on the region's own thread. Thread-safe.
+  using Post = std::function<void(ExpertArrival)>;
 
-  ExpertSource& source() const { return source_; }
+  // All references outlive the region. `requester` is its name towards the source.
+  RegionState(const ModelConfig& config, ExpertSource& experts, WorkerPool& pool,
+              RequesterId requester = RequesterId())
+      : config_(config), experts_(experts), pool_(pool), requester_(requester) {}
+  RegionState For(RequesterId requester) const { return {config_, experts_, pool_, requester}; }
 
-  // Runs every expert of the job; null if the job was abandoned or a test lost it. Throws what a crash would.
-  // For a source whose experts are resident: others make it wait.
-  RegionReplyPtr Run(const RegionJob& job);
+  bool resident() const { return experts_.resident(); }  // nothing is ever posted
 
-  // The same in steps: Begin (null as above), then Serve for each of the work's jobs when its expert is
-  // there. Serve returns the reply with the last of them, else null.
-  RegionWorkPtr Begin(const RegionJob& job);
-  RegionReplyPtr Serve(RegionWork& work, size_t job, const absl::StatusOr<ExpertTiles>& expert);
-  // Computes what it can with the tiles that are there; null for the others.
-  void ServePartial(RegionWork& work, size_t job, const ExpertTiles& partial);
+  // Asks for the request's experts. Returns the reply if they are in memory all the time, else null: they
+  // arrive by `post`, each as soon as it is there.
+  RegionReplyPtr Start(RegionRequestPtr request, const Post& post);
+  // Returns the reply with the last expert, else null.
+  RegionReplyPtr OnArrival(const ExpertArrival& arrival);
+
+  void Prefetch(LayerId layer, std::span<const ExpertId> experts) {
+    experts_.ReadAhead(requester_, layer, experts);
+  }
+  void ForgetPrefetches() { experts_.ForgetRequester(requester_); }
 
  private:
-  bool Lost(const RegionJob& job);  // by a test's wish
+  void Ask(const RegionWorkPtr& work, const Post& post);
+  void ComputeAll(RegionWork& work);
+  void Compute(RegionWork& work, size_t job, const absl::StatusOr<ExpertTiles>& expert);
+  void ComputePartly(RegionWork& work, size_t job, const ExpertTiles& tiles);
+  float* OutputOf(RegionWork& work, size_t job);
 
   const ModelConfig& config_;
-  ExpertSource& source_;
+  ExpertSource& experts_;
   WorkerPool& pool_;
-  const RegionFaultHook& fault_;
+  RequesterId requester_;
 };
 
 }  // namespace omni

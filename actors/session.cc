@@ -1,29 +1,54 @@
 #include "actors/session.h"
 
+#include <new>
 #include <utility>
 
 #include <absl/strings/str_cat.h>
 
 namespace omni {
 
-Session::Session(uint64_t id, GenerateRequest request, const Tokenizer& tokenizer, int64_t max_context,
-                 std::shared_ptr<SessionChannel> channel)
+Session::Session(SessionId id, GenerateRequest request, const Tokenizer& tokenizer, int64_t max_context,
+                 std::shared_ptr<SessionChannel> channel, SnapshotPtr from)
     : id_(id),
       request_(std::move(request)),
       tokenizer_(tokenizer),
       max_context_(max_context),
       channel_(std::move(channel)),
+      from_(std::move(from)),
       matcher_(request_.stops),
-      tokens_(request_.prompt),
-      prompt_size_(static_cast<int64_t>(request_.prompt.size())),
       created_(Clock::now()) {
-  result_.timings.prompt_tokens = prompt_size_;
+  if (from_ != nullptr) {
+    tokens_ = from_->tokens;
+    computed_ = from_->state.position();
+    if (request_.prompt.empty()) {
+      generated_ = from_->generated;
+      for (size_t i = tokens_.size() - static_cast<size_t>(generated_); i < tokens_.size(); ++i) {
+        if (tokens_[i] != Tokenizer::kEndOfText) matcher_.Push(tokenizer_.Bytes(tokens_[i]));
+      }
+      if (matcher_.stopped()) matcher_ = StopMatcher(request_.stops);  // the session goes on beyond that stop
+    }
+  }
+  tokens_.insert(tokens_.end(), request_.prompt.begin(), request_.prompt.end());
+  prompt_size_ = static_cast<int64_t>(tokens_.size());
+  result_.timings.prompt_tokens = prompt_size_ - computed_;
 }
 
-void Session::Activate(const ModelConfig& config, Clock::time_point now) {
-  state_ = std::make_unique<SessionState>(config);
+absl::Status Session::Activate(const ModelConfig& config, Clock::time_point now) {
+  try {
+    if (from_ != nullptr) {
+      state_.emplace(from_->state.Clone());
+    } else {
+      state_.emplace(config);
+    }
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError(absl::StrCat("no memory for the session's state of ",
+                                                     SessionState::BytesFor(config) >> 20,
+                                                     " MiB; end other sessions or use a machine with more"));
+  }
+  from_ = nullptr;
   started_ = now;
   result_.timings.queued = now - created_;
+  return absl::OkStatus();
 }
 
 std::span<const TokenId> Session::pending() const {
@@ -31,15 +56,17 @@ std::span<const TokenId> Session::pending() const {
 }
 
 void Session::OnComputed(int64_t rows) {
+  stepping_ = false;
   computed_ += rows;
-  if (over_ || computed_ >= prompt_size_) return;
+  if (over_) return;
+  if (cancelled_) {
+    Finish(StopReason::kCancelled);
+    return;
+  }
+  if (computed_ >= prompt_size_) return;
   GenerateEvent event;
   event.position = computed_;
   if (!channel_->Push(std::move(event))) Pause();
-}
-
-Sampled Session::Draw(std::span<const float> logits) const {
-  return Sample(logits, tokens_, tokens_.size(), request_.sampler);
 }
 
 void Session::OnToken(const Sampled& sampled, Clock::time_point now) {
@@ -51,6 +78,7 @@ void Session::OnToken(const Sampled& sampled, Clock::time_point now) {
   }
   timings.decode = now - first_token_;
   ++timings.generated_tokens;
+  ++generated_;
   tokens_.push_back(sampled.token);
   result_.tokens.push_back(sampled.token);
 
@@ -69,7 +97,7 @@ void Session::OnToken(const Sampled& sampled, Clock::time_point now) {
     Finish(StopReason::kEndOfText);
   } else if (matcher_.stopped()) {
     Finish(StopReason::kStop);
-  } else if (timings.generated_tokens >= request_.max_tokens) {
+  } else if (generated_ >= request_.max_tokens) {
     Finish(StopReason::kLength);
   } else if (static_cast<int64_t>(tokens_.size()) >= max_context_) {
     Finish(StopReason::kContext);
@@ -80,6 +108,9 @@ void Session::Finish(StopReason reason) {
   if (over_) return;
   over_ = true;
   result_.reason = reason;
+  if (request_.keep && state_.has_value()) {
+    result_.snapshot = std::make_shared<const SessionSnapshot>(Describe(*std::move(state_)));
+  }
   if (!matcher_.stopped()) {
     GenerateEvent rest;
     rest.position = static_cast<int64_t>(tokens_.size());
@@ -96,15 +127,49 @@ void Session::Fail(const absl::Status& status) {
   channel_->Close(status);
 }
 
-void Session::Cancel() { Finish(StopReason::kCancelled); }
+void Session::Cancel() {
+  // In a step the state is on its way from one token to the next.
+  if (stepping_ && request_.keep) {
+    cancelled_ = true;
+  } else {
+    Finish(StopReason::kCancelled);
+  }
+}
 
-absl::Status CheckRequest(const GenerateRequest& request, int64_t vocab, int64_t max_context) {
-  if (request.prompt.empty())
+absl::StatusOr<SnapshotPtr> Session::Snapshot() const {
+  if (!state_.has_value()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("session ", id_.value, " has not begun: it waits its turn"));
+  }
+  try {
+    return std::make_shared<const SessionSnapshot>(Describe(state_->Clone()));
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError(absl::StrCat("no memory for a copy of session ", id_.value,
+                                                     "'s state, ", state_->bytes() >> 20, " MiB"));
+  }
+}
+
+SessionSnapshot Session::Describe(SessionState state) const {
+  SessionSnapshot snapshot{request_, tokens_, generated_, std::move(state)};
+  snapshot.request.prompt.clear();
+  snapshot.request.cancel = {};
+  snapshot.request.route_policy = nullptr;
+  return snapshot;
+}
+
+absl::Status CheckRequest(const GenerateRequest& request, int64_t vocab, int64_t max_context,
+                          const SessionSnapshot* from) {
+  if (request.prompt.empty() && from == nullptr)
     return absl::InvalidArgumentError("the prompt is empty; give at least one token");
-  const auto size = static_cast<int64_t>(request.prompt.size());
+  if (from != nullptr && request.prompt.empty() && from->generated >= request.max_tokens) {
+    return absl::InvalidArgumentError(absl::StrCat("the session has generated ", from->generated,
+                                                   " tokens already, and max_tokens is ", request.max_tokens,
+                                                   "; raise it to go on"));
+  }
+  const auto size = static_cast<int64_t>(request.prompt.size() + (from == nullptr ? 0 : from->tokens.size()));
   if (size >= max_context) {
-    return absl::InvalidArgumentError(absl::StrCat("the prompt has ", size,
-                                                   " tokens, but the context limit is ", max_context,
+    return absl::InvalidArgumentError(absl::StrCat(from == nullptr ? "the prompt has " : "the session has ",
+                                                   size, " tokens, but the context limit is ", max_context,
                                                    " tokens, prompt and answer together; "
                                                    "shorten the prompt or raise the limit"));
   }

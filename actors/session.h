@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -13,6 +14,7 @@
 
 #include "actors/generate.h"
 #include "actors/session_channel.h"
+#include "actors/session_snapshot.h"
 #include "engine/model/session_state.h"
 #include "engine/text/sampler.h"
 #include "engine/text/tokenizer.h"
@@ -23,15 +25,19 @@ class Session {
  public:
   using Clock = std::chrono::steady_clock;
 
-  // The request has been checked by CheckRequest; the tokenizer outlives the session.
-  Session(uint64_t id, GenerateRequest request, const Tokenizer& tokenizer, int64_t max_context,
-          std::shared_ptr<SessionChannel> channel);
+  // The request has been checked by CheckRequest; the tokenizer outlives the session. `from`, if not null, is
+  // what the session goes on from: the request's prompt, which may then be empty, comes after the snapshot's
+  // tokens.
+  Session(SessionId id, GenerateRequest request, const Tokenizer& tokenizer, int64_t max_context,
+          std::shared_ptr<SessionChannel> channel, SnapshotPtr from = nullptr);
 
-  uint64_t id() const { return id_; }
+  SessionId id() const { return id_; }
+  RoutePolicy* route_policy() const { return request_.route_policy; }
 
-  // Allocates the model state; the session takes part in steps from now on.
-  void Activate(const ModelConfig& config, Clock::time_point now);
-  SessionState* state() { return state_.get(); }
+  // Makes the model state, or a copy of the snapshot's; the session takes part in steps from now on.
+  // ResourceExhausted if there is no memory for it.
+  absl::Status Activate(const ModelConfig& config, Clock::time_point now);
+  SessionState* state() { return state_.has_value() ? &*state_ : nullptr; }
 
   // Tokens the next steps must compute before the next sample: the rest of the prompt, or the last token
   // drawn.
@@ -40,40 +46,53 @@ class Session {
   // Whether a step may include the session now.
   bool runnable() const { return !over() && !paused_; }
 
+  // A step has begun that computes pending tokens; OnComputed ends it.
+  void BeginStep() { stepping_ = true; }
   // The first `rows` pending tokens have been computed; prompt left over is reported as progress.
   void OnComputed(int64_t rows);
-  // Draws the next token from the logits of the last pending one. Changes nothing.
-  Sampled Draw(std::span<const float> logits) const;
+  // For the stages between hidden state and token.
+  std::span<const TokenId> tokens() const { return tokens_; }
+  const SamplerSettings& sampler() const { return request_.sampler; }
   // Appends the token drawn, streams it and, at an end, closes the session.
   void OnToken(const Sampled& sampled, Clock::time_point now);
+
+  // Between two steps, once the session is active: all that it is, the state copied.
+  absl::StatusOr<SnapshotPtr> Snapshot() const;
 
   void Pause() { paused_ = true; }
   void Resume() { paused_ = false; }
   void Fail(const absl::Status& status);  // closes with an error; the first end wins
-  void Cancel();                          // closes with what there is
+  // Closes with what there is. In a step, a session that keeps its state ends when the step does
+  // (OnComputed).
+  void Cancel();
   bool over() const { return over_; }
 
  private:
   void Finish(StopReason reason);
+  SessionSnapshot Describe(SessionState state) const;
 
-  uint64_t id_;
+  SessionId id_;
   GenerateRequest request_;
   const Tokenizer& tokenizer_;
   int64_t max_context_;
   std::shared_ptr<SessionChannel> channel_;
+  SnapshotPtr from_;  // until the session is active
   StopMatcher matcher_;
-  std::unique_ptr<SessionState> state_;
+  std::optional<SessionState> state_;
   std::vector<TokenId> tokens_;  // prompt and generated
-  int64_t prompt_size_;
-  int64_t computed_ = 0;  // tokens the state has seen
+  int64_t prompt_size_ = 0;      // tokens that need not be drawn
+  int64_t computed_ = 0;         // tokens the state has seen
+  int64_t generated_ = 0;        // tokens at the end that were drawn, by earlier sessions of the snapshot too
   GenerateResult result_;
   Clock::time_point created_, started_, first_token_;
   bool paused_ = false;
+  bool stepping_ = false, cancelled_ = false;  // cancelled_: to end when the step does
   bool over_ = false;
 };
 
-// What Generate refuses at once: an empty or too long prompt, ids out of range, bad settings. Messages say
-// the limit.
-absl::Status CheckRequest(const GenerateRequest& request, int64_t vocab, int64_t max_context);
+// What is refused at once: an empty or too long prompt, ids out of range, bad settings. Messages say the
+// limit. `from`: the snapshot that the request goes on from, or null.
+absl::Status CheckRequest(const GenerateRequest& request, int64_t vocab, int64_t max_context,
+                          const SessionSnapshot* from = nullptr);
 
 }  // namespace omni

@@ -6,7 +6,7 @@ namespace omni {
 
 bool SessionChannel::Push(GenerateEvent event) {
   bool room = true;
-  bool wake = false;
+  bool wake = false, notify = false;
   {
     std::lock_guard lock(mutex_);
     if (result_.has_value()) return true;
@@ -18,18 +18,39 @@ bool SessionChannel::Push(GenerateEvent event) {
     room = events_.size() < capacity_;
     paused_ = !room;
     wake = waiting_ == Waiting::kForAny || (waiting_ == Waiting::kForUrgent && !room);
+    notify = ToNotify();
   }
   if (wake) changed_.notify_one();
+  if (notify) notify_();
   return room;
 }
 
 void SessionChannel::Close(absl::StatusOr<GenerateResult> result) {
+  bool notify = false;
   {
     std::lock_guard lock(mutex_);
     if (result_.has_value()) return;
     result_ = std::move(result);
+    notify = ToNotify();
   }
   changed_.notify_one();
+  if (notify) notify_();
+}
+
+bool SessionChannel::ToNotify() { return notify_ != nullptr && !std::exchange(notified_, true); }
+
+SessionChannel::Taken SessionChannel::TakeAll() {
+  Taken taken;
+  taken.events.swap(events_);
+  taken.resume = std::exchange(paused_, false);
+  taken.result = result_;
+  notified_ = false;
+  return taken;
+}
+
+SessionChannel::Taken SessionChannel::Poll() {
+  std::lock_guard lock(mutex_);
+  return TakeAll();
 }
 
 SessionChannel::Taken SessionChannel::Take(const std::stop_token& stop) {
@@ -40,11 +61,7 @@ SessionChannel::Taken SessionChannel::Take(const std::stop_token& stop) {
   changed_.wait(lock, stop, [this] { return !events_.empty() || result_.has_value(); });
   waiting_ = Waiting::kNo;
   served_ = std::chrono::steady_clock::now();
-  Taken taken;
-  taken.events.swap(events_);
-  taken.resume = std::exchange(paused_, false);
-  taken.result = result_;
-  return taken;
+  return TakeAll();
 }
 
 }  // namespace omni

@@ -8,9 +8,11 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstddef>
+#include <functional>
 #include <mutex>
 #include <optional>
 #include <stop_token>
+#include <utility>
 #include <vector>
 
 #include <absl/status/statusor.h>
@@ -26,8 +28,11 @@ class SessionChannel {
   // No reader of text notices it; at rates below 1 / kPace every token is told when it is drawn.
   static constexpr std::chrono::milliseconds kPace{10};
 
-  // `capacity` >= 1: unread tokens after which the producer is told to pause.
-  explicit SessionChannel(size_t capacity) : capacity_(capacity) {}
+  // `capacity` >= 1: unread tokens after which the producer is told to pause. `notify`, if not empty, is
+  // called by the producer, with no lock held, when there is something to take, and then not before Take or
+  // Poll was called.
+  explicit SessionChannel(size_t capacity, std::function<void()> notify = nullptr)
+      : capacity_(capacity), notify_(std::move(notify)) {}
 
   // Producer. Push returns false if the channel is now full: push no more until the consumer's Taken says
   // `resume`.
@@ -42,17 +47,22 @@ class SessionChannel {
   };
   // Consumer. Waits for an event, the end, or a stop request (then everything may be empty).
   Taken Take(const std::stop_token& stop);
+  Taken Poll();  // never waits
 
  private:
+  Taken TakeAll();  // with the lock held
+  bool ToNotify();  // the same
   enum class Waiting { kNo, kForUrgent, kForAny };
 
   const size_t capacity_;
+  const std::function<void()> notify_;
   std::mutex mutex_;
   Waiting waiting_ = Waiting::kNo;
   std::chrono::steady_clock::time_point served_;  // when the consumer last took something
   std::condition_variable_any changed_;
   std::vector<GenerateEvent> events_;
   bool paused_ = false;
+  bool notified_ = false;
   std::optional<absl::StatusOr<GenerateResult>> result_;
 };
 

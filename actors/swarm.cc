@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <exception>
+#include <future>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -12,22 +14,11 @@
 #include "actors/coordinator.h"
 #include "actors/messages.h"
 #include "actors/session.h"
-#include "actors/session_channel.h"
+#include "engine/decode/cpu_decoder.h"
 #include "engine/decode/worker_pool.h"
 
 namespace omni {
 namespace {
-
-caf::actor_system_config& Configure(caf::actor_system_config& config) {
-  config.set("scheduler.max-threads", 1);
-  // One worker has nobody to steal from: after a short watch over its queue (the time in which a client may
-  // come back) it sleeps until a message arrives.
-  config.set("work-stealing.aggressive-poll-attempts", 100);
-  config.set("work-stealing.moderate-poll-attempts", 20);
-  config.set("work-stealing.moderate-sleep-duration", caf::timespan(std::chrono::microseconds(50)));
-  config.set("work-stealing.relaxed-sleep-duration", caf::timespan(std::chrono::seconds(1)));
-  return config;
-}
 
 StepStats Read(const StepCounters& c) {
   return {c.steps.Get(), c.rows.Get(), c.hops.Get(), std::chrono::nanoseconds(c.wall_ns.Get()),
@@ -51,29 +42,83 @@ double StepStats::HopMicros() const {
   return hops > 0 ? static_cast<double>((wall - compute).count()) / 1e3 / static_cast<double>(hops) : 0;
 }
 
+namespace {
+
+// What a session's handle needs of its swarm, and may outlive it with.
+class Door {
+ public:
+  explicit Door(CoordinatorActor coordinator) : coordinator_(std::move(coordinator)) {}
+
+  template <typename... T>
+  void Send(T&&... message) {
+    std::lock_guard lock(mutex_);
+    if (coordinator_) caf::anon_send(coordinator_, std::forward<T>(message)...);
+  }
+  void Close() {
+    std::lock_guard lock(mutex_);
+    coordinator_ = nullptr;
+  }
+
+ private:
+  std::mutex mutex_;
+  CoordinatorActor coordinator_;
+};
+
+}  // namespace
+
+struct SessionHandle::Impl {
+  SessionId id;
+  std::shared_ptr<SessionChannel> channel;
+  std::shared_ptr<Door> door;
+  bool over = false;
+
+  SessionChannel::Taken Seen(SessionChannel::Taken taken) {
+    if (taken.resume) door->Send(resume_atom_v, id.value);
+    over = over || taken.result.has_value();
+    return taken;
+  }
+};
+
+SessionHandle::SessionHandle(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+SessionHandle::~SessionHandle() {
+  if (!impl_->over) Cancel();
+}
+SessionId SessionHandle::id() const { return impl_->id; }
+SessionChannel::Taken SessionHandle::Poll() { return impl_->Seen(impl_->channel->Poll()); }
+SessionChannel::Taken SessionHandle::Wait(const std::stop_token& stop) {
+  return impl_->Seen(impl_->channel->Take(stop));
+}
+void SessionHandle::Cancel() { impl_->door->Send(cancel_atom_v, impl_->id.value); }
+
 struct Swarm::Impl {
-  Impl(const ModelWeights& weights_in, ExpertSource& experts, const Tokenizer& tokenizer_in,
-       SwarmOptions options_in)
+  Impl(ActorSystem& actors, const ModelWeights& weights_in, ExpertSource& experts,
+       const Tokenizer& tokenizer_in, SwarmOptions options_in)
       : options(std::move(options_in)),
         weights(weights_in),
         tokenizer(tokenizer_in),
         pool(options.threads),
         counters(weights.config),
-        state(weights, pool, options.coordinator, counters),
-        system(Configure(system_config)),
-        coordinator(system.spawn(Coordinator, &state, weights.config.num_regions(),
-                                 RegionState(weights.config, experts, pool, options.fault), &requests)) {}
+        decoder(weights, pool),
+        state(weights.config, decoder, options.coordinator, counters),
+        coordinator(Spawn(actors, experts)),
+        door(std::make_shared<Door>(coordinator)) {}
+
+  CoordinatorActor Spawn(ActorSystem& actors, ExpertSource& experts) {
+    outstanding.Add();
+    return actors.system().spawn(Coordinator, &state, weights.config.num_regions(),
+                                 RegionState(weights.config, experts, pool), &outstanding, options.make_link);
+  }
 
   ~Impl() {
-    caf::anon_send(coordinator, shutdown_atom_v);
+    door->Send(shutdown_atom_v);
     {
       std::unique_lock lock(callers_mutex);
       callers_left.wait(lock, [this] { return callers == 0; });
     }
+    door->Close();
     caf::anon_send_exit(coordinator, caf::exit_reason::user_shutdown);
     coordinator = nullptr;
-    system.await_all_actors_done();
-    requests.WaitForNone();
+    outstanding.WaitForNone();
   }
 
   SwarmOptions options;
@@ -81,23 +126,49 @@ struct Swarm::Impl {
   const Tokenizer& tokenizer;
   WorkerPool pool;
   SwarmCounters counters;
-  CoordinatorState state;  // outlives every actor, and so do the buffers its jobs point into
-  OpenRequests requests;
-  caf::actor_system_config system_config;
-  caf::actor_system system;
-  caf::actor coordinator;
+  CpuDecoder decoder;
+  CoordinatorState state;
+  Outstanding outstanding;  // all of the above outlives its actors
+  CoordinatorActor coordinator;
+  std::shared_ptr<Door> door;
 
   std::atomic<uint64_t> next_session{1};
   std::mutex callers_mutex;
   std::condition_variable callers_left;
-  int callers = 0;
+  int callers = 0;  // blocked in Generate or Snapshot
 };
+
+namespace {
+
+// Counts a blocked caller.
+class Caller {
+ public:
+  Caller(std::mutex& mutex, std::condition_variable& left, int& count)
+      : mutex_(mutex), left_(left), count_(count) {
+    std::lock_guard lock(mutex_);
+    ++count_;
+  }
+  ~Caller() {
+    std::lock_guard lock(mutex_);
+    if (--count_ == 0) left_.notify_all();
+  }
+  Caller(const Caller&) = delete;
+  Caller& operator=(const Caller&) = delete;
+
+ private:
+  std::mutex& mutex_;
+  std::condition_variable& left_;
+  int& count_;
+};
+
+}  // namespace
 
 Swarm::Swarm(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Swarm::~Swarm() = default;
 
-absl::StatusOr<std::unique_ptr<Swarm>> Swarm::Start(const ModelWeights& weights, ExpertSource& experts,
-                                                    const Tokenizer& tokenizer, const SwarmOptions& options) {
+absl::StatusOr<std::unique_ptr<Swarm>> Swarm::Start(ActorSystem& actors, const ModelWeights& weights,
+                                                    ExpertSource& experts, const Tokenizer& tokenizer,
+                                                    const SwarmOptions& options) {
   SwarmOptions checked = options;
   if (checked.threads == 0)
     checked.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
@@ -110,51 +181,79 @@ absl::StatusOr<std::unique_ptr<Swarm>> Swarm::Start(const ModelWeights& weights,
         absl::StrCat("max_context is ", checked.max_context, ", but must be at least 2"));
   }
   if (c.max_active < 1 || c.max_active > c.max_rows || c.max_queued < 1 || c.prefill_rows_beside_decode < 1 ||
-      checked.unread_tokens < 1 || c.job_attempts < 1 || c.job_timeout.count() < 4) {
+      checked.unread_tokens < 1 || c.calls.attempts < 1 || c.calls.timeout.count() < 4) {
     return absl::InvalidArgumentError(
         "swarm options: 1 <= max_active <= max_rows; max_queued, prefill_rows_beside_decode, unread_tokens "
         "and "
-        "job_attempts at least 1; job_timeout at least 4 ms");
+        "calls.attempts at least 1; calls.timeout at least 4 ms");
   }
-  return std::unique_ptr<Swarm>(
-      new Swarm(std::make_unique<Impl>(weights, experts, tokenizer, std::move(checked))));
+  try {
+    return std::unique_ptr<Swarm>(
+        new Swarm(std::make_unique<Impl>(actors, weights, experts, tokenizer, std::move(checked))));
+  } catch (const std::exception& e) {
+    return absl::ResourceExhaustedError(absl::StrCat("the swarm cannot be started: ", e.what()));
+  }
 }
 
-absl::StatusOr<GenerateResult> Swarm::Generate(GenerateRequest request, const GenerateCallback& on_event) {
+absl::StatusOr<std::unique_ptr<SessionHandle>> Swarm::Submit(GenerateRequest request, SubmitOptions options) {
   Impl& impl = *impl_;
-  if (absl::Status s = CheckRequest(request, impl.weights.config.vocab, impl.options.max_context); !s.ok())
+  if (absl::Status s =
+          CheckRequest(request, impl.weights.config.vocab, impl.options.max_context, options.from.get());
+      !s.ok()) {
     return s;
-  struct Caller {
-    Impl& impl;
-    explicit Caller(Impl& i) : impl(i) {
-      std::lock_guard lock(impl.callers_mutex);
-      ++impl.callers;
-    }
-    ~Caller() {
-      std::lock_guard lock(impl.callers_mutex);
-      if (--impl.callers == 0) impl.callers_left.notify_all();
-    }
-  } caller(impl);
+  }
+  const SessionId id(impl.next_session.fetch_add(1, std::memory_order_relaxed));
+  auto channel = std::make_shared<SessionChannel>(static_cast<size_t>(impl.options.unread_tokens),
+                                                  std::move(options.notify));
+  impl.door->Send(submit_atom_v,
+                  std::make_shared<Session>(id, std::move(request), impl.tokenizer, impl.options.max_context,
+                                            channel, std::move(options.from)));
+  return std::unique_ptr<SessionHandle>(new SessionHandle(
+      std::make_unique<SessionHandle::Impl>(SessionHandle::Impl{id, std::move(channel), impl.door})));
+}
 
+absl::StatusOr<GenerateResult> Swarm::Generate(GenerateRequest request, const GenerateCallback& on_event,
+                                               SnapshotPtr from) {
+  const Caller caller(impl_->callers_mutex, impl_->callers_left, impl_->callers);
   const std::stop_token stop = request.cancel;
-  const uint64_t id = impl.next_session.fetch_add(1, std::memory_order_relaxed);
-  auto channel = std::make_shared<SessionChannel>(static_cast<size_t>(impl.options.unread_tokens));
-  caf::anon_send(
-      impl.coordinator, submit_atom_v,
-      std::make_shared<Session>(id, std::move(request), impl.tokenizer, impl.options.max_context, channel));
+  absl::StatusOr<std::unique_ptr<SessionHandle>> handle =
+      Submit(std::move(request), {std::move(from), nullptr});
+  if (!handle.ok()) return handle.status();
   bool cancelled = false;
+  absl::Status thrown;
   while (true) {
-    SessionChannel::Taken taken = channel->Take(cancelled ? std::stop_token() : stop);
-    if (taken.resume) caf::anon_send(impl.coordinator, resume_atom_v, id);
+    SessionChannel::Taken taken = (*handle)->Wait(cancelled ? std::stop_token() : stop);
     bool cancel = stop.stop_requested();
     for (const GenerateEvent& event : taken.events) {
-      if (on_event && !cancel && !cancelled) cancel = !on_event(event);
+      if (!on_event || cancel || cancelled) continue;
+      try {
+        cancel = !on_event(event);
+      } catch (const std::exception& e) {
+        thrown = absl::InternalError(absl::StrCat("the receiver of the text failed: ", e.what()));
+        cancel = true;
+      }
     }
-    if (taken.result.has_value()) return *std::move(taken.result);
+    if (taken.result.has_value()) {
+      if (!thrown.ok()) return thrown;
+      return *std::move(taken.result);
+    }
     if (cancel && !cancelled) {
       cancelled = true;
-      caf::anon_send(impl.coordinator, cancel_atom_v, id);
+      (*handle)->Cancel();
     }
+  }
+}
+
+absl::StatusOr<SnapshotPtr> Swarm::Snapshot(SessionId session) {
+  const Caller caller(impl_->callers_mutex, impl_->callers_left, impl_->callers);
+  auto question = std::make_shared<SnapshotQuestion>();
+  question->session = session;
+  std::future<absl::StatusOr<SnapshotPtr>> answer = question->promise.get_future();
+  impl_->door->Send(snapshot_atom_v, SnapshotQuestionPtr(std::move(question)));
+  try {
+    return answer.get();
+  } catch (const std::future_error&) {  // nobody is left to answer
+    return absl::UnavailableError("the swarm is shutting down");
   }
 }
 
@@ -169,6 +268,7 @@ SwarmStats Swarm::Stats() const {
   stats.restarts = c.restarts.Get();
   stats.retries = c.retries.Get();
   stats.timeouts = c.timeouts.Get();
+  stats.moves = c.moves.Get();
   stats.failed_jobs = c.failed_jobs.Get();
   for (size_t ahead = 0; ahead < SwarmCounters::kAhead; ++ahead) {
     stats.predicted[ahead] = c.predicted[ahead].Get();

@@ -1,35 +1,40 @@
 // A loaded model being served: one coordinator, one actor per region of the torus, and a plain C++ door to
 // them.
 //
-//     auto swarm = Swarm::Start(dir->weights(), *dir, dir->tokenizer(), {});
+//     auto swarm = Swarm::Start(*actors, weights, experts, tokenizer, {});
 //     auto result = (*swarm)->Generate(request, [](const GenerateEvent& e) { return Print(e.text); });
 //
-// One scheduler thread runs all actors and is worker 0 of the compute pool; the other threads are its
-// helpers, so that `threads` threads compute and nothing else competes with them. An idle swarm sleeps.
+// The actor system's one thread runs all actors and is worker 0 of the compute pool; the other threads are
+// its helpers, so that `threads` threads compute and nothing else competes with them. An idle swarm sleeps.
 #pragma once
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <stop_token>
 #include <vector>
 
 #include <absl/status/statusor.h>
 
+#include "actors/actor_system.h"
 #include "actors/coordinator_state.h"
 #include "actors/generate.h"
-#include "actors/region_state.h"
+#include "actors/region_link.h"
+#include "actors/session_channel.h"
+#include "actors/session_snapshot.h"
 #include "engine/model/weights.h"
 #include "engine/text/tokenizer.h"
 
 namespace omni {
 
 struct SwarmOptions {
-  int threads = 0;  // 0: as many as the machine has cores
-  int64_t max_context =
-      1'000'000;                // tokens of a session, prompt and answer; its memory does not depend on it
+  int threads = 0;  // 0: as many as this process may use cores
+  // Tokens of a session, prompt and answer; its memory does not depend on it.
+  int64_t max_context = 1'000'000;
   int64_t unread_tokens = 256;  // a client so far behind pauses its session
   CoordinatorOptions coordinator;
-  RegionFaultHook fault;  // tests only
+  LinkFactory make_link;  // empty: every region is an actor of this process
 };
 
 struct StepStats {
@@ -42,7 +47,7 @@ struct StepStats {
 struct SwarmStats {
   StepStats decode, mixed;  // steps that only decode; steps with prompt rows
   int64_t active = 0, queued = 0;
-  int64_t sessions = 0, restarts = 0, retries = 0, timeouts = 0, failed_jobs = 0;
+  int64_t sessions = 0, restarts = 0, retries = 0, timeouts = 0, moves = 0, failed_jobs = 0;
   int64_t predicted[2] = {},
           predicted_right[2] = {};  // rows whose expert was guessed 1 and 2 expert layers ahead
   int64_t experts = 0;
@@ -51,21 +56,59 @@ struct SwarmStats {
   int threads = 0;
 };
 
+// A session under way. One thread at a time. May outlive its swarm, which ends the session.
+class SessionHandle {
+ public:
+  ~SessionHandle();  // cancels the session
+  SessionHandle(const SessionHandle&) = delete;
+  SessionHandle& operator=(const SessionHandle&) = delete;
+
+  SessionId id() const;
+  // What has happened since the last call; never waits. Once `result` is set there will be nothing more.
+  SessionChannel::Taken Poll();
+  // The same, but waits for something to happen, or for `stop`.
+  SessionChannel::Taken Wait(const std::stop_token& stop = {});
+  void Cancel();  // the end comes as a result
+
+ private:
+  friend class Swarm;
+  struct Impl;
+  explicit SessionHandle(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+struct SubmitOptions {
+  SnapshotPtr
+      from;  // what the session goes on from: the request's prompt, which may be empty, comes after it
+  // Called on the swarm's thread when there is something for Poll; then not again before Poll was called. It
+  // hands the news on and does not wait, and does not touch the handle. Empty: for Wait.
+  std::function<void()> notify;
+};
+
 class Swarm {
  public:
-  // weights, experts and tokenizer outlive the swarm.
-  static absl::StatusOr<std::unique_ptr<Swarm>> Start(const ModelWeights& weights, ExpertSource& experts,
-                                                      const Tokenizer& tokenizer,
+  // All references outlive the swarm.
+  static absl::StatusOr<std::unique_ptr<Swarm>> Start(ActorSystem& actors, const ModelWeights& weights,
+                                                      ExpertSource& experts, const Tokenizer& tokenizer,
                                                       const SwarmOptions& options);
-  // Cancels what runs, waits for every Generate to return and for every actor to end.
+  // Cancels what runs, waits for every Generate to return and for its actors to end.
   ~Swarm();
   Swarm(const Swarm&) = delete;
   Swarm& operator=(const Swarm&) = delete;
 
   // Blocks the calling thread until the session ends; any number of threads may call at once. `on_event` may
-  // be null. Errors: InvalidArgument (the request), ResourceExhausted (too many waiting), Unavailable (a
-  // region failed for good, shutting down), or what the expert source said.
-  absl::StatusOr<GenerateResult> Generate(GenerateRequest request, const GenerateCallback& on_event);
+  // be null; if it throws, the session is cancelled and an error returned. Errors: InvalidArgument (the
+  // request), ResourceExhausted (too many waiting, no memory for its state), Unavailable (a region failed for
+  // good, shutting down), or what the expert source said.
+  absl::StatusOr<GenerateResult> Generate(GenerateRequest request, const GenerateCallback& on_event,
+                                          SnapshotPtr from = nullptr);
+
+  // Returns at once; what is wrong with the request is said here, all else by the handle.
+  absl::StatusOr<std::unique_ptr<SessionHandle>> Submit(GenerateRequest request, SubmitOptions options = {});
+
+  // An active session as it is between two steps, its state copied; the session goes on. Waits for the
+  // present step.
+  absl::StatusOr<SnapshotPtr> Snapshot(SessionId session);
 
   SwarmStats Stats() const;  // thread-safe
   const SwarmOptions& options() const;

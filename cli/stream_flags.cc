@@ -49,8 +49,8 @@ absl::StatusOr<OpenOptions> StreamFlags::Options(const std::string& path) const 
   return options;
 }
 
-int StreamFlags::PredictAhead(const ModelDir& model) const {
-  return prefetch && !model.resident() ? SwarmCounters::kAhead : 0;
+int StreamFlags::PredictAhead(const OpenOptions& open) const {
+  return prefetch && open.streamed() ? SwarmCounters::kAhead : 0;
 }
 
 std::string DescribeStreaming(const ModelDir& model) {

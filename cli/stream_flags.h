@@ -20,8 +20,8 @@ struct StreamFlags {
   void Add(Verb& verb);
   // How `path` is to be opened: all in memory if it fits, else streamed. Usage errors name the flag.
   absl::StatusOr<OpenOptions> Options(const std::string& path) const;
-  // Expert layers ahead that the decoder should guess for such a model.
-  int PredictAhead(const ModelDir& model) const;
+  // Expert layers ahead that the decoder should guess for a model so opened.
+  int PredictAhead(const OpenOptions& open) const;
 };
 
 // "12.3 GB of 20.0 GB: ..."; empty for a resident model.

@@ -3,13 +3,14 @@
 #include <algorithm>
 #include <chrono>
 #include <numeric>
+#include <optional>
 #include <thread>
 #include <utility>
 
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 
-#include "actors/swarm.h"
+#include "engine/decode/route_policy.h"
 #include "engine/model/session_state.h"
 #include "store/plan/disk_speed.h"
 #include "store/plan/memory_plan.h"
@@ -60,17 +61,18 @@ absl::StatusOr<Limits> MeasureLimits(const std::string& path, const ModelDir& mo
   return limits;
 }
 
-// The routes of the case, the moments at which tokens begin, and between tokens a look at the limits.
-class Driver {
+// The routes of the case, the moments at which tokens begin, and between tokens a look at the limits. On the
+// swarm's thread.
+class Driver : public RoutePolicy {
  public:
-  Driver(const std::string& path, ModelDir& model, const StreamCaseOptions& options)
-      : path_(path),
-        model_(model),
+  Driver(Node& node, const StreamCaseOptions& options)
+      : path_(node.path()),
+        model_(node.model()),
         which_(options.which),
         threads_(options.threads),
         first_(static_cast<int64_t>(options.prompt.size()) - 1 + options.warmup),
-        looks_(options.measure_limits && !model.resident()) {
-    const ModelConfig& config = model.weights().config;
+        looks_(options.measure_limits && !model_.resident()) {
+    const ModelConfig& config = model_.weights().config;
     const int64_t tokens = options.warmup + options.tokens + static_cast<int64_t>(options.prompt.size()) + 1;
     if (which_ != StreamCase::kOwn) trace_ = DrawTrace(config, tokens, options.seed);
     place_.assign(static_cast<size_t>(config.layers), -1);
@@ -80,24 +82,15 @@ class Driver {
     }
   }
 
-  // Both on the coordinator's thread: when a layer starts, and when its routers have chosen.
-  void Begin(LayerId layer, std::vector<ExpertId>& experts) {
-    if (layer.value == 0) {
-      Token token;
-      token.end_of_last = Clock::now();
-      if (which_ == StreamCase::kCold) model_.ForgetExperts();
-      Look();
-      token.stats = model_.cache_stats().value_or(CacheStats());
-      token.start = Clock::now();
-      tokens_.push_back(token);
-    }
+  std::optional<ExpertId> KnownBefore(LayerId layer, int64_t /*position*/) override {
     const int64_t place = place_[layer.index()];
-    if (place >= 0 && which_ != StreamCase::kOwn) experts.push_back(Decide(place));
+    if (place == 0) BeginToken();
+    if (which_ == StreamCase::kOwn) return std::nullopt;
+    return Decide(place);
   }
-  void Route(LayerId layer, std::span<ExpertId> routes) {
-    chosen_.insert(chosen_.end(), routes.begin(), routes.end());
-    if (which_ == StreamCase::kOwn) return;
-    std::fill(routes.begin(), routes.end(), Decide(place_[layer.index()]));
+  ExpertId Choose(const RouteChoice& choice) override {
+    chosen_.push_back(choice.nearest);
+    return which_ == StreamCase::kOwn ? choice.nearest : Decide(place_[choice.layer.index()]);
   }
 
   const std::vector<ExpertId>& chosen() const { return chosen_; }
@@ -111,6 +104,16 @@ class Driver {
     Clock::time_point end_of_last, start;
     CacheStats stats;  // as it began
   };
+
+  void BeginToken() {
+    Token token;
+    token.end_of_last = Clock::now();
+    if (which_ == StreamCase::kCold) model_.ForgetExperts();
+    Look();
+    token.stats = model_.cache_stats().value_or(CacheStats());
+    token.start = Clock::now();
+    tokens_.push_back(token);
+  }
 
   void Look() {
     const int64_t counted = static_cast<int64_t>(tokens_.size()) - first_;
@@ -222,31 +225,24 @@ const char* StreamCaseName(StreamCase which) {
   return "?";
 }
 
-absl::StatusOr<StreamCaseResult> RunStreamCase(const std::string& path, ModelDir& model,
-                                               const StreamCaseOptions& options,
+absl::StatusOr<StreamCaseResult> RunStreamCase(Node& node, const StreamCaseOptions& options,
                                                absl::FunctionRef<bool(int64_t token)> on_token) {
   StreamCaseResult result;
   result.which = options.which;
   StreamCaseOptions with_threads = options;
   if (with_threads.threads == 0)
     with_threads.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  Driver driver(path, model, with_threads);
+  Driver driver(node, with_threads);
   SwarmOptions swarm_options;
   swarm_options.threads = with_threads.threads;
-  swarm_options.coordinator.reroute = [&driver](LayerId layer, std::span<ExpertId> routes) {
-    driver.Route(layer, routes);
-  };
-  swarm_options.coordinator.foretell = [&driver](LayerId layer, std::vector<ExpertId>& experts) {
-    driver.Begin(layer, experts);
-  };
   const bool guess = options.which == StreamCase::kOwn && options.prefetch;
   swarm_options.coordinator.predict_ahead = guess ? 2 : 0;
   swarm_options.coordinator.max_rows = 1, swarm_options.coordinator.max_active = 1;
-  absl::StatusOr<std::unique_ptr<Swarm>> swarm =
-      Swarm::Start(model.weights(), model, model.tokenizer(), swarm_options);
-  if (!swarm.ok()) return swarm.status();
+  if (absl::Status s = node.Restart(swarm_options); !s.ok()) return s;
+  const ModelDir& model = node.model();
   GenerateRequest request;
   request.prompt = options.prompt;
+  request.route_policy = &driver;
   request.max_tokens = options.warmup + options.tokens + 1;
   request.sampler.temperature = 1;
   request.sampler.top_k = 0;
@@ -254,7 +250,7 @@ absl::StatusOr<StreamCaseResult> RunStreamCase(const std::string& path, ModelDir
   request.sampler.seed = options.seed;
   request.stop_at_end_of_text = false;
   int64_t done = 0;
-  absl::StatusOr<GenerateResult> generated = (*swarm)->Generate(request, [&](const GenerateEvent& event) {
+  absl::StatusOr<GenerateResult> generated = node.swarm().Generate(request, [&](const GenerateEvent& event) {
     if (!event.is_token) return true;
     result.probabilities.push_back(event.probability);
     return on_token(++done);
@@ -263,7 +259,7 @@ absl::StatusOr<StreamCaseResult> RunStreamCase(const std::string& path, ModelDir
   if (!driver.status().ok()) return driver.status();
   result.output = generated->tokens;
   result.chosen = driver.chosen();
-  const SwarmStats stats = (*swarm)->Stats();
+  const SwarmStats stats = node.swarm().Stats();
   for (size_t ahead = 0; ahead < 2; ++ahead) {
     if (stats.predicted[ahead] > 0)
       result.predicted_right[ahead] = Share(stats.predicted_right[ahead], stats.predicted[ahead]);

@@ -8,8 +8,8 @@
 #include <absl/functional/function_ref.h>
 #include <absl/status/statusor.h>
 
+#include "cluster/node.h"
 #include "store/cache/routing_trace.h"
-#include "store/model/model_dir.h"
 
 namespace omni::cli {
 
@@ -59,8 +59,8 @@ struct StreamCaseResult {
   double roofline_share() const { return seconds > 0 ? roofline_seconds / seconds : 0; }
 };
 
-absl::StatusOr<StreamCaseResult> RunStreamCase(const std::string& path, ModelDir& model,
-                                               const StreamCaseOptions& options,
+// Restarts the node's swarm as the case needs it.
+absl::StatusOr<StreamCaseResult> RunStreamCase(Node& node, const StreamCaseOptions& options,
                                                absl::FunctionRef<bool(int64_t token)> on_token);
 
 // Stacked bars, one per case: the time of a token that memory needs, that the disk needs, and the rest.

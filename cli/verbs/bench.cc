@@ -13,6 +13,7 @@
 #include "cli/stream_flags.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
+#include "cluster/node.h"
 #include "engine/base/interrupt.h"
 #include "engine/text/prompt.h"
 #include "store/file/files.h"
@@ -127,14 +128,27 @@ class Bench {
  private:
   static constexpr int kRounds = 4;
 
-  absl::StatusOr<StreamCaseResult> Case(const std::string& path, ModelDir& model, StreamCaseOptions options,
-                                        const std::string& label, int walk = 0) {
+  // Without `open`: resident.
+  absl::StatusOr<std::unique_ptr<Node>> Open(const std::string& path, const OpenOptions& open = {}) {
+    if (actors_ == nullptr) {
+      absl::StatusOr<std::unique_ptr<ActorSystem>> actors = ActorSystem::Start();
+      if (!actors.ok()) return actors.status();
+      actors_ = *std::move(actors);
+    }
+    NodeOptions options;
+    options.model = path;
+    options.open = open;
+    return Node::Start(actors_, options);
+  }
+
+  absl::StatusOr<StreamCaseResult> Case(Node& node, StreamCaseOptions options, const std::string& label,
+                                        int walk = 0) {
     options.seed = static_cast<uint64_t>(args_.seed) + static_cast<uint64_t>(walk);
     options.threads = static_cast<int>(args_.threads);
     options.prefetch = args_.stream.prefetch;
     options.measure_limits = options.measure_limits && args_.limits;
     const int64_t all = options.warmup + options.tokens + 1;
-    return RunStreamCase(path, model, options, [&](int64_t token) {
+    return RunStreamCase(node, options, [&](int64_t token) {
       line_.Show(absl::StrCat(label, "  token ", token, "/", all));
       return !InterruptGuard::Requested();
     });
@@ -144,12 +158,13 @@ class Bench {
     absl::StatusOr<OpenOptions> open = args_.stream.Options(path);
     if (!open.ok()) return open.status();
     line_.Show(absl::StrCat("opening ", path));
-    absl::StatusOr<std::unique_ptr<ModelDir>> model = ModelDir::Open(path, *open);
-    if (!model.ok()) return model.status();
+    absl::StatusOr<std::unique_ptr<Node>> node = Open(path, *open);
+    if (!node.ok()) return node.status();
+    const ModelDir& model = (*node)->model();
     line_.Clear();
     if (!args_.json) {
       std::printf("%s: %s, seed %lld\n%-6s %8s %9s %9s %10s %10s %8s %8s %8s %8s\n", path.c_str(),
-                  DescribeStreaming(**model).c_str(), static_cast<long long>(args_.seed), "case", "tok/s",
+                  DescribeStreaming(model).c_str(), static_cast<long long>(args_.seed), "case", "tok/s",
                   "p50 ms", "p99 ms", "memory/tok", "disk/tok", "hit", "stall", "roofline", "share");
     }
     for (StreamCase which : cases) {
@@ -157,7 +172,7 @@ class Bench {
       options.which = which;
       options.tokens = args_.tokens;
       options.warmup = which == StreamCase::kCold || which == StreamCase::kHot ? 2 : args_.warmup;
-      absl::StatusOr<StreamCaseResult> result = Case(path, **model, options, StreamCaseName(which));
+      absl::StatusOr<StreamCaseResult> result = Case(**node, options, StreamCaseName(which));
       if (!result.ok()) return result.status();
       line_.Clear();
       if (!args_.json) PrintRow(*result);
@@ -170,31 +185,31 @@ class Bench {
       results_.push_back(*std::move(result));
       if (InterruptGuard::Requested()) break;
     }
-    const ModelStats stats = (*model)->Stats();
+    const ModelStats stats = model.Stats();
     json_["model"] = path;
-    json_["streaming"] = (*model)->streaming();
-    json_["ram_bytes"] = (*model)->plan()->ram_bytes;
-    json_["cache_bytes"] = (*model)->plan()->cache_bytes();
+    json_["streaming"] = model.streaming();
+    json_["ram_bytes"] = model.plan()->ram_bytes;
+    json_["cache_bytes"] = model.plan()->cache_bytes();
     json_["peak_rss_bytes"] = PeakResidentBytes();
     json_["disk_bytes"] = stats.total_bytes;
     json_["parameters_nominal"] = stats.parameters.total();
     json_["seed"] = args_.seed;
     if (!args_.json) {
       std::printf("peak RSS %s of %s allowed; %s on disk\n", SizeText(PeakResidentBytes()).c_str(),
-                  SizeText((*model)->plan()->ram_bytes).c_str(), SizeText(stats.total_bytes).c_str());
+                  SizeText(model.plan()->ram_bytes).c_str(), SizeText(stats.total_bytes).c_str());
     }
     return absl::OkStatus();
   }
 
   absl::Status Predict() {
-    absl::StatusOr<std::unique_ptr<ModelDir>> model = ModelDir::Open(args_.trained);
-    if (!model.ok()) return model.status();
+    absl::StatusOr<std::unique_ptr<Node>> node = Open(args_.trained);
+    if (!node.ok()) return node.status();
     StreamCaseOptions options;
     options.which = StreamCase::kOwn;
     options.measure_limits = false;
     options.warmup = 0, options.tokens = 400;
-    options.prompt = PromptTokens((*model)->tokenizer(), kText);
-    absl::StatusOr<StreamCaseResult> result = Case(args_.trained, **model, options, "prediction");
+    options.prompt = PromptTokens((*node)->model().tokenizer(), kText);
+    absl::StatusOr<StreamCaseResult> result = Case(**node, options, "prediction");
     if (!result.ok()) return result.status();
     for (int ahead : {0, 1})
       json_[absl::StrCat("prediction_accuracy_", ahead + 1)] = result->predicted_right[ahead];
@@ -208,7 +223,7 @@ class Bench {
 
   struct Form {
     std::string name, path;
-    std::unique_ptr<ModelDir> model = nullptr;
+    std::unique_ptr<Node> node = nullptr;
     double tokens = 0, seconds = 0, disk_bytes = 0, hits = 0;  // sums over tokens
     std::vector<std::string> outputs = {};                     // of each round
   };
@@ -219,7 +234,7 @@ class Bench {
     options.warmup = args_.warmup;
     options.measure_limits = false;
     absl::StatusOr<StreamCaseResult> result =
-        Case(form.path, *form.model, options, absl::StrCat(form.name, " ", round + 1, "/", kRounds), round);
+        Case(*form.node, options, absl::StrCat(form.name, " ", round + 1, "/", kRounds), round);
     if (!result.ok()) return result.status();
     const auto n = static_cast<double>(result->tokens);
     form.tokens += n;
@@ -242,9 +257,9 @@ class Bench {
       absl::StatusOr<OpenOptions> open = args_.stream.Options(form.path);
       if (!open.ok()) return open.status();
       open->cache_bytes = cache_bytes;
-      absl::StatusOr<std::unique_ptr<ModelDir>> model = ModelDir::Open(form.path, *open);
-      if (!model.ok()) return model.status();
-      form.model = *std::move(model);
+      absl::StatusOr<std::unique_ptr<Node>> node = Open(form.path, *open);
+      if (!node.ok()) return node.status();
+      form.node = *std::move(node);
     }
     for (int round = 0; round < kRounds; ++round) {
       for (Form& form : forms) {
@@ -280,6 +295,7 @@ class Bench {
   }
 
   const BenchArgs& args_;
+  std::shared_ptr<ActorSystem> actors_;
   InterruptGuard interrupt_;
   StatusLine line_;
   nlohmann::json json_ = nlohmann::json::object();

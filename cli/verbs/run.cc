@@ -9,11 +9,11 @@
 #include <absl/strings/str_format.h>
 #include <nlohmann/json.hpp>
 
-#include "actors/swarm.h"
 #include "cli/prompt.h"
 #include "cli/stream_flags.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
+#include "cluster/node.h"
 #include "engine/base/interrupt.h"
 #include "engine/text/prompt.h"
 #include "kernels/op.h"
@@ -171,19 +171,22 @@ absl::StatusOr<int> Run(const RunArgs& args) {
   if (!path.ok()) return path.status();
   absl::StatusOr<OpenOptions> open = args.stream.Options(*path);
   if (!open.ok()) return open.status();
-  absl::StatusOr<std::unique_ptr<ModelDir>> model = ModelDir::Open(*path, *open);
-  if (!model.ok()) return model.status();
-  SwarmOptions options;
-  options.threads = static_cast<int>(args.threads);
-  options.max_context = args.ctx;
-  options.coordinator.predict_ahead = args.stream.PredictAhead(**model);
-  absl::StatusOr<std::unique_ptr<Swarm>> swarm =
-      Swarm::Start((*model)->weights(), **model, (*model)->tokenizer(), options);
-  if (!swarm.ok()) return swarm.status();
+  absl::StatusOr<std::unique_ptr<ActorSystem>> actors = ActorSystem::Start();
+  if (!actors.ok()) return actors.status();
+  NodeOptions options;
+  options.model = *path;
+  options.open = *open;
+  options.swarm.threads = static_cast<int>(args.threads);
+  options.swarm.max_context = args.ctx;
+  options.swarm.coordinator.predict_ahead = args.stream.PredictAhead(*open);
+  absl::StatusOr<std::unique_ptr<Node>> node = Node::Start(*std::move(actors), options);
+  if (!node.ok()) return node.status();
+  Swarm& swarm = (*node)->swarm();
+  const ModelDir& model = (*node)->model();
   const double load_seconds = Seconds(Clock::now() - start);
 
   GenerateRequest request;
-  request.prompt = PromptTokens((*model)->tokenizer(), *prompt);
+  request.prompt = PromptTokens(model.tokenizer(), *prompt);
   if (static_cast<int64_t>(request.prompt.size()) >= args.ctx) {
     return UsageError(absl::StrCat("the prompt has ", request.prompt.size(), " tokens, but --ctx allows ",
                                    args.ctx, ", prompt and answer together; shorten it or raise --ctx"));
@@ -197,33 +200,32 @@ absl::StatusOr<int> Run(const RunArgs& args) {
   const uint64_t seed = request.sampler.seed;
 
   const bool talk = args.stats || StderrIsTerminal();
-  if (talk) Introduce(**model, *path, **swarm, load_seconds);
+  if (talk) Introduce(model, *path, swarm, load_seconds);
   const bool echo = !args.json && (args.echo_flag->count() > 0 ? args.echo : StdoutIsTerminal());
   if (echo) {
     std::fwrite(prompt->data(), 1, prompt->size(), stdout);
     std::fflush(stdout);
   }
-  Progress progress(**swarm, **model, talk, static_cast<int64_t>(request.prompt.size()));
+  Progress progress(swarm, model, talk, static_cast<int64_t>(request.prompt.size()));
   const InterruptGuard interrupt;
   bool broken = false;  // nobody reads stdout any more
-  absl::StatusOr<GenerateResult> result =
-      (*swarm)->Generate(std::move(request), [&](const GenerateEvent& event) {
-        progress.OnEvent(event);
-        if (!args.json && !event.text.empty()) {
-          broken = std::fwrite(event.text.data(), 1, event.text.size(), stdout) != event.text.size() ||
-                   std::fflush(stdout) != 0;
-        }
-        return !broken && !InterruptGuard::Requested();
-      });
+  absl::StatusOr<GenerateResult> result = swarm.Generate(std::move(request), [&](const GenerateEvent& event) {
+    progress.OnEvent(event);
+    if (!args.json && !event.text.empty()) {
+      broken = std::fwrite(event.text.data(), 1, event.text.size(), stdout) != event.text.size() ||
+               std::fflush(stdout) != 0;
+    }
+    return !broken && !InterruptGuard::Requested();
+  });
   if (!result.ok()) return result.status();
   if (args.json) {
-    PrintJson(*result, seed, load_seconds, **model);
+    PrintJson(*result, seed, load_seconds, model);
   } else {
     std::fputc('\n', stdout);
   }
   if (std::fflush(stdout) != 0) broken = true;
   progress.Finish(*result, seed);
-  KeepRoutingCounts(**swarm, **model, args.stats);
+  KeepRoutingCounts(swarm, model, args.stats);
   if (InterruptGuard::Requested()) return kExitInterrupted;
   return broken ? kExitFailure : kExitOk;
 }

@@ -11,7 +11,7 @@
 #include "cli/prompt.h"
 #include "cli/verb.h"
 #include "cli/verbs/torus_svg.h"
-#include "engine/decode/decoder.h"
+#include "engine/decode/cpu_decoder.h"
 #include "engine/text/prompt.h"
 #include "store/cache/routing_trace.h"
 #include "store/model/find_model.h"
@@ -33,7 +33,7 @@ struct Routes {
   std::vector<std::vector<ExpertId>> experts;
 };
 
-absl::StatusOr<Routes> Follow(const ModelWeights& weights, ExpertSource& source, WorkerPool& pool,
+absl::StatusOr<Routes> Follow(const ModelWeights& weights, ExpertSource& provider, WorkerPool& pool,
                               const std::vector<TokenId>& tokens) {
   const ModelConfig& config = weights.config;
   Routes routes;
@@ -41,7 +41,7 @@ absl::StatusOr<Routes> Follow(const ModelWeights& weights, ExpertSource& source,
     if (!config.IsAttention(l)) routes.layers.push_back(l);
   }
   routes.experts.resize(tokens.size());
-  Decoder decoder(weights, pool);
+  CpuDecoder decoder(weights, pool);
   SessionState state(config);
   std::vector<float> out;
   for (size_t begin = 0; begin < tokens.size(); begin += kRowsPerBatch) {
@@ -50,8 +50,10 @@ absl::StatusOr<Routes> Follow(const ModelWeights& weights, ExpertSource& source,
     for (size_t t = begin; t < end; ++t) rows.push_back({&state, tokens[t], false});
     if (absl::Status s = decoder.Begin(rows); !s.ok()) return s;
     for (int32_t l = 0; l < config.layers; ++l) {
-      for (const ExpertJob& job : decoder.RunLayer(LayerId(l))) {
-        absl::StatusOr<ExpertTiles> tiles = source.Acquire(job.layer, job.expert);
+      const absl::StatusOr<std::vector<ExpertJob>> jobs = decoder.RunLayer(LayerId(l));
+      if (!jobs.ok()) return jobs.status();
+      for (const ExpertJob& job : *jobs) {
+        absl::StatusOr<ExpertTiles> tiles = provider.Acquire(job.layer, job.expert);
         if (!tiles.ok()) return tiles.status();
         out.resize(job.rows.size() * static_cast<size_t>(config.d));
         if (absl::Status s = RunExpert(config, *tiles, job, pool, out.data()); !s.ok()) return s;
@@ -60,7 +62,7 @@ absl::StatusOr<Routes> Follow(const ModelWeights& weights, ExpertSource& source,
       if (config.IsAttention(l)) continue;
       for (size_t t = begin; t < end; ++t) routes.experts[t].push_back(decoder.routes()[t - begin]);
     }
-    decoder.Finish();
+    if (absl::Status s = decoder.Finish().status(); !s.ok()) return s;
   }
   return routes;
 }

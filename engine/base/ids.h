@@ -7,11 +7,11 @@
 
 namespace omni {
 
-template <typename Tag>
+template <typename Tag, typename Value = int32_t>
 struct Id {
-  int32_t value = 0;
+  Value value = 0;
   constexpr Id() = default;
-  constexpr explicit Id(int32_t v) : value(v) {}
+  constexpr explicit Id(Value v) : value(v) {}
   constexpr auto operator<=>(const Id&) const = default;
   constexpr size_t index() const { return static_cast<size_t>(value); }
 };
@@ -22,10 +22,11 @@ using RegionId = Id<struct RegionTag>;  // block of the lattice owned by one act
 using TokenId = Id<struct TokenTag>;    // 0 .. vocab-1
 // One of those that share a source of experts; the only one, or the first, is RequesterId(0).
 using RequesterId = Id<struct RequesterTag>;
+using SessionId = Id<struct SessionTag, uint64_t>;  // distinct within one swarm, from 1 on
 
 }  // namespace omni
 
-template <typename Tag>
-struct std::hash<omni::Id<Tag>> {
-  size_t operator()(omni::Id<Tag> id) const { return std::hash<int32_t>()(id.value); }
+template <typename Tag, typename Value>
+struct std::hash<omni::Id<Tag, Value>> {
+  size_t operator()(omni::Id<Tag, Value> id) const { return std::hash<Value>()(id.value); }
 };

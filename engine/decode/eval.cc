@@ -8,7 +8,7 @@
 
 #include <absl/strings/str_cat.h>
 
-#include "engine/decode/decoder.h"
+#include "engine/decode/cpu_decoder.h"
 
 namespace omni {
 namespace {
@@ -124,7 +124,7 @@ class Evaluation {
   WorkerPool& pool_;
   const EvalOptions& options_;
   const std::vector<std::string_view> documents_;
-  Decoder decoder_;
+  CpuDecoder decoder_;
   EvalResult result_;
   size_t next_document_ = 0;
   double all_bytes_ = 0, done_bytes_ = 0;

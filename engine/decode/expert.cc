@@ -1,4 +1,4 @@
-// RunExpert: the FFN of one expert of one layer, from its tiles.
+#include "engine/decode/expert.h"
 
 #include <algorithm>
 #include <memory>
@@ -7,7 +7,6 @@
 
 #include <absl/strings/str_cat.h>
 
-#include "engine/decode/decoder.h"
 #include "engine/decode/pass.h"
 #include "engine/decode/scratch.h"
 

@@ -13,8 +13,12 @@ namespace omni {
 
 class SessionState {
  public:
-  // `config` is valid. Zero state at position 0. Copies are independent.
+  // `config` is valid. Zero state at position 0. Throws std::bad_alloc.
   explicit SessionState(const ModelConfig& config);
+  SessionState(SessionState&&) = default;
+  SessionState& operator=(SessionState&&) = default;
+  // An independent copy. A state is hundreds of megabytes at full size: only whoever names it gets one.
+  SessionState Clone() const { return SessionState(*this); }
 
   int64_t position() const { return position_; }  // tokens consumed so far
   void set_position(int64_t p) { position_ = p; }
@@ -38,6 +42,8 @@ class SessionState {
   static absl::StatusOr<SessionState> Restore(const ModelConfig& config, const std::string& bytes);
 
  private:
+  SessionState(const SessionState&) = default;
+
   ModelConfig config_;
   int64_t position_ = 0;
   std::vector<float> pdr_;

@@ -17,40 +17,26 @@
 #include <gtest/gtest.h>
 
 #include "actors/region_state.h"
+#include "tests/actors/fake_world.h"
 #include "tests/actors/testing.h"
 
 namespace omni {
 namespace {
 
+using omni::testing::FakeWorld;
 using omni::testing::MakeRequest;
 using omni::testing::PlainLoop;
 using omni::testing::TinyModel;
 using ::testing::HasSubstr;
 
-// The world around the state, by hand: jobs and wishes are kept until the test lets them happen.
-class FakeIo : public CoordinatorIo {
- public:
-  void SendJob(RegionJobPtr job) override { jobs.push_back(std::move(job)); }
-  void ReplaceRegion(RegionId region) override { replaced.push_back(region); }
-  void ReadAhead(LayerId layer, std::span<const ExpertId> experts) override {
-    expected.push_back({layer, {experts.begin(), experts.end()}});
-  }
-  void StepSoon() override { ++steps; }
-  void TickAfter(std::chrono::milliseconds) override { ++ticks; }
-
-  std::deque<RegionJobPtr> jobs;
-  std::vector<RegionId> replaced;
-  std::vector<std::pair<LayerId, std::vector<ExpertId>>> expected;
-  int steps = 0, ticks = 0;
-};
-
 class CoordinatorTest : public ::testing::Test {
  protected:
   explicit CoordinatorTest(const CoordinatorOptions& options = SmallOptions())
       : counters_(tiny_.model.config()),
-        state_(tiny_.model.weights(), pool_, options, counters_),
-        region_(tiny_.model.config(), tiny_.model, pool_, no_fault_) {
-    state_.set_io(&io_);
+        decoder_(tiny_.model.weights(), pool_),
+        state_(tiny_.model.config(), decoder_, options, counters_),
+        region_(tiny_.model.config(), tiny_.model, pool_) {
+    state_.Connect(&world_, world_.Links(tiny_.model.config().num_regions()));
   }
 
   static CoordinatorOptions SmallOptions() {
@@ -64,24 +50,25 @@ class CoordinatorTest : public ::testing::Test {
 
   std::shared_ptr<SessionChannel> Submit(const GenerateRequest& request) {
     auto channel = std::make_shared<SessionChannel>(10'000);
-    state_.Submit(std::make_shared<Session>(next_id_++, request, tiny_.tokenizer, 1'000'000, channel));
+    state_.Submit(
+        std::make_shared<Session>(SessionId(next_id_++), request, tiny_.tokenizer, 1'000'000, channel));
     return channel;
   }
 
   void Serve() {
-    const RegionJobPtr job = io_.jobs.front();
-    io_.jobs.pop_front();
-    if (RegionReplyPtr reply = region_.Run(*job)) state_.OnReply(*reply);
+    const RegionRequestPtr request = world_.requests.front();
+    world_.requests.pop_front();
+    state_.OnReply(*region_.Start(request, nullptr));
   }
   // One step, its jobs served in order.
   void StepOnce() {
-    ASSERT_GT(io_.steps, 0);
-    --io_.steps;
+    ASSERT_GT(world_.steps, 0);
+    --world_.steps;
     state_.Step();
-    while (!io_.jobs.empty()) Serve();
+    while (!world_.requests.empty()) Serve();
   }
   void RunAll() {
-    while (io_.steps > 0) StepOnce();
+    while (world_.steps > 0) StepOnce();
   }
   static std::optional<absl::StatusOr<GenerateResult>> End(SessionChannel& channel) {
     std::stop_source stop;
@@ -91,9 +78,9 @@ class CoordinatorTest : public ::testing::Test {
 
   TinyModel tiny_;
   WorkerPool pool_{1};
-  RegionFaultHook no_fault_;
   SwarmCounters counters_;
-  FakeIo io_;
+  FakeWorld world_;
+  CpuDecoder decoder_;
   CoordinatorState state_;
   RegionState region_;
   uint64_t next_id_ = 1;
@@ -108,7 +95,7 @@ TEST_F(CoordinatorTest, StepsUntilTheSessionIsOverAndThenRests) {
   EXPECT_EQ((*end)->tokens, PlainLoop(tiny_, request));
   EXPECT_EQ(counters_.mixed.steps.Get(), 3);  // 8 + 8 + 4 rows
   EXPECT_EQ(counters_.decode.steps.Get(), 5);
-  EXPECT_EQ(io_.steps, 0);
+  EXPECT_EQ(world_.steps, 0);
   EXPECT_EQ(counters_.active.Get(), 0);
 }
 
@@ -150,14 +137,14 @@ TEST_F(CoordinatorTest, SendsTheJobOfADeadRegionAgain) {
   const GenerateRequest request = MakeRequest(tiny_, 1, 2, 3);
   auto channel = Submit(request);
   state_.Step();
-  const RegionJobPtr lost = io_.jobs.front();
-  io_.jobs.pop_front();
-  state_.OnRegionDown(lost->region(), "killed");
-  ASSERT_EQ(io_.jobs.size(), 1u);
-  EXPECT_EQ(io_.jobs.front()->attempt(), 2);
-  EXPECT_NE(io_.jobs.front()->id(), lost->id());
-  EXPECT_THAT(io_.replaced, ::testing::ElementsAre(lost->region()));
-  while (!io_.jobs.empty()) Serve();
+  const RegionRequestPtr lost = world_.requests.front();
+  world_.requests.pop_front();
+  state_.OnLost(lost->region, "killed");
+  ASSERT_EQ(world_.requests.size(), 1u);
+  EXPECT_EQ(world_.requests.front()->attempt, 2);
+  EXPECT_NE(world_.requests.front()->id, lost->id);
+  EXPECT_THAT(world_.renewed, ::testing::ElementsAre(lost->region));
+  while (!world_.requests.empty()) Serve();
   RunAll();
   auto end = End(*channel);
   ASSERT_TRUE(end.has_value() && end->ok());
@@ -165,21 +152,21 @@ TEST_F(CoordinatorTest, SendsTheJobOfADeadRegionAgain) {
 }
 
 TEST_F(CoordinatorTest, ReplacesADeadRegionThatHadNothingToDo) {
-  state_.OnRegionDown(RegionId(3), "killed");
-  EXPECT_THAT(io_.replaced, ::testing::ElementsAre(RegionId(3)));
-  EXPECT_TRUE(io_.jobs.empty());
+  state_.OnLost(RegionId(3), "killed");
+  EXPECT_THAT(world_.renewed, ::testing::ElementsAre(RegionId(3)));
+  EXPECT_TRUE(world_.requests.empty());
 }
 
 TEST_F(CoordinatorTest, IgnoresTheAnswerOfAnAttemptItHasGivenUp) {
   const GenerateRequest request = MakeRequest(tiny_, 1, 3, 4);
   auto channel = Submit(request);
   state_.Step();
-  const RegionReplyPtr late = region_.Run(*io_.jobs.front());
-  io_.jobs.pop_front();
-  state_.OnRegionDown(late->region, "killed");
+  const RegionReplyPtr late = region_.Start(world_.requests.front(), nullptr);
+  world_.requests.pop_front();
+  state_.OnLost(late->region, "killed");
   state_.OnReply(*late);
-  ASSERT_EQ(io_.jobs.size(), 1u);  // the second attempt is still awaited: the layer is not over
-  while (!io_.jobs.empty()) Serve();
+  ASSERT_EQ(world_.requests.size(), 1u);  // the second attempt is still awaited: the layer is not over
+  while (!world_.requests.empty()) Serve();
   state_.OnReply(*late);
   RunAll();
   auto end = End(*channel);
@@ -187,35 +174,63 @@ TEST_F(CoordinatorTest, IgnoresTheAnswerOfAnAttemptItHasGivenUp) {
   EXPECT_EQ((*end)->tokens, PlainLoop(tiny_, request));
 }
 
-TEST_F(CoordinatorTest, TakesAJobBackOnlyIfNobodyIsComputingIt) {
-  Submit(MakeRequest(tiny_, 1, 3, 5));
+TEST_F(CoordinatorTest, AsksAgainWhenNoAnswerComesInTime) {
+  const GenerateRequest request = MakeRequest(tiny_, 1, 3, 5);
+  auto channel = Submit(request);
   state_.Step();
-  const RegionJobPtr job = io_.jobs.front();
-  const auto late = CoordinatorState::Clock::now() + std::chrono::hours(1);
+  const RegionRequestPtr silent = world_.requests.front();
+  world_.requests.clear();
   state_.OnTick(CoordinatorState::Clock::now());
-  EXPECT_EQ(io_.jobs.size(), 1u);  // in time
-  ASSERT_TRUE(job->Claim());
-  state_.OnTick(late);
-  EXPECT_EQ(io_.jobs.size(), 1u);  // being computed
-  EXPECT_EQ(counters_.timeouts.Get(), 0);
+  EXPECT_TRUE(world_.requests.empty());  // there is time left
+  state_.OnTick(CoordinatorState::Clock::now() + std::chrono::hours(1));
+  ASSERT_EQ(world_.requests.size(), 1u);
+  EXPECT_EQ(counters_.timeouts.Get(), 1);
+  EXPECT_THAT(world_.renewed, ::testing::ElementsAre(silent->region));
+  EXPECT_EQ(world_.requests.front()->attempt, 2);
+  while (!world_.requests.empty()) Serve();
+  state_.OnReply(*region_.Start(silent, nullptr));  // too late to count
+  RunAll();
+  EXPECT_EQ((*End(*channel))->tokens, PlainLoop(tiny_, request));
 }
 
-TEST_F(CoordinatorTest, ARegionDropsAJobThatWasTakenBack) {
-  Submit(MakeRequest(tiny_, 1, 3, 6));
+TEST_F(CoordinatorTest, ARequestKeepsItsRowsWhateverBecomesOfTheBatch) {
+  Submit(MakeRequest(tiny_, 8, 3, 6));
   state_.Step();
-  const RegionJobPtr job = io_.jobs.front();
-  state_.OnTick(CoordinatorState::Clock::now() + std::chrono::hours(1));
-  EXPECT_EQ(io_.jobs.size(), 2u);
-  EXPECT_EQ(counters_.timeouts.Get(), 1);
-  EXPECT_EQ(region_.Run(*job), nullptr);
+  const RegionRequestPtr request = world_.requests.front();
+  const RegionReplyPtr before = region_.Start(request, nullptr);
+  state_.Abort(absl::InternalError("broken"));
+  world_.requests.clear();
+  Submit(MakeRequest(tiny_, 8, 3, 7));
+  state_.Step();
+  EXPECT_EQ(region_.Start(request, nullptr)->output, before->output);
+}
+
+TEST_F(CoordinatorTest, ARegionThatMovesIsAskedAgainAndItsOldOwnersAnswerDoesNotCount) {
+  const GenerateRequest request = MakeRequest(tiny_, 1, 3, 4);
+  auto channel = Submit(request);
+  state_.Step();
+  const RegionRequestPtr old = world_.requests.front();
+  world_.requests.clear();
+  state_.OnMoved(old->region, old->epoch + 1);
+  ASSERT_EQ(world_.requests.size(), 1u);
+  EXPECT_EQ(world_.requests.front()->epoch, old->epoch + 1);
+  EXPECT_EQ(world_.requests.front()->attempt, 1);  // nobody failed
+  state_.OnReply(*region_.Start(old, nullptr));
+  EXPECT_EQ(world_.requests.size(), 1u);  // the layer is not over
+  state_.OnMoved(old->region, old->epoch);
+  EXPECT_EQ(world_.requests.size(), 1u);  // news of before
+  while (!world_.requests.empty()) Serve();
+  RunAll();
+  EXPECT_EQ((*End(*channel))->tokens, PlainLoop(tiny_, request));
+  EXPECT_EQ(counters_.moves.Get(), 1);
 }
 
 TEST_F(CoordinatorTest, ACancelledPromptEndsItsStep) {
   auto channel = Submit(MakeRequest(tiny_, 8, 3, 7));
   state_.Step();
-  state_.Cancel(1);
+  state_.Cancel(SessionId(1));
   ASSERT_TRUE(End(*channel).has_value());
-  while (!io_.jobs.empty()) Serve();
+  while (!world_.requests.empty()) Serve();
   RunAll();
   EXPECT_EQ(counters_.mixed.steps.Get() + counters_.decode.steps.Get(), 0);
   EXPECT_EQ(counters_.active.Get(), 0);
@@ -224,12 +239,12 @@ TEST_F(CoordinatorTest, ACancelledPromptEndsItsStep) {
 TEST_F(CoordinatorTest, AbortFailsWhatRunsAndServesWhatComes) {
   auto first = Submit(MakeRequest(tiny_, 8, 3, 8));
   state_.Step();
-  io_.jobs.clear();
+  world_.requests.clear();
   state_.Abort(absl::InternalError("broken"));
   EXPECT_EQ(End(*first)->status().message(), "broken");
   const GenerateRequest request = MakeRequest(tiny_, 5, 3, 9);
   auto second = Submit(request);
-  io_.steps = std::max(io_.steps, 1);
+  world_.steps = std::max(world_.steps, 1);
   RunAll();
   auto end = End(*second);
   ASSERT_TRUE(end.has_value() && end->ok());
@@ -244,29 +259,30 @@ TEST_F(CoordinatorTest, RefusesSessionsAfterShutdown) {
 
 class GuessTest : public CoordinatorTest {
  protected:
-  static CoordinatorOptions Guessing(bool follow) {
+  static CoordinatorOptions Guessing() {
     CoordinatorOptions options = SmallOptions();
     options.predict_ahead = 2;
-    // Routes that no guess meets: each expert's opposite.
-    if (!follow) {
-      options.reroute = [](LayerId layer, std::span<ExpertId> routes) {
-        for (ExpertId& route : routes) route = ExpertId((route.value + 1 + layer.value) % 8);
-      };
-    }
     return options;
   }
-  explicit GuessTest(bool follow) : CoordinatorTest(Guessing(follow)) {}
-};
-class RightGuessTest : public GuessTest {
- protected:
-  RightGuessTest() : GuessTest(true) {}
-};
-class WrongGuessTest : public GuessTest {
- protected:
-  WrongGuessTest() : GuessTest(false) {}
+  GuessTest() : CoordinatorTest(Guessing()) {}
+
+  // Of layers that experts were announced for; letting go of a guess is no announcement.
+  std::vector<std::pair<LayerId, std::vector<ExpertId>>> Announced() const {
+    auto announced = world_.expected;
+    std::erase_if(announced, [](const auto& e) { return e.second.empty(); });
+    return announced;
+  }
 };
 
-TEST_F(RightGuessTest, TheNextTwoExpertLayersAreAnnounced) {
+// An expert that the router did not choose.
+class Elsewhere : public RoutePolicy {
+ public:
+  ExpertId Choose(const RouteChoice& choice) override {
+    return ExpertId(static_cast<int32_t>((choice.nearest.value + 1 + choice.layer.value) % choice.experts));
+  }
+};
+
+TEST_F(GuessTest, TheNextTwoExpertLayersAreAnnounced) {
   auto channel = Submit(MakeRequest(tiny_, 1, 1, 1));
   StepOnce();
   const ModelConfig& config = tiny_.model.config();
@@ -275,33 +291,40 @@ TEST_F(RightGuessTest, TheNextTwoExpertLayersAreAnnounced) {
     if (!config.IsAttention(l)) expert_layers.push_back(l);
   }
   ASSERT_GE(expert_layers.size(), 3u);
-  ASSERT_GE(io_.expected.size(), 2u);
-  EXPECT_EQ(io_.expected[0].first.value, expert_layers[1]);
-  EXPECT_EQ(io_.expected[1].first.value, expert_layers[2]);
-  EXPECT_EQ(io_.expected[0].second.size(), 1u);
+  const auto announced = Announced();
+  ASSERT_GE(announced.size(), 2u);
+  EXPECT_EQ(announced[0].first.value, expert_layers[1]);
+  EXPECT_EQ(announced[1].first.value, expert_layers[2]);
+  EXPECT_EQ(announced[0].second.size(), 1u);
   EXPECT_EQ(counters_.predicted[0].Get(), static_cast<int64_t>(expert_layers.size()) - 1);
   EXPECT_EQ(counters_.predicted[1].Get(), static_cast<int64_t>(expert_layers.size()) - 2);
 }
 
-TEST_F(WrongGuessTest, GuessesThatAreWrongTooOftenAreCountedButNotAnnounced) {
-  auto channel = Submit(MakeRequest(tiny_, 1, 400, 1));
+TEST_F(GuessTest, GuessesThatAreWrongTooOftenAreCountedButNotAnnounced) {
+  Elsewhere policy;
+  GenerateRequest request = MakeRequest(tiny_, 1, 400, 1);
+  request.route_policy = &policy;
+  auto channel = Submit(request);
   RunAll();
   const int64_t guesses = counters_.predicted[0].Get();
   ASSERT_GT(guesses, 400);
   EXPECT_LT(counters_.predicted_right[0].Get(), guesses / 4);
-  EXPECT_LT(static_cast<int64_t>(io_.expected.size()), guesses / 2);
-  EXPECT_GT(io_.expected.size(), 10u);
+  EXPECT_LT(static_cast<int64_t>(Announced().size()), guesses / 2);
+  EXPECT_GT(Announced().size(), 10u);
 }
 
 // The state and its regions on one thread, clients on others, as in a swarm, but with a queue whose
 // synchronisation a thread sanitizer sees.
-class ThreadIo : public CoordinatorIo {
+class ThreadWorld : public StepTimer {
  public:
-  ThreadIo(CoordinatorState& state, RegionState& region) : state_(state), region_(region) {
-    state.set_io(this);
+  ThreadWorld(CoordinatorState& state, RegionState& region, int64_t regions)
+      : state_(state), region_(region) {
+    std::vector<std::shared_ptr<RegionLink>> links;
+    for (int64_t r = 0; r < regions; ++r) links.push_back(std::make_shared<Link>(*this));
+    state.Connect(this, std::move(links));
     thread_ = std::jthread([this] { Work(); });
   }
-  ~ThreadIo() override {
+  ~ThreadWorld() override {
     Post([this] { over_ = true; });
   }
 
@@ -310,19 +333,28 @@ class ThreadIo : public CoordinatorIo {
     messages_.push_back(std::move(message));
     changed_.notify_one();
   }
-  void SendJob(RegionJobPtr job) override {
-    Post([this, job] {
-      if (RegionReplyPtr reply = region_.Run(*job)) state_.OnReply(*reply);
-    });
-  }
-  void ReplaceRegion(RegionId) override {}
-  void ReadAhead(LayerId, std::span<const ExpertId>) override {}
   void StepSoon() override {
     Post([this] { state_.Step(); });
   }
   void TickAfter(std::chrono::milliseconds) override {}
+  void PartDone() override {
+    Post([this] { state_.OnPartDone(); });
+  }
 
  private:
+  class Link : public RegionLink {
+   public:
+    explicit Link(ThreadWorld& world) : world_(world) {}
+    void Send(RegionRequestPtr request) override {
+      world_.Post([this, request] { world_.state_.OnReply(*world_.region_.Start(request, nullptr)); });
+    }
+    void Prefetch(LayerId, std::span<const ExpertId>) override {}
+    void Renew() override {}
+
+   private:
+    ThreadWorld& world_;
+  };
+
   void Work() {
     while (!over_) {
       std::unique_lock lock(mutex_);
@@ -346,11 +378,11 @@ class ThreadIo : public CoordinatorIo {
 TEST(CoordinatorThreads, ClientsOnOtherThreadsGetTheirTokens) {
   TinyModel tiny;
   WorkerPool pool(2);
-  const RegionFaultHook no_fault;
   SwarmCounters counters(tiny.model.config());
-  CoordinatorState state(tiny.model.weights(), pool, CoordinatorOptions(), counters);
-  RegionState region(tiny.model.config(), tiny.model, pool, no_fault);
-  ThreadIo io(state, region);
+  CpuDecoder decoder(tiny.model.weights(), pool);
+  CoordinatorState state(tiny.model.config(), decoder, CoordinatorOptions(), counters);
+  RegionState region(tiny.model.config(), tiny.model, pool);
+  ThreadWorld world(state, region, tiny.model.config().num_regions());
   constexpr uint64_t kClients = 3;
   std::vector<GenerateResult> got(kClients);
   {
@@ -359,14 +391,15 @@ TEST(CoordinatorThreads, ClientsOnOtherThreadsGetTheirTokens) {
       clients.emplace_back([&, id] {
         // The last client goes away early; the others are slow readers of a small channel.
         auto channel = std::make_shared<SessionChannel>(2);
-        auto session = std::make_shared<Session>(id, MakeRequest(tiny, 5, id == 2 ? 100'000 : 30, id),
-                                                 tiny.tokenizer, 1'000'000, channel);
-        io.Post([&state, session] { state.Submit(session); });
+        auto session =
+            std::make_shared<Session>(SessionId(id), MakeRequest(tiny, 5, id == 2 ? 100'000 : 30, id),
+                                      tiny.tokenizer, 1'000'000, channel);
+        world.Post([&state, session] { state.Submit(session); });
         session.reset();
         while (true) {
           auto taken = channel->Take(std::stop_token());
-          if (taken.resume) io.Post([&state, id] { state.Resume(id); });
-          if (id == 2 && !taken.events.empty()) io.Post([&state, id] { state.Cancel(id); });
+          if (taken.resume) world.Post([&state, id] { state.Resume(SessionId(id)); });
+          if (id == 2 && !taken.events.empty()) world.Post([&state, id] { state.Cancel(SessionId(id)); });
           EXPECT_GE(counters.decode.wall_ns.Get(), 0);
           if (!taken.result.has_value()) continue;
           ASSERT_TRUE(taken.result->ok());

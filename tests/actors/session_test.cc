@@ -27,8 +27,8 @@ class SessionTest : public ::testing::Test {
 
   std::unique_ptr<Session> Start(size_t capacity = 100, int64_t max_context = 1000) {
     channel_ = std::make_shared<SessionChannel>(capacity);
-    auto session = std::make_unique<Session>(7, request_, tokenizer_, max_context, channel_);
-    session->Activate(config_, Session::Clock::now());
+    auto session = std::make_unique<Session>(SessionId(7), request_, tokenizer_, max_context, channel_);
+    EXPECT_TRUE(session->Activate(config_, Session::Clock::now()).ok());
     session->OnComputed(static_cast<int64_t>(session->pending().size()));
     return session;
   }
@@ -37,7 +37,8 @@ class SessionTest : public ::testing::Test {
   void Draw(Session& session, int32_t token) {
     std::vector<float> logits(static_cast<size_t>(config_.vocab), 0.0f);
     logits[static_cast<size_t>(token)] = 10;
-    session.OnToken(session.Draw(logits), Session::Clock::now());
+    session.OnToken(Sample(logits, session.tokens(), session.tokens().size(), session.sampler()),
+                    Session::Clock::now());
     if (!session.over()) session.OnComputed(1);
   }
 
@@ -137,7 +138,7 @@ TEST_F(SessionTest, KeepsWhatItHasWhenCancelled) {
 
 TEST_F(SessionTest, PendingIsThePromptThenTheLastToken) {
   channel_ = std::make_shared<SessionChannel>(10);
-  Session session(1, request_, tokenizer_, 1000, channel_);
+  Session session(SessionId(1), request_, tokenizer_, 1000, channel_);
   EXPECT_EQ(session.pending().size(), 3u);
   session.OnComputed(2);
   EXPECT_FALSE(session.decoding());
@@ -145,7 +146,8 @@ TEST_F(SessionTest, PendingIsThePromptThenTheLastToken) {
   session.OnComputed(1);
   std::vector<float> logits(static_cast<size_t>(config_.vocab), 0.0f);
   logits['q'] = 1;
-  session.OnToken(session.Draw(logits), Session::Clock::now());
+  session.OnToken(Sample(logits, session.tokens(), session.tokens().size(), session.sampler()),
+                  Session::Clock::now());
   EXPECT_TRUE(session.decoding());
   EXPECT_THAT(session.pending(), ElementsAre(TokenId('q')));
 }

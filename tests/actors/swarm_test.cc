@@ -16,12 +16,17 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/actors/actors_environment.h"
 #include "tests/actors/testing.h"
+#include "tests/testing/faulty_link.h"
 
 namespace omni {
 namespace {
 
+using omni::testing::ActorsEnvironment;
+using omni::testing::FaultyLinks;
 using omni::testing::HookedSource;
+using omni::testing::LinkFault;
 using omni::testing::MakeRequest;
 using omni::testing::PlainLoop;
 using omni::testing::TinyModel;
@@ -35,7 +40,8 @@ SwarmOptions Options(int threads, int64_t max_context = SwarmOptions().max_conte
 }
 
 std::unique_ptr<Swarm> StartOn(TinyModel& tiny, ExpertSource& experts, const SwarmOptions& options) {
-  auto swarm = Swarm::Start(tiny.model.weights(), experts, tiny.tokenizer, options);
+  auto swarm =
+      Swarm::Start(ActorsEnvironment::Actors(), tiny.model.weights(), experts, tiny.tokenizer, options);
   EXPECT_TRUE(swarm.ok()) << swarm.status();
   return *std::move(swarm);
 }
@@ -200,19 +206,44 @@ TEST(Swarm, AnExpertThatCannotBeReadEndsItsSessionWithTheReasonAndNoOther) {
   EXPECT_GT(finished, 0);
 }
 
-TEST(Swarm, MeasurementsMayDecideTheRoutes) {
+// Every row to one expert, known before its layer starts.
+class AlwaysExpert : public RoutePolicy {
+ public:
+  explicit AlwaysExpert(int32_t expert) : expert_(expert) {}
+  std::optional<ExpertId> KnownBefore(LayerId, int64_t position) override {
+    positions_.push_back(position);
+    return expert_;
+  }
+  ExpertId Choose(const RouteChoice& choice) override {
+    EXPECT_LT(choice.nearest.value, choice.experts);
+    EXPECT_EQ(NearestExpert(choice.point, choice.positions, choice.experts), choice.nearest);
+    return expert_;
+  }
+  const std::vector<int64_t>& positions() const { return positions_; }
+
+ private:
+  ExpertId expert_;
+  std::vector<int64_t> positions_;
+};
+
+TEST(Swarm, APolicyDecidesTheRoutesOfItsOwnRowsAlone) {
   TinyModel tiny;
-  SwarmOptions options = Options(1);
-  options.coordinator.reroute = [](LayerId, std::span<ExpertId> routes) {
-    for (ExpertId& route : routes) route = ExpertId(1);
-  };
-  auto swarm = StartOn(tiny, tiny.model, options);
-  Tokens(*swarm, MakeRequest(tiny, 2, 4, 1));
+  LateSource late(tiny.model);
+  auto swarm = StartOn(tiny, late, Options(1));
+  AlwaysExpert policy(1);
+  GenerateRequest request = MakeRequest(tiny, 2, 4, 1);
+  request.route_policy = &policy;
+  Tokens(*swarm, request);
   const SwarmStats stats = swarm->Stats();
   for (size_t i = 0; i < stats.expert_rows.size(); ++i) {
     if (static_cast<int64_t>(i) % stats.experts == 1) continue;
     EXPECT_EQ(stats.expert_rows[i], 0) << i;
   }
+  EXPECT_GT(late.read_ahead(), 0);
+  EXPECT_EQ(policy.positions().front(), 0);
+  EXPECT_EQ(policy.positions().back(), 2 + 4 - 2);  // the last token drawn is not computed
+  const GenerateRequest other = MakeRequest(tiny, 2, 4, 1);
+  EXPECT_EQ(Tokens(*swarm, other), PlainLoop(tiny, other));
 }
 
 TEST(Swarm, GivesTheSameTokensOnOddShapesAndGreedily) {
@@ -271,34 +302,35 @@ TEST(Swarm, StreamsEveryTokenInOrderToASlowClient) {
   EXPECT_EQ(streamed, PlainLoop(tiny, request));
 }
 
-TEST(Swarm, SurvivesARegionThatCrashesWithAJobInHand) {
+TEST(Swarm, SurvivesALinkThatBreaksWithARequestInHand) {
   TinyModel tiny;
   const GenerateRequest request = MakeRequest(tiny, 20, 20, 5);
   const std::vector<TokenId> expected = PlainLoop(tiny, request);
   SwarmOptions options;
   options.threads = 1;
   std::atomic<int> jobs{0};
-  options.fault = [&](const RegionJob& job) {
-    return job.attempt() == 1 && ++jobs % 5 == 0 ? RegionFault::kCrash : RegionFault::kNone;
-  };
+  options.make_link = FaultyLinks([&](const RegionRequest& request) {
+    return request.attempt == 1 && ++jobs % 5 == 0 ? LinkFault::kBreak : LinkFault::kNone;
+  });
   auto swarm = StartOn(tiny, tiny.model, options);
   EXPECT_EQ(Tokens(*swarm, request), expected);
   EXPECT_GT(swarm->Stats().restarts, 3);
   EXPECT_EQ(swarm->Stats().restarts, swarm->Stats().retries);
 }
 
-TEST(Swarm, GivesUpOnARegionThatAlwaysCrashesButServesOthersAfterwards) {
+TEST(Swarm, GivesUpOnARegionThatIsAlwaysLostButServesOthersAfterwards) {
   TinyModel tiny;
   std::atomic<bool> broken{true};
   SwarmOptions options;
   options.threads = 1;
-  options.fault = [&](const RegionJob&) { return broken ? RegionFault::kCrash : RegionFault::kNone; };
+  options.make_link =
+      FaultyLinks([&](const RegionRequest&) { return broken ? LinkFault::kBreak : LinkFault::kNone; });
   auto swarm = StartOn(tiny, tiny.model, options);
   const GenerateRequest request = MakeRequest(tiny, 4, 4, 6);
   auto failed = swarm->Generate(request, nullptr);
   EXPECT_EQ(failed.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(failed.status().message()), HasSubstr("failed 3 times"));
-  EXPECT_THAT(std::string(failed.status().message()), HasSubstr("injected crash"));
+  EXPECT_THAT(std::string(failed.status().message()), HasSubstr("injected break"));
   broken = false;
   EXPECT_EQ(Tokens(*swarm, request), PlainLoop(tiny, request));
 }
@@ -307,11 +339,11 @@ TEST(Swarm, ReplacesARegionThatStaysSilent) {
   TinyModel tiny;
   SwarmOptions options;
   options.threads = 1;
-  options.coordinator.job_timeout = std::chrono::milliseconds(20);
+  options.coordinator.calls.timeout = std::chrono::milliseconds(20);
   std::atomic<int> jobs{0};
-  options.fault = [&](const RegionJob& job) {
-    return job.attempt() == 1 && ++jobs == 7 ? RegionFault::kLose : RegionFault::kNone;
-  };
+  options.make_link = FaultyLinks([&](const RegionRequest& request) {
+    return request.attempt == 1 && ++jobs == 7 ? LinkFault::kLose : LinkFault::kNone;
+  });
   auto swarm = StartOn(tiny, tiny.model, options);
   const GenerateRequest request = MakeRequest(tiny, 6, 10, 7);
   EXPECT_EQ(Tokens(*swarm, request), PlainLoop(tiny, request));
@@ -322,9 +354,9 @@ TEST(Swarm, ReportsATimeoutThatNoRetryCures) {
   TinyModel tiny;
   SwarmOptions options;
   options.threads = 1;
-  options.coordinator.job_timeout = std::chrono::milliseconds(8);
-  options.coordinator.job_attempts = 2;
-  options.fault = [](const RegionJob&) { return RegionFault::kLose; };
+  options.coordinator.calls.timeout = std::chrono::milliseconds(8);
+  options.coordinator.calls.attempts = 2;
+  options.make_link = FaultyLinks([](const RegionRequest&) { return LinkFault::kLose; });
   auto swarm = StartOn(tiny, tiny.model, options);
   auto result = swarm->Generate(MakeRequest(tiny, 6, 10, 7), nullptr);
   EXPECT_EQ(result.status().code(), absl::StatusCode::kUnavailable);
@@ -475,10 +507,16 @@ TEST(Swarm, RefusesOptionsThatCannotWork) {
   SwarmOptions options;
   options.coordinator.max_active = 100;
   options.coordinator.max_rows = 64;
-  EXPECT_EQ(Swarm::Start(tiny.model.weights(), tiny.model, tiny.tokenizer, options).status().code(),
-            absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(Swarm::Start(tiny.model.weights(), tiny.model, tiny.tokenizer, Options(-1)).status().code(),
-            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(
+      Swarm::Start(ActorsEnvironment::Actors(), tiny.model.weights(), tiny.model, tiny.tokenizer, options)
+          .status()
+          .code(),
+      absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(
+      Swarm::Start(ActorsEnvironment::Actors(), tiny.model.weights(), tiny.model, tiny.tokenizer, Options(-1))
+          .status()
+          .code(),
+      absl::StatusCode::kInvalidArgument);
 }
 
 }  // namespace

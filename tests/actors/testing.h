@@ -10,7 +10,7 @@
 #include <gtest/gtest.h>
 
 #include "actors/generate.h"
-#include "engine/decode/decoder.h"
+#include "engine/decode/cpu_decoder.h"
 #include "engine/text/tokenizer.h"
 #include "tests/testing/random_model.h"
 
@@ -52,7 +52,7 @@ inline GenerateRequest MakeRequest(const TinyModel& tiny, int64_t prompt, int64_
 // One token a pass, one session, no actor.
 inline std::vector<TokenId> PlainLoop(TinyModel& tiny, const GenerateRequest& request) {
   WorkerPool pool(1);
-  Decoder decoder(tiny.model.weights(), pool);
+  CpuDecoder decoder(tiny.model.weights(), pool);
   SessionState state(tiny.model.config());
   std::vector<TokenId> tokens = request.prompt;
   const size_t prompt = tokens.size();

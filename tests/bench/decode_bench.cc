@@ -14,8 +14,8 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
-#include "actors/swarm.h"
-#include "engine/decode/decoder.h"
+#include "cluster/node.h"
+#include "engine/decode/cpu_decoder.h"
 #include "kernels/op.h"
 #include "store/model/model_dir.h"
 
@@ -33,7 +33,7 @@ double Seconds(std::chrono::nanoseconds t) { return std::chrono::duration<double
 double PlainRate(ModelDir& model, int threads, const std::vector<TokenId>& prompt,
                  const SamplerSettings& sampler, const std::vector<TokenId>& expected) {
   WorkerPool pool(threads);
-  Decoder decoder(model.weights(), pool);
+  CpuDecoder decoder(model.weights(), pool);
   SessionState state(model.weights().config);
   std::vector<BatchRow> rows;
   for (TokenId t : prompt) rows.push_back({&state, t, false});
@@ -52,6 +52,15 @@ double PlainRate(ModelDir& model, int threads, const std::vector<TokenId>& promp
   return static_cast<double>(expected.size() - 1) / Seconds(std::chrono::steady_clock::now() - start);
 }
 
+absl::StatusOr<std::unique_ptr<Node>> Open(const std::string& path, int threads) {
+  absl::StatusOr<std::unique_ptr<ActorSystem>> actors = ActorSystem::Start();
+  if (!actors.ok()) return actors.status();
+  NodeOptions options;
+  options.model = path;
+  options.swarm.threads = threads;
+  return Node::Start(*std::move(actors), options);
+}
+
 int Main(int argc, char** argv) {
   CLI::App app("Decoding speed of a packed model, and the cost of the actors", "decode_bench");
   std::string path;
@@ -65,38 +74,28 @@ int Main(int argc, char** argv) {
       ->check(CLI::Range(0, 1024));
   CLI11_PARSE(app, argc, argv);
 
-  auto model = ModelDir::Open(path);
-  if (!model.ok()) {
-    std::fprintf(stderr, "decode_bench: %s\n", std::string(model.status().message()).c_str());
+  const absl::StatusOr<std::unique_ptr<Node>> node = Open(path, threads);
+  if (!node.ok()) {
+    std::fprintf(stderr, "decode_bench: %s\n", std::string(node.status().message()).c_str());
     return 1;
   }
-  SwarmOptions options;
-  options.threads = threads;
+  ModelDir& model = (*node)->model();
   GenerateRequest request;
   request.prompt.push_back(Tokenizer::kEndOfText);
-  const std::vector<TokenId> sentence = (*model)->tokenizer().Encode(kPrompt);
+  const std::vector<TokenId> sentence = model.tokenizer().Encode(kPrompt);
   while (static_cast<int64_t>(request.prompt.size()) < kPromptTokens) {
     request.prompt.insert(request.prompt.end(), sentence.begin(), sentence.end());
   }
   request.max_tokens = tokens;
   request.sampler.temperature = 0;
   request.stop_at_end_of_text = false;
-  SwarmStats stats;
-  absl::StatusOr<GenerateResult> result;
-  {
-    auto swarm = Swarm::Start((*model)->weights(), **model, (*model)->tokenizer(), options);
-    if (swarm.ok()) {
-      result = (*swarm)->Generate(request, nullptr);
-      stats = (*swarm)->Stats();
-    } else {
-      result = swarm.status();
-    }
-  }
+  const absl::StatusOr<GenerateResult> result = (*node)->swarm().Generate(request, nullptr);
+  const SwarmStats stats = (*node)->swarm().Stats();
   if (!result.ok()) {
     std::fprintf(stderr, "decode_bench: %s\n", std::string(result.status().message()).c_str());
     return 1;
   }
-  const double plain = PlainRate(**model, stats.threads, request.prompt, request.sampler, result->tokens);
+  const double plain = PlainRate(model, stats.threads, request.prompt, request.sampler, result->tokens);
   if (plain == 0) {
     std::fprintf(stderr, "decode_bench: %s: the plain loop does not give the swarm's tokens\n", path.c_str());
     return 1;

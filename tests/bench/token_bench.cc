@@ -17,7 +17,7 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
-#include "engine/decode/decoder.h"
+#include "engine/decode/cpu_decoder.h"
 #include "engine/decode/worker_pool.h"
 #include "engine/model/weights.h"
 #include "kernels/op.h"
@@ -207,7 +207,7 @@ int Main(int argc, char** argv) {
     std::fprintf(stderr, "token_bench: %s\n", std::string(status.message()).c_str());
     return 1;
   }
-  Decoder decoder(model.weights(), pool);
+  CpuDecoder decoder(model.weights(), pool);
   SessionState state(*config);
   std::vector<double> shares, rates, roofs;
   int32_t token = 1;

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/decode/decoder.h"
+#include "engine/decode/cpu_decoder.h"
 #include "engine/decode/worker_pool.h"
 #include "engine/model/session_state.h"
 #include "engine/text/prompt.h"
@@ -37,7 +37,7 @@ struct Variant {
   Variant(const ModelWeights& weights, WorkerPool& pool, const kernels::Ops& ops)
       : name(kernels::IsaName(ops.isa)), decoder(weights, pool, ops), state(weights.config) {}
   const char* name;
-  Decoder decoder;
+  CpuDecoder decoder;
   SessionState state;
 };
 

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <fstream>
 
-#include "engine/decode/decoder.h"
+#include "engine/decode/cpu_decoder.h"
 #include "engine/train/data.h"
 #include "engine/train/trainer.h"
 #include "store/model/model_dir.h"
@@ -78,13 +78,14 @@ class TrainerAndEngine : public ::testing::Test {
   // The engine over all tokens, one block; routes by expert layer and token.
   std::vector<float> Engine(std::vector<std::vector<int32_t>>* routes) {
     WorkerPool pool(2);
-    Decoder decoder(model_->weights(), pool);
+    CpuDecoder decoder(model_->weights(), pool);
     SessionState state(config());
     std::vector<BatchRow> rows;
     for (int32_t id : ids_) rows.push_back({&state, TokenId(id), true});
     EXPECT_TRUE(decoder.Begin(rows).ok());
     for (int32_t l = 0; l < config().layers; ++l) {
-      for (const ExpertJob& job : decoder.RunLayer(LayerId(l))) {
+      const std::vector<ExpertJob> jobs = decoder.RunLayer(LayerId(l)).value();
+      for (const ExpertJob& job : jobs) {
         const auto tiles = model_->Acquire(job.layer, job.expert);
         EXPECT_TRUE(tiles.ok());
         std::vector<float> out(job.rows.size() * static_cast<size_t>(config().d));
@@ -95,7 +96,7 @@ class TrainerAndEngine : public ::testing::Test {
       routes->emplace_back();
       for (ExpertId e : decoder.routes()) routes->back().push_back(e.value);
     }
-    const auto logits = decoder.Finish();
+    const auto logits = decoder.Finish().value();
     return {logits.begin(), logits.end()};
   }
 

@@ -1,4 +1,4 @@
-#include "engine/decode/decoder.h"
+#include "engine/decode/cpu_decoder.h"
 
 #include <algorithm>
 #include <cmath>
@@ -40,7 +40,7 @@ std::vector<float> RunBlocks(RandomModel& model, Decoder& decoder, WorkerPool& p
 std::vector<float> RunFresh(RandomModel& model, std::span<const TokenId> tokens, std::vector<size_t> blocks,
                             int threads = 1, const kernels::Ops& ops = kernels::ActiveOps()) {
   WorkerPool pool(threads);
-  Decoder decoder(model.weights(), pool, ops);
+  CpuDecoder decoder(model.weights(), pool, ops);
   SessionState state(model.config());
   return RunBlocks(model, decoder, pool, state, tokens, std::move(blocks));
 }
@@ -77,7 +77,7 @@ INSTANTIATE_TEST_SUITE_P(Shapes, DecoderTest,
 // what it does downstream. A wrong formula moves every logit by the order of the logits themselves.
 TEST_P(DecoderTest, AgreesWithTheReferenceBeyondTheWindow) {
   WorkerPool pool(1);
-  Decoder decoder(model_.weights(), pool);
+  CpuDecoder decoder(model_.weights(), pool);
   SessionState state(model_.config());
   ReferenceModel reference(model_);
   const auto tokens = RandomTokens(3 * model_.config().window, model_.config().vocab, 11);
@@ -88,7 +88,7 @@ TEST_P(DecoderTest, AgreesWithTheReferenceBeyondTheWindow) {
     std::vector<ExpertId> routes, want_routes;
     std::vector<float> out(static_cast<size_t>(model_.config().d));
     for (int32_t layer = 0; layer < model_.config().layers; ++layer) {
-      const auto jobs = decoder.RunLayer(LayerId(layer));
+      const auto jobs = decoder.RunLayer(LayerId(layer)).value();
       ASSERT_EQ(jobs.size(), model_.config().IsAttention(layer) ? 0u : 1u);
       if (jobs.empty()) continue;
       ASSERT_EQ(decoder.routes()[0], jobs[0].expert);
@@ -98,7 +98,7 @@ TEST_P(DecoderTest, AgreesWithTheReferenceBeyondTheWindow) {
                       .ok());
       decoder.AddExpertOutput(jobs[0], out.data());
     }
-    const auto logits = decoder.Finish();
+    const auto logits = decoder.Finish().value();
     const std::vector<double> want = reference.Step(tokens[t], &want_routes);
     ASSERT_EQ(logits.size(), want.size());
     EXPECT_EQ(routes, want_routes) << "token " << t;
@@ -127,9 +127,10 @@ TEST_P(DecoderTest, PrefillGivesTheBytesOfSteppingWhereverItIsCut) {
 
 TEST_P(DecoderTest, SessionsInOneBatchGetTheBytesTheyGetAlone) {
   WorkerPool pool(2);
-  Decoder decoder(model_.weights(), pool);
+  CpuDecoder decoder(model_.weights(), pool);
   constexpr size_t kSessions = 5;
-  std::vector<SessionState> states(kSessions, SessionState(model_.config()));
+  std::vector<SessionState> states;
+  for (size_t i = 0; i < kSessions; ++i) states.emplace_back(model_.config());
   std::vector<std::vector<TokenId>> tokens;
   std::vector<std::vector<float>> together(kSessions);
   for (size_t s = 0; s < kSessions; ++s) tokens.push_back(RandomTokens(40, model_.config().vocab, 100 + s));
@@ -192,7 +193,7 @@ TEST_P(DecoderTest, ASavedStateGoesOnBitIdentically) {
   WorkerPool pool(1);
   const std::span<const TokenId> all(tokens);
   for (size_t cut : {1u, 6u, 33u, 60u}) {
-    Decoder before(model_.weights(), pool), after(model_.weights(), pool);
+    CpuDecoder before(model_.weights(), pool), after(model_.weights(), pool);
     SessionState state(model_.config());
     std::vector<float> logits = RunBlocks(model_, before, pool, state, all.first(cut), {5});
     auto restored = SessionState::Restore(model_.config(), state.Save());
@@ -207,7 +208,7 @@ TEST_P(DecoderTest, ASavedStateGoesOnBitIdentically) {
 TEST_P(DecoderTest, AResetStateIsAFreshOne) {
   const auto tokens = RandomTokens(20, model_.config().vocab, 17);
   WorkerPool pool(1);
-  Decoder decoder(model_.weights(), pool);
+  CpuDecoder decoder(model_.weights(), pool);
   SessionState state(model_.config());
   const std::vector<float> first = RunBlocks(model_, decoder, pool, state, tokens, {6});
   EXPECT_FALSE(SameBytes(first, RunBlocks(model_, decoder, pool, state, tokens, {6})));
@@ -236,7 +237,7 @@ TEST(DecoderStateNormTest, ScalesTheStateDownAfterThePeriodsToken) {
   const double limit = std::sqrt(static_cast<double>(with.d * with.r));
   WorkerPool pool(1);
   SessionState a(with), b(without);
-  Decoder limited_decoder(limited.weights(), pool), free_decoder(free.weights(), pool);
+  CpuDecoder limited_decoder(limited.weights(), pool), free_decoder(free.weights(), pool);
   const std::span<const TokenId> all(tokens);
   const auto first = RunBlocks(limited, limited_decoder, pool, a, all.first(4), {4});
   EXPECT_TRUE(SameBytes(first, RunBlocks(free, free_decoder, pool, b, all.first(4), {4})));
@@ -264,7 +265,7 @@ TEST(DecoderLongRunTest, TenThousandTokensStayFinite) {
   RandomModel model(config, 31);
   const auto tokens = RandomTokens(10000, config.vocab, 2);
   WorkerPool pool(1);
-  Decoder decoder(model.weights(), pool);
+  CpuDecoder decoder(model.weights(), pool);
   SessionState state(config);
   for (size_t at = 0; at < tokens.size(); at += 100) {
     std::vector<BatchRow> rows;
@@ -279,7 +280,7 @@ TEST(DecoderLongRunTest, TenThousandTokensStayFinite) {
 TEST(DecoderBeginTest, RejectsBadBatchesAndLeavesStatesAlone) {
   RandomModel model(testing::TinyConfig(), 1);
   WorkerPool pool(1);
-  Decoder decoder(model.weights(), pool);
+  CpuDecoder decoder(model.weights(), pool);
   SessionState a(model.config()), b(model.config()), other(testing::OddConfig());
   const int32_t vocab = static_cast<int32_t>(model.config().vocab);
   const auto status = [&](std::vector<BatchRow> rows) { return decoder.Begin(rows); };
@@ -312,7 +313,7 @@ TEST(RunBatchTest, PassesOnTheSourcesErrorWhateverTheThreads) {
   for (int threads : {1, 2}) {
     for (int64_t n : {1, 100}) {
       WorkerPool pool(threads);
-      Decoder decoder(model.weights(), pool);
+      CpuDecoder decoder(model.weights(), pool);
       SessionState state(model.config());
       std::vector<BatchRow> rows;
       for (TokenId token : RandomTokens(n, model.config().vocab, 8)) rows.push_back({&state, token, true});
@@ -327,7 +328,7 @@ TEST(RunBatchTest, PassesOnTheSourcesErrorWhateverTheThreads) {
 TEST(DecoderFinishTest, GivesNoLogitsWhereNoneAreWantedAndStillAdvances) {
   RandomModel model(testing::TinyConfig(), 1);
   WorkerPool pool(1);
-  Decoder decoder(model.weights(), pool);
+  CpuDecoder decoder(model.weights(), pool);
   SessionState state(model.config());
   const std::vector<BatchRow> rows = {{&state, TokenId(1)}, {&state, TokenId(2)}};
   const auto logits = RunBatch(decoder, model.config(), model, pool, rows);
@@ -339,12 +340,12 @@ TEST(DecoderFinishTest, GivesNoLogitsWhereNoneAreWantedAndStillAdvances) {
 TEST(DecoderJobsTest, GroupsRowsByAscendingExpert) {
   RandomModel model(testing::TinyConfig(), 1);
   WorkerPool pool(1);
-  Decoder decoder(model.weights(), pool);
+  CpuDecoder decoder(model.weights(), pool);
   SessionState state(model.config());
   std::vector<BatchRow> rows;
   for (TokenId token : RandomTokens(50, model.config().vocab, 8)) rows.push_back({&state, token, false});
   ASSERT_TRUE(decoder.Begin(rows).ok());
-  const auto jobs = decoder.RunLayer(LayerId(0));
+  const auto jobs = decoder.RunLayer(LayerId(0)).value();
   ASSERT_GT(jobs.size(), 3u);
   std::vector<int32_t> covered;
   for (size_t j = 0; j < jobs.size(); ++j) {
@@ -367,7 +368,7 @@ TEST(DecoderPredictTest, AGuessWithTheStateOfTheLayerItselfIsItsRoute) {
   RandomModel model(testing::OddConfig(), 5);
   const ModelConfig& config = model.config();
   WorkerPool pool(2);
-  Decoder decoder(model.weights(), pool);
+  CpuDecoder decoder(model.weights(), pool);
   SessionState state(config);
   const std::vector<TokenId> tokens = RandomTokens(12, config.vocab, 3);
   std::vector<BatchRow> rows;
@@ -375,7 +376,7 @@ TEST(DecoderPredictTest, AGuessWithTheStateOfTheLayerItselfIsItsRoute) {
   ASSERT_TRUE(decoder.Begin(rows).ok());
   std::vector<float> out;
   for (int32_t l = 0; l < config.layers; ++l) {
-    const std::vector<ExpertJob> jobs = decoder.RunLayer(LayerId(l));
+    const std::vector<ExpertJob> jobs = decoder.RunLayer(LayerId(l)).value();
     if (config.IsAttention(l)) continue;
     const std::vector<ExpertId> routes(decoder.routes().begin(), decoder.routes().end());
     const std::span<const ExpertId> guess = decoder.PredictRoutes(LayerId(l));
@@ -387,7 +388,7 @@ TEST(DecoderPredictTest, AGuessWithTheStateOfTheLayerItselfIsItsRoute) {
     }
   }
   // Guessing changes nothing.
-  const std::span<const float> logits = decoder.Finish();
+  const std::span<const float> logits = decoder.Finish().value();
   const std::vector<float> got(logits.begin(), logits.end());
   EXPECT_TRUE(SameBytes(got, RunFresh(model, tokens, {12})));
 }

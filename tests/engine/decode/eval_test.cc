@@ -6,7 +6,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "engine/decode/decoder.h"
+#include "engine/decode/cpu_decoder.h"
 #include "tests/testing/random_model.h"
 
 namespace omni {
@@ -30,7 +30,7 @@ class EvalTest : public ::testing::Test {
   // The same by single steps.
   double Stepped(const std::vector<TokenId>& tokens) {
     WorkerPool pool(1);
-    Decoder decoder(model_.weights(), pool);
+    CpuDecoder decoder(model_.weights(), pool);
     SessionState state(model_.config());
     double nats = 0;
     for (size_t i = 0; i + 1 < tokens.size(); ++i) {

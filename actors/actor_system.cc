@@ -1,0 +1,45 @@
+#include "actors/actor_system.h"
+
+#include <chrono>
+#include <exception>
+#include <utility>
+
+#include <absl/strings/str_cat.h>
+#include <caf/all.hpp>
+
+namespace omni {
+
+struct ActorSystem::Impl {
+  static caf::actor_system_config& Configure(caf::actor_system_config& config) {
+    config.set("scheduler.max-threads", 1);
+    // One worker has nobody to steal from: after a short watch over its queue (the time in which a client may
+    // come back) it sleeps until a message arrives.
+    config.set("work-stealing.aggressive-poll-attempts", 100);
+    config.set("work-stealing.moderate-poll-attempts", 20);
+    config.set("work-stealing.moderate-sleep-duration", caf::timespan(std::chrono::microseconds(50)));
+    config.set("work-stealing.relaxed-sleep-duration", caf::timespan(std::chrono::seconds(1)));
+    return config;
+  }
+
+  Impl() : system(Configure(config)) {}
+
+  caf::actor_system_config config;
+  caf::actor_system system;
+};
+
+ActorSystem::ActorSystem(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+ActorSystem::~ActorSystem() = default;
+
+absl::StatusOr<std::unique_ptr<ActorSystem>> ActorSystem::Start() {
+  try {
+    return std::unique_ptr<ActorSystem>(new ActorSystem(std::make_unique<Impl>()));
+  } catch (const std::exception& e) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the actors' threads cannot be started: ", e.what(),
+                     "; raise the limit on processes (ulimit -u, or pids.max of the control group)"));
+  }
+}
+
+caf::actor_system& ActorSystem::system() { return impl_->system; }
+
+}  // namespace omni

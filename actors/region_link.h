@@ -1,0 +1,90 @@
+// How the coordinator reaches a region of the torus, whatever is behind it: an actor of this process, a node
+// elsewhere, two of them, a simulation.
+//
+// An expert's answer is a pure function of the bytes it is asked with, so a request may be sent again, to
+// anybody, at any time; what comes back first counts. A request owns what it carries: nobody shares a buffer
+// with the sender.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <absl/status/status.h>
+
+#include "engine/base/ids.h"
+#include "engine/decode/scratch.h"
+
+namespace omni {
+
+// The experts of one region that one layer of one step needs. On a wire: the fields in this order.
+struct RegionRequest {
+  uint64_t id = 0;  // distinct per attempt
+  RegionId region;
+  uint64_t epoch = 0;  // of the placement by which it was sent
+  int attempt = 1;
+  LayerId layer;
+  struct Expert {
+    ExpertId expert;
+    int32_t rows = 0;  // at least 1
+  };
+  std::vector<Expert> experts;  // ascending
+  // The rows of all experts, one after another.
+  int64_t rows = 0;
+  int64_t width = 0;         // int8 of a row: d padded to 64 with zeros
+  Scratch<int8_t> q;         // [rows, width]
+  std::vector<float> scale;  // [rows]
+};
+using RegionRequestPtr = std::shared_ptr<const RegionRequest>;
+
+// On a wire: the fields in this order, without `compute`.
+struct RegionReply {
+  uint64_t request_id = 0;
+  RegionId region;
+  uint64_t epoch = 0;
+  int attempt = 1;
+  std::vector<absl::Status> statuses;   // one per expert; an error concerns only that expert's rows
+  std::vector<float> output;            // [rows, d]; rows of a failed expert are undefined
+  std::chrono::nanoseconds compute{0};  // of the thread that runs the coordinator, if the region is on it
+};
+using RegionReplyPtr = std::shared_ptr<const RegionReply>;
+
+// What a link tells the coordinator. Thread-safe; never blocks.
+class RegionLinkEvents {
+ public:
+  virtual ~RegionLinkEvents() = default;
+  virtual void OnReply(RegionReplyPtr reply) = 0;
+  // Whoever was behind the link is gone, and what had been asked of it is not answered.
+  virtual void OnLost(RegionId region, std::string reason) = 0;
+  // The region is served by somebody else from now on: requests of an epoch before this one are not answered,
+  // and answers to them no longer count.
+  virtual void OnMoved(RegionId region, uint64_t epoch) = 0;
+};
+
+// One region's link; used by one coordinator, on its thread.
+class RegionLink {
+ public:
+  virtual ~RegionLink() = default;
+  // An answer arrives as OnReply, or OnLost, or OnMoved; or nothing ever comes, which the coordinator's clock
+  // notices. Never waits.
+  virtual void Send(RegionRequestPtr request) = 0;
+  // All requests of a layer have been sent: a link that gathers several for one message sends it now.
+  virtual void Flush() {}
+  // Experts of the region that the layer may need soon, in place of those it was told of for that layer
+  // before. Changes nothing but times.
+  virtual void Prefetch(LayerId layer, std::span<const ExpertId> experts) = 0;
+  // Nothing sent before needs an answer any more, since none came in time or it was lost: whoever is behind
+  // the link is begun afresh or replaced.
+  virtual void Renew() = 0;
+};
+
+// Makes what stands behind a region, on the coordinator's thread, from an actor of this process that could: a
+// link of another kind, one around it, or itself. `events` outlives the link.
+using LinkFactory = std::function<std::shared_ptr<RegionLink>(RegionId region, RegionLinkEvents& events,
+                                                              std::shared_ptr<RegionLink> local)>;
+
+}  // namespace omni

@@ -1,0 +1,50 @@
+// One process of the swarm: a model that is open, and what serves it.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include "actors/actor_system.h"
+#include "actors/swarm.h"
+#include "store/model/model_dir.h"
+
+namespace omni {
+
+struct NodeOptions {
+  std::string model;  // the directory
+  OpenOptions open;
+  // Its coordinator's state_bytes is filled in from the memory plan where it says nothing.
+  SwarmOptions swarm;
+};
+
+// Thread-safe but for Restart.
+class Node {
+ public:
+  // Opens the model and starts a swarm on it. `actors` may be shared with other nodes of the process.
+  static absl::StatusOr<std::unique_ptr<Node>> Start(std::shared_ptr<ActorSystem> actors,
+                                                     NodeOptions options);
+
+  // Ends every session and begins a new swarm on the same model, with what is in memory of it. Nobody may be
+  // using the swarm. After an error there is none: only Restart may be called.
+  absl::Status Restart(const SwarmOptions& options);
+
+  const std::string& path() const { return options_.model; }
+  ModelDir& model() { return *model_; }
+  const ModelDir& model() const { return *model_; }
+  Swarm& swarm() { return *swarm_; }
+  const Swarm& swarm() const { return *swarm_; }
+
+ private:
+  Node(std::shared_ptr<ActorSystem> actors, NodeOptions options, std::unique_ptr<ModelDir> model)
+      : actors_(std::move(actors)), options_(std::move(options)), model_(std::move(model)) {}
+
+  std::shared_ptr<ActorSystem> actors_;
+  NodeOptions options_;
+  std::unique_ptr<ModelDir> model_;
+  std::unique_ptr<Swarm> swarm_;
+};
+
+}  // namespace omni

@@ -1,0 +1,247 @@
+#include "engine/decode/cpu_decoder.h"
+
+#include <algorithm>
+#include <utility>
+
+#include <absl/strings/str_cat.h>
+
+#include "engine/decode/ffn.h"
+#include "engine/decode/mixer_attention.h"
+#include "engine/decode/mixer_pdr.h"
+#include "engine/decode/pass.h"
+#include "engine/decode/router.h"
+
+namespace omni {
+
+struct CpuDecoder::Impl {
+  Impl(const ModelWeights& weights, WorkerPool& pool, const kernels::Ops& kernel_ops)
+      : pass(weights, pool, kernel_ops), pdr(pass), attention(pass), ffn(pass) {}
+
+  absl::Status SetSegments(std::span<const BatchRow> batch);
+  void SetPolicies(std::span<const BatchRow> batch);
+  void RouteRows(LayerId layer, const LayerWeights& weights);
+  void AskPolicies(LayerId layer, const LayerWeights& weights);
+  std::vector<ExpertJob> GroupByExpert(LayerId layer, const QuantizedRows& h);
+
+  Pass pass;
+  PdrMixer pdr;
+  AttentionMixer attention;
+  SharedFfn ffn;
+  std::vector<int64_t> wanted;         // rows that want logits
+  std::vector<RoutePolicy*> policies;  // by row; empty: no row has one
+  std::vector<ExpertId> routes, predicted;
+  std::vector<TorusPoint> points;  // by row, for the policies
+  std::vector<ExpertJob> jobs;     // of the layer run last
+  std::vector<int32_t> job_of_expert;
+  std::vector<const SessionState*> seen;
+  int64_t hidden_width = 0;  // d padded to 16
+  Scratch<float> hidden, guessed, logit_scale, logits;
+  Scratch<int8_t> logit_q;
+  Scratch<int32_t> logit_acc;
+};
+
+CpuDecoder::CpuDecoder(const ModelWeights& weights, WorkerPool& pool, const kernels::Ops& ops)
+    : impl_(std::make_unique<Impl>(weights, pool, ops)) {}
+
+CpuDecoder::~CpuDecoder() = default;
+
+absl::Status CpuDecoder::Impl::SetSegments(std::span<const BatchRow> batch) {
+  const ModelConfig& config = pass.config;
+  if (batch.empty()) return absl::InvalidArgumentError("batch: it has no rows; give at least one");
+  pass.segments.clear();
+  wanted.clear();
+  seen.clear();
+  for (size_t i = 0; i < batch.size(); ++i) {
+    const BatchRow& row = batch[i];
+    if (row.state == nullptr) return absl::InvalidArgumentError(absl::StrCat("batch row ", i, ": no state"));
+    if (row.token.value < 0 || row.token.value >= config.vocab) {
+      return absl::InvalidArgumentError(absl::StrCat("batch row ", i, ": token ", row.token.value,
+                                                     " is outside 0 .. ", config.vocab - 1,
+                                                     "; was the text encoded with this model's tokenizer?"));
+    }
+    if (row.want_logits) wanted.push_back(static_cast<int64_t>(i));
+    if (i > 0 && row.state == batch[i - 1].state) {
+      ++pass.segments.back().count;
+      continue;
+    }
+    if (!row.state->Fits(config)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("batch row ", i, ": its state was made for a model of another configuration"));
+    }
+    pass.segments.push_back({row.state, static_cast<int64_t>(i), 1, row.state->position()});
+    seen.push_back(row.state);
+  }
+  std::sort(seen.begin(), seen.end(), std::less<>());
+  if (std::adjacent_find(seen.begin(), seen.end()) != seen.end()) {
+    return absl::InvalidArgumentError(
+        "batch: rows of one session are not adjacent; put a session's rows together, in order");
+  }
+  return absl::OkStatus();
+}
+
+void CpuDecoder::Impl::SetPolicies(std::span<const BatchRow> batch) {
+  policies.clear();
+  if (std::none_of(batch.begin(), batch.end(), [](const BatchRow& row) { return row.policy != nullptr; })) {
+    return;
+  }
+  for (const BatchRow& row : batch) policies.push_back(row.policy);
+  points.resize(batch.size());
+}
+
+absl::Status CpuDecoder::Begin(std::span<const BatchRow> rows) {
+  Pass& pass = impl_->pass;
+  pass.rows = 0;
+  if (absl::Status status = impl_->SetSegments(rows); !status.ok()) return status;
+  impl_->SetPolicies(rows);
+  impl_->jobs.clear();
+  pass.Resize(static_cast<int64_t>(rows.size()));
+  const ModelWeights& weights = pass.weights;
+  pass.ForRows(pass.config.d, [&](int64_t row) {
+    const size_t token = rows[static_cast<size_t>(row)].token.index();
+    const int8_t* embedding = weights.embedding.base + static_cast<int64_t>(token) * weights.embedding.stride;
+    const float scale = weights.embedding_scale[token];
+    float* x = pass.X(row);
+    for (int64_t i = 0; i < pass.config.d; ++i) x[i] = static_cast<float>(embedding[i]) * scale;
+  });
+  impl_->attention.Begin();
+  return absl::OkStatus();
+}
+
+bool CpuDecoder::StartLayer(LayerId layer, const Done&) {
+  Pass& pass = impl_->pass;
+  const LayerWeights& weights = pass.weights.layers[layer.index()];
+  impl_->jobs.clear();
+  const bool attention = pass.config.IsAttention(layer.value);
+  if (attention) {
+    impl_->attention.Run(weights, layer);
+  } else {
+    impl_->pdr.Run(weights, layer);
+  }
+  const QuantizedRows h = pass.NormAndQuantize(weights.norm2);
+  if (attention) {
+    impl_->ffn.Run(weights, h);
+    return true;
+  }
+  impl_->RouteRows(layer, weights);
+  impl_->jobs = impl_->GroupByExpert(layer, h);
+  return true;
+}
+
+void CpuDecoder::Impl::RouteRows(LayerId layer, const LayerWeights& weights) {
+  routes.resize(static_cast<size_t>(pass.rows));
+  const int64_t d = pass.config.d, experts = pass.config.num_experts();
+  const bool keep_points = !policies.empty();
+  pass.ForRows((3 * d + 10 * experts) * Pass::kFloatCost, [&](int64_t row) {
+    const TorusPoint z = Route(pass.ops, weights.route, pass.H(row), d);
+    routes[static_cast<size_t>(row)] = NearestExpert(z, weights.positions, experts);
+    if (keep_points) points[static_cast<size_t>(row)] = z;
+  });
+  if (keep_points) AskPolicies(layer, weights);
+}
+
+void CpuDecoder::Impl::AskPolicies(LayerId layer, const LayerWeights& weights) {
+  for (const Segment& segment : pass.segments) {
+    for (int64_t i = 0; i < segment.count; ++i) {
+      const auto row = static_cast<size_t>(segment.first_row + i);
+      if (policies[row] == nullptr) continue;
+      routes[row] = policies[row]->Choose({layer, segment.position + i, points[row], routes[row],
+                                           weights.positions, pass.config.num_experts()});
+    }
+  }
+}
+
+absl::StatusOr<std::vector<ExpertJob>> CpuDecoder::TakeJobs() { return std::exchange(impl_->jobs, {}); }
+
+std::span<const ExpertId> CpuDecoder::PredictRoutes(LayerId layer) {
+  Pass& pass = impl_->pass;
+  const LayerWeights& weights = pass.weights.layers[layer.index()];
+  const int64_t d = pass.config.d, experts = pass.config.num_experts(), width = PadTo(d, 16);
+  impl_->predicted.resize(static_cast<size_t>(pass.rows));
+  float* normed = impl_->guessed.Reserve(pass.rows * width);
+  pass.ForRows((5 * d + 10 * experts) * Pass::kFloatCost, [&](int64_t row) {
+    float* h = normed + row * width;
+    pass.ops.rms_norm(pass.X(row), weights.norm2, d, h);
+    impl_->predicted[static_cast<size_t>(row)] =
+        NearestExpert(Route(pass.ops, weights.route, h, d), weights.positions, experts);
+  });
+  return impl_->predicted;
+}
+
+std::vector<ExpertJob> CpuDecoder::Impl::GroupByExpert(LayerId layer, const QuantizedRows& h) {
+  job_of_expert.assign(static_cast<size_t>(pass.config.num_experts()), -1);
+  for (ExpertId expert : routes) job_of_expert[expert.index()] = 0;
+  std::vector<ExpertJob> jobs;
+  for (size_t e = 0; e < job_of_expert.size(); ++e) {
+    if (job_of_expert[e] < 0) continue;
+    job_of_expert[e] = static_cast<int32_t>(jobs.size());
+    jobs.push_back({layer, ExpertId(static_cast<int32_t>(e)), {}, h.q, h.stride, h.scale});
+  }
+  for (size_t row = 0; row < routes.size(); ++row) {
+    jobs[static_cast<size_t>(job_of_expert[routes[row].index()])].rows.push_back(static_cast<int32_t>(row));
+  }
+  return jobs;
+}
+
+void CpuDecoder::AddExpertOutput(const ExpertJob& job, const float* out) {
+  const int64_t d = impl_->pass.config.d;
+  for (int32_t row : job.rows) {
+    impl_->pass.ops.add(impl_->pass.X(row), out, d);
+    out += d;
+  }
+}
+
+bool CpuDecoder::StartHidden(const Done&) {
+  Impl& impl = *impl_;
+  Pass& pass = impl.pass;
+  const int64_t d = pass.config.d, count = static_cast<int64_t>(impl.wanted.size());
+  for (const Segment& segment : pass.segments) segment.state->set_position(segment.position + segment.count);
+  impl.hidden_width = PadTo(d, 16);
+  float* y = impl.hidden.Reserve(count * impl.hidden_width);
+  pass.pool.Run(count, Pass::Grain(d * Pass::kFloatCost), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      pass.ops.rms_norm(pass.X(impl.wanted[static_cast<size_t>(i)]), pass.weights.norm_out, d,
+                        y + i * impl.hidden_width);
+    }
+  });
+  return true;
+}
+
+std::span<float> CpuDecoder::hidden(int64_t i) {
+  return {impl_->hidden.data() + i * impl_->hidden_width, static_cast<size_t>(impl_->pass.config.d)};
+}
+
+bool CpuDecoder::StartLogits(const Done&) {
+  Impl& impl = *impl_;
+  Pass& pass = impl.pass;
+  const ModelWeights& weights = pass.weights;
+  const int64_t d = pass.config.d, padded = weights.embedding.cols_padded, vocab = pass.config.vocab;
+  const int64_t count = static_cast<int64_t>(impl.wanted.size());
+  if (count == 0) return true;
+  int8_t* q = impl.logit_q.Reserve(count * padded);
+  float* scale = impl.logit_scale.Reserve(count);
+  pass.pool.Run(count, Pass::Grain(d * Pass::kFloatCost), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      pass.ops.quantize(impl.hidden.data() + i * impl.hidden_width, d, padded, q + i * padded, scale + i);
+  });
+  float* logits = impl.logits.Reserve(count * vocab);
+  int32_t* acc = impl.logit_acc.Reserve(count * vocab);
+  pass.pool.Run(vocab, Pass::Grain(count * padded), [&](int64_t begin, int64_t end) {
+    pass.ops.int8(weights.embedding, q, padded, static_cast<int>(count), acc, vocab, begin, end);
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t at = i * vocab + begin;
+      pass.ops.scale_rows(acc + at, weights.embedding_scale + begin, scale[i], end - begin, logits + at);
+    }
+  });
+  return true;
+}
+
+absl::StatusOr<std::span<const float>> CpuDecoder::logits() {
+  const size_t count = impl_->wanted.size() * static_cast<size_t>(impl_->pass.config.vocab);
+  return std::span<const float>(impl_->logits.data(), count);
+}
+
+std::span<const ExpertId> CpuDecoder::routes() const { return impl_->routes; }
+
+const kernels::Ops& CpuDecoder::ops() const { return impl_->pass.ops; }
+
+}  // namespace omni

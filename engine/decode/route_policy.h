@@ -1,0 +1,37 @@
+// Who decides where a row goes: the router, unless the row brings a policy of its own.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "engine/base/ids.h"
+#include "engine/decode/router.h"
+
+namespace omni {
+
+// What a policy may look at when a row stands before an expert layer.
+struct RouteChoice {
+  LayerId layer;
+  int64_t position = 0;              // of the row in its sequence
+  TorusPoint point;                  // where the router sees the row
+  ExpertId nearest;                  // the router's own choice
+  const float* positions = nullptr;  // of the layer's experts: [experts, 3]
+  int64_t experts = 0;
+};
+
+// Replaces the router's choice for the rows that name it (perspectives, measurements). Called on the thread
+// that drives the decoder, one row after another in row order, so that a policy may keep state. It outlives
+// the pass.
+class RoutePolicy {
+ public:
+  virtual ~RoutePolicy() = default;
+  // Called once before each expert layer of the row: the expert that Choose will name, if that is known
+  // already. It is read ahead.
+  virtual std::optional<ExpertId> KnownBefore(LayerId /*layer*/, int64_t /*position*/) {
+    return std::nullopt;
+  }
+  // An expert of the layer: its id is below choice.experts.
+  virtual ExpertId Choose(const RouteChoice& choice) = 0;
+};
+
+}  // namespace omni
