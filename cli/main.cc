@@ -1,5 +1,6 @@
 // omni: the command line of the project. One file per verb; this one parses, runs and reports.
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <string>
@@ -10,6 +11,7 @@
 #include "cli/verb.h"
 #include "engine/base/log.h"
 #include "engine/base/log_output.h"
+#include "engine/decode/isa_log.h"
 
 namespace omni::cli {
 namespace {
@@ -82,6 +84,7 @@ int Main(int argc, char** argv) {
     return Report(std::string(e.what()) + " (see " + help + ")", kExitUsage);
   }
   ConfigureLog(invocation.log);
+  LogIsa(std::getenv("OMNI_ISA"));
   const absl::StatusOr<int> code = invocation.body();
   if (code.ok()) return *code;
   return Report(std::string(code.status().message()),

@@ -1,7 +1,6 @@
 // The chooser and the checks at load. This file and op_ref.cc run on any CPU.
 #include "kernels/op.h"
 
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <iterator>
@@ -33,20 +32,13 @@ constexpr Variant kVariants[] = {
 };
 static_assert(std::size(kVariants) == std::size(kAllIsas));
 
-const Ops* ChooseOps() {
-  const Ops* best = &BestOps(ThisCpu());
+const Ops& ChooseOps() {
   const char* wanted = std::getenv("OMNI_ISA");
-  if (wanted == nullptr || *wanted == '\0') return best;
   for (Isa isa : kAllIsas) {
-    if (std::strcmp(wanted, IsaName(isa)) != 0) continue;
-    if (const Ops* ops = OpsFor(isa)) return ops;
-    std::fprintf(stderr, "OMNI_ISA=%s: this CPU or build lacks it, using %s\n", wanted, IsaName(best->isa));
-    return best;
+    const Ops* ops = wanted != nullptr && std::strcmp(wanted, IsaName(isa)) == 0 ? OpsFor(isa) : nullptr;
+    if (ops != nullptr) return *ops;
   }
-  std::fprintf(stderr, "OMNI_ISA=%s is not one of", wanted);
-  for (Isa isa : kAllIsas) std::fprintf(stderr, " %s", IsaName(isa));
-  std::fprintf(stderr, "; using %s\n", IsaName(best->isa));
-  return best;
+  return BestOps(ThisCpu());
 }
 
 }  // namespace
@@ -87,8 +79,8 @@ const Ops& BestOps(const Cpu& cpu) {
 }
 
 const Ops& ActiveOps() {
-  static const Ops* const ops = ChooseOps();
-  return *ops;
+  static const Ops& ops = ChooseOps();
+  return ops;
 }
 
 const char* IsaName(Isa isa) {
