@@ -15,6 +15,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/base/json.h"
+#include "engine/base/log.h"
 #include "store/file/files.h"
 #include "store/plan/machine.h"
 #include "store/state/state_dir.h"
@@ -101,6 +102,12 @@ absl::Status Write(const std::string& path, const std::string& key, Json entry) 
   return absl::PermissionDeniedError(absl::StrCat(path, ": ", reason));
 }
 
+void LogIfNotKept(const absl::Status& kept) {
+  if (kept.ok()) return;
+  LogWarning("speeds_not_kept", "measured speeds are not kept, and are measured again next time: {reason}",
+             {{"reason", kept.message()}});
+}
+
 std::string MemoryKey(int threads) { return absl::StrCat("memory, ", threads, " threads"); }
 std::string DiskKey(const std::string& device, int64_t block_bytes) {
   return absl::StrCat("disk ", device, ", blocks of ", block_bytes);
@@ -178,7 +185,7 @@ absl::StatusOr<Dated<MemorySpeed>> CurrentMemorySpeed(const SpeedFile& file, boo
   }
   const absl::StatusOr<MemorySpeed> speed = MeasureMemorySpeed(threads);
   if (!speed.ok()) return speed.status();
-  (void)file.Keep(*speed);
+  LogIfNotKept(file.Keep(*speed));
   return Dated<MemorySpeed>{*speed, file.now()};
 }
 
@@ -194,7 +201,7 @@ absl::StatusOr<Dated<DiskSpeed>> CurrentDiskSpeed(const SpeedFile& file, const s
   }
   const absl::StatusOr<DiskSpeed> speed = MeasureDiskSpeed(path, options);
   if (!speed.ok()) return speed.status();
-  if (known) (void)file.Keep(device, *speed);
+  if (known) LogIfNotKept(file.Keep(device, *speed));
   return Dated<DiskSpeed>{*speed, file.now()};
 }
 

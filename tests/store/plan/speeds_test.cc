@@ -9,6 +9,7 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "tests/testing/recording_log.h"
 #include "tests/testing/temp_dir.h"
 
 namespace omni {
@@ -133,12 +134,19 @@ TEST(SpeedsTest, DamagedEntriesAreIgnoredAlone) {
 
 TEST(SpeedsTest, NowhereToKeepIsAnErrorOnlyOfKeeping) {
   const TempDir dir;
-  std::ofstream(dir / "file") << "x";
+  std::ofstream(dir / "file") << std::string(100'000, 'x');
+  const testing::RecordingLog log;
   for (const std::string& path : {std::string(), dir / "file/speeds.json"}) {
     const SpeedFile file(path, "cpu", kNow);
     EXPECT_FALSE(file.Memory(4));
     EXPECT_FALSE(file.Keep(SomeMemory()).ok());
   }
+  EXPECT_TRUE(log.lines().empty());  // whoever keeps them is told
+  EXPECT_TRUE(CurrentDiskSpeed(SpeedFile("", "cpu", kNow), dir / "file", 4096, false).ok());
+  EXPECT_THAT(
+      log.Messages("speeds_not_kept"),
+      ::testing::ElementsAre("measured speeds are not kept, and are measured again next time: there is "
+                             "no state directory"));
 }
 
 TEST(SpeedsTest, ADiskIsMeasuredOnceUnlessRefreshed) {
