@@ -5,6 +5,8 @@
 
 #include <absl/strings/str_cat.h>
 
+#include "actors/swarm_log.h"
+
 namespace omni {
 
 CoordinatorState::CoordinatorState(const ModelConfig& config, Decoder& decoder,
@@ -36,9 +38,18 @@ void CoordinatorState::Submit(std::shared_ptr<Session> session) {
         absl::StrCat(options_.max_queued, " requests are waiting already; try again later")));
   } else {
     counters_.sessions.Add(1);
+    if (!Fits(active_.size() + queue_.size() + 1))
+      LogSessionQueued(session->id(), "as many sessions as may be active are active");
     queue_.push_back(std::move(session));
     Wake();
   }
+}
+
+// Whether so many sessions may be active.
+bool CoordinatorState::Fits(size_t sessions) const {
+  return sessions <= static_cast<size_t>(options_.max_active) &&
+         (!options_.state_bytes.has_value() ||
+          static_cast<int64_t>(sessions) <= *options_.state_bytes / bytes_per_session_);
 }
 
 std::shared_ptr<Session> CoordinatorState::Find(SessionId session) const {
@@ -91,11 +102,7 @@ void CoordinatorState::Sweep() {
 
 void CoordinatorState::Admit() {
   const auto now = Clock::now();
-  const auto fits = [&] {
-    return !options_.state_bytes.has_value() ||
-           static_cast<int64_t>(active_.size() + 1) <= *options_.state_bytes / bytes_per_session_;
-  };
-  while (!queue_.empty() && active_.size() < static_cast<size_t>(options_.max_active) && fits()) {
+  while (!queue_.empty() && Fits(active_.size() + 1)) {
     const std::shared_ptr<Session> session = std::move(queue_.front());
     queue_.pop_front();
     if (absl::Status s = session->Activate(config_, now); !s.ok()) {
@@ -419,6 +426,7 @@ void CoordinatorState::FailParts(const absl::Status& status) {
 }
 
 void CoordinatorState::Abort(const absl::Status& status) {
+  if (!shut_down_) LogSwarmAborted(static_cast<int64_t>(active_.size() + queue_.size()), status);
   for (auto& session : active_) session->Fail(status);
   for (auto& session : queue_) session->Fail(status);
   given_up_ = true;

@@ -98,6 +98,7 @@ class CoordinatorState : private RegionCalls::Owner {
 
   std::shared_ptr<Session> Find(SessionId session) const;
   void Wake();
+  bool Fits(size_t sessions) const;
   void Admit();
   void Sweep();
   void Plan();

@@ -5,6 +5,8 @@
 
 #include <absl/strings/str_cat.h>
 
+#include "actors/swarm_log.h"
+
 namespace omni {
 namespace {
 
@@ -121,6 +123,7 @@ bool RegionCalls::OnReply(const RegionReply& reply) {
 
 void RegionCalls::OnLost(RegionId id, const std::string& reason) {
   counters_.restarts.Add(1);
+  LogRegionRestarted(id, reason);
   At(id).link->Renew();
   if (At(id).request != nullptr) Retry(id, reason);
 }
@@ -129,6 +132,7 @@ void RegionCalls::OnMoved(RegionId id, uint64_t epoch) {
   Region& region = At(id);
   if (epoch <= region.epoch) return;
   region.epoch = epoch;
+  LogRegionMoved(id, epoch);
   if (region.request == nullptr) return;
   counters_.moves.Add(1);
   Send(id, region.request->attempt);  // nobody failed
@@ -141,8 +145,10 @@ void RegionCalls::OnTick(Clock::time_point now) {
     const RegionId id(static_cast<int32_t>(r));
     counters_.timeouts.Add(1);
     counters_.restarts.Add(1);
+    const std::string reason = absl::StrCat("no answer within ", options_.timeout.count(), " ms");
+    LogRegionRestarted(id, reason);
     regions_[r].link->Renew();
-    Retry(id, absl::StrCat("no answer within ", options_.timeout.count(), " ms"));
+    Retry(id, reason);
   }
 }
 
@@ -151,6 +157,7 @@ void RegionCalls::Retry(RegionId id, const std::string& reason) {
   const int attempt = region.request->attempt;
   if (attempt < options_.attempts) {
     counters_.retries.Add(1);
+    LogRegionAskedAgain(id, region.jobs.front().layer, attempt + 1, reason);
     Send(id, attempt + 1);
     region.link->Flush();
     return;
@@ -161,6 +168,7 @@ void RegionCalls::Retry(RegionId id, const std::string& reason) {
   const absl::Status status =
       absl::UnavailableError(absl::StrCat("region ", id.value, " failed ", attempt, " times at layer ",
                                           jobs.front().layer.value, " (last: ", reason, ")"));
+  LogRegionGivenUp(id, jobs.front().layer, attempt, reason);
   for (const ExpertJob& job : jobs) owner_.OnFailed(job, status);
 }
 

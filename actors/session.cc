@@ -5,6 +5,8 @@
 
 #include <absl/strings/str_cat.h>
 
+#include "actors/swarm_log.h"
+
 namespace omni {
 
 Session::Session(SessionId id, GenerateRequest request, const Tokenizer& tokenizer, int64_t max_context,
@@ -124,6 +126,11 @@ void Session::Finish(StopReason reason) {
 void Session::Fail(const absl::Status& status) {
   if (over_) return;
   over_ = true;
+  if (state_.has_value()) {
+    LogSessionFailed(id_, result_.timings.generated_tokens, status);
+  } else {
+    LogSessionRefused(id_, status);
+  }
   channel_->Close(status);
 }
 
