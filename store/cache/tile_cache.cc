@@ -5,6 +5,7 @@
 
 #include <absl/strings/str_cat.h>
 
+#include "engine/base/log.h"
 #include "store/format/tile_delta.h"
 #include "store/format/tile_table.h"
 
@@ -400,6 +401,21 @@ std::string TileCache::Blame(int64_t table, int64_t tile, absl::string_view mess
                       index_.numbers().Name(table, tile), " ", message);
 }
 
+// Without the lock. Names the first of the experts that have the tile.
+void TileCache::LogFailed(uint32_t content, const absl::Status& status) const {
+  const int64_t table = users_.users[users_.first[content]];
+  const uint32_t* const tiles = index_.Of(table);
+  LogWarning("tile_failed",
+             "{path}: tile {tile} of expert {expert}, layer {layer} is not used, and read again when it is "
+             "next asked "
+             "for: {reason}",
+             {{"path", files_.PathOf(PackName(index_.Stored(content).ref.pack))},
+              {"tile", std::find(tiles, tiles + tiles_per_expert_, content) - tiles},
+              {"expert", index_.numbers().Expert(table).value},
+              {"layer", index_.numbers().Layer(table).value},
+              {"reason", status.message()}});
+}
+
 // The slot's tile is no longer there. Holds the lock.
 void TileCache::Fail(uint32_t number) {
   Slot& slot = slots_[number];
@@ -425,10 +441,13 @@ absl::Status TileCache::Check(int64_t table, int64_t tile, uint32_t number) {
     checked_[number].store(true, std::memory_order_release);
     return status;
   }
+  bool first = false;  // else another holder has said so already
   {
     std::lock_guard lock(mutex_);
-    if (slots_[number].content == content) Fail(number);  // else another holder has said so already
+    first = slots_[number].content == content;
+    if (first) Fail(number);
   }
+  if (first) LogFailed(content, status);
   return absl::Status(status.code(), Blame(table, tile, status.message()));
 }
 
@@ -441,6 +460,7 @@ void TileCache::OnRead(uint32_t number, const absl::Status& read) {
     status = Derive(content, Memory(number));
     checked_[number].store(status.ok(), std::memory_order_release);
   }
+  if (!status.ok() && !absl::IsCancelled(status)) LogFailed(content, status);
   Deferred deferred;
   {
     std::lock_guard lock(mutex_);

@@ -131,6 +131,7 @@ class TileCache {
   bool TakeSlot(uint32_t content, uint32_t* slot);
   void Read(uint32_t slot, std::vector<ReadRequest>* reads);
   void Fail(uint32_t slot);
+  void LogFailed(uint32_t content, const absl::Status& status) const;
   void Hold(Slot& slot);
   void LetGo(uint32_t slot);
   Guesses& GuessesOf(RequesterId requester);

@@ -21,12 +21,14 @@
 #include "tests/testing/checkpoint_fixture.h"
 #include "tests/testing/faulty_reads.h"
 #include "tests/testing/random_model.h"
+#include "tests/testing/recording_log.h"
 #include "tests/testing/temp_dir.h"
 
 namespace omni {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using testing::Random;
 using testing::SameTiles;
@@ -218,6 +220,7 @@ TEST_F(StreamedTest, APackThatIsGoneOrShorterIsAnErrorThatNamesIt) {
 }
 
 TEST_F(StreamedTest, WhatIsRequestedIsCheckedByItsUserAndADamagedTileIsReadAgain) {
+  const testing::RecordingLog log;
   Pack(testing::StreamedConfig());
   const auto resident = OpenResident();
   std::atomic<int> reads{0};
@@ -254,6 +257,9 @@ TEST_F(StreamedTest, WhatIsRequestedIsCheckedByItsUserAndADamagedTileIsReadAgain
       EXPECT_EQ(damaged, 1) << again;
     }
     EXPECT_EQ(model->cache_stats()->failed, 1);
+    EXPECT_THAT(log.Messages("tile_failed"),
+                ElementsAre(AllOf(HasSubstr("packs/tiles-000.bin: tile "), HasSubstr("layer 1 is not used"),
+                                  HasSubstr("checksum"))));
   }
   EXPECT_EQ(reads, tiles_per_expert());
   const absl::StatusOr<ExpertTiles> tiles = request();
@@ -269,6 +275,7 @@ TEST_F(StreamedTest, ReadsThatGoWrongAreNamedAndTheNextRequestTriesAgain) {
   const auto resident = OpenResident();
   for (const testing::Fault::Kind kind :
        {testing::Fault::Kind::kFlipBit, testing::Fault::Kind::kShorten, testing::Fault::Kind::kFail}) {
+    const testing::RecordingLog log;
     std::atomic<bool> broken{true};
     std::atomic<int> reads{0};
     OpenOptions options;
@@ -298,6 +305,7 @@ TEST_F(StreamedTest, ReadsThatGoWrongAreNamedAndTheNextRequestTriesAgain) {
     }
     EXPECT_GT(failed, 5);
     EXPECT_GE(model->cache_stats()->failed, failed);
+    EXPECT_EQ(static_cast<int64_t>(log.Messages("tile_failed").size()), model->cache_stats()->failed);
     broken = false;
     ExpectSameExperts(config_, *model, *resident, 4, 100);
   }
