@@ -254,8 +254,10 @@ void TileCache::EndStalls(const Deferred& deferred) {
   }
 }
 
+// Whoever is admitted and finds all tiles there has ended, and waits no longer.
 void TileCache::AdmitWaiting(Deferred& deferred) {
   while (!waiting_.empty() && Admit(waiting_.front(), deferred)) waiting_.pop_front();
+  EndStalls(deferred);
 }
 
 void TileCache::StallBegins() {
@@ -487,7 +489,6 @@ void TileCache::OnRead(uint32_t number, const absl::Status& read) {
     }
     slot.waiters.clear();
     AdmitWaiting(deferred);
-    EndStalls(deferred);
   }
   RunDeferred(deferred);
 }
@@ -500,7 +501,6 @@ void TileCache::Release(const std::vector<uint32_t>& slots) {
       if (slot != TileIndex::kNone) LetGo(slot);
     }
     AdmitWaiting(deferred);
-    EndStalls(deferred);
   }
   RunDeferred(deferred);
 }
@@ -549,6 +549,7 @@ ExpertTiles TileCache::MakeTiles(std::shared_ptr<Lease> lease) {
 CacheStats TileCache::stats() const {
   std::lock_guard lock(mutex_);
   CacheStats stats = stats_;
+  stats.waiting = stalled_;
   if (stalled_ > 0) stats.stall += std::chrono::steady_clock::now() - stall_began_;
   return stats;
 }

@@ -44,6 +44,7 @@ struct CacheStats {
   int64_t read_bytes = 0;                 // from disk
   int64_t failed = 0;                     // tiles that could not be read or were damaged
   int64_t queued = 0;                     // requests that had to wait for slots
+  int64_t waiting = 0;                    // requests that wait for slots or tiles now
   std::chrono::nanoseconds stall{0};      // with at least one request waiting for tiles
   double HitShare() const {               // of the tiles asked for; 1 if none was
     const int64_t all = hits + joined + misses;

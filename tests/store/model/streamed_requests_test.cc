@@ -104,7 +104,14 @@ class HeldTest : public StreamedTest {
     return answers() == n;
   }
 
+  void LetGoOf(size_t kept) {
+    ExpertTiles old;
+    std::lock_guard lock(mutex_);
+    old = std::move(kept_[kept]);
+    kept_.erase(kept_.begin() + static_cast<std::ptrdiff_t>(kept));
+  }
   void Walk(ModelDir& model, std::span<const int32_t> experts, RequesterId requester);
+  void QueueBehindAnother(ModelDir& model);
 
   HeldReads* held_ = nullptr;
   std::mutex mutex_;
@@ -305,6 +312,51 @@ TEST_F(HeldTest, TheGuessesOfARequesterThatIsForgottenAreGivenUpForOthers) {
   model->ForgetRequester(RequesterId(3));  // never seen
   Walk(*model, std::array{0, 0}, second);  // both fit now
   EXPECT_EQ(model->cache_stats()->evicted, 2 * tiles_per_expert());
+}
+
+// Of a model of three layers of experts and a cache of three experts: holds two experts and a tile, so that
+// an expert of layer 1 finds no room, and one that is there waits behind it; the room left goes to a guess.
+void HeldTest::QueueBehindAnother(ModelDir& model) {
+  keep_ = true;
+  const ExpertId first = config_.ExpertOf(RegionId(0), 0), sibling = config_.ExpertOf(RegionId(0), 1);
+  Ask(model, 0, first.value);
+  Ask(model, 2, first.value);
+  Ask(model, 0, sibling.value);  // one tile more
+  held_->LetGo();
+  ASSERT_TRUE(WaitForAnswers(3));
+  Ask(model, 1, first.value);
+  Ask(model, 0, first.value);
+  EXPECT_EQ(model.cache_stats()->waiting, 2);
+  const ExpertId guess = config_.ExpertOf(RegionId(1), 0);
+  model.ReadAhead(RequesterId(), LayerId(1), {&guess, 1});
+  held_->LetGo();
+  const int64_t tiles = 2 * tiles_per_expert() + 1 + tiles_per_expert() - 1;
+  while (model.cache_stats()->read_bytes < tiles * TileBytes(config_)) std::this_thread::yield();
+  LetGoOf(2);  // the sibling's own tile, which is not enough
+  EXPECT_EQ(model.cache_stats()->waiting, 2);
+}
+
+TEST_F(HeldTest, ARequestThatIsServedWhenTheOneBeforeItGetsRoomWaitsNoLonger) {
+  Pack(testing::StreamedConfig());
+  for (const bool by_request : {false, true}) {
+    SCOPED_TRACE(by_request);
+    answers_ = 0;
+    const auto model = OpenHeld(3 * tiles_per_expert());
+    QueueBehindAnother(*model);
+    if (by_request) {  // ... of another layer: the guess is over
+      Ask(*model, 2, config_.ExpertOf(RegionId(0), 0).value);
+      EXPECT_EQ(answers(), 3 + 2);
+    } else {
+      model->ForgetExperts();
+      EXPECT_EQ(answers(), 3 + 1);
+    }
+    EXPECT_EQ(model->cache_stats()->waiting, 1);
+    held_->LetGo();
+    ASSERT_TRUE(WaitForAnswers(by_request ? 6 : 5));
+    EXPECT_EQ(model->cache_stats()->waiting, 0);
+    std::lock_guard lock(mutex_);
+    kept_.clear();
+  }
 }
 
 TEST_F(HeldTest, RequestsWaitForSlotsInOrderAndAllAreServed) {
