@@ -81,7 +81,7 @@ struct Ops {
   // y[i] = float(acc[i]) * (x_scale * row_scale[i]).
   void (*scale_rows)(const int32_t* acc, const float* row_scale, float x_scale, int64_t n, float* y);
 
-  // gamma[i] = max(sigmoid(p[i] + b[i]), floor) : the decay of PDR row i; floor = exp(-5) rounded to float.
+  // gamma[i] = max(sigmoid(p[i] + b[i]), floor): the decay of PDR row i; floor = e^decay_floor as a float.
   void (*decay)(const float* p, const float* b, float floor, int64_t n, float* gamma);
 
   // PDR state step for `rows` rows of S (row i at S + i * r): S[i][j] = gamma[i] * S[i][j] + v[i] * k[j] (two
