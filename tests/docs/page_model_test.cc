@@ -14,6 +14,7 @@
 #include "engine/text/prompt.h"
 #include "store/model/model_dir.h"
 #include "store/pack/pack.h"
+#include "tests/docs/page_checkpoint.h"
 #include "tests/docs/page_files.h"
 #include "tests/docs/page_model.h"
 #include "tests/docs/page_tokenizer.h"
@@ -141,6 +142,43 @@ TEST_F(PagesTest, GiveTheBitsOfAModelWithoutFlagsWhoseStatesAreRenormalised) {
   page::Model pages(files);
   ExpectSameBits(*product, pages, Numbers(30, config.vocab));
   EXPECT_GT(pages.renormalisations(), 0);
+}
+
+void ExpectSameMatrix(const page::Matrix& got, const page::Matrix& want, const std::string& name) {
+  EXPECT_EQ(got.weights, want.weights) << name;
+  EXPECT_EQ(got.scale, want.scale) << name;
+}
+
+TEST_F(PagesTest, QuantiseACheckpointToThePackersCodes) {
+  for (const ModelConfig& config : {testing::SmallConfig(), testing::OddCheckpointConfig()}) {
+    const std::string dir = Pack(testing::RandomCheckpoint(config, 7));
+    const page::ModelFiles packed(dir);
+    const page::CheckpointFiles checkpoint(dir + ".checkpoint", packed.config());
+    ExpectSameMatrix(packed.matrix("embed"), checkpoint.Embedding(), "embed");
+    for (int64_t layer = 0; layer < config.layers; ++layer) {
+      const std::string p = "layers." + std::to_string(layer) + ".";
+      const bool attention = config.IsAttention(layer);
+      std::vector<std::string> names = {"wq", "wk", "wv", "wo"};
+      for (const char* name : {"gate", "up", "down"}) {
+        if (attention) names.push_back(name);
+      }
+      if (!attention) names.push_back("wp");
+      for (const std::string& name : names) {
+        ExpectSameMatrix(packed.matrix(p + name), checkpoint.TwoBit(p + name), p + name);
+      }
+      EXPECT_EQ(packed.floats(p + "norm1"), checkpoint.Tensor(p + "norm1"));
+      if (attention) continue;
+      EXPECT_EQ(packed.floats(p + "bp"), checkpoint.Tensor(p + "bp"));
+      for (int64_t e = 0; e < config.num_experts(); ++e) {
+        const page::ExpertNeurons got = packed.Expert(layer, e), want = checkpoint.Expert(layer, e);
+        EXPECT_EQ(got.gate, want.gate) << layer << " " << e;
+        EXPECT_EQ(got.up, want.up) << layer << " " << e;
+        EXPECT_EQ(got.down, want.down) << layer << " " << e;
+        EXPECT_EQ(got.s_g, want.s_g) << layer << " " << e;
+        EXPECT_EQ(got.s_u, want.s_u) << layer << " " << e;
+      }
+    }
+  }
 }
 
 TEST_F(PagesTest, GiveTheTokensOfAnyBytes) {
