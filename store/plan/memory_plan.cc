@@ -74,9 +74,9 @@ absl::Status Check(const ModelSizes& sizes, int64_t ram_bytes, int64_t sessions)
     const char* name;
     int64_t value, min;
   } figures[] = {{"shared_bytes", sizes.shared_bytes, 0},
-                 {"tables", sizes.tables, 1},
+                 {"tables", sizes.tables, 0},
                  {"tiles_per_expert", sizes.tiles_per_expert, 1},
-                 {"unique_tiles", sizes.unique_tiles, 1},
+                 {"unique_tiles", sizes.unique_tiles, sizes.tables > 0 ? 1 : 0},
                  {"tile_stride", sizes.tile_stride, 1},
                  {"session_bytes", sizes.session_bytes, 0},
                  {"ram_bytes", ram_bytes, 0},
@@ -148,12 +148,35 @@ absl::StatusOr<MemoryPlan> PlanMemory(const ModelSizes& sizes, int64_t ram_bytes
   plan.ram_bytes = ram_bytes;
   plan.shared_bytes = fixed.shared;
   plan.session_bytes = fixed.states;
+  plan.sessions = sessions;
+  plan.state_bytes = sizes.session_bytes;
   plan.other_bytes = fixed.other;
   plan.tile_bytes = sizes.tile_stride;
   plan.needed_tiles = NeededTiles(sizes);
   plan.unique_tiles = sizes.unique_tiles;
   plan.cache_tiles = std::min(sizes.unique_tiles, (ram_bytes - fixed.sum()) / SlotBytes(sizes));
   plan.index_bytes = fixed.index + plan.cache_tiles * kCacheSlotBytes;
+  return plan;
+}
+
+absl::StatusOr<MemoryPlan> PlanWhole(const ModelSizes& sizes, int64_t resident_bytes, int64_t ram_bytes,
+                                     int64_t sessions) {
+  if (absl::Status s = Check(sizes, ram_bytes, sessions); !s.ok()) return s;
+  const int64_t states = Mul(sizes.session_bytes, sessions), least = Add(resident_bytes, states);
+  if (least > ram_bytes) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "a memory budget of ", ram_bytes / (1 << 20), " MiB cannot keep the model whole; that takes ",
+        ToMebibytes(least), " MiB, ", ToMebibytes(states), " MiB of them session states"));
+  }
+  MemoryPlan plan;
+  plan.ram_bytes = ram_bytes;
+  plan.session_bytes = states;
+  plan.sessions = sessions;
+  plan.state_bytes = sizes.session_bytes;
+  plan.tile_bytes = sizes.tile_stride;
+  plan.cache_tiles = plan.needed_tiles = plan.unique_tiles = sizes.unique_tiles;
+  plan.shared_bytes = sizes.shared_bytes;
+  plan.index_bytes = std::max<int64_t>(0, resident_bytes - plan.shared_bytes - plan.cache_bytes());
   return plan;
 }
 

@@ -24,15 +24,24 @@ struct MemoryPlan {
   int64_t ram_bytes = 0;      // the budget for the whole process
   int64_t shared_bytes = 0;   // shared weights, resident
   int64_t index_bytes = 0;    // tile tables and their index
-  int64_t session_bytes = 0;  // states of `sessions` sessions
-  int64_t other_bytes = 0;    // program, database block cache, activations
-  int64_t tile_bytes = 0;     // of a cache slot: the pack files' stride
-  int64_t cache_tiles = 0;    // slots of the expert cache: what is left
-  int64_t needed_tiles = 0;   // the least that works: two expert layers, one computing and one filling
-  int64_t unique_tiles = 0;   // of the model; cache_tiles never exceeds it
+  int64_t session_bytes = 0;  // states of `sessions` sessions, each of state_bytes
+  int64_t sessions = 0;       // that the plan was made for
+  int64_t state_bytes = 0;
+  int64_t other_bytes = 0;   // program, database block cache, activations
+  int64_t tile_bytes = 0;    // of a cache slot: the pack files' stride
+  int64_t cache_tiles = 0;   // slots of the expert cache: what is left
+  int64_t needed_tiles = 0;  // the least that works: two expert layers, one computing and one filling
+  int64_t unique_tiles = 0;  // of the model; cache_tiles never exceeds it
   int64_t cache_bytes() const { return tile_bytes * cache_tiles; }
   int64_t used_bytes() const {
     return shared_bytes + index_bytes + session_bytes + other_bytes + cache_bytes();
+  }
+  // What the states of sessions may take together: the budget without all else. At least session_bytes, more
+  // where the cache needs no more memory.
+  int64_t bytes_for_sessions() const { return session_bytes + (ram_bytes - used_bytes()); }
+  // How many sessions may have a state at once; at least `sessions`.
+  int64_t sessions_that_fit() const {
+    return state_bytes > 0 ? bytes_for_sessions() / state_bytes : INT64_MAX;
   }
 };
 
@@ -63,7 +72,12 @@ ModelSizes ExpectedSizes(const ModelConfig& config);
 int64_t LeastBudget(const ModelSizes& sizes, int64_t sessions);
 
 // ResourceExhausted if not even needed_tiles fit: the message says the least budget that works, and what
-// would make it smaller. InvalidArgument: a negative size, or a model without tiles.
+// would make it smaller. InvalidArgument: a negative size, or experts without tiles. A model without experts
+// gets a cache without slots.
 absl::StatusOr<MemoryPlan> PlanMemory(const ModelSizes& sizes, int64_t ram_bytes, int64_t sessions);
+// Of a model that is kept whole and takes `resident_bytes`, sessions apart: all its tiles have a slot, and
+// what is left of the budget is for sessions. ResourceExhausted if there is less than `sessions` need.
+absl::StatusOr<MemoryPlan> PlanWhole(const ModelSizes& sizes, int64_t resident_bytes, int64_t ram_bytes,
+                                     int64_t sessions);
 
 }  // namespace omni

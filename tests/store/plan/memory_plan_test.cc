@@ -86,6 +86,47 @@ TEST(MemoryPlanTest, AModelOfFewTilesNeedsNoMoreThanItHas) {
   EXPECT_EQ(plan->cache_tiles, 10);
 }
 
+TEST(MemoryPlanTest, AModelWithoutExpertsHasAPlanToo) {
+  ModelSizes sizes = Sizes();
+  sizes.tables = sizes.unique_tiles = 0;
+  EXPECT_EQ(LeastBudget(sizes, 1), 101 * kMebibyte + kOther);
+  const absl::StatusOr<MemoryPlan> plan = PlanMemory(sizes, int64_t{1} << 30, 1);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->cache_tiles, 0);
+  EXPECT_EQ(plan->used_bytes(), LeastBudget(sizes, 1));
+  EXPECT_TRUE(absl::IsResourceExhausted(PlanMemory(sizes, 100 * kMebibyte, 1).status()));
+}
+
+TEST(MemoryPlanTest, SaysHowManySessionsTheBudgetHolds) {
+  // A cache that takes what is left leaves the sessions what was planned for them, ...
+  const MemoryPlan tight = *PlanMemory(Sizes(), LeastBudget(Sizes(), 3), 3);
+  EXPECT_EQ(tight.bytes_for_sessions(), 3 * kMebibyte);
+  EXPECT_EQ(tight.sessions_that_fit(), 3);
+  // ... and one that holds everything leaves them the rest.
+  const MemoryPlan wide = *PlanMemory(Sizes(), int64_t{1} << 30, 3);
+  ASSERT_EQ(wide.cache_tiles, wide.unique_tiles);
+  EXPECT_EQ(wide.bytes_for_sessions(), (int64_t{1} << 30) - (wide.used_bytes() - 3 * kMebibyte));
+  EXPECT_EQ(wide.sessions_that_fit(), wide.bytes_for_sessions() / kMebibyte);
+  EXPECT_GT(wide.sessions_that_fit(), 600);
+  ModelSizes stateless = Sizes();
+  stateless.session_bytes = 0;
+  EXPECT_EQ(PlanMemory(stateless, int64_t{1} << 30, 3)->sessions_that_fit(), INT64_MAX);
+}
+
+TEST(MemoryPlanTest, AModelThatIsKeptWholeLeavesTheRestToSessions) {
+  const int64_t whole = 102 * kMebibyte;
+  const absl::StatusOr<MemoryPlan> plan = PlanWhole(Sizes(), whole, 110 * kMebibyte, 2);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->used_bytes(), whole + 2 * kMebibyte);
+  EXPECT_EQ(plan->cache_tiles, 150);
+  EXPECT_EQ(plan->sessions_that_fit(), 8);
+  EXPECT_EQ(PlanWhole(Sizes(), whole, 104 * kMebibyte, 2)->sessions_that_fit(), 2);
+  const absl::Status refused = PlanWhole(Sizes(), whole, 104 * kMebibyte - 1, 2).status();
+  EXPECT_TRUE(absl::IsResourceExhausted(refused)) << refused;
+  EXPECT_THAT(refused.message(),
+              AllOf(HasSubstr("103 MiB"), HasSubstr("104 MiB"), HasSubstr("2 MiB of them")));
+}
+
 TEST(MemoryPlanTest, SaysWhatWouldMakeTheLeastSmaller) {
   ModelSizes sizes = Sizes();
   EXPECT_THAT(PlanMemory(sizes, 0, 1).status().message(), HasSubstr("fewer layers"));
