@@ -39,27 +39,33 @@ absl::StatusOr<OpenOptions> StreamFlags::Options(const std::string& path) const 
   } else if (policy != "torus") {
     return UsageError(absl::StrCat("--cache-policy: '", policy, "' is neither torus, decayed nor lru"));
   }
-  options.ram_bytes = ram;
-  if (ram > 0) return options;
+  if (ram > 0) {
+    options.residency = Residency::kStreamed;
+    options.ram_bytes = ram;
+    return options;
+  }
   const std::optional<int64_t> budget = Machine().DefaultBudget();
-  absl::StatusOr<int64_t> needed = ModelDir::ResidentBytes(path);
+  absl::StatusOr<int64_t> needed = WholeModelBytes(path);
   if (!needed.ok()) return needed.status();
   constexpr int64_t kUnknown = int64_t{4} << 30;  // where the system does not say what is free
-  if (always || (budget.has_value() && *needed > *budget)) options.ram_bytes = budget.value_or(kUnknown);
+  if (always || (budget.has_value() && *needed > *budget)) {
+    options.residency = Residency::kStreamed;
+    options.ram_bytes = budget.value_or(kUnknown);
+  }
   return options;
 }
 
 int StreamFlags::PredictAhead(const OpenOptions& open) const {
-  return prefetch && open.streamed() ? SwarmCounters::kAhead : 0;
+  return prefetch && open.residency == Residency::kStreamed ? SwarmCounters::kAhead : 0;
 }
 
-std::string DescribeStreaming(const ModelDir& model) {
+std::string DescribeStreaming(const Model& model) {
   const MemoryPlan* plan = model.plan();
-  if (plan == nullptr) return {};
+  if (model.cache() == nullptr || plan == nullptr) return {};
   return absl::StrCat("RAM ", SizeText(plan->ram_bytes), ": shared ", SizeText(plan->shared_bytes),
                       ", experts ", SizeText(plan->cache_bytes()), " of ",
                       SizeText(plan->unique_tiles * plan->tile_bytes), ", others from disk (",
-                      model.streaming(), ")");
+                      model.cache()->description(), ")");
 }
 
 }  // namespace omni::cli

@@ -7,7 +7,7 @@
 #include <absl/status/statusor.h>
 
 #include "cli/verb.h"
-#include "store/model/model_dir.h"
+#include "store/model/model.h"
 
 namespace omni::cli {
 
@@ -25,6 +25,6 @@ struct StreamFlags {
 };
 
 // "12.3 GB of 20.0 GB: ..."; empty for a resident model.
-std::string DescribeStreaming(const ModelDir& model);
+std::string DescribeStreaming(const Model& model);
 
 }  // namespace omni::cli

@@ -7,7 +7,7 @@
 namespace omni {
 
 absl::StatusOr<std::unique_ptr<Node>> Node::Start(std::shared_ptr<ActorSystem> actors, NodeOptions options) {
-  absl::StatusOr<std::unique_ptr<ModelDir>> model = ModelDir::Open(options.model, options.open);
+  absl::StatusOr<Model> model = OpenModel(options.model, options.open);
   if (!model.ok()) return model.status();
   const SwarmOptions swarm = options.swarm;
   std::unique_ptr<Node> node(new Node(std::move(actors), std::move(options), *std::move(model)));
@@ -19,11 +19,11 @@ absl::Status Node::Restart(const SwarmOptions& options) {
   swarm_ = nullptr;
   options_.swarm = options;
   SwarmOptions filled = options;
-  if (!filled.coordinator.state_bytes.has_value() && model_->plan() != nullptr) {
-    filled.coordinator.state_bytes = model_->plan()->session_bytes;
+  if (!filled.coordinator.state_bytes.has_value() && model_.plan() != nullptr) {
+    filled.coordinator.state_bytes = model_.plan()->bytes_for_sessions();
   }
   absl::StatusOr<std::unique_ptr<Swarm>> swarm =
-      Swarm::Start(*actors_, model_->weights(), *model_, model_->tokenizer(), filled);
+      Swarm::Start(*actors_, model_.weights(), model_.experts(), model_.tokenizer(), filled);
   if (!swarm.ok()) return swarm.status();
   swarm_ = *std::move(swarm);
   return absl::OkStatus();

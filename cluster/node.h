@@ -9,7 +9,7 @@
 
 #include "actors/actor_system.h"
 #include "actors/swarm.h"
-#include "store/model/model_dir.h"
+#include "store/model/model.h"
 
 namespace omni {
 
@@ -32,18 +32,17 @@ class Node {
   absl::Status Restart(const SwarmOptions& options);
 
   const std::string& path() const { return options_.model; }
-  ModelDir& model() { return *model_; }
-  const ModelDir& model() const { return *model_; }
+  const Model& model() const { return model_; }
   Swarm& swarm() { return *swarm_; }
   const Swarm& swarm() const { return *swarm_; }
 
  private:
-  Node(std::shared_ptr<ActorSystem> actors, NodeOptions options, std::unique_ptr<ModelDir> model)
+  Node(std::shared_ptr<ActorSystem> actors, NodeOptions options, Model model)
       : actors_(std::move(actors)), options_(std::move(options)), model_(std::move(model)) {}
 
   std::shared_ptr<ActorSystem> actors_;
   NodeOptions options_;
-  std::unique_ptr<ModelDir> model_;
+  Model model_;
   std::unique_ptr<Swarm> swarm_;
 };
 

@@ -28,14 +28,14 @@ double Seconds(std::chrono::nanoseconds t) { return std::chrono::duration<double
 
 // What a token moves to and from memory: every shared weight, an expert a layer, and the states, which are
 // written too.
-double MemoryBytes(const ModelDir& model, int64_t positions) {
+double MemoryBytes(const Model& model, int64_t positions) {
   const ModelConfig& c = model.weights().config;
   int64_t expert_layers = 0;
   for (int64_t l = 0; l < c.layers; ++l) expert_layers += !c.IsAttention(l);
   const int64_t expert = TilesPerExpert(c) * TileLayout(c.d).payload();
   const int64_t keys_and_values =
       (c.layers - expert_layers) * std::min(positions, c.window) * 2 * c.kv_heads * c.head_dim() * 2;
-  return static_cast<double>(model.Stats().shared_bytes + expert_layers * (expert + 2 * c.d * c.r * 4) +
+  return static_cast<double>(model.stats().shared_bytes + expert_layers * (expert + 2 * c.d * c.r * 4) +
                              keys_and_values);
 }
 
@@ -45,9 +45,9 @@ struct Limits {
   double random = 0, sequential = 0;  // of the disk
 };
 
-absl::StatusOr<Limits> MeasureLimits(const std::string& path, const ModelDir& model, int threads) {
+absl::StatusOr<Limits> MeasureLimits(const std::string& path, const Model& model, int threads) {
   Limits limits;
-  const std::span<const uint8_t> memory = model.cache_memory();
+  const std::span<const uint8_t> memory = model.cache()->filled_memory();
   limits.memory = ReadBandwidth(
       memory.data(), std::min<int64_t>(static_cast<int64_t>(memory.size()), int64_t{1} << 30), threads);
   DiskSpeedOptions options;
@@ -71,7 +71,7 @@ class Driver : public RoutePolicy {
         which_(options.which),
         threads_(options.threads),
         first_(static_cast<int64_t>(options.prompt.size()) - 1 + options.warmup),
-        looks_(options.measure_limits && !model_.resident()) {
+        looks_(options.measure_limits && model_.cache() != nullptr) {
     const ModelConfig& config = model_.weights().config;
     const int64_t tokens = options.warmup + options.tokens + static_cast<int64_t>(options.prompt.size()) + 1;
     if (which_ != StreamCase::kOwn) trace_ = DrawTrace(config, tokens, options.seed);
@@ -108,9 +108,10 @@ class Driver : public RoutePolicy {
   void BeginToken() {
     Token token;
     token.end_of_last = Clock::now();
-    if (which_ == StreamCase::kCold) model_.ForgetExperts();
+    ExpertCache* const cache = model_.cache();
+    if (which_ == StreamCase::kCold && cache != nullptr) cache->Forget();
     Look();
-    token.stats = model_.cache_stats().value_or(CacheStats());
+    if (cache != nullptr) token.stats = cache->stats();
     token.start = Clock::now();
     tokens_.push_back(token);
   }
@@ -136,7 +137,7 @@ class Driver : public RoutePolicy {
   }
 
   const std::string& path_;
-  ModelDir& model_;
+  const Model& model_;
   StreamCase which_;
   int threads_;
   int64_t first_;  // counted token
@@ -239,7 +240,7 @@ absl::StatusOr<StreamCaseResult> RunStreamCase(Node& node, const StreamCaseOptio
   swarm_options.coordinator.predict_ahead = guess ? 2 : 0;
   swarm_options.coordinator.max_rows = 1, swarm_options.coordinator.max_active = 1;
   if (absl::Status s = node.Restart(swarm_options); !s.ok()) return s;
-  const ModelDir& model = node.model();
+  const Model& model = node.model();
   GenerateRequest request;
   request.prompt = options.prompt;
   request.route_policy = &driver;

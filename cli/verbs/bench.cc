@@ -160,7 +160,10 @@ class Bench {
     line_.Show(absl::StrCat("opening ", path));
     absl::StatusOr<std::unique_ptr<Node>> node = Open(path, *open);
     if (!node.ok()) return node.status();
-    const ModelDir& model = (*node)->model();
+    const Model& model = (*node)->model();
+    if (model.cache() == nullptr)
+      return absl::InvalidArgumentError(
+          absl::StrCat(path, ": has no experts, so that nothing can be streamed"));
     line_.Clear();
     if (!args_.json) {
       std::printf("%s: %s, seed %lld\n%-6s %8s %9s %9s %10s %10s %8s %8s %8s %8s\n", path.c_str(),
@@ -185,9 +188,9 @@ class Bench {
       results_.push_back(*std::move(result));
       if (InterruptGuard::Requested()) break;
     }
-    const ModelStats stats = model.Stats();
+    const ModelStats stats = model.stats();
     json_["model"] = path;
-    json_["streaming"] = model.streaming();
+    json_["streaming"] = model.cache()->description();
     json_["ram_bytes"] = model.plan()->ram_bytes;
     json_["cache_bytes"] = model.plan()->cache_bytes();
     json_["peak_rss_bytes"] = PeakResidentBytes();
@@ -247,7 +250,7 @@ class Bench {
 
   // The same weights with and without sharing, each with a cache of the same size, in turns.
   absl::Status CompareForms() {
-    absl::StatusOr<int64_t> whole = ModelDir::ResidentBytes(args_.whole_form);
+    absl::StatusOr<int64_t> whole = WholeModelBytes(args_.whole_form);
     if (!whole.ok()) return whole.status();
     Form forms[2] = {{.name = "shared", .path = args_.shared_form},
                      {.name = "whole", .path = args_.whole_form}};

@@ -11,6 +11,7 @@
 #include "cli/verb.h"
 #include "engine/text/text_file.h"
 #include "store/model/find_model.h"
+#include "store/model/model.h"
 
 namespace omni::cli {
 namespace {
@@ -31,7 +32,9 @@ absl::StatusOr<int> Eval(const EvalArgs& args) {
     if (!text.ok()) return text.status();
     texts.push_back(*std::move(text));
   }
-  absl::StatusOr<std::unique_ptr<ModelDir>> model = OpenModel(args.model);
+  absl::StatusOr<std::string> path = FindModel(args.model);
+  if (!path.ok()) return path.status();
+  absl::StatusOr<Model> model = OpenModel(*path);
   if (!model.ok()) return model.status();
   WorkerPool pool(args.threads > 0 ? static_cast<int>(args.threads)
                                    : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
@@ -54,7 +57,7 @@ absl::StatusOr<int> Eval(const EvalArgs& args) {
       };
     }
     absl::StatusOr<EvalResult> result =
-        EvalText((*model)->weights(), **model, (*model)->tokenizer(), pool, texts[i], options);
+        EvalText(model->weights(), model->experts(), model->tokenizer(), pool, texts[i], options);
     if (!result.ok()) {
       return absl::Status(result.status().code(),
                           args.files[i] + ": " + std::string(result.status().message()));
@@ -75,7 +78,7 @@ absl::StatusOr<int> Eval(const EvalArgs& args) {
                                  {"seconds", sum.seconds},
                                  {"carry", args.carry},
                                  {"threads", pool.threads()},
-                                 {"model_hash", (*model)->model_hash()}};
+                                 {"model_hash", model->hash()}};
     std::printf("%s\n", json.dump().c_str());
   } else {
     std::printf("%.4f nats/token  %.4f bits/byte  %lld tokens  %lld bytes  %.1f tok/s\n",

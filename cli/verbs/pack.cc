@@ -3,7 +3,7 @@
 
 #include "cli/terminal.h"
 #include "cli/verb.h"
-#include "store/model/find_model.h"
+#include "store/model/model.h"
 #include "store/pack/pack.h"
 
 namespace omni::cli {
@@ -30,14 +30,14 @@ absl::StatusOr<int> Pack(const PackArgs& args) {
   if (absl::Status s = PackModel(args.checkpoint, args.dir, options); !s.ok()) return s;
   status.Show("verifying " + args.dir);
   // Reading it back verifies every checksum, and the figures are those of the disk.
-  absl::StatusOr<std::unique_ptr<ModelDir>> packed = ModelDir::Open(args.dir);
+  absl::StatusOr<Model> packed = OpenModel(args.dir);
   if (!packed.ok()) return packed.status();
   status.Clear();
-  const ModelStats stats = (*packed)->Stats();
+  const ModelStats stats = packed->stats();
   std::printf("%s: %s, %s parameters (%s unique), %s distinct tiles of %s, model %s\n", args.dir.c_str(),
               HumanBytes(stats.total_bytes).c_str(), HumanCount(stats.parameters.total()).c_str(),
               HumanCount(stats.unique_parameters).c_str(), HumanCount(stats.unique_tiles).c_str(),
-              HumanCount(stats.tiles).c_str(), (*packed)->model_hash().c_str());
+              HumanCount(stats.tiles).c_str(), packed->hash().c_str());
   return kExitOk;
 }
 

@@ -41,7 +41,7 @@ double Seconds(std::chrono::nanoseconds t) { return std::chrono::duration<double
 // What a person is told while and after the text appears; nothing of it goes to stdout.
 class Progress {
  public:
-  Progress(const Swarm& swarm, const ModelDir& model, bool talk, int64_t prompt_tokens)
+  Progress(const Swarm& swarm, const Model& model, bool talk, int64_t prompt_tokens)
       : swarm_(swarm),
         model_(model),
         // With the text on the same terminal there is no line to keep: only the prompt's progress is shown.
@@ -84,7 +84,7 @@ class Progress {
   // Of a streamed model, tiles that were in memory when they were asked for; else, requests that met no page
   // read from disk.
   double HitPercent() const {
-    if (const auto cache = model_.cache_stats()) return 100 * cache->HitShare();
+    if (const ExpertCache* cache = model_.cache()) return 100 * cache->stats().HitShare();
     const SwarmStats stats = swarm_.Stats();
     const int64_t requests = (stats.decode.hops + stats.mixed.hops) / 2;
     const int64_t misses = std::min(requests, MajorPageFaults() - faults_);
@@ -94,15 +94,16 @@ class Progress {
 
   // What took time beside computing.
   std::string Overhead(const SwarmStats& stats) const {
-    const auto cache = model_.cache_stats();
-    if (!cache) return absl::StrCat("actors ", OneDecimal(100 * stats.decode.ActorShare()), " % of a token");
+    const ExpertCache* cache = model_.cache();
+    if (cache == nullptr)
+      return absl::StrCat("actors ", OneDecimal(100 * stats.decode.ActorShare()), " % of a token");
     const double wall = Seconds(stats.decode.wall + stats.mixed.wall);
-    return absl::StrCat("disk ", OneDecimal(wall > 0 ? 100 * Seconds(cache->stall) / wall : 0.0),
+    return absl::StrCat("disk ", OneDecimal(wall > 0 ? 100 * Seconds(cache->stats().stall) / wall : 0.0),
                         " % of the time");
   }
 
   const Swarm& swarm_;
-  const ModelDir& model_;
+  const Model& model_;
   StatusLine line_;
   bool talk_;
   int64_t prompt_tokens_;
@@ -111,7 +112,7 @@ class Progress {
   int64_t tokens_ = 0;
 };
 
-void PrintJson(const GenerateResult& result, uint64_t seed, double load_seconds, const ModelDir& model) {
+void PrintJson(const GenerateResult& result, uint64_t seed, double load_seconds, const Model& model) {
   std::vector<int32_t> tokens;
   for (TokenId t : result.tokens) tokens.push_back(t.value);
   const Timings& t = result.timings;
@@ -119,7 +120,7 @@ void PrintJson(const GenerateResult& result, uint64_t seed, double load_seconds,
                                {"tokens", tokens},
                                {"stop_reason", StopReasonName(result.reason)},
                                {"seed", seed},
-                               {"model_hash", model.model_hash()},
+                               {"model_hash", model.hash()},
                                {"prompt_tokens", t.prompt_tokens},
                                {"generated_tokens", t.generated_tokens},
                                {"timings",
@@ -132,28 +133,28 @@ void PrintJson(const GenerateResult& result, uint64_t seed, double load_seconds,
   std::printf("%s\n", json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
 }
 
-void KeepRoutingCounts(const Swarm& swarm, const ModelDir& model, bool stats_wanted) {
+void KeepRoutingCounts(const Swarm& swarm, const Model& model, bool stats_wanted) {
   const SwarmStats stats = swarm.Stats();
   absl::StatusOr<std::string> dir = StateDir();
   absl::Status kept = dir.status();
   if (dir.ok()) {
-    kept = AddRoutingCounts(*dir, model.model_hash(),
+    kept = AddRoutingCounts(*dir, model.hash(),
                             {model.weights().config.layers, stats.experts, stats.expert_rows});
   }
   if (!kept.ok() && stats_wanted) Note("routing counts were not kept: " + std::string(kept.message()));
 }
 
-void Introduce(const ModelDir& model, const std::string& path, const Swarm& swarm, double load_seconds) {
+void Introduce(const Model& model, const std::string& path, const Swarm& swarm, double load_seconds) {
   const ModelConfig& c = model.weights().config;
-  const ModelStats s = model.Stats();
-  Note(absl::StrCat("omni " OMNI_VERSION " · ", path, " (", c.preset, ") · ", c.layers, " layers, d ", c.d,
-                    ", ", c.num_experts(), " experts in ", c.num_regions(), " regions · ",
-                    HumanCount(s.parameters.total()), " parameters, ", HumanCount(s.parameters.active()),
-                    " active · ",
-                    model.resident() ? absl::StrCat("RAM ", HumanBytes(s.total_bytes), ", all resident")
-                                     : DescribeStreaming(model),
-                    " · ", swarm.options().threads, " threads, ", kernels::IsaName(kernels::ActiveOps().isa),
-                    " · ready in ", absl::StrFormat("%.2f s", load_seconds)));
+  const ModelStats s = model.stats();
+  Note(absl::StrCat(
+      "omni " OMNI_VERSION " · ", path, " (", c.preset, ") · ", c.layers, " layers, d ", c.d, ", ",
+      c.num_experts(), " experts in ", c.num_regions(), " regions · ", HumanCount(s.parameters.total()),
+      " parameters, ", HumanCount(s.parameters.active()), " active · ",
+      model.cache() == nullptr ? absl::StrCat("RAM ", HumanBytes(s.total_bytes), ", all resident")
+                               : DescribeStreaming(model),
+      " · ", swarm.options().threads, " threads, ", kernels::IsaName(kernels::ActiveOps().isa),
+      " · ready in ", absl::StrFormat("%.2f s", load_seconds)));
 }
 
 absl::StatusOr<int> Run(const RunArgs& args) {
@@ -182,7 +183,7 @@ absl::StatusOr<int> Run(const RunArgs& args) {
   absl::StatusOr<std::unique_ptr<Node>> node = Node::Start(*std::move(actors), options);
   if (!node.ok()) return node.status();
   Swarm& swarm = (*node)->swarm();
-  const ModelDir& model = (*node)->model();
+  const Model& model = (*node)->model();
   const double load_seconds = Seconds(Clock::now() - start);
 
   GenerateRequest request;

@@ -15,6 +15,7 @@
 #include "engine/text/prompt.h"
 #include "store/cache/routing_trace.h"
 #include "store/model/find_model.h"
+#include "store/model/model.h"
 
 namespace omni::cli {
 namespace {
@@ -131,19 +132,21 @@ absl::Status WriteRoutes(const std::string& path, const ModelConfig& config, con
 absl::StatusOr<int> Trace(const TraceArgs& args) {
   absl::StatusOr<std::string> prompt = ReadPrompt(args.prompt);
   if (!prompt.ok()) return prompt.status();
-  absl::StatusOr<std::unique_ptr<ModelDir>> model = OpenModel(args.model);
+  absl::StatusOr<std::string> path = FindModel(args.model);
+  if (!path.ok()) return path.status();
+  absl::StatusOr<Model> model = OpenModel(*path);
   if (!model.ok()) return model.status();
-  const Tokenizer& tokenizer = (*model)->tokenizer();
+  const Tokenizer& tokenizer = model->tokenizer();
   const std::vector<TokenId> tokens = PromptTokens(tokenizer, *prompt);
   WorkerPool pool(args.threads > 0 ? static_cast<int>(args.threads)
                                    : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
-  absl::StatusOr<Routes> routes = Follow((*model)->weights(), **model, pool, tokens);
+  absl::StatusOr<Routes> routes = Follow(model->weights(), model->experts(), pool, tokens);
   if (!routes.ok()) return routes.status();
   if (!args.plot.empty()) {
-    if (absl::Status s = WritePlot(args.plot, (*model)->weights().config, *routes); !s.ok()) return s;
+    if (absl::Status s = WritePlot(args.plot, model->weights().config, *routes); !s.ok()) return s;
   }
   if (!args.routes.empty()) {
-    if (absl::Status s = WriteRoutes(args.routes, (*model)->weights().config, *routes); !s.ok()) return s;
+    if (absl::Status s = WriteRoutes(args.routes, model->weights().config, *routes); !s.ok()) return s;
   }
   if (args.json) {
     PrintJson(tokenizer, tokens, *routes);

@@ -44,10 +44,4 @@ absl::StatusOr<std::string> FindModel(const std::string& given) {
                                           "; give one with -m DIR or OMNI_MODEL"));
 }
 
-absl::StatusOr<std::unique_ptr<ModelDir>> OpenModel(const std::string& given) {
-  absl::StatusOr<std::string> path = FindModel(given);
-  if (!path.ok()) return path.status();
-  return ModelDir::Open(*path);
-}
-
 }  // namespace omni

@@ -1,12 +1,9 @@
-// Which model a command means, and opening it.
+// Which model a command means.
 #pragma once
 
-#include <memory>
 #include <string>
 
 #include <absl/status/statusor.h>
-
-#include "store/model/model_dir.h"
 
 namespace omni {
 
@@ -17,7 +14,5 @@ std::string ProgramDir();
 // program (a build folder inside the source tree), share/omni/models/mini beside an installed bin, or
 // models/mini under $XDG_DATA_HOME/omni. Errors list the places.
 absl::StatusOr<std::string> FindModel(const std::string& given);
-
-absl::StatusOr<std::unique_ptr<ModelDir>> OpenModel(const std::string& given);
 
 }  // namespace omni

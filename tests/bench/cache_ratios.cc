@@ -33,7 +33,7 @@
 #include "store/cache/cache_policy.h"
 #include "store/cache/routing_trace.h"
 #include "store/format/tile.h"
-#include "store/model/model_dir.h"
+#include "store/model/model.h"
 #include "store/pack/synth_source.h"
 
 namespace omni {
@@ -108,7 +108,7 @@ class Optimum : public CachePolicy {
   uint32_t step_ = 0;
 };
 
-struct Model {
+struct Workload {
   std::string name;
   ModelConfig config;
   TileContents contents;
@@ -137,7 +137,7 @@ TileContents ContentsBy(const ModelConfig& config, Identity identity) {
 
 // What SyntheticSource makes of the config: the first tiles of an expert are its region's, the others its
 // own.
-Model WalkModel(int64_t tokens, bool whole) {
+Workload WalkModel(int64_t tokens, bool whole) {
   const ModelConfig config = *SynthConfig("perspective-1t", 0, 0, 0.1);
   const int64_t shared = TilesPerExpert(config) - (config.own_neurons + kTileNeurons - 1) / kTileNeurons;
   TileContents contents = ContentsBy(config, [&](const TableNumbers& numbers, int64_t table, int64_t t) {
@@ -154,24 +154,24 @@ Model WalkModel(int64_t tokens, bool whole) {
           whole ? std::vector<double>{0.08} : std::vector<double>{0.08, 0.2, 0.4, 0.6}};
 }
 
-absl::StatusOr<Model> RecordedModel(const std::string& path, const std::string& routes) {
+absl::StatusOr<Workload> RecordedModel(const std::string& path, const std::string& routes) {
   absl::StatusOr<RoutingTrace> trace = LoadTrace(routes);
   if (!trace.ok()) return trace.status();
-  absl::StatusOr<std::unique_ptr<ModelDir>> model = ModelDir::Open(path);
+  absl::StatusOr<Model> model = OpenModel(path);
   if (!model.ok()) return model.status();
-  const ModelConfig config = (*model)->weights().config;
+  const ModelConfig config = model->weights().config;
   if (absl::Status s = CheckTrace(*trace, config, routes); !s.ok()) return s;
   // An open model keeps equal tiles once.
   absl::Status error;
   TileContents contents = ContentsBy(config, [&](const TableNumbers& numbers, int64_t table, int64_t t) {
-    absl::StatusOr<ExpertTiles> tiles = (*model)->Acquire(numbers.Layer(table), numbers.Expert(table));
+    absl::StatusOr<ExpertTiles> tiles = model->experts().Acquire(numbers.Layer(table), numbers.Expert(table));
     if (!tiles.ok()) error = tiles.status();
     return Hash128{0, tiles.ok() ? reinterpret_cast<uintptr_t>(tiles->tiles[Index(t)]) : 0};
   });
   if (!error.ok()) return error;
   TileUsers users = UsersOf(contents);
-  return Model{"recorded",           config, std::move(contents), std::move(users), *std::move(trace),
-               {0.08, 0.2, 0.4, 0.6}};
+  return Workload{"recorded",           config, std::move(contents), std::move(users), *std::move(trace),
+                  {0.08, 0.2, 0.4, 0.6}};
 }
 
 struct Counts {
@@ -180,7 +180,7 @@ struct Counts {
 };
 
 // A cache of numbers instead of tiles: the tiles of the expert being computed stay until it is done.
-Counts Simulate(CachePolicy& policy, int64_t slots, const Model& model) {
+Counts Simulate(CachePolicy& policy, int64_t slots, const Workload& model) {
   const int64_t tiles = model.contents.numbers().tiles();
   std::vector<uint32_t> slot_of(Index(model.contents.unique()), kNone), content(Index(slots), kNone);
   std::vector<uint32_t> pinned(Index(slots));  // the step that uses it
@@ -229,7 +229,7 @@ Counts Simulate(CachePolicy& policy, int64_t slots, const Model& model) {
   return counts;
 }
 
-nlohmann::json Measure(const Model& model, double share, CachePolicy& policy, int64_t slots) {
+nlohmann::json Measure(const Workload& model, double share, CachePolicy& policy, int64_t slots) {
   const Counts counts = Simulate(policy, slots, model);
   const auto tokens = static_cast<double>(model.trace.tokens() - model.warm_up());
   nlohmann::json result = {
@@ -266,11 +266,11 @@ int Main(int argc, char** argv) {
   app.add_flag("--json", json, "Print exactly one JSON object");
   CLI11_PARSE(app, argc, argv);
 
-  std::vector<Model> models;
+  std::vector<Workload> models;
   models.push_back(WalkModel(tokens, false));
   models.push_back(WalkModel(tokens, true));
   if (!path.empty()) {
-    absl::StatusOr<Model> recorded = RecordedModel(path, routes);
+    absl::StatusOr<Workload> recorded = RecordedModel(path, routes);
     if (!recorded.ok()) {
       std::fprintf(stderr, "cache_ratios: %s\n", std::string(recorded.status().message()).c_str());
       return 1;
@@ -279,7 +279,7 @@ int Main(int argc, char** argv) {
   }
   nlohmann::json out = {{"results", nlohmann::json::array()}};
   if (!json) std::printf("model         cache    slots  policy   hit rate  MB a token  us an eviction\n");
-  for (const Model& model : models) {
+  for (const Workload& model : models) {
     out["tile_bytes"][model.name] = model.tile_bytes();
     out["tokens"][model.name] = model.trace.tokens() - model.warm_up();
     for (double share : model.cache_shares) {

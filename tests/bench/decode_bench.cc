@@ -17,7 +17,7 @@
 #include "cluster/node.h"
 #include "engine/decode/cpu_decoder.h"
 #include "kernels/op.h"
-#include "store/model/model_dir.h"
+#include "store/model/model.h"
 
 namespace omni {
 namespace {
@@ -30,7 +30,7 @@ constexpr char kPrompt[] =
 double Seconds(std::chrono::nanoseconds t) { return std::chrono::duration<double>(t).count(); }
 
 // Tokens a second of the plain loop, or 0 if its tokens are not `expected`.
-double PlainRate(ModelDir& model, int threads, const std::vector<TokenId>& prompt,
+double PlainRate(const Model& model, int threads, const std::vector<TokenId>& prompt,
                  const SamplerSettings& sampler, const std::vector<TokenId>& expected) {
   WorkerPool pool(threads);
   CpuDecoder decoder(model.weights(), pool);
@@ -41,7 +41,7 @@ double PlainRate(ModelDir& model, int threads, const std::vector<TokenId>& promp
   std::vector<TokenId> tokens = prompt;
   std::chrono::steady_clock::time_point start;
   for (size_t i = 0; i < expected.size(); ++i) {
-    const auto logits = RunBatch(decoder, model.weights().config, model, pool, rows);
+    const auto logits = RunBatch(decoder, model.weights().config, model.experts(), pool, rows);
     if (!logits.ok()) return 0;
     if (i == 0) start = std::chrono::steady_clock::now();
     const TokenId token = Sample(*logits, tokens, tokens.size(), sampler).token;
@@ -79,7 +79,7 @@ int Main(int argc, char** argv) {
     std::fprintf(stderr, "decode_bench: %s\n", std::string(node.status().message()).c_str());
     return 1;
   }
-  ModelDir& model = (*node)->model();
+  const Model& model = (*node)->model();
   GenerateRequest request;
   request.prompt.push_back(Tokenizer::kEndOfText);
   const std::vector<TokenId> sentence = model.tokenizer().Encode(kPrompt);

@@ -5,6 +5,7 @@
 
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,7 +13,7 @@
 #include "engine/decode/worker_pool.h"
 #include "engine/model/session_state.h"
 #include "engine/text/prompt.h"
-#include "store/model/model_dir.h"
+#include "store/model/model.h"
 #include "store/pack/pack.h"
 #include "tests/docs/page_checkpoint.h"
 #include "tests/docs/page_files.h"
@@ -27,10 +28,11 @@ namespace {
 using testing::Checkpoint;
 using testing::TempDir;
 
-std::unique_ptr<ModelDir> Open(const std::string& dir) {
-  absl::StatusOr<std::unique_ptr<ModelDir>> model = ModelDir::Open(dir);
+std::optional<Model> Open(const std::string& dir) {
+  absl::StatusOr<Model> model = OpenModel(dir);
   EXPECT_TRUE(model.ok()) << model.status();
-  return model.ok() ? *std::move(model) : nullptr;
+  if (!model.ok()) return std::nullopt;
+  return *std::move(model);
 }
 
 // The product, with every variant of the kernels that this CPU has.
@@ -43,7 +45,7 @@ struct Variant {
 };
 
 // The product and the pages' model, fed one token at a time.
-void ExpectSameBits(ModelDir& product, page::Model& pages, const std::vector<TokenId>& tokens) {
+void ExpectSameBits(const Model& product, page::Model& pages, const std::vector<TokenId>& tokens) {
   const ModelConfig& config = product.weights().config;
   WorkerPool pool(1);
   std::vector<std::unique_ptr<Variant>> variants;
@@ -55,7 +57,8 @@ void ExpectSameBits(ModelDir& product, page::Model& pages, const std::vector<Tok
     const page::Model::Result want = pages.Consume(tokens[t].value);
     for (const std::unique_ptr<Variant>& v : variants) {
       const BatchRow row[] = {{&v->state, tokens[t], true}};
-      const absl::StatusOr<std::span<const float>> logits = RunBatch(v->decoder, config, product, pool, row);
+      const absl::StatusOr<std::span<const float>> logits =
+          RunBatch(v->decoder, config, product.experts(), pool, row);
       ASSERT_TRUE(logits.ok()) << logits.status();
       ASSERT_EQ(want.logits.size(), logits->size());
       ASSERT_EQ(std::memcmp(want.logits.data(), logits->data(), 4 * logits->size()), 0)
@@ -86,10 +89,10 @@ class PagesTest : public ::testing::Test {
 };
 
 TEST_F(PagesTest, GiveTheShippedModelsBits) {
-  const std::unique_ptr<ModelDir> product = Open(OMNI_SHIPPED_MODEL);
-  ASSERT_NE(product, nullptr);
+  const std::optional<Model> product = Open(OMNI_SHIPPED_MODEL);
+  ASSERT_TRUE(product.has_value());
   const page::ModelFiles files(OMNI_SHIPPED_MODEL);
-  EXPECT_EQ(files.model_hash(), product->model_hash());
+  EXPECT_EQ(files.model_hash(), product->hash());
   EXPECT_GT(files.tile_counts().unchanged, 0);
   EXPECT_GT(files.tile_counts().scattered, 0);
   const std::string text = "The captain looked at the sea, and said nothing.\n\nIn 1841 he had";
@@ -107,8 +110,8 @@ TEST_F(PagesTest, GiveTheShippedModelsBits) {
 TEST_F(PagesTest, GiveTheBitsOfAModelWhoseDeltasNameOtherTiles) {
   const Checkpoint checkpoint = testing::RandomCheckpoint(testing::SmallConfig(), 3);
   const std::string dir = Pack(checkpoint);
-  const std::unique_ptr<ModelDir> product = Open(dir);
-  ASSERT_NE(product, nullptr);
+  const std::optional<Model> product = Open(dir);
+  ASSERT_TRUE(product.has_value());
   const page::ModelFiles files(dir);
   EXPECT_GT(files.tile_counts().stored, 0);
   page::Model pages(files);
@@ -121,8 +124,8 @@ TEST_F(PagesTest, GiveTheBitsOfAModelOfOddShapes) {
   options.whole = true;
   options.max_pack_bytes = 1;  // a pack for every tile
   const std::string dir = Pack(checkpoint, options);
-  const std::unique_ptr<ModelDir> product = Open(dir);
-  ASSERT_NE(product, nullptr);
+  const std::optional<Model> product = Open(dir);
+  ASSERT_TRUE(product.has_value());
   const page::ModelFiles files(dir);
   page::Model pages(files);
   ExpectSameBits(*product, pages, Numbers(20, checkpoint.config.vocab));
@@ -136,8 +139,8 @@ TEST_F(PagesTest, GiveTheBitsOfAModelWithoutFlagsWhoseStatesAreRenormalised) {
   config.state_norm_period = 3;
   config.rope_theta = 500000.5;
   const std::string dir = Pack(testing::RandomCheckpoint(config, 5));
-  const std::unique_ptr<ModelDir> product = Open(dir);
-  ASSERT_NE(product, nullptr);
+  const std::optional<Model> product = Open(dir);
+  ASSERT_TRUE(product.has_value());
   const page::ModelFiles files(dir);
   page::Model pages(files);
   ExpectSameBits(*product, pages, Numbers(30, config.vocab));

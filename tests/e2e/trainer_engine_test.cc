@@ -5,11 +5,12 @@
 #include <algorithm>
 #include <cmath>
 #include <fstream>
+#include <optional>
 
 #include "engine/decode/cpu_decoder.h"
 #include "engine/train/data.h"
 #include "engine/train/trainer.h"
-#include "store/model/model_dir.h"
+#include "store/model/model.h"
 #include "store/pack/pack.h"
 #include "tests/testing/temp_dir.h"
 
@@ -62,9 +63,9 @@ class TrainerAndEngine : public ::testing::Test {
   static void TearDownTestSuite() { delete dir_; }
 
   void SetUp() override {
-    auto opened = ModelDir::Open(*dir_ / "model");
+    auto opened = OpenModel(*dir_ / "model");
     ASSERT_TRUE(opened.ok()) << opened.status();
-    model_ = std::move(*opened);
+    model_.emplace(*std::move(opened));
     const auto ids = train::EncodeCorpus(model_->tokenizer(), Text(4000, 99));
     ASSERT_GE(static_cast<int64_t>(ids.size()), kTokens);
     ids_.assign(ids.begin(), ids.begin() + kTokens);
@@ -86,7 +87,7 @@ class TrainerAndEngine : public ::testing::Test {
     for (int32_t l = 0; l < config().layers; ++l) {
       const std::vector<ExpertJob> jobs = decoder.RunLayer(LayerId(l)).value();
       for (const ExpertJob& job : jobs) {
-        const auto tiles = model_->Acquire(job.layer, job.expert);
+        const auto tiles = model_->experts().Acquire(job.layer, job.expert);
         EXPECT_TRUE(tiles.ok());
         std::vector<float> out(job.rows.size() * static_cast<size_t>(config().d));
         EXPECT_TRUE(RunExpert(config(), *tiles, job, pool, out.data()).ok());
@@ -109,7 +110,7 @@ class TrainerAndEngine : public ::testing::Test {
   }
 
   static testing::TempDir* dir_;
-  std::unique_ptr<ModelDir> model_;
+  std::optional<Model> model_;
   std::unique_ptr<train::TrainModel> trained_;
   std::vector<int32_t> ids_;
 };

@@ -48,19 +48,19 @@ class DamagedModel : public ::testing::Test {
   void SetUp() override {
     ASSERT_TRUE(testing::WriteRandomCheckpoint(temp_ / "c", Config(), 21).ok());
     ASSERT_TRUE(PackModel(temp_ / "c", dir_, {}).ok());
-    auto model = ModelDir::Open(dir_);
+    auto model = OpenModel(dir_);
     ASSERT_TRUE(model.ok()) << model.status();
-    content_ = ModelContent(**model);
-    hash_ = (*model)->model_hash();
+    content_ = ModelContent(*model);
+    hash_ = model->hash();
     names_ = Files(dir_);
   }
-  std::string OpenError() const { return std::string(ModelDir::Open(dir_).status().message()); }
+  std::string OpenError() const { return std::string(OpenModel(dir_).status().message()); }
   // True if it does not open; a model that opens must be the one that was packed.
   bool RejectsOrIsUnchanged() const {
-    auto model = ModelDir::Open(dir_);
+    auto model = OpenModel(dir_);
     if (!model.ok()) return true;
-    EXPECT_EQ((*model)->model_hash(), hash_);
-    return ModelContent(**model) == content_;
+    EXPECT_EQ(model->hash(), hash_);
+    return ModelContent(*model) == content_;
   }
   std::string PathOf(const std::string& name) const { return dir_ + "/" + name; }
 
@@ -84,13 +84,13 @@ TEST_F(DamagedModel, FlippedBitsInAnyFileNeverChangeTheModelSilently) {
           static_cast<char>(bad[static_cast<size_t>(bit / 8)] ^ (1 << bit % 8));
       WriteBytes(PathOf(name), bad);
       ASSERT_TRUE(RejectsOrIsUnchanged()) << name << " bit " << bit;
-      rejected += !ModelDir::Open(dir_).ok();
+      rejected += !OpenModel(dir_).ok();
     }
     WriteBytes(PathOf(name), good);
   }
   EXPECT_EQ(rejected, static_cast<int>(names_.size()) * kFlipsPerFile);
   EXPECT_GE(rejected, 200);
-  EXPECT_TRUE(ModelDir::Open(dir_).ok());
+  EXPECT_TRUE(OpenModel(dir_).ok());
 }
 
 TEST_F(DamagedModel, CutOrLengthenedFilesAreRejectedByName) {
@@ -104,7 +104,7 @@ TEST_F(DamagedModel, CutOrLengthenedFilesAreRejectedByName) {
     EXPECT_THAT(OpenError(), HasSubstr(PathOf(name)));
     WriteBytes(PathOf(name), good);
   }
-  EXPECT_TRUE(ModelDir::Open(dir_).ok());
+  EXPECT_TRUE(OpenModel(dir_).ok());
 }
 
 TEST_F(DamagedModel, MissingFilesAreNamed) {
@@ -113,7 +113,7 @@ TEST_F(DamagedModel, MissingFilesAreNamed) {
     EXPECT_THAT(OpenError(), HasSubstr(name));
     fs::rename(temp_ / "away", PathOf(name));
   }
-  EXPECT_TRUE(ModelDir::Open(dir_).ok());
+  EXPECT_TRUE(OpenModel(dir_).ok());
 }
 
 TEST_F(DamagedModel, FilesThatDoNotBelongAreNamed) {
@@ -130,7 +130,7 @@ TEST_F(DamagedModel, ADirectoryInAFilesPlaceIsAnError) {
   for (const std::string& name : names_) {
     fs::rename(PathOf(name), temp_ / "away");
     fs::create_directory(PathOf(name));
-    EXPECT_FALSE(ModelDir::Open(dir_).ok()) << name;
+    EXPECT_FALSE(OpenModel(dir_).ok()) << name;
     fs::remove(PathOf(name));
     fs::rename(temp_ / "away", PathOf(name));
   }
@@ -181,7 +181,7 @@ TEST_F(DamagedModel, AnotherConfigThanTheFilesIsRejected) {
   };
   for (const auto& [name, change] : changes) {
     Forge(dir_, [change = change](Manifest& m) { change(m.config); });
-    EXPECT_FALSE(ModelDir::Open(dir_).ok()) << name;
+    EXPECT_FALSE(OpenModel(dir_).ok()) << name;
     WriteBytes(PathOf(kModelFile), good);
   }
 }
@@ -272,7 +272,7 @@ TEST_F(DamagedModel, AForeignRocksDbIsRejected) {
   ASSERT_TRUE(rocksdb::DB::Open(options, PathOf("deltas"), &db).ok());
   ASSERT_TRUE(db->Put({}, "hello", "world").ok());
   delete db;
-  EXPECT_FALSE(ModelDir::Open(dir_).ok());
+  EXPECT_FALSE(OpenModel(dir_).ok());
   // Even listed with checksums that hold.
   DeltaManifest deltas;
   Forge(dir_, [&](Manifest& m) { deltas.delta_digest = m.delta_digest; });
@@ -285,9 +285,7 @@ TEST_F(DamagedModel, AForeignRocksDbIsRejected) {
 
 TEST(OpenError, SaysWhatAPathIsInstead) {
   TempDir temp;
-  const auto error = [](const std::string& path) {
-    return std::string(ModelDir::Open(path).status().message());
-  };
+  const auto error = [](const std::string& path) { return std::string(OpenModel(path).status().message()); };
   EXPECT_THAT(error(temp / "none"), HasSubstr("no such directory"));
   EXPECT_THAT(error(temp.path()), HasSubstr("the directory is empty"));
   WriteBytes(temp / "file", "x");

@@ -14,17 +14,18 @@ void Linear(std::string* out, const TwoBitLinear& linear) {
   Floats(out, linear.scale, linear.rows);
 }
 
-void Experts(std::string* out, ModelDir& model, int64_t layer) {
+void Experts(std::string* out, const Model& model, int64_t layer) {
   const ModelConfig& c = model.weights().config;
   for (int64_t e = 0; e < c.num_experts(); ++e) {
-    const auto tiles = model.Acquire(LayerId(static_cast<int32_t>(layer)), ExpertId(static_cast<int32_t>(e)));
+    const auto tiles =
+        model.experts().Acquire(LayerId(static_cast<int32_t>(layer)), ExpertId(static_cast<int32_t>(e)));
     for (const uint8_t* tile : tiles.value().tiles) Bytes(out, tile, TileLayout(c.d).payload());
   }
 }
 
 }  // namespace
 
-std::string ModelContent(ModelDir& model) {
+std::string ModelContent(const Model& model) {
   const ModelWeights& w = model.weights();
   const ModelConfig& c = w.config;
   std::string out = ToJson(c);

@@ -3,12 +3,12 @@
 
 #include <string>
 
-#include "store/model/model_dir.h"
+#include "store/model/model.h"
 
 namespace omni::testing {
 
 // Config, every matrix, scale, norm and position, every tile of every expert, and the tokenizer, in a fixed
 // order. Padding that no product reads is included: packers are deterministic.
-std::string ModelContent(ModelDir& model);
+std::string ModelContent(const Model& model);
 
 }  // namespace omni::testing

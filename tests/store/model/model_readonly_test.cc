@@ -11,7 +11,7 @@
 #include <memory>
 #include <tuple>
 
-#include "store/model/model_dir.h"
+#include "store/model/model.h"
 #include "store/pack/pack.h"
 #include "tests/store/model/model_digest.h"
 #include "tests/testing/checkpoint_fixture.h"
@@ -44,10 +44,10 @@ class ReadOnly : public ::testing::Test {
     ASSERT_TRUE(PackModel(temp_ / "c", temp_ / "m", {}).ok());
   }
   static void Use(const std::string& dir) {
-    auto model = ModelDir::Open(dir);
+    auto model = OpenModel(dir);
     ASSERT_TRUE(model.ok()) << model.status();
-    EXPECT_FALSE(testing::ModelContent(**model).empty());
-    EXPECT_GT((*model)->Stats().total_bytes, 0);
+    EXPECT_FALSE(testing::ModelContent(*model).empty());
+    EXPECT_GT(model->stats().total_bytes, 0);
   }
   TempDir temp_;
 };
@@ -121,7 +121,7 @@ TEST_F(ReadOnly, PackingOntoAReadOnlyFileSystemIsACleanError) {
 }
 
 TEST_F(ReadOnly, AFullDiskIsACleanErrorWhereverItFillsUp) {
-  const int64_t whole = (*ModelDir::Open(temp_ / "m"))->Stats().total_bytes;
+  const int64_t whole = OpenModel(temp_ / "m")->stats().total_bytes;
   fs::create_directory(temp_ / "small");
   for (int64_t kib = 8; kib < whole / 1024; kib += 16) {
     Mount mount;

@@ -3,13 +3,13 @@
 
 #include <cstdint>
 #include <cstring>
-#include <memory>
+#include <optional>
 #include <utility>
 
 #include <gtest/gtest.h>
 
 #include "store/format/tile.h"
-#include "store/model/model_dir.h"
+#include "store/model/model.h"
 #include "store/pack/pack.h"
 #include "tests/testing/checkpoint_fixture.h"
 #include "tests/testing/random_model.h"
@@ -38,16 +38,17 @@ class StreamedTest : public ::testing::Test {
     ASSERT_TRUE(packed.ok()) << packed;
   }
   // A cache of so many tiles.
-  std::unique_ptr<ModelDir> Open(int64_t tiles, OpenOptions options = {}) {
+  std::optional<Model> Open(int64_t tiles, OpenOptions options = {}) {
+    options.residency = Residency::kStreamed;
     options.cache_bytes = tiles * tile_bytes_;
-    auto model = ModelDir::Open(temp_ / "m", options);
+    auto model = OpenModel(temp_ / "m", options);
     if (!model.ok()) {
       ADD_FAILURE() << model.status();
-      return nullptr;
+      return std::nullopt;
     }
     return *std::move(model);
   }
-  std::unique_ptr<ModelDir> OpenResident() { return *ModelDir::Open(temp_ / "m"); }
+  Model OpenResident() { return *OpenModel(temp_ / "m"); }
   int64_t tiles_per_expert() const { return TilesPerExpert(config_); }
 
   TempDir temp_;

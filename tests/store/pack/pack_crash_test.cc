@@ -8,7 +8,7 @@
 
 #include <filesystem>
 
-#include "store/model/model_dir.h"
+#include "store/model/model.h"
 #include "store/pack/pack.h"
 #include "tests/testing/checkpoint_fixture.h"
 #include "tests/testing/temp_dir.h"
@@ -46,17 +46,17 @@ class PackCrash : public ::testing::Test {
     ASSERT_TRUE(testing::WriteRandomCheckpoint(checkpoint_, testing::SmallConfig(), 11).ok());
     options_.max_pack_bytes = 16384;
     ASSERT_TRUE(PackModel(checkpoint_, temp_ / "whole", options_).ok());
-    auto model = ModelDir::Open(temp_ / "whole");
+    auto model = OpenModel(temp_ / "whole");
     ASSERT_TRUE(model.ok()) << model.status();
-    hash_ = (*model)->model_hash();
+    hash_ = model->hash();
     fs::remove_all(temp_ / "whole");
   }
   // Nothing there, or the whole model.
   void ExpectNoneOrWhole(const std::string& dir) {
     if (!fs::exists(dir)) return;
-    auto model = ModelDir::Open(dir);
+    auto model = OpenModel(dir);
     ASSERT_TRUE(model.ok()) << model.status();
-    EXPECT_EQ((*model)->model_hash(), hash_);
+    EXPECT_EQ(model->hash(), hash_);
   }
 
   TempDir temp_;

@@ -5,7 +5,7 @@
 #include <cstdlib>
 #include <iostream>
 
-#include "store/model/model_dir.h"
+#include "store/model/model.h"
 #include "store/pack/pack.h"
 
 int main(int argc, char** argv) {

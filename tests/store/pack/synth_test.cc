@@ -17,7 +17,7 @@
 
 #include "store/file/files.h"
 #include "store/file/stream_writer.h"
-#include "store/model/model_dir.h"
+#include "store/model/model.h"
 #include "store/pack/pack_writer.h"
 #include "store/pack/synth_source.h"
 #include "tests/store/model/model_digest.h"
@@ -37,9 +37,9 @@ absl::Status Write(const ModelConfig& config, uint64_t seed, const std::string& 
 }
 
 std::string Content(const std::string& dir) {
-  auto model = ModelDir::Open(dir);  // verifies every checksum, code and float
+  auto model = OpenModel(dir);  // verifies every checksum, code and float
   EXPECT_TRUE(model.ok()) << model.status();
-  return model.ok() ? ModelContent(**model) : "";
+  return model.ok() ? ModelContent(*model) : "";
 }
 
 TEST(SynthConfig, CutsLayersAndHalvesTheTorus) {
@@ -82,8 +82,7 @@ TEST(Synth, SharesWhatIsAskedForAndTheSameWeightsWhole) {
   ASSERT_TRUE(Write(*config, 1, temp / "delta", {}).ok());
   ASSERT_TRUE(Write(*config, 1, temp / "whole", {.whole = true}).ok());
   EXPECT_EQ(Content(temp / "delta"), Content(temp / "whole"));
-  const ModelStats delta = (*ModelDir::Open(temp / "delta"))->Stats(),
-                   whole = (*ModelDir::Open(temp / "whole"))->Stats();
+  const ModelStats delta = OpenModel(temp / "delta")->stats(), whole = OpenModel(temp / "whole")->stats();
   EXPECT_DOUBLE_EQ(delta.keyframe_delta, 0.25);
   EXPECT_EQ(delta.stored_tiles, delta.unique_tiles);
   EXPECT_EQ(whole.stored_tiles, whole.tiles);

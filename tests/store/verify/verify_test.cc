@@ -16,7 +16,7 @@
 #include "store/format/manifest.h"
 #include "store/format/shared_layout.h"
 #include "store/format/tile_table.h"
-#include "store/model/model_dir.h"
+#include "store/model/model.h"
 #include "tests/testing/checkpoint_fixture.h"
 #include "tests/testing/temp_dir.h"
 
@@ -81,7 +81,7 @@ class Verify : public ::testing::Test {
     ASSERT_TRUE(PackModel(*packed_ / "c", *packed_ / "m", {.max_pack_bytes = 64 + 7 * tile}).ok());
     ASSERT_TRUE(fs::exists(*packed_ / "m/packs/tiles-002.bin"));
     ASSERT_FALSE(fs::exists(*packed_ / "m/packs/tiles-003.bin"));
-    ASSERT_GT((*ModelDir::Open(*packed_ / "m"))->Stats().inline_tiles, 0);
+    ASSERT_GT(OpenModel(*packed_ / "m")->stats().inline_tiles, 0);
   }
   static void TearDownTestSuite() { packed_.reset(); }
   void SetUp() override { Reset(); }
@@ -112,7 +112,7 @@ class Verify : public ::testing::Test {
     EXPECT_EQ(one->bytes, four->bytes);
     EXPECT_EQ(one->tiles, four->tiles);
     // Whatever it passes can be opened, and the reverse.
-    EXPECT_EQ(ModelDir::Open(dir_).ok(), one->defects.empty()) << ::testing::PrintToString(one->defects);
+    EXPECT_EQ(OpenModel(dir_).ok(), one->defects.empty()) << ::testing::PrintToString(one->defects);
     return one->defects;
   }
   // Rewrites model.json with checksums that hold.
@@ -164,7 +164,7 @@ TEST_F(Verify, AnIntactModelHasNoDefects) {
   for (const std::string& name : names) bytes += static_cast<int64_t>(fs::file_size(PathOf(name)));
   EXPECT_EQ(report.files, static_cast<int64_t>(names.size()));
   EXPECT_EQ(report.bytes, bytes);
-  EXPECT_EQ(report.tiles, (*ModelDir::Open(dir_))->Stats().stored_tiles);
+  EXPECT_EQ(report.tiles, OpenModel(dir_)->stats().stored_tiles);
   EXPECT_FALSE(report.stopped);
 }
 

@@ -1,4 +1,4 @@
-#include "store/model/model_dir.h"
+#include "store/model/model.h"
 #include "store/format/model_summary.h"
 #include "store/pack/pack.h"
 
@@ -14,6 +14,7 @@
 #include <iterator>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <thread>
 
 #include "engine/model/quantize.h"
@@ -39,11 +40,11 @@ std::string FileBytes(const std::string& path) {
 
 std::vector<std::string> Files(const std::string& dir) { return ListFiles(dir).value(); }
 
-std::unique_ptr<ModelDir> MustOpen(const std::string& dir) {
-  auto model = ModelDir::Open(dir);
+std::optional<Model> MustOpen(const std::string& dir) {
+  auto model = OpenModel(dir);
   if (!model.ok()) {
     ADD_FAILURE() << model.status();
-    return nullptr;
+    return std::nullopt;
   }
   return *std::move(model);
 }
@@ -143,7 +144,7 @@ void ExpectExpert(const ExpertTiles& got, const Checkpoint& c, int64_t layer, Ex
   }
 }
 
-void ExpectModel(ModelDir& model, const Checkpoint& c) {
+void ExpectModel(const Model& model, const Checkpoint& c) {
   const ModelWeights& w = model.weights();
   ASSERT_EQ(w.config, c.config);
   EXPECT_EQ(model.tokenizer().Serialize(), c.tokenizer.Serialize());
@@ -164,7 +165,7 @@ void ExpectModel(ModelDir& model, const Checkpoint& c) {
       ExpectLinear(layer.gate, tensor("gate"));
       ExpectLinear(layer.up, tensor("up"));
       ExpectLinear(layer.down, tensor("down"));
-      EXPECT_FALSE(model.Acquire(LayerId(static_cast<int32_t>(l)), ExpertId(0)).ok());
+      EXPECT_FALSE(model.experts().Acquire(LayerId(static_cast<int32_t>(l)), ExpertId(0)).ok());
       continue;
     }
     ExpectLinear(layer.wp, tensor("wp"));
@@ -173,7 +174,7 @@ void ExpectModel(ModelDir& model, const Checkpoint& c) {
     ExpectFloats(layer.route, tensor("route"));
     ExpectFloats(layer.positions, tensor("positions"));
     for (int32_t e = 0; e < c.config.num_experts(); ++e) {
-      auto tiles = model.Acquire(LayerId(static_cast<int32_t>(l)), ExpertId(e));
+      auto tiles = model.experts().Acquire(LayerId(static_cast<int32_t>(l)), ExpertId(e));
       ASSERT_TRUE(tiles.ok()) << tiles.status();
       ExpectExpert(*tiles, c, l, ExpertId(e));
     }
@@ -227,7 +228,7 @@ TEST_P(PackedModel, HoldsWhatDirectQuantisationGives) {
   const absl::Status packed = PackModel(temp / "c", temp / "m", GetParam().options);
   ASSERT_TRUE(packed.ok()) << packed;
   const auto model = MustOpen(temp / "m");
-  ASSERT_NE(model, nullptr);
+  ASSERT_TRUE(model.has_value());
   ExpectModel(*model, checkpoint);
 }
 
@@ -242,9 +243,9 @@ TEST_P(PackedModel, PackedTwiceOrReadAndPackedAgainIsTheSameModel) {
   ExpectSameFiles(temp / "a", temp / "again");
   const auto a = MustOpen(temp / "a"), b = MustOpen(temp / "b"), c = MustOpen(temp / "again");
   ASSERT_TRUE(a && b && c);
-  EXPECT_EQ(a->model_hash().size(), 32u);
-  EXPECT_EQ(a->model_hash(), b->model_hash());
-  EXPECT_EQ(a->model_hash(), c->model_hash());
+  EXPECT_EQ(a->hash().size(), 32u);
+  EXPECT_EQ(a->hash(), b->hash());
+  EXPECT_EQ(a->hash(), c->hash());
   EXPECT_EQ(testing::ModelContent(*a), testing::ModelContent(*c));
 }
 
@@ -268,10 +269,10 @@ TEST_P(PackedModel, SummaryIsThatOfTheOpenedModel) {
   const auto model = MustOpen(temp / "m");
   absl::StatusOr<ModelSummary> summary = SummarizeModel(temp / "m/");
   ASSERT_TRUE(summary.ok()) << summary.status();
-  ASSERT_NE(model, nullptr);
+  ASSERT_TRUE(model.has_value());
   EXPECT_EQ(summary->config, GetParam().config);
-  EXPECT_EQ(summary->model_hash, model->model_hash());
-  EXPECT_EQ(Figures(summary->stats), Figures(model->Stats()));
+  EXPECT_EQ(summary->model_hash, model->hash());
+  EXPECT_EQ(Figures(summary->stats), Figures(model->stats()));
 }
 
 // Checkpoint, packed directory and the model opened from it.
@@ -283,13 +284,13 @@ struct Packed {
     model = MustOpen(temp / "m");
   }
   TempDir temp;
-  std::unique_ptr<ModelDir> model;
+  std::optional<Model> model;
 };
 
 TEST(ModelStats, ExpertsOfARegionShareTheirTiedTiles) {
   const ModelConfig c = testing::SmallConfig();  // one tied and one own tile an expert
   Packed p(RandomCheckpoint(c, 3));
-  const ModelStats stats = p.model->Stats();
+  const ModelStats stats = p.model->stats();
   constexpr int64_t kLayers = 3;
   EXPECT_EQ(stats.tiles, kLayers * 8 * 2);
   EXPECT_EQ(stats.unique_tiles, kLayers * (2 + 8));
@@ -302,7 +303,8 @@ TEST(ModelStats, ExpertsOfARegionShareTheirTiedTiles) {
   EXPECT_DOUBLE_EQ(stats.neighbour_delta_other_region, 1.0);
   EXPECT_EQ(stats.unique_parameters, stats.parameters.shared() + stats.unique_tiles * 64 * 3 * c.d);
   EXPECT_EQ(stats.tile_bytes, 64 + stats.unique_tiles * TileLayout(c.d).payload());
-  auto one = p.model->Acquire(LayerId(0), ExpertId(0)), other = p.model->Acquire(LayerId(0), ExpertId(5));
+  auto one = p.model->experts().Acquire(LayerId(0), ExpertId(0)),
+       other = p.model->experts().Acquire(LayerId(0), ExpertId(5));
   ASSERT_TRUE(one.ok() && other.ok());
   EXPECT_EQ(one->tiles[0], other->tiles[0]) << "switching experts must not move the tied tile";
   EXPECT_NE(one->tiles[1], other->tiles[1]);
@@ -311,7 +313,7 @@ TEST(ModelStats, ExpertsOfARegionShareTheirTiedTiles) {
 TEST(ModelStats, SaysWhatKeyframesAndDeltasTake) {
   const ModelConfig c =
       testing::SmallConfig();  // two regions of four experts; one tied and one own tile an expert
-  const ModelStats stats = Packed(RandomCheckpoint(c, 3)).model->Stats();
+  const ModelStats stats = Packed(RandomCheckpoint(c, 3)).model->stats();
   const int64_t payload = TileLayout(c.d).payload();
   constexpr int64_t kLayers = 3;
   EXPECT_EQ(stats.regions, kLayers * 2);
@@ -321,7 +323,7 @@ TEST(ModelStats, SaysWhatKeyframesAndDeltasTake) {
 
 TEST(ModelStats, SummaryReadsNoTilesAndNoSharedWeightsButChecksSizes) {
   Packed p(RandomCheckpoint(testing::SmallConfig(), 3));
-  const std::vector<double> figures = Figures(p.model->Stats());
+  const std::vector<double> figures = Figures(p.model->stats());
   for (const char* name : {"shared.bin", "packs/tiles-000.bin"}) {
     const std::string path = p.temp / "m/" + name, good = FileBytes(path);
     std::string other = good;
@@ -345,14 +347,14 @@ TEST(ModelStats, EqualTilesOfDifferentRegionsAreStoredOnce) {
     std::vector<float>& tied = c.tensors.at(absl::StrCat("layers.0.tied.", part)).values;
     std::copy_n(tied.begin(), tied.size() / 2, tied.begin() + static_cast<ptrdiff_t>(tied.size() / 2));
   }
-  const ModelStats stats = Packed(c).model->Stats();
+  const ModelStats stats = Packed(c).model->stats();
   EXPECT_EQ(stats.unique_tiles, 3 * (2 + 8) - 1);
   EXPECT_EQ(stats.stored_tiles, stats.unique_tiles);
 }
 
 TEST(ModelStats, BytesAreThoseOnDisk) {
   Packed p(RandomCheckpoint(testing::OddCheckpointConfig(), 4), {.max_pack_bytes = 20000});
-  const ModelStats stats = p.model->Stats();
+  const ModelStats stats = p.model->stats();
   int64_t total = 0, tiles = 0, deltas = 0;
   for (const std::string& name : Files(p.temp / "m")) {
     const int64_t bytes = static_cast<int64_t>(fs::file_size(p.temp / "m/" + name));
@@ -371,7 +373,7 @@ TEST(ModelStats, BytesAreThoseOnDisk) {
 
 TEST(ModelStats, WholeExpertsShareNothingOnDisk) {
   Packed p(RandomCheckpoint(testing::SmallConfig(), 3), {.whole = true});
-  const ModelStats stats = p.model->Stats();
+  const ModelStats stats = p.model->stats();
   EXPECT_EQ(stats.stored_tiles, stats.tiles);
   EXPECT_EQ(stats.unique_tiles, 3 * (2 + 8));
   EXPECT_EQ(stats.whole_tables, 3 * 8);
@@ -401,9 +403,9 @@ TEST(InlineDelta, HoldsTilesThatDifferInAFewTrits) {
        {With(testing::SmallConfig(), 128), With(testing::OddCheckpointConfig(), 130)}) {
     const Checkpoint checkpoint = NearlyEqualExperts(config);
     Packed p(checkpoint);
-    ASSERT_NE(p.model, nullptr);
+    ASSERT_TRUE(p.model.has_value());
     ExpectModel(*p.model, checkpoint);
-    const ModelStats stats = p.model->Stats();
+    const ModelStats stats = p.model->stats();
     EXPECT_GT(stats.inline_tiles, 0);
     EXPECT_LT(stats.inline_bytes, 64 * stats.inline_tiles);
     EXPECT_EQ(stats.stored_tiles + stats.inline_tiles, stats.unique_tiles);
@@ -412,33 +414,33 @@ TEST(InlineDelta, HoldsTilesThatDifferInAFewTrits) {
     ExpectSameFiles(p.temp / "m", p.temp / "again");
     const absl::Status whole = RepackModel(p.temp / "m", p.temp / "whole", {.whole = true});
     ASSERT_TRUE(whole.ok()) << whole;
-    EXPECT_GT(MustOpen(p.temp / "whole")->Stats().tile_bytes, stats.tile_bytes);
+    EXPECT_GT(MustOpen(p.temp / "whole")->stats().tile_bytes, stats.tile_bytes);
     EXPECT_EQ(testing::ModelContent(*MustOpen(p.temp / "whole")), testing::ModelContent(*p.model));
   }
 }
 
-TEST(ModelDirOpen, AcquireIsSafeFromManyThreadsAndOutlivesTheModel) {
+TEST(OpenModelTest, AcquireIsSafeFromManyThreadsAndOutlivesTheModel) {
   Packed p(RandomCheckpoint(testing::SmallConfig(), 6));
   std::vector<std::thread> threads;
   for (int32_t t = 0; t < 4; ++t) {
     threads.emplace_back([&p, t] {
       for (int32_t i = 0; i < 1000; ++i)
-        EXPECT_TRUE(p.model->Acquire(LayerId(i % 3), ExpertId((i + t) % 8)).ok());
+        EXPECT_TRUE(p.model->experts().Acquire(LayerId(i % 3), ExpertId((i + t) % 8)).ok());
     });
   }
   for (std::thread& t : threads) t.join();
-  const ExpertTiles kept = *p.model->Acquire(LayerId(1), ExpertId(7));
+  const ExpertTiles kept = *p.model->experts().Acquire(LayerId(1), ExpertId(7));
   p.model.reset();
   EXPECT_TRUE(CheckTile(TileLayout(64), kept.tiles[1]).ok());
 }
 
-TEST(ModelDirOpen, AcquireRejectsIdsOutOfRange) {
+TEST(OpenModelTest, AcquireRejectsIdsOutOfRange) {
   Packed p(RandomCheckpoint(testing::SmallConfig(), 6));
-  EXPECT_FALSE(p.model->Acquire(LayerId(3), ExpertId(0)).ok());
-  EXPECT_FALSE(p.model->Acquire(LayerId(4), ExpertId(0)).ok());
-  EXPECT_FALSE(p.model->Acquire(LayerId(-1), ExpertId(0)).ok());
-  EXPECT_FALSE(p.model->Acquire(LayerId(0), ExpertId(8)).ok());
-  EXPECT_FALSE(p.model->Acquire(LayerId(0), ExpertId(-1)).ok());
+  EXPECT_FALSE(p.model->experts().Acquire(LayerId(3), ExpertId(0)).ok());
+  EXPECT_FALSE(p.model->experts().Acquire(LayerId(4), ExpertId(0)).ok());
+  EXPECT_FALSE(p.model->experts().Acquire(LayerId(-1), ExpertId(0)).ok());
+  EXPECT_FALSE(p.model->experts().Acquire(LayerId(0), ExpertId(8)).ok());
+  EXPECT_FALSE(p.model->experts().Acquire(LayerId(0), ExpertId(-1)).ok());
 }
 
 TEST(PackModel, RefusesASecondWriter) {
@@ -453,7 +455,7 @@ TEST(PackModel, RefusesASecondWriter) {
   ASSERT_TRUE(PackModel(temp / "c", temp / "m", options).ok());
   EXPECT_THAT(std::string(second.message()), HasSubstr("another process is writing it"));
   EXPECT_THAT(std::string(PackModel(temp / "c", temp / "m", {}).message()), HasSubstr("not empty"));
-  EXPECT_NE(MustOpen(temp / "m"), nullptr);
+  EXPECT_TRUE(MustOpen(temp / "m").has_value());
 }
 
 TEST(PackModel, RejectsAnAlignmentThatIsNone) {

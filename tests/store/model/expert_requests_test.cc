@@ -72,7 +72,7 @@ class HeldReads : public ReadQueue {
 
 class HeldTest : public StreamedTest {
  protected:
-  std::unique_ptr<ModelDir> OpenHeld(int64_t tiles, PolicyKind policy = PolicyKind::kTorus) {
+  std::optional<Model> OpenHeld(int64_t tiles, PolicyKind policy = PolicyKind::kTorus) {
     OpenOptions options;
     options.cache.policy = policy;
     options.cache.open_reads = [this](std::vector<std::string> paths, const ReadQueueOptions& reads,
@@ -86,13 +86,14 @@ class HeldTest : public StreamedTest {
     return Open(tiles, options);
   }
   // Asks and counts the answers.
-  void Ask(ModelDir& model, int32_t layer, int32_t expert, RequesterId requester = RequesterId()) {
-    model.Request(requester, LayerId(layer), ExpertId(expert), [this](absl::StatusOr<ExpertTiles> tiles) {
-      std::lock_guard lock(mutex_);
-      if (!tiles.ok()) errors_.push_back(tiles.status());
-      ++answers_;
-      if (keep_) kept_.push_back(*std::move(tiles));
-    });
+  void Ask(const Model& model, int32_t layer, int32_t expert, RequesterId requester = RequesterId()) {
+    model.experts().Request(requester, LayerId(layer), ExpertId(expert),
+                            [this](absl::StatusOr<ExpertTiles> tiles) {
+                              std::lock_guard lock(mutex_);
+                              if (!tiles.ok()) errors_.push_back(tiles.status());
+                              ++answers_;
+                              if (keep_) kept_.push_back(*std::move(tiles));
+                            });
   }
   int answers() {
     std::lock_guard lock(mutex_);
@@ -110,8 +111,8 @@ class HeldTest : public StreamedTest {
     old = std::move(kept_[kept]);
     kept_.erase(kept_.begin() + static_cast<std::ptrdiff_t>(kept));
   }
-  void Walk(ModelDir& model, std::span<const int32_t> experts, RequesterId requester);
-  void QueueBehindAnother(ModelDir& model);
+  void Walk(const Model& model, std::span<const int32_t> experts, RequesterId requester);
+  void QueueBehindAnother(const Model& model);
 
   HeldReads* held_ = nullptr;
   std::mutex mutex_;
@@ -127,7 +128,7 @@ TEST_F(HeldTest, AGuessIsReadBehindWhatIsAskedForAndJoinedWhenItWasRight) {
   const auto model = OpenHeld(1000);
   const auto tiles = static_cast<size_t>(tiles_per_expert());
   const ExpertId guess(5);
-  model->ReadAhead(RequesterId(), LayerId(1), {&guess, 1});
+  model->experts().ReadAhead(RequesterId(), LayerId(1), {&guess, 1});
   EXPECT_EQ(held_->other(), tiles);
   Ask(*model, 0, 0);
   EXPECT_EQ(held_->urgent(), tiles);
@@ -137,7 +138,7 @@ TEST_F(HeldTest, AGuessIsReadBehindWhatIsAskedForAndJoinedWhenItWasRight) {
   EXPECT_EQ(answers(), 0);
   held_->LetGo();
   ASSERT_TRUE(WaitForAnswers(2));
-  const CacheStats stats = *model->cache_stats();
+  const CacheStats stats = model->cache()->stats();
   EXPECT_EQ(stats.guessed, tiles_per_expert());
   EXPECT_EQ(stats.guessed_used, tiles_per_expert());
   EXPECT_EQ(stats.joined, tiles_per_expert());
@@ -147,12 +148,12 @@ TEST_F(HeldTest, AGuessIsReadBehindWhatIsAskedForAndJoinedWhenItWasRight) {
 TEST_F(HeldTest, ThePartThatIsThereIsToldAtOnceAndIsNotGivenUpMeanwhile) {
   Pack(testing::StreamedConfig());
   const auto model = OpenHeld(2 * tiles_per_expert());
-  const auto resident = OpenResident();
+  const Model resident = OpenResident();
   const LayerId layer(0);
   const ExpertId first = config_.ExpertOf(RegionId(0), 0), second = config_.ExpertOf(RegionId(0), 1);
   std::vector<ExpertTiles> parts;
   const auto ask = [&](LayerId l, ExpertId e) {
-    model->Request(
+    model->experts().Request(
         RequesterId(), l, e,
         [this](absl::StatusOr<ExpertTiles> tiles) {
           EXPECT_TRUE(tiles.ok()) << tiles.status();
@@ -172,7 +173,7 @@ TEST_F(HeldTest, ThePartThatIsThereIsToldAtOnceAndIsNotGivenUpMeanwhile) {
   EXPECT_TRUE(parts.empty());  // all of it is there
   ask(layer, second);
   ASSERT_EQ(parts.size(), 1u);
-  const ExpertTiles want = *resident->Acquire(layer, second);
+  const ExpertTiles want = *resident.experts().Acquire(layer, second);
   int absent = 0;
   for (size_t t = 0; t < want.tiles.size(); ++t) absent += parts[0].tiles[t] == nullptr;
   EXPECT_EQ(absent, 1);
@@ -217,11 +218,11 @@ TEST_F(HeldTest, TilesAreHandedOverAsTheyCome) {
   config.f = 36 * kTileNeurons;
   Pack(config);
   const auto model = OpenHeld(2 * tiles_per_expert());
-  const auto resident = OpenResident();
-  const ExpertTiles want = *resident->Acquire(LayerId(0), ExpertId(0));
+  const Model resident = OpenResident();
+  const ExpertTiles want = *resident.experts().Acquire(LayerId(0), ExpertId(0));
   std::vector<int> handed(want.tiles.size());
   int parts = 0;
-  model->Request(
+  model->experts().Request(
       RequesterId(), LayerId(0), ExpertId(0),
       [&](absl::StatusOr<ExpertTiles> all) {
         ASSERT_TRUE(all.ok()) << all.status();
@@ -253,9 +254,9 @@ TEST_F(HeldTest, WhatIsExpectedStaysUntilItsLayerIsOver) {
   Pack(testing::StreamedConfig());
   const auto model = OpenHeld(3 * tiles_per_expert());
   const ExpertId guess(0);
-  model->ReadAhead(RequesterId(), LayerId(1), {&guess, 1});
+  model->experts().ReadAhead(RequesterId(), LayerId(1), {&guess, 1});
   held_->LetGo();
-  while (model->cache_stats()->read_bytes < tiles_per_expert() * TileBytes(config_))
+  while (model->cache()->stats().read_bytes < tiles_per_expert() * TileBytes(config_))
     std::this_thread::yield();
   // Experts of another region fill the cache again and again; the expected one is not given up for them.
   for (int32_t expert : {0, 2, 5, 7, 0, 2, 5, 7}) {
@@ -265,11 +266,11 @@ TEST_F(HeldTest, WhatIsExpectedStaysUntilItsLayerIsOver) {
   }
   Ask(*model, 1, 0);
   EXPECT_TRUE(WaitForAnswers(static_cast<int>(++asked_)));
-  EXPECT_GE(model->cache_stats()->ready_requests, 1);
+  EXPECT_GE(model->cache()->stats().ready_requests, 1);
 }
 
 // Asks for these experts of layers 0 and 2 one after the other, each read at once.
-void HeldTest::Walk(ModelDir& model, std::span<const int32_t> experts, RequesterId requester) {
+void HeldTest::Walk(const Model& model, std::span<const int32_t> experts, RequesterId requester) {
   for (int32_t expert : experts) {
     for (int32_t layer : {0, 2}) {
       Ask(model, layer, expert, requester);
@@ -286,18 +287,18 @@ TEST_F(HeldTest, AGuessStaysWhateverAnotherRequesterAsksForOrGuesses) {
   const ExpertId guess = config_.ExpertOf(RegionId(0), 0), other = config_.ExpertOf(RegionId(1), 0);
   Ask(*model, 0, 0, first);  // both are at work in layer 0
   Ask(*model, 0, 0, second);
-  model->ReadAhead(first, LayerId(1), {&guess, 1});
+  model->experts().ReadAhead(first, LayerId(1), {&guess, 1});
   held_->LetGo();
   ASSERT_TRUE(WaitForAnswers(static_cast<int>(asked_ += 2)));
-  model->ReadAhead(second, LayerId(1), {&other, 1});  // for the same layer
-  Ask(*model, 1, other.value, second);                // asks for that layer, and goes on to others
+  model->experts().ReadAhead(second, LayerId(1), {&other, 1});  // for the same layer
+  Ask(*model, 1, other.value, second);                          // asks for that layer, and goes on to others
   held_->LetGo();
   ASSERT_TRUE(WaitForAnswers(static_cast<int>(++asked_)));
   Walk(*model, std::array{0, 2, 5, 7}, second);
-  const int64_t ready = model->cache_stats()->ready_requests;
+  const int64_t ready = model->cache()->stats().ready_requests;
   Ask(*model, 1, guess.value, first);
   EXPECT_TRUE(WaitForAnswers(static_cast<int>(++asked_)));
-  EXPECT_EQ(model->cache_stats()->ready_requests, ready + 1);
+  EXPECT_EQ(model->cache()->stats().ready_requests, ready + 1);
 }
 
 TEST_F(HeldTest, TheGuessesOfARequesterThatIsForgottenAreGivenUpForOthers) {
@@ -305,18 +306,18 @@ TEST_F(HeldTest, TheGuessesOfARequesterThatIsForgottenAreGivenUpForOthers) {
   const auto model = OpenHeld(2 * tiles_per_expert(), PolicyKind::kLru);
   const RequesterId first(1), second(2);
   const ExpertId guess(0);
-  model->ReadAhead(first, LayerId(1), {&guess, 1});
+  model->experts().ReadAhead(first, LayerId(1), {&guess, 1});
   Walk(*model, std::array{0}, second);
-  EXPECT_EQ(model->cache_stats()->evicted, tiles_per_expert());  // of layer 0, not the guess
-  model->ForgetRequester(first);
-  model->ForgetRequester(RequesterId(3));  // never seen
-  Walk(*model, std::array{0, 0}, second);  // both fit now
-  EXPECT_EQ(model->cache_stats()->evicted, 2 * tiles_per_expert());
+  EXPECT_EQ(model->cache()->stats().evicted, tiles_per_expert());  // of layer 0, not the guess
+  model->experts().ForgetRequester(first);
+  model->experts().ForgetRequester(RequesterId(3));  // never seen
+  Walk(*model, std::array{0, 0}, second);            // both fit now
+  EXPECT_EQ(model->cache()->stats().evicted, 2 * tiles_per_expert());
 }
 
 // Of a model of three layers of experts and a cache of three experts: holds two experts and a tile, so that
 // an expert of layer 1 finds no room, and one that is there waits behind it; the room left goes to a guess.
-void HeldTest::QueueBehindAnother(ModelDir& model) {
+void HeldTest::QueueBehindAnother(const Model& model) {
   keep_ = true;
   const ExpertId first = config_.ExpertOf(RegionId(0), 0), sibling = config_.ExpertOf(RegionId(0), 1);
   Ask(model, 0, first.value);
@@ -326,14 +327,14 @@ void HeldTest::QueueBehindAnother(ModelDir& model) {
   ASSERT_TRUE(WaitForAnswers(3));
   Ask(model, 1, first.value);
   Ask(model, 0, first.value);
-  EXPECT_EQ(model.cache_stats()->waiting, 2);
+  EXPECT_EQ(model.cache()->stats().waiting, 2);
   const ExpertId guess = config_.ExpertOf(RegionId(1), 0);
-  model.ReadAhead(RequesterId(), LayerId(1), {&guess, 1});
+  model.experts().ReadAhead(RequesterId(), LayerId(1), {&guess, 1});
   held_->LetGo();
   const int64_t tiles = 2 * tiles_per_expert() + 1 + tiles_per_expert() - 1;
-  while (model.cache_stats()->read_bytes < tiles * TileBytes(config_)) std::this_thread::yield();
+  while (model.cache()->stats().read_bytes < tiles * TileBytes(config_)) std::this_thread::yield();
   LetGoOf(2);  // the sibling's own tile, which is not enough
-  EXPECT_EQ(model.cache_stats()->waiting, 2);
+  EXPECT_EQ(model.cache()->stats().waiting, 2);
 }
 
 TEST_F(HeldTest, ARequestThatIsServedWhenTheOneBeforeItGetsRoomWaitsNoLonger) {
@@ -347,13 +348,13 @@ TEST_F(HeldTest, ARequestThatIsServedWhenTheOneBeforeItGetsRoomWaitsNoLonger) {
       Ask(*model, 2, config_.ExpertOf(RegionId(0), 0).value);
       EXPECT_EQ(answers(), 3 + 2);
     } else {
-      model->ForgetExperts();
+      model->cache()->Forget();
       EXPECT_EQ(answers(), 3 + 1);
     }
-    EXPECT_EQ(model->cache_stats()->waiting, 1);
+    EXPECT_EQ(model->cache()->stats().waiting, 1);
     held_->LetGo();
     ASSERT_TRUE(WaitForAnswers(by_request ? 6 : 5));
-    EXPECT_EQ(model->cache_stats()->waiting, 0);
+    EXPECT_EQ(model->cache()->stats().waiting, 0);
     std::lock_guard lock(mutex_);
     kept_.clear();
   }
@@ -367,7 +368,7 @@ TEST_F(HeldTest, RequestsWaitForSlotsInOrderAndAllAreServed) {
   held_->LetGo();
   ASSERT_TRUE(WaitForAnswers(2));
   EXPECT_EQ(held_->urgent(), 0u);
-  EXPECT_EQ(model->cache_stats()->queued, 1);
+  EXPECT_EQ(model->cache()->stats().queued, 1);
   {
     std::lock_guard lock(mutex_);
     kept_.erase(kept_.begin());

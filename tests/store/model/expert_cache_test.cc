@@ -1,4 +1,4 @@
-#include "store/model/streamed_model.h"
+#include "store/model/expert_cache.h"
 #include "store/pack/pack.h"
 
 #include <atomic>
@@ -36,15 +36,15 @@ using testing::StreamedTest;
 using testing::TileBytes;
 
 // Random experts one after another, each compared with the resident model's.
-void ExpectSameExperts(const ModelConfig& config, ModelDir& streamed, ModelDir& resident, uint64_t seed,
+void ExpectSameExperts(const ModelConfig& config, const Model& streamed, const Model& resident, uint64_t seed,
                        int rounds) {
   Random random(seed);
   for (int i = 0; i < rounds; ++i) {
     const LayerId layer(static_cast<int32_t>(random.Below(config.layers)));
     if (config.IsAttention(layer.value)) continue;
     const ExpertId expert(static_cast<int32_t>(random.Below(config.num_experts())));
-    const auto want = resident.Acquire(layer, expert);
-    const auto got = streamed.Acquire(layer, expert);
+    const auto want = resident.experts().Acquire(layer, expert);
+    const auto got = streamed.experts().Acquire(layer, expert);
     ASSERT_TRUE(want.ok() && got.ok()) << got.status();
     ASSERT_TRUE(SameTiles(config, *got, *want)) << "layer " << layer.value << " expert " << expert.value;
   }
@@ -76,22 +76,22 @@ TEST_P(StreamedShapes, GivesTheBytesOfTheResidentModelWhateverFits) {
   ModelConfig config = testing::StreamedConfig();
   if (shape.scattered) config.own_neurons = 0;  // all tied: what differs is changed below
   Pack(config, shape.pack);
-  const auto resident = OpenResident();
+  const Model resident = OpenResident();
   OpenOptions options;
   options.cache.policy = shape.policy;
   options.cache.reads.method = shape.reads;
   for (const int64_t experts : {1, 2, 3, 100}) {
     const auto streamed = Open(experts * tiles_per_expert(), options);
-    ASSERT_NE(streamed, nullptr);
-    EXPECT_FALSE(streamed->resident());
-    EXPECT_EQ(testing::ModelContent(*streamed), testing::ModelContent(*resident));
-    ExpectSameExperts(config, *streamed, *resident, 7, 300);
-    const CacheStats stats = *streamed->cache_stats();
+    ASSERT_TRUE(streamed.has_value());
+    EXPECT_FALSE(streamed->experts().resident());
+    EXPECT_EQ(testing::ModelContent(*streamed), testing::ModelContent(resident));
+    ExpectSameExperts(config, *streamed, resident, 7, 300);
+    const CacheStats stats = streamed->cache()->stats();
     EXPECT_EQ(stats.failed, 0);
     EXPECT_GT(stats.misses, 0);
     if (experts == 100) {
       EXPECT_EQ(stats.evicted, 0);
-      EXPECT_EQ(stats.misses, resident->Stats().stored_tiles + resident->Stats().inline_tiles);
+      EXPECT_EQ(stats.misses, resident.stats().stored_tiles + resident.stats().inline_tiles);
     }
   }
 }
@@ -101,45 +101,46 @@ TEST_F(StreamedTest, ReadsOnlyTheTilesInWhichAnExpertDiffersFromOneThatIsThere) 
   const auto model = Open(1000);
   const LayerId layer(0);
   const ExpertId first = config_.ExpertOf(RegionId(0), 0), second = config_.ExpertOf(RegionId(0), 1);
-  ASSERT_TRUE(model->Acquire(layer, first).ok());
-  EXPECT_EQ(model->cache_stats()->misses, tiles_per_expert());
-  ASSERT_TRUE(model->Acquire(layer, second).ok());
-  EXPECT_EQ(model->cache_stats()->misses, tiles_per_expert() + 1);
-  EXPECT_EQ(model->cache_stats()->hits, tiles_per_expert() - 1);
-  ASSERT_TRUE(model->Acquire(layer, first).ok());
-  EXPECT_EQ(model->cache_stats()->ready_requests, 1);
-  model->ForgetExperts();
-  ASSERT_TRUE(model->Acquire(layer, first).ok());
-  EXPECT_EQ(model->cache_stats()->misses, 2 * tiles_per_expert() + 1);
+  ASSERT_TRUE(model->experts().Acquire(layer, first).ok());
+  EXPECT_EQ(model->cache()->stats().misses, tiles_per_expert());
+  ASSERT_TRUE(model->experts().Acquire(layer, second).ok());
+  EXPECT_EQ(model->cache()->stats().misses, tiles_per_expert() + 1);
+  EXPECT_EQ(model->cache()->stats().hits, tiles_per_expert() - 1);
+  ASSERT_TRUE(model->experts().Acquire(layer, first).ok());
+  EXPECT_EQ(model->cache()->stats().ready_requests, 1);
+  model->cache()->Forget();
+  ASSERT_TRUE(model->experts().Acquire(layer, first).ok());
+  EXPECT_EQ(model->cache()->stats().misses, 2 * tiles_per_expert() + 1);
 }
 
 TEST_F(StreamedTest, ThreadsShareTheLeastCacheWithoutWaitingForEver) {
   Pack(testing::StreamedConfig());
-  const auto resident = OpenResident();
+  const Model resident = OpenResident();
   for (const bool expect : {false, true}) {
     const auto streamed = Open(tiles_per_expert() + (expect ? 3 : 0));
     std::vector<std::jthread> threads;
     for (uint64_t i = 0; i < 6; ++i) {
-      threads.emplace_back([&, i] { ExpectSameExperts(config_, *streamed, *resident, 100 + i, 150); });
+      threads.emplace_back([&, i] { ExpectSameExperts(config_, *streamed, resident, 100 + i, 150); });
     }
     if (expect) {
       Random random(1);
       for (int i = 0; i < 200; ++i) {
         const ExpertId guess[2] = {ExpertId(static_cast<int32_t>(random.Below(8))),
                                    ExpertId(static_cast<int32_t>(random.Below(8)))};
-        streamed->ReadAhead(RequesterId(), LayerId(static_cast<int32_t>(random.Below(3))), guess);
+        streamed->experts().ReadAhead(RequesterId(), LayerId(static_cast<int32_t>(random.Below(3))), guess);
       }
     }
     threads.clear();
-    EXPECT_EQ(streamed->cache_stats()->failed, 0);
+    EXPECT_EQ(streamed->cache()->stats().failed, 0);
   }
 }
 
 TEST_F(StreamedTest, ABudgetThatHoldsNoTwoExpertsIsRefusedWithTheLeastThatWorks) {
   Pack(testing::StreamedConfig());
   OpenOptions options;
+  options.residency = Residency::kStreamed;
   options.ram_bytes = 1 << 20;
-  const auto model = ModelDir::Open(temp_ / "m", options);
+  const auto model = OpenModel(temp_ / "m", options);
   ASSERT_FALSE(model.ok());
   EXPECT_EQ(model.status().code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(model.status().message(), HasSubstr(temp_ / "m"));
@@ -149,7 +150,7 @@ TEST_F(StreamedTest, ThereIsNoExpertOutsideTheModel) {
   Pack(testing::StreamedConfig());
   const auto model = Open(100);
   for (const auto& [layer, expert] : {std::pair{3, 0}, {4, 0}, {-1, 0}, {0, 8}, {0, -1}}) {
-    const auto tiles = model->Acquire(LayerId(layer), ExpertId(expert));
+    const auto tiles = model->experts().Acquire(LayerId(layer), ExpertId(expert));
     EXPECT_EQ(tiles.status().code(), absl::StatusCode::kInvalidArgument) << layer << " " << expert;
   }
 }
@@ -167,20 +168,20 @@ TEST_F(StreamedTest, ADamagedTileIsNamedAndNeverUsedAndTheOthersAre) {
   Pack(testing::StreamedConfig());
   const std::string pack = temp_ / "m/packs/tiles-000.bin";
   const auto model = Open(3 * tiles_per_expert());
-  const auto resident = OpenResident();
+  const Model resident = OpenResident();
   const int64_t stride = TileBytes(config_), payload = TileLayout(config_.d).payload();
   Random random(5);
   const int64_t tiles = (static_cast<int64_t>(std::filesystem::file_size(pack)) - 64) / stride;
   for (int round = 0; round < 40; ++round) {
     const int64_t at = 64 + random.Below(tiles) * stride + random.Below(payload);
     Flip(pack, at);
-    model->ForgetExperts();
+    model->cache()->Forget();
     int damaged = 0;
     for (int32_t layer = 0; layer < 3; ++layer) {
       for (int32_t e = 0; e < 8; ++e) {
-        const auto got = model->Acquire(LayerId(layer), ExpertId(e));
+        const auto got = model->experts().Acquire(LayerId(layer), ExpertId(e));
         if (got.ok()) {
-          ASSERT_TRUE(SameTiles(config_, *got, *resident->Acquire(LayerId(layer), ExpertId(e))));
+          ASSERT_TRUE(SameTiles(config_, *got, *resident.experts().Acquire(LayerId(layer), ExpertId(e))));
           continue;
         }
         ++damaged;
@@ -192,8 +193,8 @@ TEST_F(StreamedTest, ADamagedTileIsNamedAndNeverUsedAndTheOthersAre) {
     }
     EXPECT_GT(damaged, 0) << "byte " << at;
     Flip(pack, at);  // mended: the next request reads it again
-    model->ForgetExperts();
-    ExpectSameExperts(config_, *model, *resident, 9, 30);
+    model->cache()->Forget();
+    ExpectSameExperts(config_, *model, resident, 9, 30);
   }
 }
 
@@ -205,7 +206,7 @@ TEST_F(StreamedTest, APackThatIsGoneOrShorterIsAnErrorThatNamesIt) {
     std::filesystem::resize_file(pack, std::filesystem::file_size(pack) / 2);
     int failed = 0;
     for (int32_t e = 0; e < 8; ++e) {
-      const auto got = model->Acquire(LayerId(2), ExpertId(e));
+      const auto got = model->experts().Acquire(LayerId(2), ExpertId(e));
       if (got.ok()) continue;
       ++failed;
       EXPECT_THAT(got.status().message(), AllOf(HasSubstr(pack), HasSubstr("layer 2")));
@@ -213,16 +214,17 @@ TEST_F(StreamedTest, APackThatIsGoneOrShorterIsAnErrorThatNamesIt) {
     EXPECT_GT(failed, 0);
   }
   OpenOptions options;
+  options.residency = Residency::kStreamed;
   options.cache_bytes = 1 << 20;
-  EXPECT_THAT(ModelDir::Open(temp_ / "m", options).status().message(), HasSubstr(pack));
+  EXPECT_THAT(OpenModel(temp_ / "m", options).status().message(), HasSubstr(pack));
   std::filesystem::remove(pack);
-  EXPECT_THAT(ModelDir::Open(temp_ / "m", options).status().message(), HasSubstr(pack));
+  EXPECT_THAT(OpenModel(temp_ / "m", options).status().message(), HasSubstr(pack));
 }
 
 TEST_F(StreamedTest, WhatIsRequestedIsCheckedByItsUserAndADamagedTileIsReadAgain) {
   const testing::RecordingLog log;
   Pack(testing::StreamedConfig());
-  const auto resident = OpenResident();
+  const Model resident = OpenResident();
   std::atomic<int> reads{0};
   OpenOptions options;
   options.cache.open_reads = [&](std::vector<std::string> paths, const ReadQueueOptions& queue,
@@ -237,8 +239,8 @@ TEST_F(StreamedTest, WhatIsRequestedIsCheckedByItsUserAndADamagedTileIsReadAgain
   const ExpertId expert(6);
   const auto request = [&] {
     std::promise<absl::StatusOr<ExpertTiles>> promise;
-    model->Request(RequesterId(), layer, expert,
-                   [&](absl::StatusOr<ExpertTiles> tiles) { promise.set_value(std::move(tiles)); });
+    model->experts().Request(RequesterId(), layer, expert,
+                             [&](absl::StatusOr<ExpertTiles> tiles) { promise.set_value(std::move(tiles)); });
     return promise.get_future().get();
   };
   {
@@ -256,7 +258,7 @@ TEST_F(StreamedTest, WhatIsRequestedIsCheckedByItsUserAndADamagedTileIsReadAgain
       }
       EXPECT_EQ(damaged, 1) << again;
     }
-    EXPECT_EQ(model->cache_stats()->failed, 1);
+    EXPECT_EQ(model->cache()->stats().failed, 1);
     EXPECT_THAT(log.Messages("tile_failed"),
                 ElementsAre(AllOf(HasSubstr("packs/tiles-000.bin: tile "), HasSubstr("layer 1 is not used"),
                                   HasSubstr("checksum"))));
@@ -266,13 +268,13 @@ TEST_F(StreamedTest, WhatIsRequestedIsCheckedByItsUserAndADamagedTileIsReadAgain
   ASSERT_TRUE(tiles.ok()) << tiles.status();
   EXPECT_EQ(reads, tiles_per_expert() + 1);  // the damaged one alone
   for (int64_t t = 0; t < tiles_per_expert(); ++t) EXPECT_TRUE(tiles->check(t).ok());
-  EXPECT_TRUE(SameTiles(config_, *tiles, *resident->Acquire(layer, expert)));
+  EXPECT_TRUE(SameTiles(config_, *tiles, *resident.experts().Acquire(layer, expert)));
   EXPECT_FALSE(request()->check);  // all of them are known to be right
 }
 
 TEST_F(StreamedTest, ReadsThatGoWrongAreNamedAndTheNextRequestTriesAgain) {
   Pack(testing::StreamedConfig());
-  const auto resident = OpenResident();
+  const Model resident = OpenResident();
   for (const testing::Fault::Kind kind :
        {testing::Fault::Kind::kFlipBit, testing::Fault::Kind::kShorten, testing::Fault::Kind::kFail}) {
     const testing::RecordingLog log;
@@ -291,11 +293,11 @@ TEST_F(StreamedTest, ReadsThatGoWrongAreNamedAndTheNextRequestTriesAgain) {
     const auto model = Open(3 * tiles_per_expert(), options);
     int failed = 0;
     for (int round = 0; round < 3; ++round) {
-      model->ForgetExperts();
+      model->cache()->Forget();
       for (int32_t e = 0; e < 8; ++e) {
-        const auto got = model->Acquire(LayerId(1), ExpertId(e));
+        const auto got = model->experts().Acquire(LayerId(1), ExpertId(e));
         if (got.ok()) {
-          EXPECT_TRUE(SameTiles(config_, *got, *resident->Acquire(LayerId(1), ExpertId(e))));
+          EXPECT_TRUE(SameTiles(config_, *got, *resident.experts().Acquire(LayerId(1), ExpertId(e))));
           continue;
         }
         ++failed;
@@ -304,10 +306,10 @@ TEST_F(StreamedTest, ReadsThatGoWrongAreNamedAndTheNextRequestTriesAgain) {
       }
     }
     EXPECT_GT(failed, 5);
-    EXPECT_GE(model->cache_stats()->failed, failed);
-    EXPECT_EQ(static_cast<int64_t>(log.Messages("tile_failed").size()), model->cache_stats()->failed);
+    EXPECT_GE(model->cache()->stats().failed, failed);
+    EXPECT_EQ(static_cast<int64_t>(log.Messages("tile_failed").size()), model->cache()->stats().failed);
     broken = false;
-    ExpectSameExperts(config_, *model, *resident, 4, 100);
+    ExpectSameExperts(config_, *model, resident, 4, 100);
   }
 }
 

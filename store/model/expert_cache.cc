@@ -1,0 +1,62 @@
+#include "store/model/expert_cache.h"
+
+#include <future>
+#include <utility>
+
+#include <absl/strings/str_cat.h>
+
+#include "store/model/resident_experts.h"
+
+namespace omni {
+
+absl::StatusOr<std::unique_ptr<ExpertCache>> ExpertCache::Open(const ModelFiles& files,
+                                                               const std::vector<PackHeader>& packs,
+                                                               DeltaDb deltas,
+                                                               std::unique_ptr<TileIndex> index,
+                                                               const TileCacheOptions& options) {
+  std::unique_ptr<ExpertCache> experts(new ExpertCache(files, std::move(deltas), std::move(index)));
+  absl::StatusOr<std::unique_ptr<TileCache>> cache =
+      TileCache::Make(files, *experts->index_, experts->deltas_, packs, options);
+  if (!cache.ok()) return cache.status();
+  experts->cache_ = *std::move(cache);
+  return experts;
+}
+
+std::string ExpertCache::description() const {
+  return absl::StrCat(cache_->reads_description(), ", ", cache_->policy_name());
+}
+
+absl::StatusOr<ExpertTiles> ExpertCache::Acquire(LayerId layer, ExpertId expert) {
+  std::promise<absl::StatusOr<ExpertTiles>> promise;
+  std::future<absl::StatusOr<ExpertTiles>> future = promise.get_future();
+  Request(RequesterId(), layer, expert,
+          [&promise](absl::StatusOr<ExpertTiles> tiles) { promise.set_value(std::move(tiles)); });
+  absl::StatusOr<ExpertTiles> tiles = future.get();
+  if (!tiles.ok() || !tiles->check) return tiles;
+  for (size_t t = 0; t < tiles->tiles.size(); ++t) {
+    if (absl::Status s = tiles->check(static_cast<int64_t>(t)); !s.ok()) return s;
+  }
+  tiles->check = nullptr;
+  return tiles;
+}
+
+void ExpertCache::Request(RequesterId requester, LayerId layer, ExpertId expert, const OnReady& on_ready,
+                          const OnPartial& on_partial) {
+  const int64_t table = index_->numbers().Number(layer, expert);
+  if (table < 0) {
+    on_ready(NoSuchExpert(files_, layer, expert));
+  } else {
+    cache_->Request(requester, table, on_ready, on_partial);
+  }
+}
+
+void ExpertCache::ReadAhead(RequesterId requester, LayerId layer, std::span<const ExpertId> experts) {
+  std::vector<int64_t> tables;
+  for (ExpertId expert : experts) {
+    const int64_t table = index_->numbers().Number(layer, expert);
+    if (table >= 0) tables.push_back(table);
+  }
+  cache_->ReadAhead(requester, tables);
+}
+
+}  // namespace omni

@@ -1,0 +1,52 @@
+// The experts of a model that is larger than memory: in its pack files, those in use in a cache of tiles.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <absl/status/statusor.h>
+
+#include "engine/model/expert_source.h"
+#include "store/cache/tile_cache.h"
+#include "store/format/delta_db.h"
+#include "store/format/model_files.h"
+#include "store/format/tile_index.h"
+
+namespace omni {
+
+// Thread-safe. What it gives out must not outlive it.
+class ExpertCache final : public ExpertSource {
+ public:
+  // `files` and `packs`, the headers of its pack files, outlive the cache; `index` was read from `deltas`.
+  static absl::StatusOr<std::unique_ptr<ExpertCache>> Open(const ModelFiles& files,
+                                                           const std::vector<PackHeader>& packs,
+                                                           DeltaDb deltas, std::unique_ptr<TileIndex> index,
+                                                           const TileCacheOptions& options);
+
+  absl::StatusOr<ExpertTiles> Acquire(LayerId layer, ExpertId expert) override;
+  bool resident() const override { return false; }
+  void Request(RequesterId requester, LayerId layer, ExpertId expert, const OnReady& on_ready,
+               const OnPartial& on_partial = {}) override;
+  void ReadAhead(RequesterId requester, LayerId layer, std::span<const ExpertId> experts) override;
+  void ForgetRequester(RequesterId requester) override { cache_->ForgetRequester(requester); }
+
+  CacheStats stats() const { return cache_->stats(); }
+  // How tiles are read and chosen: "io_uring, O_DIRECT, registered buffers, torus".
+  std::string description() const;
+  std::span<const uint8_t> filled_memory() const { return cache_->filled_memory(); }  // that ever held a tile
+  void Forget() { cache_->Clear(); }  // gives up all tiles that nobody uses
+
+ private:
+  ExpertCache(const ModelFiles& files, DeltaDb deltas, std::unique_ptr<TileIndex> index)
+      : files_(files), deltas_(std::move(deltas)), index_(std::move(index)) {}
+
+  const ModelFiles& files_;
+  DeltaDb deltas_;
+  std::unique_ptr<TileIndex> index_;
+  std::unique_ptr<TileCache> cache_;
+};
+
+}  // namespace omni

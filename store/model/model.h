@@ -1,0 +1,72 @@
+// A packed model (docs/formats.md), opened read-only. Its directory is never written by being used.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include <absl/status/statusor.h>
+
+#include "engine/model/expert_source.h"
+#include "engine/model/weights.h"
+#include "engine/text/tokenizer.h"
+#include "store/cache/tile_cache.h"
+#include "store/format/model_stats.h"
+#include "store/model/expert_cache.h"
+#include "store/plan/memory_plan.h"
+
+namespace omni {
+
+// How a model's experts are kept. A model without experts is kept whole in either case.
+enum class Residency {
+  kWhole,     // all of them in memory
+  kStreamed,  // on disk, those in use in a cache: less memory means less speed and never another result
+};
+
+struct OpenOptions {
+  Residency residency = Residency::kWhole;
+  // What the process may take of memory, everything included; kStreamed wants it, or cache_bytes.
+  std::optional<int64_t> ram_bytes;
+  // kStreamed: what the cache of experts takes, whatever ram_bytes would leave for it. For measurements.
+  std::optional<int64_t> cache_bytes;
+  int64_t sessions = 1;    // states of so many sessions are planned for
+  TileCacheOptions cache;  // of experts that are streamed; `slots` is filled in
+};
+
+// A model open for decoding. May be moved: what it gave references to stays in place. Thread-safe.
+class Model {
+ public:
+  Model(Model&&) noexcept;
+  Model& operator=(Model&&) noexcept;
+  ~Model();
+
+  const ModelWeights& weights() const;
+  const Tokenizer& tokenizer() const;
+  // If the model is whole, Acquire takes no lock, and what it returns outlives the model. Else what is
+  // acquired must not outlive it.
+  ExpertSource& experts() const;
+  ExpertCache* cache() const;      // what the experts are streamed through; null if the model is whole
+  const MemoryPlan* plan() const;  // what it was opened under; null if no budget was given
+  // 32 hex digits over config, shared weights, tokenizer, tiles and tile tables: equal for one checkpoint
+  // packed with equal options, whatever machine packed it.
+  const std::string& hash() const;
+  ModelStats stats() const;
+
+ private:
+  friend absl::StatusOr<Model> OpenModel(const std::string& path, const OpenOptions& options);
+  struct Parts;
+  explicit Model(std::unique_ptr<Parts> parts);
+  std::unique_ptr<Parts> parts_;
+};
+
+// Whole: reads everything and verifies every checksum. Streamed: reads and verifies all but the experts'
+// tiles, each of which is verified whenever it is read. Errors name the file and what to do;
+// ResourceExhausted: the budget is too small, and the message says the least that works.
+absl::StatusOr<Model> OpenModel(const std::string& path, const OpenOptions& options = {});
+
+// About what the model directory `path` takes of memory if it is kept whole, with the states of so many
+// sessions: from the manifest alone.
+absl::StatusOr<int64_t> WholeModelBytes(const std::string& path, int64_t sessions = 0);
+
+}  // namespace omni
