@@ -1,12 +1,13 @@
 #include "cli/stream_flags.h"
 
 #include <optional>
+#include <utility>
 
 #include <absl/strings/str_cat.h>
 
 #include "actors/counters.h"
 #include "cli/sizes.h"
-#include "store/plan/machine.h"
+#include "store/model/budget.h"
 #include "store/plan/memory_plan.h"
 
 namespace omni::cli {
@@ -19,6 +20,9 @@ void StreamFlags::Add(Verb& verb) {
   verb.Text("--io", io,
             "How experts are read: uring, pread, or auto, the first if the system allows it (default)");
   verb.Text("--cache-policy", policy, "Which experts stay in memory: torus (default), decayed or lru");
+}
+
+void StreamFlags::AddPrefetch(Verb& verb) {
   verb.Bool("--prefetch,!--no-prefetch", prefetch,
             "Read the experts that the next layers are guessed to need (default: on)");
 }
@@ -39,20 +43,8 @@ absl::StatusOr<OpenOptions> StreamFlags::Options(const std::string& path) const 
   } else if (policy != "torus") {
     return UsageError(absl::StrCat("--cache-policy: '", policy, "' is neither torus, decayed nor lru"));
   }
-  if (ram > 0) {
-    options.residency = Residency::kStreamed;
-    options.ram_bytes = ram;
-    return options;
-  }
-  const std::optional<int64_t> budget = Machine().DefaultBudget();
-  absl::StatusOr<int64_t> needed = WholeModelBytes(path);
-  if (!needed.ok()) return needed.status();
-  constexpr int64_t kUnknown = int64_t{4} << 30;  // where the system does not say what is free
-  if (always || (budget.has_value() && *needed > *budget)) {
-    options.residency = Residency::kStreamed;
-    options.ram_bytes = budget.value_or(kUnknown);
-  }
-  return options;
+  options.residency = residency;
+  return FitToMemory(path, ram > 0 ? std::optional(ram) : std::nullopt, std::move(options));
 }
 
 int StreamFlags::PredictAhead(const OpenOptions& open) const {

@@ -12,13 +12,14 @@
 namespace omni::cli {
 
 struct StreamFlags {
-  int64_t ram = 0;  // bytes; 0: decided by what is free
+  int64_t ram = 0;  // bytes; 0: not given
   std::string io = "auto", policy = "torus";
   bool prefetch = true;
-  bool always = false;  // streamed although all might fit
+  Residency residency = Residency::kWhole;  // kStreamed: although all might fit
 
   void Add(Verb& verb);
-  // How `path` is to be opened: all in memory if it fits, else streamed. Usage errors name the flag.
+  void AddPrefetch(Verb& verb);  // of verbs whose decoder guesses ahead
+  // How `path` is to be opened, by the rule of store/model/budget.h. Usage errors name the flag.
   absl::StatusOr<OpenOptions> Options(const std::string& path) const;
   // Expert layers ahead that the decoder should guess for a model so opened.
   int PredictAhead(const OpenOptions& open) const;

@@ -318,7 +318,7 @@ void AddBench(CLI::App& root, Invocation& invocation) {
             "nothing in\n"
             "memory; own, the model's own routers with guessed experts read ahead.");
   auto args = std::make_shared<BenchArgs>();
-  args->stream.always = true;
+  args->stream.residency = Residency::kStreamed;
   verb.app()
       .add_option("WHAT", args->what, "stream")
       ->type_name("")
@@ -330,6 +330,7 @@ void AddBench(CLI::App& root, Invocation& invocation) {
           ""));
   verb.Model(args->model);
   args->stream.Add(verb);
+  args->stream.AddPrefetch(verb);
   verb.Text("--cases", args->cases, "Which, in this order (default: cold,mixed,hot,own)");
   verb.Number("-n,--tokens", args->tokens, 1, 1 << 20, "Tokens counted in each case (default 32)");
   verb.Number("--warmup", args->warmup, 0, 1 << 20, "Tokens before them in mixed and own (default 24)");

@@ -7,6 +7,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "cli/stream_flags.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
 #include "engine/text/text_file.h"
@@ -22,6 +23,7 @@ struct EvalArgs {
   std::string metric, model;
   std::vector<std::string> files;
   int64_t threads = 0;
+  StreamFlags stream;
   bool carry = false, json = false;
 };
 
@@ -34,8 +36,11 @@ absl::StatusOr<int> Eval(const EvalArgs& args) {
   }
   absl::StatusOr<std::string> path = FindModel(args.model);
   if (!path.ok()) return path.status();
-  absl::StatusOr<Model> model = OpenModel(*path);
+  absl::StatusOr<OpenOptions> open = args.stream.Options(*path);
+  if (!open.ok()) return open.status();
+  absl::StatusOr<Model> model = OpenModel(*path, *open);
   if (!model.ok()) return model.status();
+  if (model->cache() != nullptr && StderrIsTerminal()) Note(DescribeStreaming(*model));
   WorkerPool pool(args.threads > 0 ? static_cast<int>(args.threads)
                                    : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
   EvalOptions options;
@@ -106,6 +111,7 @@ void AddEval(CLI::App& root, Invocation& invocation) {
   verb.app().add_option("FILE", args->files, "Text files, plain or .xz")->required()->type_name("");
   verb.Model(args->model);
   verb.Threads(args->threads);
+  args->stream.Add(verb);
   verb.Bool("--carry", args->carry, "One continuous state over each file instead of one per document");
   verb.Json(args->json);
   verb.Body([args] { return Eval(*args); });

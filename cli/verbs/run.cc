@@ -250,6 +250,7 @@ void AddRun(CLI::App& root, Invocation& invocation) {
               "Tokens of prompt and answer together at most (default 1000000; memory does not grow with it)");
   verb.Threads(args->threads);
   args->stream.Add(verb);
+  args->stream.AddPrefetch(verb);
   verb.Real("--temp", args->sampler.temperature, 0, 100,
             "Temperature; 0 always takes the likeliest (default 0.8)");
   verb.Number("--top-k", args->top_k, 0, 1 << 30, "Keep the K likeliest tokens; 0: all (default 40)");

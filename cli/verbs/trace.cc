@@ -9,6 +9,8 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/prompt.h"
+#include "cli/stream_flags.h"
+#include "cli/terminal.h"
 #include "cli/verb.h"
 #include "cli/verbs/torus_svg.h"
 #include "engine/decode/cpu_decoder.h"
@@ -25,6 +27,7 @@ constexpr size_t kRowsPerBatch = 64;
 struct TraceArgs {
   std::string prompt, model, plot, routes;
   int64_t threads = 0;
+  StreamFlags stream;
   bool json = false;
 };
 
@@ -134,8 +137,11 @@ absl::StatusOr<int> Trace(const TraceArgs& args) {
   if (!prompt.ok()) return prompt.status();
   absl::StatusOr<std::string> path = FindModel(args.model);
   if (!path.ok()) return path.status();
-  absl::StatusOr<Model> model = OpenModel(*path);
+  absl::StatusOr<OpenOptions> open = args.stream.Options(*path);
+  if (!open.ok()) return open.status();
+  absl::StatusOr<Model> model = OpenModel(*path, *open);
   if (!model.ok()) return model.status();
+  if (model->cache() != nullptr && StderrIsTerminal()) Note(DescribeStreaming(*model));
   const Tokenizer& tokenizer = model->tokenizer();
   const std::vector<TokenId> tokens = PromptTokens(tokenizer, *prompt);
   WorkerPool pool(args.threads > 0 ? static_cast<int>(args.threads)
@@ -168,6 +174,7 @@ void AddTrace(CLI::App& root, Invocation& invocation) {
   verb.app().add_option("PROMPT", args->prompt, "Text; - reads standard input")->required()->type_name("");
   verb.Model(args->model);
   verb.Threads(args->threads);
+  args->stream.Add(verb);
   verb.Json(args->json);
   verb.Path("--plot", args->plot, "Also draw the torus in slices, with visit counts, as an SVG file");
   verb.Path("--routes", args->routes, "Also write the routes alone, as a file that cache benchmarks read");

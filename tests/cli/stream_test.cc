@@ -91,6 +91,38 @@ TEST_F(StreamTest, RunsAModelLargerThanItsMemoryAndSaysSo) {
   EXPECT_THAT(some.err, AllOf(HasSubstr("RAM 300 MiB"), HasSubstr("from disk")));
 }
 
+TEST_F(StreamTest, EveryVerbThatDecodesStreamsWithinABudgetAndSaysTheSame) {
+  const std::string text = *dir_ / "text.txt";
+  std::ofstream(text) << "the sea was calm\n<|endoftext|>\nand the land lay still\n";
+  for (const std::vector<std::string>& verb :
+       {std::vector<std::string>{"run", "the sea", "-n", "12", "--seed", "3"},
+        {"trace", "the sea was calm"},
+        {"trace", "the sea was calm", "--json"}}) {
+    SCOPED_TRACE(verb[0]);
+    const auto with = [&](std::vector<std::string> flags) {
+      flags.insert(flags.begin(), verb.begin(), verb.end());
+      flags.insert(flags.end(), {"-m", Model()});
+      return Omni(flags);
+    };
+    const testing::Output whole = with({}), streamed = with({"--ram", "300M", "--io", "pread"});
+    EXPECT_EQ(streamed.exit_code, 0) << streamed.err;
+    EXPECT_FALSE(whole.out.empty());
+    EXPECT_EQ(streamed.out, whole.out);
+    ExpectOneLine(with({"--ram", "5M"}), 1, "least");
+    ExpectOneLine(with({"--ram", "300M", "--cache-policy", "best"}), 2, "--cache-policy");
+  }
+  const std::vector<std::string> eval = {"eval", "ppl", text, "-m", Model(), "--json"};
+  const auto with = [&](const std::string& ram) {
+    std::vector<std::string> all = eval;
+    all.insert(all.end(), {"--ram", ram});
+    return Omni(all);
+  };
+  const nlohmann::json whole = Json(Omni(eval)), streamed = Json(with("300M"));
+  EXPECT_EQ(streamed["nats"], whole["nats"]);
+  EXPECT_EQ(streamed["tokens"], whole["tokens"]);
+  ExpectOneLine(with("5M"), 1, "least");
+}
+
 TEST_F(StreamTest, WrongFlagsAndTooSmallABudgetAreOneLine) {
   ExpectOneLine(Run({"x", "--ram", "20X"}), 2, "20X");
   ExpectOneLine(Run({"x", "--ram", "5M"}), 1, "least");
