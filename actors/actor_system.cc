@@ -7,7 +7,14 @@
 #include <absl/strings/str_cat.h>
 #include <caf/all.hpp>
 
+#include "engine/base/threads.h"
+
 namespace omni {
+namespace {
+
+constexpr int kThreads = 4;  // the scheduler's one, the clock, the printer; one more to be safe
+
+}  // namespace
 
 struct ActorSystem::Impl {
   static caf::actor_system_config& Configure(caf::actor_system_config& config) {
@@ -31,6 +38,8 @@ ActorSystem::ActorSystem(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 ActorSystem::~ActorSystem() = default;
 
 absl::StatusOr<std::unique_ptr<ActorSystem>> ActorSystem::Start() {
+  // Refused a thread, the actor system ends the process rather than throw.
+  if (absl::Status s = CheckThreads(kThreads, "run actors"); !s.ok()) return s;
   try {
     return std::unique_ptr<ActorSystem>(new ActorSystem(std::make_unique<Impl>()));
   } catch (const std::exception& e) {

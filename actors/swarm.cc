@@ -6,7 +6,6 @@
 #include <exception>
 #include <future>
 #include <mutex>
-#include <thread>
 #include <utility>
 
 #include <absl/strings/str_cat.h>
@@ -14,6 +13,7 @@
 #include "actors/coordinator.h"
 #include "actors/messages.h"
 #include "actors/session.h"
+#include "engine/base/threads.h"
 #include "engine/decode/cpu_decoder.h"
 #include "engine/decode/worker_pool.h"
 
@@ -170,8 +170,7 @@ absl::StatusOr<std::unique_ptr<Swarm>> Swarm::Start(ActorSystem& actors, const M
                                                     ExpertSource& experts, const Tokenizer& tokenizer,
                                                     const SwarmOptions& options) {
   SwarmOptions checked = options;
-  if (checked.threads == 0)
-    checked.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  if (checked.threads == 0) checked.threads = DefaultThreads();
   const CoordinatorOptions& c = checked.coordinator;
   if (checked.threads < 1)
     return absl::InvalidArgumentError(
@@ -188,8 +187,9 @@ absl::StatusOr<std::unique_ptr<Swarm>> Swarm::Start(ActorSystem& actors, const M
         "calls.attempts at least 1; calls.timeout at least 4 ms");
   }
   try {
-    return std::unique_ptr<Swarm>(
-        new Swarm(std::make_unique<Impl>(actors, weights, experts, tokenizer, std::move(checked))));
+    auto impl = std::make_unique<Impl>(actors, weights, experts, tokenizer, std::move(checked));
+    if (!impl->pool.status().ok()) return impl->pool.status();
+    return std::unique_ptr<Swarm>(new Swarm(std::move(impl)));
   } catch (const std::exception& e) {
     return absl::ResourceExhaustedError(absl::StrCat("the swarm cannot be started: ", e.what()));
   }

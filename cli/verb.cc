@@ -10,6 +10,7 @@
 #include <absl/strings/str_replace.h>
 
 #include "cli/sizes.h"
+#include "engine/base/threads.h"
 
 namespace omni::cli {
 namespace {
@@ -133,8 +134,11 @@ CLI::Option* Verb::Model(std::string& value) {
 }
 
 CLI::Option* Verb::Threads(int64_t& value) {
-  return Number("-t,--threads", value, 0, 1024, "Threads that compute; 0: one per core (default)");
+  return Number("-t,--threads", value, 0, 1024,
+                "Threads that compute; 0: one per core that this process may use (default)");
 }
+
+int ThreadsOrDefault(int64_t given) { return given > 0 ? static_cast<int>(given) : DefaultThreads(); }
 
 CLI::Option* Verb::Json(bool& value) { return Bool("--json", value, "Print one JSON object"); }
 

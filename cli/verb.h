@@ -51,7 +51,7 @@ class Verb {
 
   // Shared by several verbs.
   CLI::Option* Model(std::string& value);
-  CLI::Option* Threads(int64_t& value);
+  CLI::Option* Threads(int64_t& value);  // 0: DefaultThreads()
   CLI::Option* Json(bool& value);
 
  private:
@@ -61,6 +61,9 @@ class Verb {
   Invocation& invocation_;
   CLI::App& app_;
 };
+
+// What Verb::Threads left behind, or the number that every part of the program takes by default.
+int ThreadsOrDefault(int64_t given);
 
 // The verbs; each is defined in the file of its name.
 void AddRun(CLI::App& root, Invocation& invocation);

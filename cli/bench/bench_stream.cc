@@ -4,15 +4,16 @@
 #include <chrono>
 #include <numeric>
 #include <optional>
-#include <thread>
 #include <utility>
 
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 
+#include "engine/base/threads.h"
 #include "engine/decode/route_policy.h"
 #include "engine/model/session_state.h"
 #include "store/plan/disk_speed.h"
+#include "store/plan/machine.h"
 #include "store/plan/memory_plan.h"
 #include "store/plan/memory_speed.h"
 
@@ -54,6 +55,7 @@ absl::StatusOr<Limits> MeasureLimits(const std::string& path, const Model& model
   options.block_bytes = model.plan()->tile_bytes;
   options.reads_in_flight = 32;
   options.limit = std::chrono::milliseconds(200);
+  options.free_bytes = Machine().FreeMemory().value_or(INT64_MAX);
   absl::StatusOr<DiskSpeed> disk = MeasureDiskSpeed(path, options);
   if (!disk.ok()) return disk.status();
   limits.random = disk->random_bytes_per_s;
@@ -231,8 +233,7 @@ absl::StatusOr<StreamCaseResult> RunStreamCase(Node& node, const StreamCaseOptio
   StreamCaseResult result;
   result.which = options.which;
   StreamCaseOptions with_threads = options;
-  if (with_threads.threads == 0)
-    with_threads.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  if (with_threads.threads == 0) with_threads.threads = DefaultThreads();
   Driver driver(node, with_threads);
   SwarmOptions swarm_options;
   swarm_options.threads = with_threads.threads;

@@ -101,13 +101,23 @@ Finding Kernels() {
 }
 
 Finding Cores(const Machine& machine) {
-  const int cores = machine.Cores(), usable = machine.UsableCores();
+  const CpuShare share = machine.Cpu();
   Finding finding{"cores", Verdict::kOk, "", ""};
-  finding.found =
-      absl::StrCat(usable, " usable of ", cores, ", ", machine.CpuModel().value_or("unknown model"));
-  if (usable < cores) {
+  finding.found = absl::StrCat(share.allowed, " usable of ", share.on, ", ",
+                               machine.CpuModel().value_or("unknown model"));
+  if (share.quota) {
+    absl::StrAppendFormat(&finding.found, "; control group %s allows the time of %.4g", share.quota->group,
+                          share.quota->cores);
+  }
+  const int threads = share.Threads();
+  absl::StrAppend(&finding.found, "; ", threads, threads == 1 ? " thread computes" : " threads compute",
+                  " unless -t says otherwise");
+  if (share.allowed < share.on) {
     finding.verdict = Verdict::kSlow;
     finding.cure = "this process is bound to some cores (taskset or a container); allow it the others";
+  } else if (threads < share.allowed || (share.quota && share.quota->cores < threads)) {
+    finding.verdict = Verdict::kSlow;
+    finding.cure = "raise the control group's quota (cpu.max, or a container's --cpus)";
   }
   return finding;
 }
@@ -120,11 +130,12 @@ Finding Memory(const Machine& machine) {
 }
 
 Finding Cgroup(const Machine& machine) {
-  const std::optional<Machine::Limit> limit = machine.CgroupMemory();
+  const std::optional<ControlGroups::Limit> limit = machine.CgroupMemory();
   if (!limit) return {"memory limit", Verdict::kOk, "no limit of a control group found", ""};
-  const std::string used =
-      limit->used_bytes ? absl::StrCat(", ", SizeText(*limit->used_bytes), " in use") : "";
-  return {"memory limit", Verdict::kOk, absl::StrCat("control group: ", SizeText(limit->bytes), used), ""};
+  return {"memory limit", Verdict::kOk,
+          absl::StrCat("control group ", limit->group, ": ", SizeText(limit->most), ", ",
+                       SizeText(limit->in_use), " in use by all in it"),
+          ""};
 }
 
 Finding HugePages(const Machine& machine) {

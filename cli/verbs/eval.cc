@@ -3,7 +3,6 @@
 #include <chrono>
 #include <cstdio>
 #include <memory>
-#include <thread>
 
 #include <nlohmann/json.hpp>
 
@@ -41,8 +40,8 @@ absl::StatusOr<int> Eval(const EvalArgs& args) {
   absl::StatusOr<Model> model = OpenModel(*path, *open);
   if (!model.ok()) return model.status();
   if (model->cache() != nullptr && StderrIsTerminal()) Note(DescribeStreaming(*model));
-  WorkerPool pool(args.threads > 0 ? static_cast<int>(args.threads)
-                                   : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
+  WorkerPool pool(ThreadsOrDefault(args.threads));
+  if (!pool.status().ok()) return pool.status();
   EvalOptions options;
   options.carry = args.carry;
   EvalResult sum;

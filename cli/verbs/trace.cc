@@ -2,7 +2,6 @@
 #include <cstdio>
 #include <fstream>
 #include <memory>
-#include <thread>
 
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
@@ -144,8 +143,8 @@ absl::StatusOr<int> Trace(const TraceArgs& args) {
   if (model->cache() != nullptr && StderrIsTerminal()) Note(DescribeStreaming(*model));
   const Tokenizer& tokenizer = model->tokenizer();
   const std::vector<TokenId> tokens = PromptTokens(tokenizer, *prompt);
-  WorkerPool pool(args.threads > 0 ? static_cast<int>(args.threads)
-                                   : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
+  WorkerPool pool(ThreadsOrDefault(args.threads));
+  if (!pool.status().ok()) return pool.status();
   absl::StatusOr<Routes> routes = Follow(model->weights(), model->experts(), pool, tokens);
   if (!routes.ok()) return routes.status();
   if (!args.plot.empty()) {

@@ -2,7 +2,6 @@
 #include <chrono>
 #include <cstdio>
 #include <memory>
-#include <thread>
 
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
@@ -11,6 +10,7 @@
 #include "cli/terminal.h"
 #include "cli/verb.h"
 #include "engine/base/interrupt.h"
+#include "engine/base/threads.h"
 #include "store/model/find_model.h"
 #include "store/verify/verify.h"
 
@@ -71,9 +71,7 @@ absl::StatusOr<int> Verify(const VerifyArgs& args) {
   const Clock::time_point start = Clock::now();
   VerifyOptions options;
   // While one thread waits for the disk another computes.
-  options.threads = args.threads > 0
-                        ? static_cast<int>(args.threads)
-                        : 2 * static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  options.threads = args.threads > 0 ? static_cast<int>(args.threads) : 2 * DefaultThreads();
   options.progress = [&](int64_t bytes, int64_t total) {
     status.Show(StatusText(*path, bytes, total, SecondsSince(start)));
     return !InterruptGuard::Requested();
@@ -106,7 +104,8 @@ void AddVerify(CLI::App& root, Invocation& invocation) {
             "  omni verify -m models/mini --json | jq .defects");
   auto args = std::make_shared<VerifyArgs>();
   verb.Model(args->model);
-  verb.Number("-t,--threads", args->threads, 0, 1024, "Files read at a time; 0: two per core (default)");
+  verb.Number("-t,--threads", args->threads, 0, 1024,
+              "Files read at a time; 0: two per core that this process may use (default)");
   verb.Json(args->json);
   verb.Body([args] { return Verify(*args); });
 }

@@ -3,10 +3,13 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <system_error>
 #include <thread>
 #include <vector>
 
 #include <immintrin.h>
+
+#include "engine/base/threads.h"
 
 namespace omni {
 namespace {
@@ -51,6 +54,7 @@ struct WorkerPool::Impl {
   alignas(64) std::atomic<bool> owned{false};
   Job job;
   std::vector<std::thread> helpers;
+  absl::Status status;
 
   bool RunOneRange() {
     int32_t left = unclaimed.load(std::memory_order_acquire);
@@ -71,8 +75,12 @@ struct WorkerPool::Impl {
 };
 
 WorkerPool::WorkerPool(int threads) : impl_(std::make_unique<Impl>()) {
-  for (int i = 1; i < threads; ++i) {
-    impl_->helpers.emplace_back([impl = impl_.get()] { impl->Help(); });
+  try {
+    for (int i = 1; i < threads; ++i) {
+      impl_->helpers.emplace_back([impl = impl_.get()] { impl->Help(); });
+    }
+  } catch (const std::system_error& error) {
+    impl_->status = ThreadsRefused(threads - 1, "help computing", error.code().value());
   }
 }
 
@@ -81,6 +89,8 @@ WorkerPool::~WorkerPool() {
   impl_->unclaimed.notify_all();
   for (std::thread& helper : impl_->helpers) helper.join();
 }
+
+const absl::Status& WorkerPool::status() const { return impl_->status; }
 
 int WorkerPool::threads() const { return static_cast<int>(impl_->helpers.size()) + 1; }
 

@@ -8,12 +8,12 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
-#include <thread>
 
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 #include <nlohmann/json.hpp>
 
+#include "engine/base/threads.h"
 #include "engine/text/tokenizer.h"
 #include "engine/train/data.h"
 #include "engine/train/optimizer.h"
@@ -127,8 +127,7 @@ absl::Status Train(const TrainSettings& s) {
   if (absl::Status st = Validate(s.config); !st.ok()) return st;
   if (absl::Status st = SetUpRunDirectory(s); !st.ok()) return st;
   // libtorch alone might take one thread for "all".
-  at::set_num_threads(s.threads > 0 ? s.threads
-                                    : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
+  at::set_num_threads(s.threads > 0 ? s.threads : DefaultThreads());
   const bool live = isatty(2) != 0;
   const auto corpus = LoadCorpus(s);
   if (!corpus.ok()) return corpus.status();

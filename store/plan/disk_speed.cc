@@ -186,8 +186,13 @@ absl::StatusOr<DiskSpeed> MeasureDiskSpeed(const std::string& path, const DiskSp
 
   // No two readers share a block.
   const int64_t largest = std::max(speed.block_bytes, kSequentialBlock);
-  absl::StatusOr<AlignedBuffer> buffer =
-      AlignedBuffer::Allocate(std::max(kBuffer, (speed.reads_in_flight + 1) * largest));
+  const int64_t buffer_bytes = std::max(kBuffer, (speed.reads_in_flight + 1) * largest);
+  if (buffer_bytes > options.free_bytes / 2) {
+    return absl::ResourceExhaustedError(absl::StrCat("cannot be measured: that takes ", buffer_bytes >> 20,
+                                                     " MiB of memory, and only ", options.free_bytes >> 20,
+                                                     " are free"));
+  }
+  absl::StatusOr<AlignedBuffer> buffer = AlignedBuffer::Allocate(buffer_bytes);
   if (!buffer.ok()) return buffer.status();
   std::memset(buffer->data(), 1, static_cast<size_t>(buffer->size()));  // present before the clock runs
 

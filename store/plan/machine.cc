@@ -2,7 +2,6 @@
 
 #include <dlfcn.h>
 #include <linux/io_uring.h>
-#include <sched.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -74,15 +73,6 @@ std::optional<std::string> Machine::CpuModel() const {
   return name;
 }
 
-int Machine::Cores() const { return static_cast<int>(std::max(1L, sysconf(_SC_NPROCESSORS_ONLN))); }
-
-int Machine::UsableCores() const {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof set, &set) != 0) return Cores();  // more cores than the set holds, too
-  return std::max(1, CPU_COUNT(&set));
-}
-
 std::optional<int64_t> Machine::CpuCacheBytes() const {
   for (int level : {_SC_LEVEL4_CACHE_SIZE, _SC_LEVEL3_CACHE_SIZE, _SC_LEVEL2_CACHE_SIZE}) {
     if (const int64_t bytes = sysconf(level); bytes > 0) return bytes;
@@ -100,56 +90,9 @@ std::optional<int64_t> Machine::Meminfo(const std::string& name) const {
 std::optional<int64_t> Machine::MemoryTotal() const { return Meminfo("MemTotal"); }
 std::optional<int64_t> Machine::MemoryAvailable() const { return Meminfo("MemAvailable"); }
 
-// Of a control group: pages of files that can be given back do not count as used.
-std::optional<int64_t> Machine::UsedBytes(const std::string& group, const char* used_name) const {
-  const std::optional<std::string> text = Read(group + used_name);
-  std::optional<int64_t> used = text ? ToNumber(*text) : std::nullopt;
-  const std::optional<std::string> stat = Read(group + "/memory.stat");
-  if (!used || !stat) return used;
-  for (const std::string& line : Lines(*stat)) {
-    for (const std::string_view name : {"inactive_file ", "total_inactive_file "}) {
-      if (!line.starts_with(name)) continue;
-      const int64_t pages = ToNumber(line.substr(name.size())).value_or(0);
-      return std::max<int64_t>(0, *used - pages);
-    }
-  }
-  return used;
-}
-
-std::optional<Machine::Limit> Machine::CgroupMemory() const {
-  const std::optional<std::string> groups = Read("/proc/self/cgroup");
-  if (!groups) return std::nullopt;
-  std::optional<Limit> least;
-  for (const std::string& line : Lines(*groups)) {
-    const std::vector<std::string> parts = absl::StrSplit(line, absl::MaxSplits(':', 2));
-    if (parts.size() != 3) continue;
-    const bool second = parts[1].empty();
-    const std::vector<std::string> controllers = absl::StrSplit(parts[1], ',');
-    if (!second && std::find(controllers.begin(), controllers.end(), "memory") == controllers.end()) continue;
-    const std::string base = second ? "/sys/fs/cgroup" : "/sys/fs/cgroup/memory";
-    const char* limit_name = second ? "/memory.max" : "/memory.limit_in_bytes";
-    const char* used_name = second ? "/memory.current" : "/memory.usage_in_bytes";
-    std::string path = parts[2] == "/" ? "" : parts[2];
-    for (int depth = 0; depth < 64; ++depth) {
-      const std::optional<std::string> text = Read(base + path + limit_name);
-      const std::optional<int64_t> bytes = text ? ToNumber(*text) : std::nullopt;  // "max": none
-      // Version 1 writes a number near 2^63 for "none".
-      if (bytes && *bytes < int64_t{1} << 60 && (!least || *bytes < least->bytes)) {
-        least = Limit{*bytes, UsedBytes(base + path, used_name)};
-      }
-      if (path.empty()) break;
-      path.resize(path.find_last_of('/') == std::string::npos ? 0 : path.find_last_of('/'));
-    }
-  }
-  return least;
-}
-
 std::optional<int64_t> Machine::FreeMemory() const {
   std::optional<int64_t> free = MemoryAvailable();
-  if (const std::optional<Limit> limit = CgroupMemory()) {
-    const int64_t rest = std::max<int64_t>(0, limit->bytes - limit->used_bytes.value_or(0));
-    free = std::min(free.value_or(rest), rest);
-  }
+  if (const auto limit = CgroupMemory()) free = std::min(free.value_or(limit->left()), limit->left());
   return free;
 }
 

@@ -6,6 +6,9 @@
 #include <string>
 #include <utility>
 
+#include "engine/base/control_groups.h"
+#include "engine/base/threads.h"
+
 namespace omni {
 
 class Machine {
@@ -15,20 +18,14 @@ class Machine {
   explicit Machine(std::string root = "") : root_(std::move(root)) {}
 
   std::optional<std::string> CpuModel() const;
-  int Cores() const;        // that are on; at least 1
-  int UsableCores() const;  // of those, what this process may run on; at least 1
+  CpuShare Cpu() const { return ThisCpuShare(root_); }
 
   std::optional<int64_t> CpuCacheBytes() const;  // of the last level
 
   std::optional<int64_t> MemoryTotal() const;
   std::optional<int64_t> MemoryAvailable() const;  // without what other programs hold, of the machine
-  // The smallest limit of this process's control group and those above it (versions 2 and 1), and what is
-  // used of it.
-  struct Limit {
-    int64_t bytes = 0;
-    std::optional<int64_t> used_bytes;
-  };
-  std::optional<Limit> CgroupMemory() const;
+  // Of this process's control group and those above it the one that leaves least.
+  std::optional<ControlGroups::Limit> CgroupMemory() const { return ControlGroups(root_).Memory(); }
   // Of the above, what a new process could get; three quarters of it is the budget where none is given.
   std::optional<int64_t> FreeMemory() const;
   std::optional<int64_t> DefaultBudget() const;
@@ -42,7 +39,6 @@ class Machine {
   std::optional<std::string> Read(const std::string& path) const;
   std::optional<std::string> Field(const std::string& path, const std::string& name) const;
   std::optional<int64_t> Meminfo(const std::string& name) const;
-  std::optional<int64_t> UsedBytes(const std::string& group, const char* used_name) const;
 
   std::string root_;
 };

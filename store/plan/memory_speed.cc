@@ -5,14 +5,18 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <cstring>
 #include <memory>
+#include <system_error>
 #include <thread>
 #include <vector>
 
 #include <absl/status/status.h>
 #include <absl/strings/str_cat.h>
+
+#include "engine/base/threads.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -51,10 +55,9 @@ OMNI_WIDE_CLONES uint64_t SumWords(const uint64_t* data, int64_t words) {
   return total;
 }
 
-int64_t BufferBytes() {
+int64_t BufferBytes(int64_t free_bytes) {
   const int64_t cache = sysconf(_SC_LEVEL3_CACHE_SIZE);  // 0 or -1: unknown
-  const int64_t free = int64_t{sysconf(_SC_AVPHYS_PAGES)} * sysconf(_SC_PAGESIZE);
-  return std::max(kLeastBuffer, std::min(2 * std::max<int64_t>(0, cache), free / 4) >> 12 << 12);
+  return std::max(kLeastBuffer, std::min(2 * std::max<int64_t>(0, cache), free_bytes / 4) >> 12 << 12);
 }
 
 struct Unmap {
@@ -64,45 +67,68 @@ struct Unmap {
 
 }  // namespace
 
-double TimeThreads(int threads, const std::function<void(int)>& work) {
-  std::atomic<int> ready{0};
-  std::atomic<bool> go{false};
+absl::StatusOr<double> TimeThreads(int threads, const std::function<void(int)>& work) {
+  enum { kWait, kWork, kGiveUp };
+  std::atomic<int> ready{0}, state{kWait};
   std::vector<std::thread> pool;
-  for (int t = 0; t < threads; ++t) {
-    pool.emplace_back([&, t] {
-      ++ready;
-      while (!go.load()) Pause();
-      work(t);
-    });
+  absl::Status status;
+  try {
+    for (int t = 0; t < threads; ++t) {
+      pool.emplace_back([&, t] {
+        ++ready;
+        while (state.load() == kWait) Pause();
+        if (state.load() == kWork) work(t);
+      });
+    }
+  } catch (const std::system_error& error) {
+    status = ThreadsRefused(threads, "measure", error.code().value());
   }
-  while (ready.load() < threads) std::this_thread::yield();
+  if (status.ok()) {
+    while (ready.load() < threads) std::this_thread::yield();
+  }
   const auto start = Clock::now();
-  go.store(true);
+  state.store(status.ok() ? kWork : kGiveUp);
   for (std::thread& thread : pool) thread.join();
+  if (!status.ok()) return status;
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-double ReadBandwidth(const uint8_t* data, int64_t bytes, int threads) {
+namespace {
+
+absl::StatusOr<double> Bandwidth(const uint8_t* data, int64_t bytes, int threads) {
   const int64_t words = bytes / 8 / threads;
   double best = 0;
   for (int pass = 0; pass < 2; ++pass) {
-    const double seconds = TimeThreads(threads, [&](int t) {
+    const absl::StatusOr<double> seconds = TimeThreads(threads, [&](int t) {
       sink += SumWords(reinterpret_cast<const uint64_t*>(data) + t * words, words);
     });
-    best = std::max(best, static_cast<double>(bytes) / seconds);
+    if (!seconds.ok()) return seconds.status();
+    best = std::max(best, static_cast<double>(bytes) / *seconds);
   }
   return best;
 }
 
-absl::StatusOr<MemorySpeed> MeasureMemorySpeed(int threads) {
+}  // namespace
+
+double ReadBandwidth(const uint8_t* data, int64_t bytes, int threads) {
+  return Bandwidth(data, bytes, threads).value_or(0);
+}
+
+absl::StatusOr<MemorySpeed> MeasureMemorySpeed(int threads, int64_t free_bytes) {
   MemorySpeed speed;
   speed.threads = std::clamp(threads, 1, 1024);
-  speed.buffer_bytes = BufferBytes();
+  speed.buffer_bytes = BufferBytes(free_bytes);
+  if (speed.buffer_bytes > free_bytes / 2) {
+    return absl::ResourceExhaustedError(absl::StrCat("cannot be measured: that takes ",
+                                                     speed.buffer_bytes >> 20, " MiB of memory, and only ",
+                                                     free_bytes >> 20, " are free"));
+  }
   const auto bytes = static_cast<size_t>(speed.buffer_bytes);
   void* map = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (map == MAP_FAILED) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("measuring the memory takes ", speed.buffer_bytes >> 20, " MiB, which are not free"));
+    return absl::ResourceExhaustedError(absl::StrCat("cannot be measured: that takes ",
+                                                     speed.buffer_bytes >> 20,
+                                                     " MiB of memory: ", std::strerror(errno)));
   }
   const std::unique_ptr<uint8_t, Unmap> buffer(static_cast<uint8_t*>(map), Unmap{bytes});
   madvise(map, bytes, MADV_HUGEPAGE);
@@ -117,7 +143,9 @@ absl::StatusOr<MemorySpeed> MeasureMemorySpeed(int threads) {
   speed.buffer_bytes = filled;
   start = Clock::now();
   do {
-    speed.bytes_per_s = std::max(speed.bytes_per_s, ReadBandwidth(buffer.get(), filled, speed.threads));
+    const absl::StatusOr<double> pass = Bandwidth(buffer.get(), filled, speed.threads);
+    if (!pass.ok()) return pass.status();
+    speed.bytes_per_s = std::max(speed.bytes_per_s, *pass);
   } while (Clock::now() - start < kLimit);
   return speed;
 }

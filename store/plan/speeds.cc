@@ -16,6 +16,7 @@
 
 #include "engine/base/json.h"
 #include "engine/base/log.h"
+#include "engine/base/threads.h"
 #include "store/file/files.h"
 #include "store/plan/machine.h"
 #include "store/state/state_dir.h"
@@ -179,11 +180,12 @@ SpeedFile StateSpeedFile() {
 }
 
 absl::StatusOr<Dated<MemorySpeed>> CurrentMemorySpeed(const SpeedFile& file, bool refresh) {
-  const int threads = Machine().UsableCores();
+  const int threads = DefaultThreads();
   if (!refresh) {
     if (std::optional<Dated<MemorySpeed>> kept = file.Memory(threads)) return *kept;
   }
-  const absl::StatusOr<MemorySpeed> speed = MeasureMemorySpeed(threads);
+  const absl::StatusOr<MemorySpeed> speed =
+      MeasureMemorySpeed(threads, Machine().FreeMemory().value_or(INT64_MAX));
   if (!speed.ok()) return speed.status();
   LogIfNotKept(file.Keep(*speed));
   return Dated<MemorySpeed>{*speed, file.now()};
@@ -193,6 +195,7 @@ absl::StatusOr<Dated<DiskSpeed>> CurrentDiskSpeed(const SpeedFile& file, const s
                                                   int64_t block_bytes, bool refresh) {
   DiskSpeedOptions options;
   options.block_bytes = (block_bytes + 4095) / 4096 * 4096;
+  options.free_bytes = Machine().FreeMemory().value_or(INT64_MAX);
   struct stat st {};
   const bool known = ::stat(path.c_str(), &st) == 0;
   const std::string device = known ? absl::StrCat(major(st.st_dev), ":", minor(st.st_dev)) : "";

@@ -11,6 +11,7 @@
 
 #include <absl/strings/str_cat.h>
 
+#include "engine/base/threads.h"
 #include "store/read/read_queue_parts.h"
 
 namespace omni {
@@ -47,8 +48,7 @@ absl::Status PreadQueue::Start(int threads) {
   try {
     for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Run(); });
   } catch (const std::system_error& error) {
-    return absl::ResourceExhaustedError(absl::StrCat("cannot start ", threads, " threads that read: ",
-                                                     error.what(), "; allow more (ulimit -u) or use fewer"));
+    return ThreadsRefused(threads, "read experts", error.code().value());
   }
   return absl::OkStatus();
 }

@@ -17,6 +17,7 @@
 #include <absl/strings/str_cat.h>
 
 #include "engine/base/log.h"
+#include "engine/base/threads.h"
 #include "store/read/read_queue_parts.h"
 
 namespace omni {
@@ -138,8 +139,7 @@ absl::Status UringQueue::Start(const ReadQueueOptions& options, ReadQueueParts* 
     thread_ = std::thread([this] { Run(); });
   } catch (const std::system_error& error) {
     *parts = std::move(parts_);
-    return absl::ResourceExhaustedError(
-        absl::StrCat("cannot start a thread for io_uring: ", error.what(), "; allow more (ulimit -u)"));
+    return ThreadsRefused(1, "serve io_uring", error.code().value());
   }
   return absl::OkStatus();
 }

@@ -5,9 +5,11 @@
 #include <condition_variable>
 #include <mutex>
 #include <set>
+#include <system_error>
 #include <thread>
 #include <utility>
 
+#include "engine/base/threads.h"
 #include "store/format/model_files.h"
 #include "store/verify/verify_file.h"
 #include "store/verify/verify_shared.h"
@@ -29,7 +31,7 @@ class Verifier {
  public:
   Verifier(std::string dir, const VerifyOptions& options) : options_(options) { files_.dir = std::move(dir); }
 
-  VerifyReport Run() {
+  absl::StatusOr<VerifyReport> Run() {
     const bool manifest = ReadOne(ReadManifest(&files_)), deltas = ReadOne(ReadDeltaManifest(&files_));
     absl::Status same = manifest && deltas ? CheckSameDatabase(files_) : absl::OkStatus();
     AddDefect(same, &report_.defects);
@@ -47,6 +49,7 @@ class Verifier {
     } else {
       RunAll(HashAll());
     }
+    if (!status_.ok()) return status_;
     report_.bytes = state_.bytes;
     report_.tiles = state_.tiles;
     report_.stopped = state_.stop;
@@ -141,20 +144,26 @@ class Verifier {
                      [](const Job* a, const Job* b) { return a->bytes > b->bytes; });
     std::mutex mutex;
     std::condition_variable ended;
-    size_t next = 0,
-           running = std::min<size_t>(order.size(), static_cast<size_t>(std::max(1, options_.threads)));
+    const size_t count = std::min(order.size(), static_cast<size_t>(std::max(1, options_.threads)));
+    size_t next = 0, running = count;
+    const auto work = [&] {
+      std::unique_lock lock(mutex);
+      while (next < order.size() && !state_.stop) {
+        Job* job = order[next++];
+        lock.unlock();
+        job->check(&job->defects);
+        lock.lock();
+      }
+      if (--running == 0) ended.notify_one();
+    };
     std::vector<std::thread> threads;
-    for (size_t i = running; i > 0; --i) {
-      threads.emplace_back([&] {
-        std::unique_lock lock(mutex);
-        while (next < order.size() && !state_.stop) {
-          Job* job = order[next++];
-          lock.unlock();
-          job->check(&job->defects);
-          lock.lock();
-        }
-        if (--running == 0) ended.notify_one();
-      });
+    try {
+      for (size_t i = 0; i < count; ++i) threads.emplace_back(work);
+    } catch (const std::system_error& error) {
+      status_.Update(ThreadsRefused(options_.threads, "verify", error.code().value()));
+      state_.stop = true;
+      const std::lock_guard lock(mutex);
+      running -= count - threads.size();
     }
     std::unique_lock lock(mutex);
     while (running > 0) {
@@ -174,6 +183,7 @@ class Verifier {
   VerifyReport report_;
   std::set<std::string> missing_;
   int64_t total_ = 0;
+  absl::Status status_;  // not ok: what kept the work from being done
 };
 
 }  // namespace

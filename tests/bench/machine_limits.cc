@@ -72,7 +72,7 @@ HugeBuffer::~HugeBuffer() { munmap(data_, bytes_); }
 double DotPeak(kernels::Isa isa, int threads) {
   using kernels::Isa;
   const bool wide = isa >= Isa::kAvx512Vnni, vnni = wide || isa == Isa::kAvxVnni;
-  const double seconds = TimeThreads(threads, [&](int) {
+  const absl::StatusOr<double> seconds = TimeThreads(threads, [&](int) {
     if (wide) {
       DotLoop512();
     } else if (vnni) {
@@ -82,7 +82,7 @@ double DotPeak(kernels::Isa isa, int threads) {
     }
   });
   const double bytes = wide ? 64 : 32;
-  return static_cast<double>(threads) * static_cast<double>(kDotSteps) * kDotChains * bytes / seconds;
+  return static_cast<double>(threads) * static_cast<double>(kDotSteps) * kDotChains * bytes / seconds.value();
 }
 
 }  // namespace omni::bench

@@ -4,10 +4,14 @@
 #include <atomic>
 #include <mutex>
 #include <numeric>
+#include <string>
 #include <thread>
 #include <vector>
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include "tests/testing/thread_limit.h"
 
 namespace omni {
 namespace {
@@ -81,6 +85,22 @@ TEST(WorkerPoolTest, EndsWhileHelpersSpinOrSleep) {
     WorkerPool pool(4);
     if (i % 2) pool.Run(64, 1, [](int64_t, int64_t) {});
   }
+}
+
+TEST(WorkerPoolTest, WorksWithTheThreadsThatItGotAndSaysWhyThereAreFewer) {
+  const auto report = testing::WithThreadLimit(3, [] {
+    WorkerPool pool(8);
+    std::atomic<int64_t> sum{0};
+    pool.Run(1000, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) sum += i;
+    });
+    return std::to_string(pool.threads()) + " threads, sum " + std::to_string(sum) + ", " +
+           std::string(pool.status().message());
+  });
+  if (!report) GTEST_SKIP() << "only root can become a user with a limit of its own";
+  EXPECT_THAT(*report,
+              ::testing::StartsWith("3 threads, sum 499500, cannot start 7 threads to help computing: "));
+  EXPECT_EQ(WorkerPool(3).status(), absl::OkStatus());
 }
 
 }  // namespace

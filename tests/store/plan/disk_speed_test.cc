@@ -74,5 +74,17 @@ TEST(DiskSpeedTest, WhatIsNoFileIsLeftOut) {
   EXPECT_TRUE(absl::IsFailedPrecondition(MeasureDiskSpeed(dir / "pipe", Short(4096)).status()));
 }
 
+TEST(DiskSpeedTest, WhereLittleMemoryIsFreeItCannotBeMeasured) {
+  const TempDir dir;
+  WriteBytes(dir / "file", 10'000);
+  DiskSpeedOptions options = Short(4096);
+  options.free_bytes = int64_t{127} << 20;
+  const absl::Status status = MeasureDiskSpeed(dir / "file", options).status();
+  EXPECT_TRUE(absl::IsResourceExhausted(status));
+  EXPECT_EQ(status.message(), "cannot be measured: that takes 64 MiB of memory, and only 127 are free");
+  options.free_bytes = int64_t{128} << 20;
+  EXPECT_TRUE(MeasureDiskSpeed(dir / "file", options).ok());
+}
+
 }  // namespace
 }  // namespace omni

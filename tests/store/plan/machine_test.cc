@@ -1,5 +1,9 @@
 #include "store/plan/machine.h"
 
+#include <liburing.h>
+#include <sys/resource.h>
+
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <string>
@@ -70,32 +74,25 @@ TEST_F(MachineTest, ReadsCpuAndMemory) {
   EXPECT_EQ(machine().SeccompFilter(), true);
 }
 
-TEST_F(MachineTest, TheSmallestLimitOfTheControlGroupsCounts) {
+TEST_F(MachineTest, FreeIsWhatTheMachineAndEveryControlGroupLeave) {
   Put("/proc/meminfo", "MemTotal: 100000 kB\nMemAvailable: 90000 kB\n");
   Put("/proc/self/cgroup", "0::/a/b\n");
   Put("/sys/fs/cgroup/a/b/memory.max", "max\n");
   EXPECT_FALSE(machine().CgroupMemory());
   Put("/sys/fs/cgroup/a/memory.max", "5000000\n");
-  EXPECT_EQ(machine().CgroupMemory()->bytes, 5'000'000);
-  EXPECT_FALSE(machine().CgroupMemory()->used_bytes);
+  EXPECT_EQ(machine().FreeMemory(), 5'000'000);
   Put("/sys/fs/cgroup/a/memory.current", "2000000\n");
   EXPECT_EQ(machine().FreeMemory(), 3'000'000);
   // Pages of files that may be given back are free.
   Put("/sys/fs/cgroup/a/memory.stat", "anon 5\ninactive_file 1500000\n");
   EXPECT_EQ(machine().FreeMemory(), 4'500'000);
+  Put("/sys/fs/cgroup/a/b/memory.max", "4600000\n");  // a smaller limit that leaves more
+  EXPECT_EQ(machine().FreeMemory(), 4'500'000);
+  EXPECT_EQ(machine().CgroupMemory()->group, "/a");
+  EXPECT_EQ(machine().DefaultBudget(), 3'375'000);
   Put("/sys/fs/cgroup/memory.max", "1000\n");
   Put("/sys/fs/cgroup/memory.current", "5000\n");
   EXPECT_EQ(machine().FreeMemory(), 0);
-}
-
-TEST_F(MachineTest, KnowsTheFirstVersionOfControlGroups) {
-  Put("/proc/self/cgroup", "9:cpu,cpuacct:/x\n4:memory:/x\n0::/y\n");
-  Put("/sys/fs/cgroup/memory/x/memory.limit_in_bytes", "9223372036854771712\n");
-  EXPECT_FALSE(machine().CgroupMemory());
-  Put("/sys/fs/cgroup/memory/x/memory.limit_in_bytes", "7000\n");
-  Put("/sys/fs/cgroup/memory/x/memory.usage_in_bytes", "1000\n");
-  EXPECT_EQ(machine().CgroupMemory()->bytes, 7000);
-  EXPECT_EQ(machine().FreeMemory(), 6000);
 }
 
 TEST_F(MachineTest, FindsNvidiaDevices) {
@@ -106,13 +103,30 @@ TEST_F(MachineTest, FindsNvidiaDevices) {
   EXPECT_EQ(machine().NvidiaDevice(), true);
 }
 
-TEST(MachineProbeTest, ProbesOfThisMachineAnswer) {
-  EXPECT_GE(Machine().Cores(), 1);
-  EXPECT_GE(Machine().UsableCores(), 1);
-  EXPECT_GE(ProbeIoUring(), 0);
-  (void)FindsCudaDriver();
-  EXPECT_GT(LockedMemoryLimit().value_or(1), -1);
-  EXPECT_GT(OpenFilesLimit().value_or(1), 0);
+// Whatever this machine allows, its answers fit each other and what the system says in another way.
+TEST(MachineProbeTest, ProbesOfThisMachineAgreeWithTheSystem) {
+  const CpuShare share = Machine().Cpu();
+  EXPECT_GE(share.on, 1);
+  EXPECT_GE(share.Threads(), 1);
+  EXPECT_LE(share.Threads(), share.allowed);
+  io_uring ring;
+  const int error = -io_uring_queue_init(1, &ring, 0);
+  EXPECT_EQ(ProbeIoUring(), error) << std::strerror(error);
+  if (error == 0) io_uring_queue_exit(&ring);
+}
+
+TEST(MachineProbeTest, LimitsOfThisProcessAreThoseThatAreSet) {
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  rlimit lower = before;
+  lower.rlim_cur = 57;
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &lower), 0);
+  EXPECT_EQ(OpenFilesLimit(), 57);
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+  rlimit locked{};
+  ASSERT_EQ(getrlimit(RLIMIT_MEMLOCK, &locked), 0);
+  EXPECT_EQ(LockedMemoryLimit(),
+            locked.rlim_cur == RLIM_INFINITY ? INT64_MAX : static_cast<int64_t>(locked.rlim_cur));
 }
 
 }  // namespace
