@@ -9,6 +9,7 @@
 #include <absl/strings/str_cat.h>
 
 #include "engine/decode/cpu_decoder.h"
+#include "engine/text/pretoken.h"
 
 namespace omni {
 namespace {
@@ -149,14 +150,24 @@ std::vector<std::string_view> SplitDocuments(std::string_view text) {
   for (size_t line = 0; line < text.size();) {
     const size_t newline = std::min(text.find('\n', line), text.size());
     const size_t next_line = std::min(newline + 1, text.size());
-    if (text.substr(line, newline - line) == kSeparator) {
-      close(line > begin ? line - 1 : line);
+    std::string_view content = text.substr(line, newline - line);
+    const bool crlf = newline < text.size() && content.ends_with('\r');
+    if (crlf) content.remove_suffix(1);
+    if (content == kSeparator) {
+      size_t end = line > begin ? line - 1 : line;
+      if (crlf && end > begin && text[end - 1] == '\r') --end;
+      close(end);
       begin = next_line;
     }
     line = next_line;
   }
   close(text.size());
   return documents;
+}
+
+bool AnythingToPredict(std::string_view text, const Tokenizer& tokenizer, bool carry) {
+  if (!carry) return !SplitDocuments(text).empty();
+  return text.size() > kMaxPretokenBytes || tokenizer.Encode(text).size() > 1;
 }
 
 double NegativeLogLikelihood(const float* logits, int64_t vocab, TokenId target) {

@@ -38,9 +38,13 @@ struct EvalResult {
   double tokens_per_second() const { return seconds > 0 ? static_cast<double>(tokens) / seconds : 0; }
 };
 
-// The documents of a text: each ends with a line `<|endoftext|>` or with the text. The newline before and the
-// newline after the separator belong to the separator; empty documents are dropped. Views into `text`.
+// The documents of a text: each ends with a line `<|endoftext|>` or with the text. The line feed before and
+// the line feed after the separator belong to the separator, and if it ends with CR LF the CRs before both do
+// too; empty documents are dropped. Views into `text`.
 std::vector<std::string_view> SplitDocuments(std::string_view text);
+
+// Whether EvalText has a token to predict in the text.
+bool AnythingToPredict(std::string_view text, const Tokenizer& tokenizer, bool carry);
 
 // -log softmax(logits)[target] in double, ascending.
 double NegativeLogLikelihood(const float* logits, int64_t vocab, TokenId target);

@@ -47,6 +47,8 @@ rocksdb::Options BaseOptions() {
   options.compression = rocksdb::kNoCompression;  // hashes and packed trits do not compress
   options.stats_dump_period_sec = 0;
   options.stats_persist_period_sec = 0;
+  options.max_file_opening_threads =
+      1;  // more are threads of RocksDB's own: refused one, it ends the process
   return options;
 }
 

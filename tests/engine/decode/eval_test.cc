@@ -64,6 +64,17 @@ TEST(SplitDocumentsTest, TheSeparatorOwnsTheNewlinesAroundIt) {
   EXPECT_THAT(SplitDocuments(""), ElementsAre());
 }
 
+TEST(SplitDocumentsTest, SeparatorsMayEndWithCarriageReturnAndLineFeed) {
+  EXPECT_THAT(SplitDocuments("one\r\ntwo\r\n<|endoftext|>\r\nthree\r\n<|endoftext|>\r\n"),
+              ElementsAre("one\r\ntwo", "three"));
+  EXPECT_THAT(SplitDocuments("\r\n<|endoftext|>\r\n\r\n<|endoftext|>\r\na"), ElementsAre("a"));
+  // Of other separators a CR is text.
+  EXPECT_THAT(SplitDocuments("one\r\n<|endoftext|>\ntwo"), ElementsAre("one\r", "two"));
+  EXPECT_THAT(SplitDocuments("one\n<|endoftext|>\r\ntwo"), ElementsAre("one", "two"));
+  EXPECT_THAT(SplitDocuments("<|endoftext|>\r"), ElementsAre("<|endoftext|>\r"));
+  EXPECT_THAT(SplitDocuments("<|endoftext|>\r\r\n"), ElementsAre("<|endoftext|>\r\r\n"));
+}
+
 TEST(NegativeLogLikelihoodTest, IsTheLogOfTheSoftmaxAndSurvivesLargeLogits) {
   const float logits[] = {1.0f, 2.0f, 3.0f};
   EXPECT_NEAR(NegativeLogLikelihood(logits, 3, TokenId(1)), std::log(std::exp(-1.0) + 1 + std::exp(1.0)),
@@ -132,6 +143,18 @@ TEST_F(EvalTest, TakesATokenizerOfFewerTokensThanTheModelHasRows) {
   const std::string_view text = "the cat sat";
   const double want = Stepped(Framed(text));
   EXPECT_NEAR(Eval(text).nats, want, 1e-9 * want);
+}
+
+TEST_F(EvalTest, KnowsBeforehandWhetherThereIsAnythingToPredict) {
+  WorkerPool pool(1);
+  for (const bool carry : {false, true}) {
+    for (const std::string& text : {std::string(), std::string("<|endoftext|>\n"), std::string("x"),
+                                    std::string("xy"), std::string("cat"), std::string("cat hat\n"),
+                                    std::string(64, 'a'), std::string(65, 'a'), std::string(66, 'b')}) {
+      const auto result = EvalText(model_.weights(), model_, tokenizer_, pool, text, {.carry = carry});
+      EXPECT_EQ(AnythingToPredict(text, tokenizer_, carry), result.ok()) << text << ", carry " << carry;
+    }
+  }
 }
 
 }  // namespace
