@@ -1,8 +1,8 @@
 # Sourced by scripts/test, after common.sh: the actor library with the thread sanitizer in it.
 #
-# Debian's libcaf_core is not built with the sanitizer, which so cannot see that its mailboxes synchronise: every message
-# between actors would be reported. A suppression wide enough for that would hide races in our own handlers, which
-# CAF calls; so the same version is built from Debian's source, once, and put in front of the installed one.
+# Debian's libcaf_core is not built with the sanitizer, which so cannot see that its mailboxes synchronise: every
+# message between actors would be reported. A suppression wide enough for that would hide races in our own handlers,
+# which CAF calls; so the same version is built from Debian's source, once, and put in front of the installed one.
 
 # caf_with_tsan DIR: afterwards DIR holds libcaf_core.so. Fails, saying why, if the source cannot be had.
 caf_with_tsan() {
