@@ -277,11 +277,14 @@ bool CoordinatorState::RunLayer() {
   if (jobs->empty()) return true;
   guess_.OnRoutes(layer, decoder_.routes());
   calls_.Ask(*std::move(jobs));
-  // Beside the experts, if they are not computed on this thread.
-  Timed([&] {
-    guess_.Guess(LayerId(static_cast<int32_t>(layer_)), decoder_,
-                 [&](LayerId ahead, std::span<const ExpertId> experts) { calls_.Prefetch(ahead, experts); });
-  });
+  if (guess_.active()) {
+    // Beside the experts, if they are not computed on this thread.
+    Timed([&] {
+      guess_.Guess(
+          LayerId(static_cast<int32_t>(layer_)), decoder_,
+          [&](LayerId ahead, std::span<const ExpertId> experts) { calls_.Prefetch(ahead, experts); });
+    });
+  }
   return calls_.idle();
 }
 

@@ -14,17 +14,16 @@ std::shared_ptr<RegionRequest> CopyRows(const std::vector<ExpertJob>& jobs, int6
   auto request = std::make_shared<RegionRequest>();
   request->layer = jobs.front().layer;
   request->width = PadTo(d, 64);
-  request->experts.reserve(jobs.size());
   for (const ExpertJob& job : jobs) {
     request->experts.push_back({job.expert, static_cast<int32_t>(job.rows.size())});
     request->rows += static_cast<int64_t>(job.rows.size());
   }
-  request->scale.reserve(static_cast<size_t>(request->rows));
-  int8_t* q = request->q.Reserve(request->rows * request->width);
+  int8_t* q = request->AllocateRows();
+  float* scale = request->mutable_scale();
   for (const ExpertJob& job : jobs) {
     for (int32_t row : job.rows) {
       q = std::copy_n(job.q + row * job.q_stride, request->width, q);
-      request->scale.push_back(job.scale[row]);
+      *scale++ = job.scale[row];
     }
   }
   return request;
@@ -38,6 +37,7 @@ RegionCalls::RegionCalls(const ModelConfig& config, const RegionCallOptions& opt
 
 void RegionCalls::set_links(std::vector<std::shared_ptr<RegionLink>> links) {
   regions_.clear();
+  told_.assign(static_cast<size_t>(config_.layers), 0);
   for (std::shared_ptr<RegionLink>& link : links) {
     regions_.emplace_back();
     regions_.back().link = std::move(link);
@@ -59,16 +59,22 @@ void RegionCalls::Ask(std::vector<ExpertJob> jobs) {
   }
   std::sort(asked_.begin(), asked_.end());
   for (RegionId id : asked_) {
-    At(id).told[layer.index()] = false;
     ++open_;
     Send(id, 1);
   }
+  if (told_[layer.index()] > 0) LetGoOfGuesses(layer);
+  for (RegionId id : asked_) At(id).link->Flush();
+}
+
+// Of the regions that were told of experts of the layer, those that are asked use them now; the others need
+// not keep them.
+void RegionCalls::LetGoOfGuesses(LayerId layer) {
+  told_[layer.index()] = 0;
   for (Region& region : regions_) {
     if (!region.told[layer.index()]) continue;
     region.told[layer.index()] = false;
-    region.link->Prefetch(layer, {});
+    if (region.request == nullptr) region.link->Prefetch(layer, {});
   }
-  for (RegionId id : asked_) At(id).link->Flush();
 }
 
 void RegionCalls::Send(RegionId id, int attempt) {
@@ -93,6 +99,7 @@ void RegionCalls::Prefetch(LayerId layer, std::span<const ExpertId> experts) {
       if (config_.RegionOf(expert).index() == r) of_one_region_.push_back(expert);
     }
     if (of_one_region_.empty() && !region.told[layer.index()]) continue;
+    told_[layer.index()] += !of_one_region_.empty() - region.told[layer.index()];
     region.told[layer.index()] = !of_one_region_.empty();
     region.link->Prefetch(layer, of_one_region_);
   }
@@ -105,7 +112,9 @@ bool RegionCalls::OnReply(const RegionReply& reply) {
     return false;
   }
   const RegionRequestPtr request = std::exchange(region.request, nullptr);
-  const std::vector<ExpertJob> jobs = std::exchange(region.jobs, {});
+  std::vector<ExpertJob>& jobs = answered_;
+  jobs.clear();
+  jobs.swap(region.jobs);  // both keep their memory
   ++hops_;
   --open_;
   counters_.region_compute_ns[reply.region.index()].Add(reply.compute.count());

@@ -69,6 +69,7 @@ class RegionCalls {
   };
 
   Region& At(RegionId region) { return regions_[region.index()]; }
+  void LetGoOfGuesses(LayerId layer);
   void Send(RegionId id, int attempt);
   void Retry(RegionId id, const std::string& reason);
 
@@ -77,7 +78,9 @@ class RegionCalls {
   SwarmCounters& counters_;
   Owner& owner_;
   std::vector<Region> regions_;
-  std::vector<RegionId> asked_;  // of one Ask
+  std::vector<ExpertJob> answered_;  // of one reply
+  std::vector<int32_t> told_;        // by layer: regions that were told of experts and not asked since
+  std::vector<RegionId> asked_;      // of one Ask
   std::vector<ExpertId> of_one_region_;
   int64_t open_ = 0, hops_ = 0;
   uint64_t next_id_ = 1;

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include <absl/container/inlined_vector.h>
 #include <absl/status/status.h>
 
 #include "engine/base/ids.h"
@@ -32,12 +33,21 @@ struct RegionRequest {
     ExpertId expert;
     int32_t rows = 0;  // at least 1
   };
-  std::vector<Expert> experts;  // ascending
+  absl::InlinedVector<Expert, 4> experts;  // ascending
   // The rows of all experts, one after another.
   int64_t rows = 0;
-  int64_t width = 0;         // int8 of a row: d padded to 64 with zeros
-  Scratch<int8_t> q;         // [rows, width]
-  std::vector<float> scale;  // [rows]
+  int64_t width = 0;                                // int8 of a row: d padded to 64 with zeros
+  const int8_t* q() const { return data_.data(); }  // [rows, width]
+  const float* scale() const {
+    return reinterpret_cast<const float*>(data_.data() + rows * width);
+  }  // [rows]
+
+  // Room for `rows` rows of `width`, which are set; returns where q is to be written.
+  int8_t* AllocateRows() { return data_.Reserve(rows * width + rows * static_cast<int64_t>(sizeof(float))); }
+  float* mutable_scale() { return reinterpret_cast<float*>(data_.data() + rows * width); }
+
+ private:
+  Scratch<int8_t> data_;  // both, in one allocation
 };
 using RegionRequestPtr = std::shared_ptr<const RegionRequest>;
 
@@ -47,8 +57,8 @@ struct RegionReply {
   RegionId region;
   uint64_t epoch = 0;
   int attempt = 1;
-  std::vector<absl::Status> statuses;   // one per expert; an error concerns only that expert's rows
-  std::vector<float> output;            // [rows, d]; rows of a failed expert are undefined
+  absl::InlinedVector<absl::Status, 4> statuses;  // one per expert; an error concerns only that expert's rows
+  std::vector<float> output;                      // [rows, d]; rows of a failed expert are undefined
   std::chrono::nanoseconds compute{0};  // of the thread that runs the coordinator, if the region is on it
 };
 using RegionReplyPtr = std::shared_ptr<const RegionReply>;

@@ -1,7 +1,9 @@
 #include "actors/region_state.h"
 
-#include <algorithm>
+#include <numeric>
 #include <utility>
+
+#include <absl/container/inlined_vector.h>
 
 namespace omni {
 namespace {
@@ -19,44 +21,44 @@ class Stopwatch {
   Clock::time_point start_;
 };
 
-RegionWorkPtr MakeWork(RegionRequestPtr request, int64_t d) {
-  auto work = std::make_shared<RegionWork>();
+void Fill(RegionWork& work, RegionRequestPtr request, int64_t d) {
   const RegionRequest& r = *request;
-  const int8_t* q = r.q.data();
-  const float* scale = r.scale.data();
-  work->jobs.reserve(r.experts.size());
+  const int8_t* q = r.q();
+  const float* scale = r.scale();
+  work.jobs.reserve(r.experts.size());
   for (const RegionRequest::Expert& expert : r.experts) {
-    ExpertJob job{r.layer, expert.expert, std::vector<int32_t>(static_cast<size_t>(expert.rows)),
-                  q,       r.width,       scale};
-    for (int32_t row = 0; row < expert.rows; ++row) job.rows[static_cast<size_t>(row)] = row;
-    work->jobs.push_back(std::move(job));
+    work.jobs.push_back(
+        {r.layer, expert.expert, std::vector<int32_t>(static_cast<size_t>(expert.rows)), q, r.width, scale});
+    std::iota(work.jobs.back().rows.begin(), work.jobs.back().rows.end(), 0);
     q += expert.rows * r.width;
     scale += expert.rows;
   }
-  work->left = r.experts.size();
-  work->reply = std::make_shared<RegionReply>();
-  work->reply->request_id = r.id;
-  work->reply->region = r.region;
-  work->reply->epoch = r.epoch;
-  work->reply->attempt = r.attempt;
-  work->reply->statuses.resize(r.experts.size());
-  work->reply->output.resize(static_cast<size_t>(r.rows * d));
-  work->request = std::move(request);
-  return work;
+  work.left = r.experts.size();
+  work.reply = std::make_shared<RegionReply>();
+  work.reply->request_id = r.id;
+  work.reply->region = r.region;
+  work.reply->epoch = r.epoch;
+  work.reply->attempt = r.attempt;
+  work.reply->statuses.resize(r.experts.size());
+  work.reply->output.resize(static_cast<size_t>(r.rows * d));
+  work.request = std::move(request);
 }
 
 }  // namespace
 
 RegionReplyPtr RegionState::Start(RegionRequestPtr request, const Post& post) {
   const auto start = Clock::now();
-  const RegionWorkPtr work = MakeWork(std::move(request), config_.d);
   if (!experts_.resident()) {
+    auto work = std::make_shared<RegionWork>();
+    Fill(*work, std::move(request), config_.d);
     Ask(work, post);
     return nullptr;
   }
-  ComputeAll(*work);
-  work->reply->compute = Clock::now() - start;
-  return work->reply;
+  RegionWork work;
+  Fill(work, std::move(request), config_.d);
+  ComputeAll(work);
+  work.reply->compute = Clock::now() - start;
+  return std::move(work.reply);
 }
 
 // Also what is in memory is posted: other regions ask for their experts before this one computes.
@@ -87,14 +89,13 @@ RegionReplyPtr RegionState::OnArrival(const ExpertArrival& arrival) {
 }
 
 float* RegionState::OutputOf(RegionWork& work, size_t job) {
-  const int64_t first_row = (work.jobs[job].q - work.request->q.data()) / work.request->width;
+  const int64_t first_row = (work.jobs[job].q - work.request->q()) / work.request->width;
   return work.reply->output.data() + first_row * config_.d;
 }
 
 // Many experts with few rows each are split by expert, few experts within.
 void RegionState::ComputeAll(RegionWork& work) {
-  std::vector<absl::StatusOr<ExpertTiles>> experts;
-  experts.reserve(work.jobs.size());
+  absl::InlinedVector<absl::StatusOr<ExpertTiles>, 4> experts;
   for (const ExpertJob& job : work.jobs) experts.push_back(experts_.Acquire(job.layer, job.expert));
   const auto count = static_cast<int64_t>(work.jobs.size());
   const int64_t grain = count < 2 * pool_.threads() ? count : 1;

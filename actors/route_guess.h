@@ -20,6 +20,7 @@ class RouteGuess {
   // outlive it.
   RouteGuess(const ModelConfig& config, int ahead, SwarmCounters& counters);
 
+  bool active() const { return !guesses_.empty(); }
   void BeginStep();  // guesses of a step that was given up are forgotten
   // `layer` has been routed: counts what had been guessed for its rows.
   void OnRoutes(LayerId layer, std::span<const ExpertId> routes);
