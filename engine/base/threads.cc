@@ -36,11 +36,12 @@ int ProcessorsAllowed() {
   return ProcessorsOn();
 }
 
-std::string TheLimitMet() {
+// The limit that kept `wanted` threads from being started.
+std::string LimitMet(int wanted) {
   const std::optional<ControlGroups::Limit> tasks = ControlGroups().Tasks();
-  if (tasks && tasks->left() == 0) {
+  if (tasks && tasks->left() < wanted) {
     return absl::StrCat("control group ", tasks->group, " allows ", tasks->most,
-                        " processes and threads (pids.max), and so many are there");
+                        " processes and threads (pids.max)");
   }
   rlimit limit{};
   if (getrlimit(RLIMIT_NPROC, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
@@ -64,7 +65,7 @@ int DefaultThreads() { return ThisCpuShare().Threads(); }
 absl::Status ThreadsRefused(int wanted, std::string_view purpose, int error) {
   return absl::ResourceExhaustedError(absl::StrCat(
       "cannot start ", wanted, wanted == 1 ? " thread" : " threads", " to ", std::string(purpose), ": ",
-      std::strerror(error), "; ", TheLimitMet(), ": allow more, or use fewer threads"));
+      std::strerror(error), "; ", LimitMet(wanted), ": allow more, or use fewer threads"));
 }
 
 absl::Status CheckThreads(int count, std::string_view purpose) {

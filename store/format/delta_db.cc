@@ -10,6 +10,8 @@
 #include <rocksdb/env.h>
 #include <rocksdb/options.h>
 
+#include "engine/base/threads.h"
+
 namespace omni {
 namespace {
 
@@ -39,6 +41,9 @@ absl::Status Convert(const std::string& path, const rocksdb::Status& s) {
   return absl::UnavailableError(text);
 }
 
+// That RocksDB starts, in one number or another. Refused one, it throws or ends the process.
+constexpr int kThreads = 3;
+
 rocksdb::Options BaseOptions() {
   rocksdb::Options options;
   options.info_log = std::make_shared<NullLogger>();
@@ -47,8 +52,7 @@ rocksdb::Options BaseOptions() {
   options.compression = rocksdb::kNoCompression;  // hashes and packed trits do not compress
   options.stats_dump_period_sec = 0;
   options.stats_persist_period_sec = 0;
-  options.max_file_opening_threads =
-      1;  // more are threads of RocksDB's own: refused one, it ends the process
+  options.max_file_opening_threads = 1;  // there are few files
   return options;
 }
 
@@ -82,6 +86,7 @@ DeltaDbWriter::DeltaDbWriter(DeltaDbWriter&&) noexcept = default;
 DeltaDbWriter::~DeltaDbWriter() = default;
 
 absl::StatusOr<DeltaDbWriter> DeltaDbWriter::Create(const std::string& path) {
+  if (absl::Status s = CheckThreads(kThreads, "write the database of tiles"); !s.ok()) return s;
   rocksdb::Options options = BaseOptions();
   options.create_if_missing = true;
   options.error_if_exists = true;
@@ -137,6 +142,7 @@ DeltaDb::DeltaDb(DeltaDb&&) noexcept = default;
 DeltaDb::~DeltaDb() = default;
 
 absl::StatusOr<DeltaDb> DeltaDb::Open(const std::string& path) {
+  if (absl::Status s = CheckThreads(kThreads, "read the database of tiles"); !s.ok()) return s;
   rocksdb::DB* db = nullptr;
   const rocksdb::Status s = rocksdb::DB::OpenForReadOnly(BaseOptions(), path, &db);
   auto impl = std::make_unique<Impl>();

@@ -101,6 +101,7 @@ absl::StatusOr<std::unique_ptr<ReadQueue>> ReadQueue::Open(std::vector<std::stri
   if (options.method != ReadMethod::kPread) {
     absl::StatusOr<std::unique_ptr<ReadQueue>> queue = OpenUringQueue(options, &parts);
     if (queue.ok() || options.method == ReadMethod::kUring) return queue;
+    if (absl::IsResourceExhausted(queue.status())) return queue;  // one thread was refused: pread needs more
     note = std::string(queue.status().message());
     LogWarning("uring_refused", "tiles are read with pread: {reason}", {{"reason", note}});
   }
