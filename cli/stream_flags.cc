@@ -30,9 +30,9 @@ void StreamFlags::AddPrefetch(Verb& verb) {
 absl::StatusOr<OpenOptions> StreamFlags::Options(const std::string& path) const {
   OpenOptions options;
   if (io == "uring") {
-    options.cache.reads.method = ReadMethod::kUring;
+    options.reads.method = ReadMethod::kUring;
   } else if (io == "pread") {
-    options.cache.reads.method = ReadMethod::kPread;
+    options.reads.method = ReadMethod::kPread;
   } else if (io != "auto") {
     return UsageError(absl::StrCat("--io: '", io, "' is neither auto, uring nor pread"));
   }

@@ -49,7 +49,7 @@ struct TileCache::Partial {
 };
 
 struct TileCache::Deferred {
-  std::vector<ReadRequest> urgent, guessed;
+  std::vector<TileRead> urgent, guessed;
   std::vector<uint64_t> promoted;
   std::vector<Partial> partial;
   std::vector<std::shared_ptr<Load>> ended;
@@ -67,7 +67,8 @@ TileCache::TileCache(const ModelFiles& files, const TileIndex& index, const Delt
 absl::StatusOr<std::unique_ptr<TileCache>> TileCache::Make(const ModelFiles& files, const TileIndex& index,
                                                            const DeltaDb& db,
                                                            const std::vector<PackHeader>& packs,
-                                                           const TileCacheOptions& options) {
+                                                           const TileCacheOptions& options,
+                                                           std::unique_ptr<TileReader> reader) {
   if (packs.empty()) return absl::InvalidArgumentError(absl::StrCat(files.dir, ": the model has no experts"));
   std::unique_ptr<TileCache> cache(new TileCache(files, index, db, packs.front().stride));
   if (options.slots < cache->tiles_per_expert_) {
@@ -90,18 +91,13 @@ absl::StatusOr<std::unique_ptr<TileCache>> TileCache::Make(const ModelFiles& fil
   cache->slot_of_.assign(static_cast<size_t>(index.tiles()), TileIndex::kNone);
   for (int64_t slot = options.slots; slot-- > 0;) cache->free_.push_back(static_cast<uint32_t>(slot));
 
-  ReadQueueOptions reads = options.reads;
-  reads.memory = {cache->memory_.data(), static_cast<size_t>(cache->memory_.size())};
-  std::vector<std::string> paths;
-  for (size_t pack = 0; pack < packs.size(); ++pack)
-    paths.push_back(files.PathOf(PackName(static_cast<uint32_t>(pack))));
-  const ReadQueue::Done done = [raw = cache.get()](uint64_t tag, const absl::Status& read) {
-    raw->OnRead(static_cast<uint32_t>(tag), read);
-  };
-  auto queue = options.open_reads ? options.open_reads(std::move(paths), reads, done)
-                                  : ReadQueue::Open(std::move(paths), reads, done);
-  if (!queue.ok()) return queue.status();
-  cache->reads_ = *std::move(queue);
+  cache->reader_ = std::move(reader);
+  const absl::Status started =
+      cache->reader_->Start({cache->memory_.data(), static_cast<size_t>(cache->memory_.size())},
+                            [raw = cache.get()](uint64_t tag, const absl::Status& read) {
+                              raw->OnRead(static_cast<uint32_t>(tag), read);
+                            });
+  if (!started.ok()) return started;
   return cache;
 }
 
@@ -154,10 +150,8 @@ bool TileCache::TakeSlot(uint32_t content, uint32_t* taken) {
   return true;
 }
 
-void TileCache::Read(uint32_t slot, std::vector<ReadRequest>* reads) {
-  const TileRef& ref = index_.Stored(slots_[slot].content).ref;
-  reads->push_back(
-      {static_cast<int32_t>(ref.pack), ref.offset, stride_, layout_.payload(), Memory(slot), slot});
+void TileCache::Read(uint32_t slot, std::vector<TileRead>* reads) {
+  reads->push_back({index_.Stored(slots_[slot].content).ref, Memory(slot), slot});
 }
 
 bool TileCache::Admit(const std::shared_ptr<Load>& load, Deferred& deferred) {
@@ -506,9 +500,9 @@ void TileCache::Release(const std::vector<uint32_t>& slots) {
 }
 
 void TileCache::RunDeferred(Deferred& deferred) {
-  if (!deferred.urgent.empty()) reads_->Submit(deferred.urgent, true);
-  for (uint64_t tag : deferred.promoted) reads_->Promote(tag);
-  if (!deferred.guessed.empty()) reads_->Submit(deferred.guessed, false);
+  if (!deferred.urgent.empty()) reader_->Read(deferred.urgent, true);
+  for (uint64_t tag : deferred.promoted) reader_->Promote(tag);
+  if (!deferred.guessed.empty()) reader_->Read(deferred.guessed, false);
   while (!deferred.partial.empty()) {
     Partial partial = std::move(deferred.partial.back());
     deferred.partial.pop_back();

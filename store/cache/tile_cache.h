@@ -13,7 +13,6 @@
 #include <chrono>
 #include <cstdint>
 #include <deque>
-#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -29,7 +28,7 @@
 #include "store/format/delta_db.h"
 #include "store/format/model_files.h"
 #include "store/format/tile_index.h"
-#include "store/read/read_queue.h"
+#include "store/format/tile_reader.h"
 
 namespace omni {
 
@@ -55,11 +54,6 @@ struct CacheStats {
 struct TileCacheOptions {
   int64_t slots = 0;  // at least numbers().tiles()
   PolicyKind policy = PolicyKind::kTorus;
-  ReadQueueOptions reads;  // `memory` is filled in
-  // In place of ReadQueue::Open, for tests. Empty: ReadQueue::Open.
-  std::function<absl::StatusOr<std::unique_ptr<ReadQueue>>(std::vector<std::string> paths,
-                                                           const ReadQueueOptions&, ReadQueue::Done)>
-      open_reads;
 };
 
 // Thread-safe. Outlives what it gives out.
@@ -68,11 +62,13 @@ class TileCache {
   using OnReady = ExpertSource::OnReady;
   using OnPartial = ExpertSource::OnPartial;
 
-  // All references outlive the cache. `packs` are the pack files' headers.
+  // All references outlive the cache. `packs` are the pack files' headers; the tiles themselves come from
+  // `reader`, which nobody has started.
   static absl::StatusOr<std::unique_ptr<TileCache>> Make(const ModelFiles& files, const TileIndex& index,
                                                          const DeltaDb& db,
                                                          const std::vector<PackHeader>& packs,
-                                                         const TileCacheOptions& options);
+                                                         const TileCacheOptions& options,
+                                                         std::unique_ptr<TileReader> reader);
   ~TileCache();  // waits for reads in flight
 
   // As ExpertSource::Request, for a table of the index. Every tile is checked once after it was read, by
@@ -93,7 +89,7 @@ class TileCache {
   // Slots are filled from the first on: the memory of those that ever held a tile.
   std::span<const uint8_t> filled_memory() const;
   const char* policy_name() const { return policy_->name(); }
-  std::string reads_description() const { return reads_->description(); }
+  std::string reader_description() const { return reader_->description(); }
 
  private:
   enum class Held : uint8_t { kNothing, kReading, kTile, kFailed };
@@ -130,7 +126,7 @@ class TileCache {
   void CountDown(Load& load, Deferred& deferred);
   void EndStalls(const Deferred& deferred);
   bool TakeSlot(uint32_t content, uint32_t* slot);
-  void Read(uint32_t slot, std::vector<ReadRequest>* reads);
+  void Read(uint32_t slot, std::vector<TileRead>* reads);
   void Fail(uint32_t slot);
   void LogFailed(uint32_t content, const absl::Status& status) const;
   void Hold(Slot& slot);
@@ -175,7 +171,7 @@ class TileCache {
   int64_t stalled_ = 0;        // requests that wait
   std::chrono::steady_clock::time_point stall_began_;
   CacheStats stats_;
-  std::unique_ptr<ReadQueue> reads_;  // last: its threads use all of the above
+  std::unique_ptr<TileReader> reader_;  // last: its threads use all of the above
 };
 
 }  // namespace omni

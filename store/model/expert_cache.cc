@@ -9,21 +9,19 @@
 
 namespace omni {
 
-absl::StatusOr<std::unique_ptr<ExpertCache>> ExpertCache::Open(const ModelFiles& files,
-                                                               const std::vector<PackHeader>& packs,
-                                                               DeltaDb deltas,
-                                                               std::unique_ptr<TileIndex> index,
-                                                               const TileCacheOptions& options) {
+absl::StatusOr<std::unique_ptr<ExpertCache>> ExpertCache::Open(
+    const ModelFiles& files, const std::vector<PackHeader>& packs, DeltaDb deltas,
+    std::unique_ptr<TileIndex> index, const TileCacheOptions& options, std::unique_ptr<TileReader> reader) {
   std::unique_ptr<ExpertCache> experts(new ExpertCache(files, std::move(deltas), std::move(index)));
   absl::StatusOr<std::unique_ptr<TileCache>> cache =
-      TileCache::Make(files, *experts->index_, experts->deltas_, packs, options);
+      TileCache::Make(files, *experts->index_, experts->deltas_, packs, options, std::move(reader));
   if (!cache.ok()) return cache.status();
   experts->cache_ = *std::move(cache);
   return experts;
 }
 
 std::string ExpertCache::description() const {
-  return absl::StrCat(cache_->reads_description(), ", ", cache_->policy_name());
+  return absl::StrCat(cache_->reader_description(), ", ", cache_->policy_name());
 }
 
 absl::StatusOr<ExpertTiles> ExpertCache::Acquire(LayerId layer, ExpertId expert) {

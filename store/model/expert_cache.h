@@ -21,10 +21,12 @@ namespace omni {
 class ExpertCache final : public ExpertSource {
  public:
   // `files` and `packs`, the headers of its pack files, outlive the cache; `index` was read from `deltas`.
+  // Tiles are read by `reader`.
   static absl::StatusOr<std::unique_ptr<ExpertCache>> Open(const ModelFiles& files,
                                                            const std::vector<PackHeader>& packs,
                                                            DeltaDb deltas, std::unique_ptr<TileIndex> index,
-                                                           const TileCacheOptions& options);
+                                                           const TileCacheOptions& options,
+                                                           std::unique_ptr<TileReader> reader);
 
   absl::StatusOr<ExpertTiles> Acquire(LayerId layer, ExpertId expert) override;
   bool resident() const override { return false; }

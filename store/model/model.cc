@@ -7,6 +7,7 @@
 #include <absl/strings/str_cat.h>
 
 #include "engine/model/session_state.h"
+#include "store/cache/pack_reader.h"
 #include "store/format/delta_db.h"
 #include "store/format/model_files.h"
 #include "store/format/shared_weights.h"
@@ -51,9 +52,9 @@ absl::StatusOr<MemoryPlan> PlanStreamed(const ModelSizes& sizes, const OpenOptio
 struct Model::Parts {
   explicit Parts(ModelFiles opened) : files(std::move(opened)), hash(files.manifest.ModelHash().Hex()) {}
 
-  absl::Status Open(const OpenOptions& options);
+  absl::Status Open(const OpenOptions& options, std::unique_ptr<TileReader> reader);
   absl::Status Plan(const OpenOptions& options);
-  absl::Status OpenCache(TileCacheOptions options);
+  absl::Status OpenCache(const OpenOptions& options, std::unique_ptr<TileReader> reader);
 
   ModelFiles files;
   std::string hash;
@@ -65,7 +66,7 @@ struct Model::Parts {
   ModelStats streamed_stats;
 };
 
-absl::Status Model::Parts::Open(const OpenOptions& options) {
+absl::Status Model::Parts::Open(const OpenOptions& options, std::unique_ptr<TileReader> reader) {
   const bool streamed =
       options.residency == Residency::kStreamed && TableNumbers(files.manifest.config).tables() > 0;
   // Planned before anything of size is loaded.
@@ -76,7 +77,7 @@ absl::Status Model::Parts::Open(const OpenOptions& options) {
   absl::StatusOr<SharedWeights> loaded = SharedWeights::Load(files);
   if (!loaded.ok()) return loaded.status();
   shared.emplace(*std::move(loaded));
-  if (streamed) return OpenCache(options.cache);
+  if (streamed) return OpenCache(options, std::move(reader));
   absl::StatusOr<std::unique_ptr<ResidentExperts>> experts = ResidentExperts::Load(files);
   if (!experts.ok()) return experts.status();
   resident = *std::move(experts);
@@ -99,15 +100,17 @@ absl::Status Model::Parts::Plan(const OpenOptions& options) {
   return absl::OkStatus();
 }
 
-absl::Status Model::Parts::OpenCache(TileCacheOptions options) {
+absl::Status Model::Parts::OpenCache(const OpenOptions& options, std::unique_ptr<TileReader> reader) {
   absl::StatusOr<DeltaDb> deltas = DeltaDb::Open(files.PathOf(kDeltasFolder));
   if (!deltas.ok()) return deltas.status();
   absl::StatusOr<std::unique_ptr<TileIndex>> index = TileIndex::Read(files, *deltas, packs);
   if (!index.ok()) return index.status();
   streamed_stats = CountStats(files, ContentsOf(files.manifest.config, **index));
-  options.slots = plan->cache_tiles;
+  TileCacheOptions with_slots = options.cache;
+  with_slots.slots = plan->cache_tiles;
+  if (reader == nullptr) reader = std::make_unique<PackReader>(files, packs, options.reads);
   absl::StatusOr<std::unique_ptr<ExpertCache>> opened =
-      ExpertCache::Open(files, packs, *std::move(deltas), *std::move(index), options);
+      ExpertCache::Open(files, packs, *std::move(deltas), *std::move(index), with_slots, std::move(reader));
   if (!opened.ok()) return opened.status();
   cache = *std::move(opened);
   return absl::OkStatus();
@@ -131,11 +134,12 @@ ModelStats Model::stats() const {
   return parts_->cache ? parts_->streamed_stats : CountStats(parts_->files, parts_->resident->contents());
 }
 
-absl::StatusOr<Model> OpenModel(const std::string& path, const OpenOptions& options) {
+absl::StatusOr<Model> OpenModel(const std::string& path, const OpenOptions& options,
+                                std::unique_ptr<TileReader> reader) {
   absl::StatusOr<ModelFiles> files = ReadModelFiles(path);
   if (!files.ok()) return files.status();
   auto parts = std::make_unique<Model::Parts>(*std::move(files));
-  if (absl::Status s = parts->Open(options); !s.ok()) return s;
+  if (absl::Status s = parts->Open(options, std::move(reader)); !s.ok()) return s;
   return Model(std::move(parts));
 }
 

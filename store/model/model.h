@@ -13,8 +13,10 @@
 #include "engine/text/tokenizer.h"
 #include "store/cache/tile_cache.h"
 #include "store/format/model_stats.h"
+#include "store/format/tile_reader.h"
 #include "store/model/expert_cache.h"
 #include "store/plan/memory_plan.h"
+#include "store/read/read_queue.h"
 
 namespace omni {
 
@@ -31,7 +33,8 @@ struct OpenOptions {
   // kStreamed: what the cache of experts takes, whatever ram_bytes would leave for it. For measurements.
   std::optional<int64_t> cache_bytes;
   int64_t sessions = 1;    // states of so many sessions are planned for
-  TileCacheOptions cache;  // of experts that are streamed; `slots` is filled in
+  TileCacheOptions cache;  // kStreamed; `slots` is filled in
+  ReadQueueOptions reads;  // of the pack files, kStreamed; `memory` is filled in
 };
 
 // A model open for decoding. May be moved: what it gave references to stays in place. Thread-safe.
@@ -54,7 +57,8 @@ class Model {
   ModelStats stats() const;
 
  private:
-  friend absl::StatusOr<Model> OpenModel(const std::string& path, const OpenOptions& options);
+  friend absl::StatusOr<Model> OpenModel(const std::string& path, const OpenOptions& options,
+                                         std::unique_ptr<TileReader> reader);
   struct Parts;
   explicit Model(std::unique_ptr<Parts> parts);
   std::unique_ptr<Parts> parts_;
@@ -62,8 +66,10 @@ class Model {
 
 // Whole: reads everything and verifies every checksum. Streamed: reads and verifies all but the experts'
 // tiles, each of which is verified whenever it is read. Errors name the file and what to do;
-// ResourceExhausted: the budget is too small, and the message says the least that works.
-absl::StatusOr<Model> OpenModel(const std::string& path, const OpenOptions& options = {});
+// ResourceExhausted: the budget is too small, and the message says the least that works. `reader`, if not
+// null, reads the tiles of a streamed model in place of a PackReader.
+absl::StatusOr<Model> OpenModel(const std::string& path, const OpenOptions& options = {},
+                                std::unique_ptr<TileReader> reader = nullptr);
 
 // About what the model directory `path` takes of memory if it is kept whole, with the states of so many
 // sessions: from the manifest alone.

@@ -19,10 +19,10 @@
 #include "tests/store/model/model_digest.h"
 #include "tests/store/model/streamed_fixture.h"
 #include "tests/testing/checkpoint_fixture.h"
-#include "tests/testing/faulty_reads.h"
 #include "tests/testing/random_model.h"
 #include "tests/testing/recording_log.h"
 #include "tests/testing/temp_dir.h"
+#include "tests/testing/tile_readers.h"
 
 namespace omni {
 namespace {
@@ -79,7 +79,7 @@ TEST_P(StreamedShapes, GivesTheBytesOfTheResidentModelWhateverFits) {
   const Model resident = OpenResident();
   OpenOptions options;
   options.cache.policy = shape.policy;
-  options.cache.reads.method = shape.reads;
+  options.reads.method = shape.reads;
   for (const int64_t experts : {1, 2, 3, 100}) {
     const auto streamed = Open(experts * tiles_per_expert(), options);
     ASSERT_TRUE(streamed.has_value());
@@ -221,20 +221,23 @@ TEST_F(StreamedTest, APackThatIsGoneOrShorterIsAnErrorThatNamesIt) {
   EXPECT_THAT(OpenModel(temp_ / "m", options).status().message(), HasSubstr(pack));
 }
 
-TEST_F(StreamedTest, WhatIsRequestedIsCheckedByItsUserAndADamagedTileIsReadAgain) {
+class SpoiltTest : public StreamedTest {
+ protected:
+  std::unique_ptr<TileReader> Spoilt(testing::TileFaultRule rule) {
+    return std::make_unique<testing::SpoiltTiles>(MakePackReader(), temp_ / "m/packs/tiles-000.bin",
+                                                  payload(), std::move(rule));
+  }
+};
+
+TEST_F(SpoiltTest, WhatIsRequestedIsCheckedByItsUserAndADamagedTileIsReadAgain) {
   const testing::RecordingLog log;
   Pack(testing::StreamedConfig());
   const Model resident = OpenResident();
   std::atomic<int> reads{0};
-  OpenOptions options;
-  options.cache.open_reads = [&](std::vector<std::string> paths, const ReadQueueOptions& queue,
-                                 ReadQueue::Done done) {
-    const auto rule = [&](const ReadRequest&) -> testing::Fault {
-      return {reads++ == 2 ? testing::Fault::Kind::kFlipBit : testing::Fault::Kind::kNone, 1234};
-    };
-    return testing::OpenFaultyReads(std::move(paths), queue, rule, std::move(done));
+  const auto rule = [&](const TileRead&) -> testing::Fault {
+    return {reads++ == 2 ? testing::Fault::Kind::kFlipBit : testing::Fault::Kind::kNone, 1234};
   };
-  const auto model = Open(3 * tiles_per_expert(), options);
+  const auto model = Open(3 * tiles_per_expert(), {}, Spoilt(rule));
   const LayerId layer(1);
   const ExpertId expert(6);
   const auto request = [&] {
@@ -272,7 +275,7 @@ TEST_F(StreamedTest, WhatIsRequestedIsCheckedByItsUserAndADamagedTileIsReadAgain
   EXPECT_FALSE(request()->check);  // all of them are known to be right
 }
 
-TEST_F(StreamedTest, ReadsThatGoWrongAreNamedAndTheNextRequestTriesAgain) {
+TEST_F(SpoiltTest, ReadsThatGoWrongAreNamedAndTheNextRequestTriesAgain) {
   Pack(testing::StreamedConfig());
   const Model resident = OpenResident();
   for (const testing::Fault::Kind kind :
@@ -280,17 +283,12 @@ TEST_F(StreamedTest, ReadsThatGoWrongAreNamedAndTheNextRequestTriesAgain) {
     const testing::RecordingLog log;
     std::atomic<bool> broken{true};
     std::atomic<int> reads{0};
-    OpenOptions options;
-    options.cache.open_reads = [&](std::vector<std::string> paths, const ReadQueueOptions& queue,
-                                   ReadQueue::Done done) {
-      const auto rule = [&](const ReadRequest& request) -> testing::Fault {
-        const int number = reads++;
-        if (!broken || number % 3 != 0) return {};
-        return {kind, (number * 977) % request.needed};
-      };
-      return testing::OpenFaultyReads(std::move(paths), queue, rule, std::move(done));
+    const auto rule = [&](const TileRead&) -> testing::Fault {
+      const int number = reads++;
+      if (!broken || number % 3 != 0) return {};
+      return {kind, (number * 977) % payload()};
     };
-    const auto model = Open(3 * tiles_per_expert(), options);
+    const auto model = Open(3 * tiles_per_expert(), {}, Spoilt(rule));
     int failed = 0;
     for (int round = 0; round < 3; ++round) {
       model->cache()->Forget();

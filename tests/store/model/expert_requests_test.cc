@@ -2,19 +2,17 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <deque>
 #include <memory>
-#include <mutex>
 #include <numeric>
-#include <string>
-#include <thread>
+#include <optional>
+#include <span>
 #include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
 
-#include "store/read/read_queue.h"
 #include "tests/store/model/streamed_fixture.h"
+#include "tests/testing/tile_readers.h"
 
 namespace omni {
 namespace {
@@ -23,101 +21,30 @@ using testing::SameTiles;
 using testing::StreamedTest;
 using testing::TileBytes;
 
-// A queue in which reads happen when the test says so.
-class HeldReads : public ReadQueue {
- public:
-  explicit HeldReads(std::unique_ptr<ReadQueue> inner) : inner_(std::move(inner)) {}
-  void Submit(std::span<const ReadRequest> requests, bool urgent) override {
-    std::lock_guard lock(mutex_);
-    for (const ReadRequest& request : requests) (urgent ? urgent_ : other_).push_back(request);
-  }
-  void Promote(uint64_t tag) override {
-    std::lock_guard lock(mutex_);
-    promoted_.push_back(tag);
-  }
-  ReadMethod method() const override { return inner_->method(); }
-  std::string description() const override { return "held"; }
-  bool direct(int32_t file) const override { return inner_->direct(file); }
-  Stats stats() const override { return inner_->stats(); }
-
-  void LetGo() {
-    std::deque<ReadRequest> all;
-    {
-      std::lock_guard lock(mutex_);
-      all = std::exchange(urgent_, {});
-      all.insert(all.end(), other_.begin(), other_.end());
-      other_.clear();
-    }
-    for (const ReadRequest& request : all) inner_->Submit({&request, 1}, true);
-  }
-  size_t urgent() const {
-    std::lock_guard lock(mutex_);
-    return urgent_.size();
-  }
-  size_t other() const {
-    std::lock_guard lock(mutex_);
-    return other_.size();
-  }
-  size_t promoted() const {
-    std::lock_guard lock(mutex_);
-    return promoted_.size();
-  }
-
- private:
-  std::unique_ptr<ReadQueue> inner_;
-  mutable std::mutex mutex_;
-  std::deque<ReadRequest> urgent_, other_;
-  std::vector<uint64_t> promoted_;
-};
-
 class HeldTest : public StreamedTest {
  protected:
   std::optional<Model> OpenHeld(int64_t tiles, PolicyKind policy = PolicyKind::kTorus) {
     OpenOptions options;
     options.cache.policy = policy;
-    options.cache.open_reads = [this](std::vector<std::string> paths, const ReadQueueOptions& reads,
-                                      ReadQueue::Done done) -> absl::StatusOr<std::unique_ptr<ReadQueue>> {
-      auto inner = ReadQueue::Open(std::move(paths), reads, std::move(done));
-      if (!inner.ok()) return inner.status();
-      auto held = std::make_unique<HeldReads>(*std::move(inner));
-      held_ = held.get();
-      return held;
-    };
-    return Open(tiles, options);
+    auto held = std::make_unique<testing::HeldTiles>(temp_ / "m", payload());
+    held_ = held.get();
+    return Open(tiles, options, std::move(held));
   }
   // Asks and counts the answers.
   void Ask(const Model& model, int32_t layer, int32_t expert, RequesterId requester = RequesterId()) {
     model.experts().Request(requester, LayerId(layer), ExpertId(expert),
                             [this](absl::StatusOr<ExpertTiles> tiles) {
-                              std::lock_guard lock(mutex_);
                               if (!tiles.ok()) errors_.push_back(tiles.status());
                               ++answers_;
                               if (keep_) kept_.push_back(*std::move(tiles));
                             });
   }
-  int answers() {
-    std::lock_guard lock(mutex_);
-    return answers_;
-  }
-  bool WaitForAnswers(int n) {
-    for (int i = 0; i < 10'000 && answers() < n; ++i)
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    return answers() == n;
-  }
-
-  void LetGoOf(size_t kept) {
-    ExpertTiles old;
-    std::lock_guard lock(mutex_);
-    old = std::move(kept_[kept]);
-    kept_.erase(kept_.begin() + static_cast<std::ptrdiff_t>(kept));
-  }
   void Walk(const Model& model, std::span<const int32_t> experts, RequesterId requester);
   void QueueBehindAnother(const Model& model);
 
-  HeldReads* held_ = nullptr;
-  std::mutex mutex_;
+  testing::HeldTiles* held_ = nullptr;
   int answers_ = 0;
-  size_t asked_ = 0;
+  int asked_ = 0;
   bool keep_ = false;
   std::vector<absl::Status> errors_;
   std::vector<ExpertTiles> kept_;
@@ -135,9 +62,9 @@ TEST_F(HeldTest, AGuessIsReadBehindWhatIsAskedForAndJoinedWhenItWasRight) {
   Ask(*model, 1, 5);
   EXPECT_EQ(held_->urgent(), tiles);  // no tile is read twice
   EXPECT_EQ(held_->promoted(), tiles);
-  EXPECT_EQ(answers(), 0);
+  EXPECT_EQ(answers_, 0);
   held_->LetGo();
-  ASSERT_TRUE(WaitForAnswers(2));
+  ASSERT_EQ(answers_, 2);
   const CacheStats stats = model->cache()->stats();
   EXPECT_EQ(stats.guessed, tiles_per_expert());
   EXPECT_EQ(stats.guessed_used, tiles_per_expert());
@@ -157,18 +84,14 @@ TEST_F(HeldTest, ThePartThatIsThereIsToldAtOnceAndIsNotGivenUpMeanwhile) {
         RequesterId(), l, e,
         [this](absl::StatusOr<ExpertTiles> tiles) {
           EXPECT_TRUE(tiles.ok()) << tiles.status();
-          std::lock_guard lock(mutex_);
           ++answers_;
         },
-        [&](ExpertTiles part) {
-          std::lock_guard lock(mutex_);
-          parts.push_back(std::move(part));
-        });
+        [&](ExpertTiles part) { parts.push_back(std::move(part)); });
   };
   ask(layer, first);
   EXPECT_TRUE(parts.empty());  // nothing of it is there
   held_->LetGo();
-  ASSERT_TRUE(WaitForAnswers(1));
+  ASSERT_EQ(answers_, 1);
   ask(layer, first);
   EXPECT_TRUE(parts.empty());  // all of it is there
   ask(layer, second);
@@ -178,39 +101,23 @@ TEST_F(HeldTest, ThePartThatIsThereIsToldAtOnceAndIsNotGivenUpMeanwhile) {
   for (size_t t = 0; t < want.tiles.size(); ++t) absent += parts[0].tiles[t] == nullptr;
   EXPECT_EQ(absent, 1);
   held_->LetGo();
-  ASSERT_TRUE(WaitForAnswers(3));
+  ASSERT_EQ(answers_, 3);
   // What a part holds stays while other experts come and go.
   for (const int32_t expert : {2, 5, 7}) {
     ask(LayerId(1), ExpertId(expert));
     held_->LetGo();
   }
-  const auto let_go =
-      [&] {  // without the lock: others may be told of their parts meanwhile, by this thread too
-        std::vector<ExpertTiles> old;
-        {
-          std::lock_guard lock(mutex_);
-          old.swap(parts);
-        }
-      };
-  std::vector<ExpertTiles> held;
-  {
-    std::lock_guard lock(mutex_);
-    held.push_back(parts[0]);
-  }
-  let_go();
+  std::vector<ExpertTiles> held = std::exchange(parts, {});
   for (size_t t = 0; t < want.tiles.size(); ++t) {
     if (held[0].tiles[t] == nullptr) continue;
-    EXPECT_EQ(
-        std::memcmp(held[0].tiles[t], want.tiles[t], static_cast<size_t>(TileLayout(config_.d).payload())),
-        0);
+    EXPECT_EQ(std::memcmp(held[0].tiles[t], want.tiles[t], static_cast<size_t>(payload())), 0);
   }
   held.clear();
-  for (int i = 0; i < 100 && answers() < 6; ++i) {
-    let_go();
+  for (int i = 0; i < 3; ++i) {
+    std::exchange(parts, {}).clear();  // others may be told of their parts meanwhile
     held_->LetGo();
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
-  EXPECT_TRUE(WaitForAnswers(6));
+  EXPECT_EQ(answers_, 6);
 }
 
 TEST_F(HeldTest, TilesAreHandedOverAsTheyCome) {
@@ -227,11 +134,9 @@ TEST_F(HeldTest, TilesAreHandedOverAsTheyCome) {
       [&](absl::StatusOr<ExpertTiles> all) {
         ASSERT_TRUE(all.ok()) << all.status();
         EXPECT_TRUE(SameTiles(config, *all, want));
-        std::lock_guard lock(mutex_);
         ++answers_;
       },
       [&](const ExpertTiles& part) {
-        std::lock_guard lock(mutex_);
         EXPECT_EQ(answers_, 0);
         ++parts;
         ASSERT_EQ(part.tiles.size(), want.tiles.size());
@@ -244,7 +149,7 @@ TEST_F(HeldTest, TilesAreHandedOverAsTheyCome) {
       });
   EXPECT_EQ(parts, 0);
   held_->LetGo();
-  ASSERT_TRUE(WaitForAnswers(1));
+  ASSERT_EQ(answers_, 1);
   EXPECT_EQ(parts, 2);
   EXPECT_EQ(std::accumulate(handed.begin(), handed.end(), 0), 32);
   EXPECT_EQ(*std::max_element(handed.begin(), handed.end()), 1);
@@ -256,16 +161,14 @@ TEST_F(HeldTest, WhatIsExpectedStaysUntilItsLayerIsOver) {
   const ExpertId guess(0);
   model->experts().ReadAhead(RequesterId(), LayerId(1), {&guess, 1});
   held_->LetGo();
-  while (model->cache()->stats().read_bytes < tiles_per_expert() * TileBytes(config_))
-    std::this_thread::yield();
   // Experts of another region fill the cache again and again; the expected one is not given up for them.
   for (int32_t expert : {0, 2, 5, 7, 0, 2, 5, 7}) {
     Ask(*model, 0, expert);
     held_->LetGo();
-    ASSERT_TRUE(WaitForAnswers(static_cast<int>(++asked_)));
+    ASSERT_EQ(answers_, ++asked_);
   }
   Ask(*model, 1, 0);
-  EXPECT_TRUE(WaitForAnswers(static_cast<int>(++asked_)));
+  EXPECT_EQ(answers_, ++asked_);
   EXPECT_GE(model->cache()->stats().ready_requests, 1);
 }
 
@@ -275,7 +178,7 @@ void HeldTest::Walk(const Model& model, std::span<const int32_t> experts, Reques
     for (int32_t layer : {0, 2}) {
       Ask(model, layer, expert, requester);
       held_->LetGo();
-      ASSERT_TRUE(WaitForAnswers(static_cast<int>(++asked_)));
+      ASSERT_EQ(answers_, ++asked_);
     }
   }
 }
@@ -289,15 +192,15 @@ TEST_F(HeldTest, AGuessStaysWhateverAnotherRequesterAsksForOrGuesses) {
   Ask(*model, 0, 0, second);
   model->experts().ReadAhead(first, LayerId(1), {&guess, 1});
   held_->LetGo();
-  ASSERT_TRUE(WaitForAnswers(static_cast<int>(asked_ += 2)));
+  ASSERT_EQ(answers_, asked_ += 2);
   model->experts().ReadAhead(second, LayerId(1), {&other, 1});  // for the same layer
   Ask(*model, 1, other.value, second);                          // asks for that layer, and goes on to others
   held_->LetGo();
-  ASSERT_TRUE(WaitForAnswers(static_cast<int>(++asked_)));
+  ASSERT_EQ(answers_, ++asked_);
   Walk(*model, std::array{0, 2, 5, 7}, second);
   const int64_t ready = model->cache()->stats().ready_requests;
   Ask(*model, 1, guess.value, first);
-  EXPECT_TRUE(WaitForAnswers(static_cast<int>(++asked_)));
+  EXPECT_EQ(answers_, ++asked_);
   EXPECT_EQ(model->cache()->stats().ready_requests, ready + 1);
 }
 
@@ -324,16 +227,14 @@ void HeldTest::QueueBehindAnother(const Model& model) {
   Ask(model, 2, first.value);
   Ask(model, 0, sibling.value);  // one tile more
   held_->LetGo();
-  ASSERT_TRUE(WaitForAnswers(3));
+  ASSERT_EQ(answers_, 3);
   Ask(model, 1, first.value);
   Ask(model, 0, first.value);
   EXPECT_EQ(model.cache()->stats().waiting, 2);
   const ExpertId guess = config_.ExpertOf(RegionId(1), 0);
   model.experts().ReadAhead(RequesterId(), LayerId(1), {&guess, 1});
   held_->LetGo();
-  const int64_t tiles = 2 * tiles_per_expert() + 1 + tiles_per_expert() - 1;
-  while (model.cache()->stats().read_bytes < tiles * TileBytes(config_)) std::this_thread::yield();
-  LetGoOf(2);  // the sibling's own tile, which is not enough
+  kept_.pop_back();  // the sibling's own tile, which is not enough
   EXPECT_EQ(model.cache()->stats().waiting, 2);
 }
 
@@ -346,16 +247,15 @@ TEST_F(HeldTest, ARequestThatIsServedWhenTheOneBeforeItGetsRoomWaitsNoLonger) {
     QueueBehindAnother(*model);
     if (by_request) {  // ... of another layer: the guess is over
       Ask(*model, 2, config_.ExpertOf(RegionId(0), 0).value);
-      EXPECT_EQ(answers(), 3 + 2);
+      EXPECT_EQ(answers_, 3 + 2);
     } else {
       model->cache()->Forget();
-      EXPECT_EQ(answers(), 3 + 1);
+      EXPECT_EQ(answers_, 3 + 1);
     }
     EXPECT_EQ(model->cache()->stats().waiting, 1);
     held_->LetGo();
-    ASSERT_TRUE(WaitForAnswers(by_request ? 6 : 5));
+    ASSERT_EQ(answers_, by_request ? 6 : 5);
     EXPECT_EQ(model->cache()->stats().waiting, 0);
-    std::lock_guard lock(mutex_);
     kept_.clear();
   }
 }
@@ -366,18 +266,14 @@ TEST_F(HeldTest, RequestsWaitForSlotsInOrderAndAllAreServed) {
   const auto model = OpenHeld(2 * tiles_per_expert());
   for (int32_t layer = 0; layer < 3; ++layer) Ask(*model, layer, 0);  // the third finds no room
   held_->LetGo();
-  ASSERT_TRUE(WaitForAnswers(2));
+  ASSERT_EQ(answers_, 2);
   EXPECT_EQ(held_->urgent(), 0u);
   EXPECT_EQ(model->cache()->stats().queued, 1);
-  {
-    std::lock_guard lock(mutex_);
-    kept_.erase(kept_.begin());
-  }
+  kept_.erase(kept_.begin());
   EXPECT_EQ(held_->urgent(), static_cast<size_t>(tiles_per_expert()));
   held_->LetGo();
-  ASSERT_TRUE(WaitForAnswers(3));
-  std::lock_guard lock(mutex_);
-  kept_.clear();
+  ASSERT_EQ(answers_, 3);
+  kept_.clear();  // before the cache that they are in
   EXPECT_TRUE(errors_.empty());
 }
 

@@ -3,11 +3,14 @@
 
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <optional>
 #include <utility>
 
 #include <gtest/gtest.h>
 
+#include "store/cache/pack_reader.h"
+#include "store/format/model_files.h"
 #include "store/format/tile.h"
 #include "store/model/model.h"
 #include "store/pack/pack.h"
@@ -38,10 +41,11 @@ class StreamedTest : public ::testing::Test {
     ASSERT_TRUE(packed.ok()) << packed;
   }
   // A cache of so many tiles.
-  std::optional<Model> Open(int64_t tiles, OpenOptions options = {}) {
+  std::optional<Model> Open(int64_t tiles, OpenOptions options = {},
+                            std::unique_ptr<TileReader> reader = nullptr) {
     options.residency = Residency::kStreamed;
     options.cache_bytes = tiles * tile_bytes_;
-    auto model = OpenModel(temp_ / "m", options);
+    auto model = OpenModel(temp_ / "m", options, std::move(reader));
     if (!model.ok()) {
       ADD_FAILURE() << model.status();
       return std::nullopt;
@@ -49,6 +53,12 @@ class StreamedTest : public ::testing::Test {
     return *std::move(model);
   }
   Model OpenResident() { return *OpenModel(temp_ / "m"); }
+  // What OpenModel makes if it is given no reader.
+  std::unique_ptr<TileReader> MakePackReader() {
+    const ModelFiles files = *ReadModelFiles(temp_ / "m");
+    return std::make_unique<PackReader>(files, *ReadPackHeaders(files), ReadQueueOptions());
+  }
+  int64_t payload() const { return TileLayout(config_.d).payload(); }
   int64_t tiles_per_expert() const { return TilesPerExpert(config_); }
 
   TempDir temp_;
