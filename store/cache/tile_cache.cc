@@ -5,10 +5,6 @@
 
 #include <absl/strings/str_cat.h>
 
-#include "engine/base/log.h"
-#include "store/format/tile_delta.h"
-#include "store/format/tile_table.h"
-
 namespace omni {
 
 namespace {
@@ -55,14 +51,17 @@ struct TileCache::Deferred {
   std::vector<std::shared_ptr<Load>> ended;
 };
 
-TileCache::TileCache(const ModelFiles& files, const TileIndex& index, const DeltaDb& db, int64_t stride)
-    : files_(files),
-      index_(index),
-      db_(db),
-      layout_(files.manifest.config.d),
+TileCache::TileCache(const ModelFiles& files, const TileIndex& index, const DeltaDb& db, int64_t stride,
+                     const TileCacheOptions& options)
+    : index_(index),
       stride_(stride),
       tiles_per_expert_(index.numbers().tiles()),
-      users_(index.Users()) {}
+      users_(index.Users()),
+      checks_(files, index, db, options.slots),
+      slots_(options.slots, index.tiles(),
+             MakePolicy(options.policy, options.slots, users_, files.manifest.config)),
+      guesses_(slots_, index.numbers().tables() / users_.experts),
+      waiters_(static_cast<size_t>(options.slots)) {}
 
 absl::StatusOr<std::unique_ptr<TileCache>> TileCache::Make(const ModelFiles& files, const TileIndex& index,
                                                            const DeltaDb& db,
@@ -70,27 +69,20 @@ absl::StatusOr<std::unique_ptr<TileCache>> TileCache::Make(const ModelFiles& fil
                                                            const TileCacheOptions& options,
                                                            std::unique_ptr<TileReader> reader) {
   if (packs.empty()) return absl::InvalidArgumentError(absl::StrCat(files.dir, ": the model has no experts"));
-  std::unique_ptr<TileCache> cache(new TileCache(files, index, db, packs.front().stride));
-  if (options.slots < cache->tiles_per_expert_) {
+  const int64_t tiles = index.numbers().tiles(), stride = packs.front().stride;
+  if (options.slots < tiles) {
     return absl::InvalidArgumentError(absl::StrCat(files.dir, ": a cache of ", options.slots,
-                                                   " tiles cannot hold one expert, which has ",
-                                                   cache->tiles_per_expert_));
+                                                   " tiles cannot hold one expert, which has ", tiles));
   }
   for (const PackHeader& pack : packs) {
-    if (pack.stride == cache->stride_) continue;
+    if (pack.stride == stride) continue;
     return absl::InvalidArgumentError(
         absl::StrCat(files.dir, ": its pack files align tiles differently; ", "repack the model"));
   }
-  absl::StatusOr<AlignedBuffer> memory = AlignedBuffer::Allocate(options.slots * cache->stride_);
+  absl::StatusOr<AlignedBuffer> memory = AlignedBuffer::Allocate(options.slots * stride);
   if (!memory.ok()) return memory.status();
+  std::unique_ptr<TileCache> cache(new TileCache(files, index, db, stride, options));
   cache->memory_ = *std::move(memory);
-  cache->policy_ = MakePolicy(options.policy, options.slots, cache->users_, files.manifest.config);
-  cache->slots_.resize(static_cast<size_t>(options.slots));
-  cache->checked_ = std::vector<std::atomic<bool>>(static_cast<size_t>(options.slots));
-  cache->sound_ = std::vector<std::atomic<bool>>(static_cast<size_t>(index.tiles()));
-  cache->slot_of_.assign(static_cast<size_t>(index.tiles()), TileIndex::kNone);
-  for (int64_t slot = options.slots; slot-- > 0;) cache->free_.push_back(static_cast<uint32_t>(slot));
-
   cache->reader_ = std::move(reader);
   const absl::Status started =
       cache->reader_->Start({cache->memory_.data(), static_cast<size_t>(cache->memory_.size())},
@@ -103,55 +95,13 @@ absl::StatusOr<std::unique_ptr<TileCache>> TileCache::Make(const ModelFiles& fil
 
 TileCache::~TileCache() = default;
 
-void TileCache::Hold(Slot& slot) {
-  if (slot.users++ == 0 && slot.held == Held::kTile) --idle_;
-}
-
-void TileCache::LetGo(uint32_t number) {
-  Slot& slot = slots_[number];
-  if (--slot.users > 0) return;
-  if (slot.held == Held::kTile) {
-    ++idle_;
-  } else if (slot.held == Held::kFailed) {
-    slot.held = Held::kNothing;
-    free_.push_back(number);
-  }
-}
-
-void TileCache::Evict(uint32_t number) {
-  Slot& slot = slots_[number];
-  policy_->OnEvict(number);
-  slot_of_[slot.content] = TileIndex::kNone;
-  slot.content = TileIndex::kNone;
-  slot.held = Held::kNothing;
-  slot.guessed = false;
-  --idle_;
-  free_.push_back(number);
-}
-
-bool TileCache::TakeSlot(uint32_t content, uint32_t* taken) {
-  if (free_.empty()) {
-    const int64_t victim = policy_->Victim(
-        [this](uint32_t slot) { return slots_[slot].held == Held::kTile && slots_[slot].users == 0; });
-    if (victim < 0) return false;
-    Evict(static_cast<uint32_t>(victim));
-    ++stats_.evicted;
-  }
-  *taken = free_.back();
-  free_.pop_back();
-  used_ = std::max(used_, *taken + 1);
-  Slot& slot = slots_[*taken];
-  slot.content = content;
-  slot.held = Held::kReading;
-  slot.guessed = false;
-  checked_[*taken].store(false, std::memory_order_relaxed);
-  slot_of_[content] = *taken;
-  policy_->OnFill(*taken, content);
-  return true;
-}
-
-void TileCache::Read(uint32_t slot, std::vector<TileRead>* reads) {
-  reads->push_back({index_.Stored(slots_[slot].content).ref, Memory(slot), slot});
+// For a content that has none; kNone if there is none to be had.
+uint32_t TileCache::TakeSlot(uint32_t content, std::vector<TileRead>* reads) {
+  const uint32_t slot = slots_.Take(content);
+  if (slot == TileSlots::kNone) return slot;
+  checks_.Forget(slot);
+  reads->push_back({index_.Stored(content).ref, Memory(slot), slot});
+  return slot;
 }
 
 bool TileCache::Admit(const std::shared_ptr<Load>& load, Deferred& deferred) {
@@ -159,15 +109,16 @@ bool TileCache::Admit(const std::shared_ptr<Load>& load, Deferred& deferred) {
   const auto end = contents + tiles_per_expert_;
   int64_t absent = 0;
   for (const uint32_t* content = contents; content < end; ++content) {
-    if (slot_of_[*content] == TileIndex::kNone) {
+    const uint32_t slot = slots_.Find(*content);
+    if (slot == TileSlots::kNone) {
       ++absent;
     } else {
-      Hold(slots_[slot_of_[*content]]);
+      slots_.Hold(slot);
     }
   }
-  if (absent > static_cast<int64_t>(free_.size()) + idle_) {
+  if (absent > slots_.available()) {
     for (const uint32_t* content = contents; content < end; ++content) {
-      if (slot_of_[*content] != TileIndex::kNone) LetGo(slot_of_[*content]);
+      if (const uint32_t slot = slots_.Find(*content); slot != TileSlots::kNone) slots_.LetGo(slot);
     }
     return false;
   }
@@ -175,34 +126,34 @@ bool TileCache::Admit(const std::shared_ptr<Load>& load, Deferred& deferred) {
   // second time.
   std::vector<bool> held_already(static_cast<size_t>(tiles_per_expert_));
   for (int64_t t = 0; t < tiles_per_expert_; ++t)
-    held_already[static_cast<size_t>(t)] = slot_of_[contents[t]] != TileIndex::kNone;
+    held_already[static_cast<size_t>(t)] = slots_.Find(contents[t]) != TileSlots::kNone;
   load->slots.reserve(static_cast<size_t>(tiles_per_expert_));
   for (int64_t t = 0; t < tiles_per_expert_; ++t) {
-    uint32_t number = slot_of_[contents[t]];
-    if (number == TileIndex::kNone) {
-      if (!TakeSlot(contents[t], &number)) {  // a policy that hides a slot it could give up
+    uint32_t number = slots_.Find(contents[t]);
+    if (number == TileSlots::kNone) {
+      number = TakeSlot(contents[t], &deferred.urgent);
+      if (number == TileSlots::kNone) {  // a policy that hides a slot it could give up
         load->error = absl::InternalError("the cache's policy found no tile to give up");
         break;
       }
-      Read(number, &deferred.urgent);
       ++stats_.misses;
-    } else if (slots_[number].held == Held::kTile && !slots_[number].guessed) {
+    } else if (slots_[number].state == TileSlots::State::kTile && !slots_[number].guessed) {
       ++stats_.hits;
     } else {
       ++stats_.joined;
-      if (slots_[number].held == Held::kReading && slots_[number].guessed)
+      if (slots_[number].state == TileSlots::State::kReading && slots_[number].guessed)
         deferred.promoted.push_back(number);
     }
-    Slot& slot = slots_[number];
-    if (!held_already[static_cast<size_t>(t)]) Hold(slot);
+    TileSlots::Slot& slot = slots_[number];
+    if (!held_already[static_cast<size_t>(t)]) slots_.Hold(number);
     if (std::exchange(slot.guessed, false)) ++stats_.guessed_used;
-    if (slot.held == Held::kReading) {
-      slot.waiters.push_back({load.get(), t});
+    if (slot.state == TileSlots::State::kReading) {
+      waiters_[number].push_back({load.get(), t});
       ++load->missing;
     } else if (load->on_partial) {
       load->untold.push_back(t);
     }
-    policy_->OnUse(number);
+    slots_.policy().OnUse(number);
     load->slots.push_back(number);
   }
   if (load->missing == 0) {
@@ -217,10 +168,10 @@ bool TileCache::Admit(const std::shared_ptr<Load>& load, Deferred& deferred) {
 // Hands over what the load's asker has not been told of. Counts as a tile that is missing, so that `on_ready`
 // comes after it.
 void TileCache::NotifyPartial(const std::shared_ptr<Load>& load, Deferred& deferred) {
-  std::vector<uint32_t> here(load->slots.size(), TileIndex::kNone);
+  std::vector<uint32_t> here(load->slots.size(), TileSlots::kNone);
   for (int64_t t : load->untold) {
     const uint32_t slot = load->slots[static_cast<size_t>(t)];
-    Hold(slots_[slot]);
+    slots_.Hold(slot);
     here[static_cast<size_t>(t)] = slot;
   }
   deferred.partial.push_back({load, MakeTiles(std::make_shared<Lease>(this, load->table, std::move(here)))});
@@ -262,25 +213,6 @@ void TileCache::StallEnds() {
   if (--stalled_ == 0) stats_.stall += std::chrono::steady_clock::now() - stall_began_;
 }
 
-TileCache::Guesses& TileCache::GuessesOf(RequesterId requester) {
-  Guesses& guesses = guesses_[requester];
-  if (guesses.slots.empty())
-    guesses.slots.resize(static_cast<size_t>(index_.numbers().tables() / users_.experts));
-  return guesses;
-}
-
-void TileCache::EndGuess(Guesses& guesses, int64_t place) {
-  std::vector<uint32_t>& held = guesses.slots[static_cast<size_t>(place)];
-  for (uint32_t slot : held) LetGo(slot);
-  guessed_slots_ -= static_cast<int64_t>(held.size());
-  held.clear();
-}
-
-void TileCache::EndGuesses(Guesses& guesses) {
-  for (size_t place = 0; place < guesses.slots.size(); ++place)
-    EndGuess(guesses, static_cast<int64_t>(place));
-}
-
 void TileCache::Request(RequesterId requester, int64_t table, const OnReady& on_ready,
                         const OnPartial& on_partial) {
   auto load = std::make_shared<Load>();
@@ -292,16 +224,12 @@ void TileCache::Request(RequesterId requester, int64_t table, const OnReady& on_
   {
     std::lock_guard lock(mutex_);
     ++stats_.requests;
-    policy_->OnExpert(place, table % users_.experts);
-    Guesses& guesses = GuessesOf(requester);
-    if (place != guesses.last_place) {  // its layer is over
-      EndGuess(guesses, guesses.last_place);
-      guesses.last_place = place;
-    }
+    slots_.policy().OnExpert(place, table % users_.experts);
+    guesses_.Visit(requester, place);
     waiting_.push_back(load);
     AdmitWaiting(deferred);
-    if (!waiting_.empty() && guessed_slots_ > 0) {
-      for (auto& [id, others] : guesses_) EndGuesses(others);
+    if (!waiting_.empty() && guesses_.held() > 0) {
+      guesses_.End();
       AdmitWaiting(deferred);
     }
     if (!waiting_.empty() && waiting_.back() == load) ++stats_.queued;
@@ -318,31 +246,28 @@ void TileCache::Request(RequesterId requester, int64_t table, const OnReady& on_
 void TileCache::ReadAhead(RequesterId requester, std::span<const int64_t> tables) {
   if (tables.empty()) return;
   const int64_t place = tables.front() / users_.experts;
-  const int64_t most = static_cast<int64_t>(slots_.size()) - tiles_per_expert_;  // a request must find room
+  const int64_t most = slots_.size() - tiles_per_expert_;  // a request must find room
   Deferred deferred;
   {
     std::lock_guard lock(mutex_);
-    std::vector<uint32_t>& held = GuessesOf(requester).slots[static_cast<size_t>(place)];
-    const std::vector<uint32_t> before = std::exchange(held, {});
+    const std::vector<uint32_t> before = guesses_.Renew(requester, place);
     for (int64_t table : tables) {
-      policy_->OnPredict(place, table % users_.experts);
-      for (int64_t t = 0; t < tiles_per_expert_ && guessed_slots_ < most; ++t) {
+      slots_.policy().OnPredict(place, table % users_.experts);
+      for (int64_t t = 0; t < tiles_per_expert_ && guesses_.held() < most; ++t) {
         const uint32_t content = index_.Of(table)[t];
-        uint32_t number = slot_of_[content];
-        if (number == TileIndex::kNone) {
-          if (guess_reads_ >= 2 * tiles_per_expert_ || !TakeSlot(content, &number)) break;
+        uint32_t number = slots_.Find(content);
+        if (number == TileSlots::kNone) {
+          if (guess_reads_ >= 2 * tiles_per_expert_) break;
+          number = TakeSlot(content, &deferred.guessed);
+          if (number == TileSlots::kNone) break;
           slots_[number].guessed = slots_[number].was_guess = true;
           ++guess_reads_;
           ++stats_.guessed;
-          Read(number, &deferred.guessed);
         }
-        Hold(slots_[number]);
-        held.push_back(number);
-        ++guessed_slots_;
+        guesses_.Hold(requester, place, number);
       }
     }
-    for (uint32_t slot : before) LetGo(slot);
-    guessed_slots_ -= static_cast<int64_t>(before.size());
+    guesses_.Release(before);
   }
   RunDeferred(deferred);
 }
@@ -351,10 +276,7 @@ void TileCache::ForgetRequester(RequesterId requester) {
   Deferred deferred;
   {
     std::lock_guard lock(mutex_);
-    const auto at = guesses_.find(requester);
-    if (at == guesses_.end()) return;
-    EndGuesses(at->second);
-    guesses_.erase(at);
+    guesses_.Forget(requester);
     AdmitWaiting(deferred);
   }
   RunDeferred(deferred);
@@ -364,124 +286,63 @@ void TileCache::Clear() {
   Deferred deferred;
   {
     std::lock_guard lock(mutex_);
-    for (auto& [id, guesses] : guesses_) EndGuesses(guesses);
-    for (size_t slot = 0; slot < slots_.size(); ++slot) {
-      if (slots_[slot].held == Held::kTile && slots_[slot].users == 0) Evict(static_cast<uint32_t>(slot));
-    }
+    guesses_.End();
+    slots_.EvictIdle();
     AdmitWaiting(deferred);
   }
   RunDeferred(deferred);
 }
 
-// Of a tile that is scattered trits and has been read as the tile which they change.
-absl::Status TileCache::Derive(uint32_t content, uint8_t* tile) const {
-  const TileIndex::Tile& wanted = index_.tile(content);
-  if (absl::Status s = CheckTileRead(layout_, index_.Stored(content).ref, tile); !s.ok()) return s;
-  const TableNumbers& numbers = index_.numbers();
-  absl::StatusOr<std::string> entry =
-      db_.Get(TableKey(numbers.Layer(wanted.table), numbers.Expert(wanted.table)));
-  if (!entry.ok()) return entry.status();
-  absl::StatusOr<TileTable> table = DecodeTable(*entry, tiles_per_expert_);
-  if (!table.ok()) return table.status();
-  for (const TileChange& change : table->changes) {
-    if (change.tile != wanted.number || !change.inline_delta) continue;
-    if (absl::Status s = ApplyTileDelta(layout_, change.delta, tile); !s.ok()) return s;
-    return CheckTileRead(layout_, wanted.ref, tile);
-  }
-  return absl::DataLossError(absl::StrCat("has no changes in ", files_.PathOf(kDeltasFolder), kDamagedCure));
-}
-
-std::string TileCache::Blame(int64_t table, int64_t tile, absl::string_view message) const {
-  const uint32_t content = index_.Of(table)[tile];
-  return absl::StrCat(files_.PathOf(PackName(index_.Stored(content).ref.pack)), ": ",
-                      index_.numbers().Name(table, tile), " ", message);
-}
-
-// Without the lock. Names the first of the experts that have the tile.
-void TileCache::LogFailed(uint32_t content, const absl::Status& status) const {
-  const int64_t table = users_.users[users_.first[content]];
-  const uint32_t* const tiles = index_.Of(table);
-  LogWarning("tile_failed",
-             "{path}: tile {tile} of expert {expert}, layer {layer} is not used, and read again when it is "
-             "next asked "
-             "for: {reason}",
-             {{"path", files_.PathOf(PackName(index_.Stored(content).ref.pack))},
-              {"tile", std::find(tiles, tiles + tiles_per_expert_, content) - tiles},
-              {"expert", index_.numbers().Expert(table).value},
-              {"layer", index_.numbers().Layer(table).value},
-              {"reason", status.message()}});
-}
-
 // The slot's tile is no longer there. Holds the lock.
-void TileCache::Fail(uint32_t number) {
-  Slot& slot = slots_[number];
+void TileCache::Fail(uint32_t slot) {
   ++stats_.failed;
-  slot_of_[slot.content] = TileIndex::kNone;
-  policy_->OnEvict(number);
-  slot.content = TileIndex::kNone;
-  slot.guessed = false;
-  slot.held = slot.users == 0 ? Held::kNothing : Held::kFailed;
-  if (slot.users == 0) free_.push_back(number);
+  slots_.Fail(slot);
 }
 
 // By a holder of the slot, in which the table's tile was read.
-absl::Status TileCache::Check(int64_t table, int64_t tile, uint32_t number) {
-  if (checked_[number].load(std::memory_order_acquire)) return absl::OkStatus();
+absl::Status TileCache::Check(int64_t table, int64_t tile, uint32_t slot) {
+  if (checks_.checked(slot)) return absl::OkStatus();
   const uint32_t content = index_.Of(table)[tile];
-  const TileRef& ref = index_.tile(content).ref;
-  const bool sound = sound_[content].load(std::memory_order_relaxed);
-  const absl::Status status =
-      sound ? CheckTileSum(layout_, ref, Memory(number)) : CheckTileRead(layout_, ref, Memory(number));
-  if (status.ok()) {
-    sound_[content].store(true, std::memory_order_relaxed);
-    checked_[number].store(true, std::memory_order_release);
-    return status;
-  }
+  const absl::Status status = checks_.Check(content, slot, Memory(slot));
+  if (status.ok()) return status;
   bool first = false;  // else another holder has said so already
   {
     std::lock_guard lock(mutex_);
-    first = slots_[number].content == content;
-    if (first) Fail(number);
+    first = slots_[slot].content == content;
+    if (first) Fail(slot);
   }
-  if (first) LogFailed(content, status);
-  return absl::Status(status.code(), Blame(table, tile, status.message()));
+  if (first) checks_.LogFailed(content, status);
+  return absl::Status(status.code(), checks_.Located(table, tile, status.message()));
 }
 
 void TileCache::OnRead(uint32_t number, const absl::Status& read) {
   // Until the slot is marked as read nobody else touches its memory or its content.
   const uint32_t content = slots_[number].content;
-  absl::Status status = read;
-  const bool derived = read.ok() && index_.tile(content).base != TileIndex::kNone;
-  if (derived) {
-    status = Derive(content, Memory(number));
-    checked_[number].store(status.ok(), std::memory_order_release);
-  }
-  if (!status.ok() && !absl::IsCancelled(status)) LogFailed(content, status);
+  const absl::Status status = read.ok() ? checks_.Complete(content, number, Memory(number)) : read;
+  if (!status.ok() && !absl::IsCancelled(status)) checks_.LogFailed(content, status);
   Deferred deferred;
   {
     std::lock_guard lock(mutex_);
-    Slot& slot = slots_[number];
+    TileSlots::Slot& slot = slots_[number];
     stats_.read_bytes += stride_;
-    if (slot.was_guess) --guess_reads_;
-    slot.was_guess = false;
+    if (std::exchange(slot.was_guess, false)) --guess_reads_;
     if (status.ok()) {
-      slot.held = Held::kTile;
-      if (slot.users == 0) ++idle_;
+      slots_.SetTile(number);
     } else {
       Fail(number);
     }
-    for (const Waiter& waiter : slot.waiters) {
+    for (const Waiter& waiter : waiters_[number]) {
       Load& load = *waiter.load;
       if (!status.ok() && load.error.ok()) {
         load.error = absl::Status(
-            status.code(), derived ? Blame(load.table, waiter.tile, status.message())
-                                   : absl::StrCat(status.message(), " (",
-                                                  index_.numbers().Name(load.table, waiter.tile), ")"));
+            status.code(), read.ok() ? checks_.Located(load.table, waiter.tile, status.message())
+                                     : absl::StrCat(status.message(), " (",
+                                                    index_.numbers().Name(load.table, waiter.tile), ")"));
       }
       if (status.ok() && load.on_partial) load.untold.push_back(waiter.tile);
       CountDown(load, deferred);
     }
-    slot.waiters.clear();
+    waiters_[number].clear();
     AdmitWaiting(deferred);
   }
   RunDeferred(deferred);
@@ -492,7 +353,7 @@ void TileCache::Release(const std::vector<uint32_t>& slots) {
   {
     std::lock_guard lock(mutex_);
     for (uint32_t slot : slots) {
-      if (slot != TileIndex::kNone) LetGo(slot);
+      if (slot != TileSlots::kNone) slots_.LetGo(slot);
     }
     AdmitWaiting(deferred);
   }
@@ -527,8 +388,8 @@ ExpertTiles TileCache::MakeTiles(std::shared_ptr<Lease> lease) {
   ExpertTiles given;
   bool checked = true;
   for (uint32_t slot : lease->slots) {
-    lease->tiles.push_back(slot == TileIndex::kNone ? nullptr : Memory(slot));
-    checked = checked && (slot == TileIndex::kNone || checked_[slot].load(std::memory_order_acquire));
+    lease->tiles.push_back(slot == TileSlots::kNone ? nullptr : Memory(slot));
+    checked = checked && (slot == TileSlots::kNone || checks_.checked(slot));
   }
   if (!checked) {
     given.check = [held = lease.get()](int64_t tile) {
@@ -544,13 +405,14 @@ CacheStats TileCache::stats() const {
   std::lock_guard lock(mutex_);
   CacheStats stats = stats_;
   stats.waiting = stalled_;
+  stats.evicted = slots_.evicted();
   if (stalled_ > 0) stats.stall += std::chrono::steady_clock::now() - stall_began_;
   return stats;
 }
 
 std::span<const uint8_t> TileCache::filled_memory() const {
   std::lock_guard lock(mutex_);
-  return {memory_.data(), static_cast<size_t>(used_) * static_cast<size_t>(stride_)};
+  return {memory_.data(), static_cast<size_t>(slots_.ever_filled() * stride_)};
 }
 
 }  // namespace omni

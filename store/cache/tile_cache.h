@@ -9,11 +9,9 @@
 // for more: so requests never wait for each other in a circle.
 #pragma once
 
-#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <deque>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -24,6 +22,9 @@
 
 #include "engine/model/expert_source.h"
 #include "store/cache/cache_policy.h"
+#include "store/cache/guesses.h"
+#include "store/cache/tile_checks.h"
+#include "store/cache/tile_slots.h"
 #include "store/file/files.h"
 #include "store/format/delta_db.h"
 #include "store/format/model_files.h"
@@ -85,37 +86,24 @@ class TileCache {
   void Clear();
 
   CacheStats stats() const;
-  int64_t slots() const { return static_cast<int64_t>(slots_.size()); }
+  int64_t slots() const { return slots_.size(); }
   // Slots are filled from the first on: the memory of those that ever held a tile.
   std::span<const uint8_t> filled_memory() const;
-  const char* policy_name() const { return policy_->name(); }
+  const char* policy_name() const { return slots_.policy().name(); }
   std::string reader_description() const { return reader_->description(); }
 
  private:
-  enum class Held : uint8_t { kNothing, kReading, kTile, kFailed };
   struct Load;
   struct Lease;
   struct Waiter {
     Load* load;
     int64_t tile;  // of the load's expert
   };
-  struct Slot {
-    uint32_t content = TileIndex::kNone;
-    uint32_t users = 0;  // requests and guesses that hold it
-    Held held = Held::kNothing;
-    bool guessed = false;    // read for a guess, and not used so far
-    bool was_guess = false;  // the read under way was begun for a guess
-    std::vector<Waiter> waiters;
-  };
-  // What one requester guesses.
-  struct Guesses {
-    int64_t last_place = 0;                    // of the layer it asked for last
-    std::vector<std::vector<uint32_t>> slots;  // by place of the layer: held
-  };
   struct Partial;
   struct Deferred;  // to be done when the lock has been let go of
 
-  TileCache(const ModelFiles& files, const TileIndex& index, const DeltaDb& db, int64_t stride);
+  TileCache(const ModelFiles& files, const TileIndex& index, const DeltaDb& db, int64_t stride,
+            const TileCacheOptions& options);
 
   uint8_t* Memory(uint32_t slot) { return memory_.data() + static_cast<int64_t>(slot) * stride_; }
   void RunDeferred(Deferred& deferred);
@@ -125,50 +113,30 @@ class TileCache {
   void NotifyPartial(const std::shared_ptr<Load>& load, Deferred& deferred);
   void CountDown(Load& load, Deferred& deferred);
   void EndStalls(const Deferred& deferred);
-  bool TakeSlot(uint32_t content, uint32_t* slot);
-  void Read(uint32_t slot, std::vector<TileRead>* reads);
+  uint32_t TakeSlot(uint32_t content, std::vector<TileRead>* reads);
   void Fail(uint32_t slot);
-  void LogFailed(uint32_t content, const absl::Status& status) const;
-  void Hold(Slot& slot);
-  void LetGo(uint32_t slot);
-  Guesses& GuessesOf(RequesterId requester);
-  void EndGuess(Guesses& guesses, int64_t place);
-  void EndGuesses(Guesses& guesses);
-  void Evict(uint32_t slot);
   void StallBegins();
   void StallEnds();
 
   void OnRead(uint32_t slot, const absl::Status& read);
-  absl::Status Derive(uint32_t content, uint8_t* tile) const;
   absl::Status Check(int64_t table, int64_t tile, uint32_t slot);
-  std::string Blame(int64_t table, int64_t tile, absl::string_view message) const;
   ExpertTiles MakeTiles(std::shared_ptr<Lease> lease);
   void Release(const std::vector<uint32_t>& slots);
 
-  const ModelFiles& files_;
   const TileIndex& index_;
-  const DeltaDb& db_;
-  const TileLayout layout_;
   const int64_t stride_, tiles_per_expert_;
   const TileUsers users_;
   AlignedBuffer memory_;
-  std::unique_ptr<CachePolicy> policy_;
+  TileChecks checks_;  // not guarded by the mutex
 
   mutable std::mutex mutex_;
-  std::vector<Slot> slots_;
-  // Not guarded by the mutex. By slot: its tile is what it should be; by tile of the index: bytes with its
-  // checksum have been seen to hold only what a model may.
-  std::vector<std::atomic<bool>> checked_, sound_;
-  std::vector<uint32_t> slot_of_;  // by tile of the index; kNone: not here
-  std::vector<uint32_t> free_;
-  uint32_t used_ = 0;                           // slots ever filled
-  int64_t idle_ = 0;                            // slots that hold a tile which nobody uses
+  TileSlots slots_;
+  Guesses guesses_;
+  int64_t guess_reads_ = 0;                     // under way
+  std::vector<std::vector<Waiter>> waiters_;    // by slot: for its read
   std::deque<std::shared_ptr<Load>> waiting_;   // for slots, in the order of asking
   std::vector<std::shared_ptr<Load>> loading_;  // waiting for reads
-  std::map<RequesterId, Guesses> guesses_;
-  int64_t guessed_slots_ = 0;  // held by all guesses together
-  int64_t guess_reads_ = 0;    // under way
-  int64_t stalled_ = 0;        // requests that wait
+  int64_t stalled_ = 0;                         // requests that wait
   std::chrono::steady_clock::time_point stall_began_;
   CacheStats stats_;
   std::unique_ptr<TileReader> reader_;  // last: its threads use all of the above

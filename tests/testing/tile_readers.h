@@ -49,7 +49,8 @@ class HeldTiles final : public TileReader {
 // Asked once for every read, by the thread that begins it.
 using TileFaultRule = std::function<Fault(const TileRead& read)>;
 
-// Another reader's tiles of `payload` bytes, spoilt by a rule: kShorten and kFail are errors that name `path`.
+// Another reader's tiles of `payload` bytes, spoilt by a rule; kShorten and kFail are errors that name
+// `path`.
 class SpoiltTiles final : public TileReader {
  public:
   SpoiltTiles(std::unique_ptr<TileReader> inner, std::string path, int64_t payload, TileFaultRule rule)

@@ -1,0 +1,84 @@
+#include "store/cache/tile_slots.h"
+
+#include <algorithm>
+
+namespace omni {
+
+TileSlots::TileSlots(int64_t slots, int64_t contents, std::unique_ptr<CachePolicy> policy)
+    : slots_(static_cast<size_t>(slots)),
+      slot_of_(static_cast<size_t>(contents), kNone),
+      policy_(std::move(policy)) {
+  free_.reserve(slots_.size());
+  for (int64_t slot = slots; slot-- > 0;) free_.push_back(static_cast<uint32_t>(slot));
+}
+
+uint32_t TileSlots::Take(uint32_t content) {
+  if (free_.empty()) {
+    const int64_t victim = policy_->Victim(
+        [this](uint32_t slot) { return slots_[slot].state == State::kTile && slots_[slot].users == 0; });
+    if (victim < 0) return kNone;
+    Evict(static_cast<uint32_t>(victim));
+    ++evicted_;
+  }
+  const uint32_t number = free_.back();
+  free_.pop_back();
+  ever_filled_ = std::max(ever_filled_, static_cast<int64_t>(number) + 1);
+  Slot& slot = slots_[number];
+  slot.content = content;
+  slot.state = State::kReading;
+  slot.guessed = false;
+  slot_of_[content] = number;
+  policy_->OnFill(number, content);
+  return number;
+}
+
+void TileSlots::Hold(uint32_t number) {
+  Slot& slot = slots_[number];
+  if (slot.users++ == 0 && slot.state == State::kTile) --idle_;
+}
+
+void TileSlots::LetGo(uint32_t number) {
+  Slot& slot = slots_[number];
+  if (--slot.users > 0) return;
+  if (slot.state == State::kTile) {
+    ++idle_;
+  } else if (slot.state == State::kFailed) {
+    slot.state = State::kEmpty;
+    free_.push_back(number);
+  }
+}
+
+void TileSlots::SetTile(uint32_t number) {
+  Slot& slot = slots_[number];
+  slot.state = State::kTile;
+  if (slot.users == 0) ++idle_;
+}
+
+void TileSlots::Fail(uint32_t number) {
+  Slot& slot = slots_[number];
+  slot_of_[slot.content] = kNone;
+  policy_->OnEvict(number);
+  slot.content = kNone;
+  slot.guessed = false;
+  slot.state = slot.users == 0 ? State::kEmpty : State::kFailed;
+  if (slot.users == 0) free_.push_back(number);
+}
+
+void TileSlots::EvictIdle() {
+  for (size_t slot = 0; slot < slots_.size(); ++slot) {
+    if (slots_[slot].state == State::kTile && slots_[slot].users == 0) Evict(static_cast<uint32_t>(slot));
+  }
+}
+
+void TileSlots::Evict(uint32_t number) {
+  Slot& slot = slots_[number];
+  policy_->OnEvict(number);
+  slot_of_[slot.content] = kNone;
+  slot.content = kNone;
+  slot.state = State::kEmpty;
+  slot.guessed = false;
+  --idle_;
+  free_.push_back(number);
+}
+
+}  // namespace omni
