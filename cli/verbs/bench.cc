@@ -250,7 +250,9 @@ class Bench {
 
   // The same weights with and without sharing, each with a cache of the same size, in turns.
   absl::Status CompareForms() {
-    absl::StatusOr<int64_t> whole = WholeModelBytes(args_.whole_form);
+    OpenOptions no_sessions;
+    no_sessions.sessions = 0;
+    absl::StatusOr<int64_t> whole = WholeModelBytes(args_.whole_form, no_sessions);
     if (!whole.ok()) return whole.status();
     Form forms[2] = {{.name = "shared", .path = args_.shared_form},
                      {.name = "whole", .path = args_.whole_form}};

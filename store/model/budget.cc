@@ -36,7 +36,7 @@ absl::StatusOr<OpenOptions> FitToMemory(const std::string& path, std::optional<i
     return options;
   }
   const std::optional<int64_t> budget = machine.DefaultBudget();
-  absl::StatusOr<int64_t> needed = WholeModelBytes(path, options.sessions);
+  absl::StatusOr<int64_t> needed = WholeModelBytes(path, options);
   if (!needed.ok()) return needed.status();
   if (budget.has_value() && *needed > *budget) options.residency = Residency::kStreamed;
   options.ram_bytes = budget;

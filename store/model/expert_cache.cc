@@ -5,14 +5,13 @@
 
 #include <absl/strings/str_cat.h>
 
-#include "store/model/resident_experts.h"
-
 namespace omni {
 
 absl::StatusOr<std::unique_ptr<ExpertCache>> ExpertCache::Open(
     const ModelFiles& files, const std::vector<PackHeader>& packs, DeltaDb deltas,
-    std::unique_ptr<TileIndex> index, const TileCacheOptions& options, std::unique_ptr<TileReader> reader) {
-  std::unique_ptr<ExpertCache> experts(new ExpertCache(files, std::move(deltas), std::move(index)));
+    std::unique_ptr<TileIndex> index, const OpenedRegions& opened, const TileCacheOptions& options,
+    std::unique_ptr<TileReader> reader) {
+  std::unique_ptr<ExpertCache> experts(new ExpertCache(opened, std::move(deltas), std::move(index)));
   absl::StatusOr<std::unique_ptr<TileCache>> cache =
       TileCache::Make(files, *experts->index_, experts->deltas_, packs, options, std::move(reader));
   if (!cache.ok()) return cache.status();
@@ -38,11 +37,16 @@ absl::StatusOr<ExpertTiles> ExpertCache::Acquire(LayerId layer, ExpertId expert)
   return tiles;
 }
 
+int64_t ExpertCache::TableOf(LayerId layer, ExpertId expert) const {
+  const int64_t table = index_->numbers().Number(layer, expert);
+  return table < 0 || opened_.Has(expert) ? table : -1;
+}
+
 void ExpertCache::Request(RequesterId requester, LayerId layer, ExpertId expert, const OnReady& on_ready,
                           const OnPartial& on_partial) {
-  const int64_t table = index_->numbers().Number(layer, expert);
+  const int64_t table = TableOf(layer, expert);
   if (table < 0) {
-    on_ready(NoSuchExpert(files_, layer, expert));
+    on_ready(opened_.Refusal(layer, expert));
   } else {
     cache_->Request(requester, table, on_ready, on_partial);
   }
@@ -51,7 +55,7 @@ void ExpertCache::Request(RequesterId requester, LayerId layer, ExpertId expert,
 void ExpertCache::ReadAhead(RequesterId requester, LayerId layer, std::span<const ExpertId> experts) {
   std::vector<int64_t> tables;
   for (ExpertId expert : experts) {
-    const int64_t table = index_->numbers().Number(layer, expert);
+    const int64_t table = TableOf(layer, expert);
     if (table >= 0) tables.push_back(table);
   }
   cache_->ReadAhead(requester, tables);

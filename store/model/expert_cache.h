@@ -14,6 +14,7 @@
 #include "store/format/delta_db.h"
 #include "store/format/model_files.h"
 #include "store/format/tile_index.h"
+#include "store/model/opened_regions.h"
 
 namespace omni {
 
@@ -21,10 +22,11 @@ namespace omni {
 class ExpertCache final : public ExpertSource {
  public:
   // `files` and `packs`, the headers of its pack files, outlive the cache; `index` was read from `deltas`.
-  // Tiles are read by `reader`.
+  // Tiles are read by `reader`. Experts that are not opened are refused.
   static absl::StatusOr<std::unique_ptr<ExpertCache>> Open(const ModelFiles& files,
                                                            const std::vector<PackHeader>& packs,
                                                            DeltaDb deltas, std::unique_ptr<TileIndex> index,
+                                                           const OpenedRegions& opened,
                                                            const TileCacheOptions& options,
                                                            std::unique_ptr<TileReader> reader);
 
@@ -42,10 +44,11 @@ class ExpertCache final : public ExpertSource {
   void Forget() { cache_->Clear(); }  // gives up all tiles that nobody uses
 
  private:
-  ExpertCache(const ModelFiles& files, DeltaDb deltas, std::unique_ptr<TileIndex> index)
-      : files_(files), deltas_(std::move(deltas)), index_(std::move(index)) {}
+  ExpertCache(OpenedRegions opened, DeltaDb deltas, std::unique_ptr<TileIndex> index)
+      : opened_(std::move(opened)), deltas_(std::move(deltas)), index_(std::move(index)) {}
+  int64_t TableOf(LayerId layer, ExpertId expert) const;  // -1: not served
 
-  const ModelFiles& files_;
+  OpenedRegions opened_;
   DeltaDb deltas_;
   std::unique_ptr<TileIndex> index_;
   std::unique_ptr<TileCache> cache_;

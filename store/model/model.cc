@@ -12,6 +12,8 @@
 #include "store/format/model_files.h"
 #include "store/format/shared_weights.h"
 #include "store/format/tile_index.h"
+#include "store/model/opened_regions.h"
+#include "store/model/region_experts.h"
 #include "store/model/resident_experts.h"
 
 namespace omni {
@@ -30,13 +32,6 @@ TileContents ContentsOf(const ModelConfig& config, const TileIndex& index) {
   return contents;
 }
 
-// Of the manifest, as WholeModelBytes.
-int64_t WholeBytes(const ModelFiles& files) {
-  int64_t bytes = files.manifest.counts.inline_tiles * TileLayout(files.manifest.config.d).payload();
-  for (const auto& [name, digest] : files.manifest.files) bytes += digest.bytes;
-  return bytes;
-}
-
 absl::StatusOr<MemoryPlan> PlanStreamed(const ModelSizes& sizes, const OpenOptions& options) {
   if (!options.cache_bytes.has_value())
     return PlanMemory(sizes, options.ram_bytes.value_or(0), options.sessions);
@@ -50,69 +45,137 @@ absl::StatusOr<MemoryPlan> PlanStreamed(const ModelSizes& sizes, const OpenOptio
 }  // namespace
 
 struct Model::Parts {
-  explicit Parts(ModelFiles opened) : files(std::move(opened)), hash(files.manifest.ModelHash().Hex()) {}
+  Parts(ModelFiles model_files, const OpenOptions& open_options)
+      : files(std::move(model_files)), options(open_options), hash(files.manifest.ModelHash().Hex()) {}
 
-  absl::Status Open(const OpenOptions& options, std::unique_ptr<TileReader> reader);
-  absl::Status Plan(const OpenOptions& options);
-  absl::Status OpenCache(const OpenOptions& options, std::unique_ptr<TileReader> reader);
+  absl::Status Open(std::unique_ptr<TileReader> reader);
+  absl::Status Prepare();    // opened, packs
+  absl::Status ReadIndex();  // after Prepare
+  int64_t WholeBytes() const;
+  absl::Status Plan();
+  absl::Status OpenCache(std::unique_ptr<TileReader> reader);
+  absl::Status OpenRegions(std::unique_ptr<TileReader> reader);
+
+  bool has_experts() const { return TableNumbers(files.manifest.config).tables() > 0; }
+  bool streamed() const { return options.residency == Residency::kStreamed && has_experts(); }
+  bool part() const { return !options.regions.empty() && has_experts(); }
+  bool planned() const { return options.residency == Residency::kStreamed || options.ram_bytes.has_value(); }
 
   ModelFiles files;
-  std::string hash;
-  std::vector<PackHeader> packs;
+  const OpenOptions options;
+  const std::string hash;
+  std::optional<OpenedRegions> opened;
+  std::vector<PackHeader> packs;  // if anything needs them
+
+  // Where the tiles lie, if not all of them are loaded; until whoever reads them has it.
+  std::optional<DeltaDb> deltas;
+  std::unique_ptr<TileIndex> index;
+  int64_t opened_tiles = 0;
+  ModelStats indexed_stats;
+
   std::optional<MemoryPlan> plan;
   std::optional<SharedWeights> shared;
-  std::unique_ptr<ResidentExperts> resident;  // or:
+  // One of these.
+  std::unique_ptr<ResidentExperts> resident;
+  std::unique_ptr<RegionExperts> regions;
   std::unique_ptr<ExpertCache> cache;
-  ModelStats streamed_stats;
 };
 
-absl::Status Model::Parts::Open(const OpenOptions& options, std::unique_ptr<TileReader> reader) {
-  const bool streamed =
-      options.residency == Residency::kStreamed && TableNumbers(files.manifest.config).tables() > 0;
-  // Planned before anything of size is loaded.
-  if (options.residency == Residency::kStreamed || options.ram_bytes.has_value()) {
-    if (absl::Status s = Plan(options); !s.ok()) return s;
+absl::Status Model::Parts::Open(std::unique_ptr<TileReader> reader) {
+  if (absl::Status s = Prepare(); !s.ok()) return s;
+  // Planned before anything of size is loaded; of given regions the index says what their size is.
+  if (planned() && !part()) {
+    if (absl::Status s = Plan(); !s.ok()) return s;
   }
   if (absl::Status s = CheckDeltaFiles(files); !s.ok()) return s;
-  absl::StatusOr<SharedWeights> loaded = SharedWeights::Load(files);
-  if (!loaded.ok()) return loaded.status();
-  shared.emplace(*std::move(loaded));
-  if (streamed) return OpenCache(options, std::move(reader));
-  absl::StatusOr<std::unique_ptr<ResidentExperts>> experts = ResidentExperts::Load(files);
+  if (streamed() || part()) {
+    if (absl::Status s = ReadIndex(); !s.ok()) return s;
+  }
+  if (planned() && part()) {
+    if (absl::Status s = Plan(); !s.ok()) return s;
+  }
+  if (options.shared) {
+    absl::StatusOr<SharedWeights> loaded = SharedWeights::Load(files);
+    if (!loaded.ok()) return loaded.status();
+    shared.emplace(*std::move(loaded));
+  }
+  if (streamed() || part()) {
+    if (reader == nullptr) reader = std::make_unique<PackReader>(files, packs, options.reads);
+    return streamed() ? OpenCache(std::move(reader)) : OpenRegions(std::move(reader));
+  }
+  absl::StatusOr<std::unique_ptr<ResidentExperts>> experts = ResidentExperts::Load(files, *opened);
   if (!experts.ok()) return experts.status();
   resident = *std::move(experts);
   return absl::OkStatus();
 }
 
-absl::Status Model::Parts::Plan(const OpenOptions& options) {
+absl::Status Model::Parts::Prepare() {
+  absl::StatusOr<OpenedRegions> made = OpenedRegions::Make(files, options.regions);
+  if (!made.ok()) return made.status();
+  opened.emplace(*std::move(made));
+  if (!planned() && !part()) return absl::OkStatus();
   absl::StatusOr<std::vector<PackHeader>> headers = ReadPackHeaders(files);
   if (!headers.ok()) return headers.status();
   packs = *std::move(headers);
-  if (absl::Status s = CheckTableCount(files, TableNumbers(files.manifest.config)); !s.ok()) return s;
-  const ModelSizes sizes = SizesOf(files, packs);
+  return CheckTableCount(files, TableNumbers(files.manifest.config));
+}
+
+absl::Status Model::Parts::ReadIndex() {
+  absl::StatusOr<DeltaDb> db = DeltaDb::Open(files.PathOf(kDeltasFolder));
+  if (!db.ok()) return db.status();
+  deltas.emplace(*std::move(db));
+  absl::StatusOr<std::unique_ptr<TileIndex>> read = TileIndex::Read(files, *deltas, packs);
+  if (!read.ok()) return read.status();
+  index = *std::move(read);
+  indexed_stats = CountStats(files, ContentsOf(files.manifest.config, *index));
+  const std::vector<bool> needed = opened->TilesOf(*index);
+  opened_tiles = std::count(needed.begin(), needed.end(), true);
+  return absl::OkStatus();
+}
+
+int64_t Model::Parts::WholeBytes() const {
+  const Manifest& manifest = files.manifest;
+  int64_t bytes = part() ? opened_tiles * SizesOf(files, packs).tile_stride
+                         : manifest.counts.inline_tiles * TileLayout(manifest.config.d).payload();
+  for (const auto& [name, digest] : manifest.files) {
+    const bool of_shared = name == kSharedFile || name == kTokenizerFile;
+    if (of_shared ? options.shared : !part()) bytes += digest.bytes;
+  }
+  return bytes;
+}
+
+absl::Status Model::Parts::Plan() {
+  ModelSizes sizes = SizesOf(files, packs);
+  if (!options.shared) sizes.shared_bytes = 0;
+  if (part()) sizes.unique_tiles = opened_tiles;
   absl::StatusOr<MemoryPlan> made =
       options.residency == Residency::kStreamed
           ? PlanStreamed(sizes, options)
-          : PlanWhole(sizes, WholeBytes(files), *options.ram_bytes, options.sessions);
+          : PlanWhole(sizes, WholeBytes(), *options.ram_bytes, options.sessions);
   if (!made.ok())
     return absl::Status(made.status().code(), absl::StrCat(files.dir, ": ", made.status().message()));
   plan = *made;
   return absl::OkStatus();
 }
 
-absl::Status Model::Parts::OpenCache(const OpenOptions& options, std::unique_ptr<TileReader> reader) {
-  absl::StatusOr<DeltaDb> deltas = DeltaDb::Open(files.PathOf(kDeltasFolder));
-  if (!deltas.ok()) return deltas.status();
-  absl::StatusOr<std::unique_ptr<TileIndex>> index = TileIndex::Read(files, *deltas, packs);
-  if (!index.ok()) return index.status();
-  streamed_stats = CountStats(files, ContentsOf(files.manifest.config, **index));
+absl::Status Model::Parts::OpenCache(std::unique_ptr<TileReader> reader) {
   TileCacheOptions with_slots = options.cache;
   with_slots.slots = plan->cache_tiles;
-  if (reader == nullptr) reader = std::make_unique<PackReader>(files, packs, options.reads);
-  absl::StatusOr<std::unique_ptr<ExpertCache>> opened =
-      ExpertCache::Open(files, packs, *std::move(deltas), *std::move(index), with_slots, std::move(reader));
-  if (!opened.ok()) return opened.status();
-  cache = *std::move(opened);
+  absl::StatusOr<std::unique_ptr<ExpertCache>> made = ExpertCache::Open(
+      files, packs, *std::move(deltas), std::move(index), *opened, with_slots, std::move(reader));
+  deltas.reset();
+  if (!made.ok()) return made.status();
+  cache = *std::move(made);
+  return absl::OkStatus();
+}
+
+absl::Status Model::Parts::OpenRegions(std::unique_ptr<TileReader> reader) {
+  absl::StatusOr<std::unique_ptr<RegionExperts>> experts =
+      RegionExperts::Load(files, packs, *deltas, *index, *opened, std::move(reader));
+  if (!experts.ok()) return experts.status();
+  regions = *std::move(experts);
+  index.reset();
+  deltas.reset();
   return absl::OkStatus();
 }
 
@@ -121,35 +184,51 @@ Model::Model(Model&&) noexcept = default;
 Model& Model::operator=(Model&&) noexcept = default;
 Model::~Model() = default;
 
+const ModelConfig& Model::config() const { return parts_->files.manifest.config; }
+bool Model::shared() const { return parts_->shared.has_value(); }
 const ModelWeights& Model::weights() const { return parts_->shared->weights(); }
 const Tokenizer& Model::tokenizer() const { return parts_->shared->tokenizer(); }
 ExpertSource& Model::experts() const {
   if (parts_->cache) return *parts_->cache;
+  if (parts_->regions) return *parts_->regions;
   return *parts_->resident;
 }
 ExpertCache* Model::cache() const { return parts_->cache.get(); }
 const MemoryPlan* Model::plan() const { return parts_->plan ? &*parts_->plan : nullptr; }
 const std::string& Model::hash() const { return parts_->hash; }
 ModelStats Model::stats() const {
-  return parts_->cache ? parts_->streamed_stats : CountStats(parts_->files, parts_->resident->contents());
+  return parts_->resident ? CountStats(parts_->files, parts_->resident->contents()) : parts_->indexed_stats;
 }
 
 absl::StatusOr<Model> OpenModel(const std::string& path, const OpenOptions& options,
                                 std::unique_ptr<TileReader> reader) {
   absl::StatusOr<ModelFiles> files = ReadModelFiles(path);
   if (!files.ok()) return files.status();
-  auto parts = std::make_unique<Model::Parts>(*std::move(files));
-  if (absl::Status s = parts->Open(options, std::move(reader)); !s.ok()) return s;
+  auto parts = std::make_unique<Model::Parts>(*std::move(files), options);
+  if (absl::Status s = parts->Open(std::move(reader)); !s.ok()) return s;
   return Model(std::move(parts));
 }
 
-absl::StatusOr<int64_t> WholeModelBytes(const std::string& path, int64_t sessions) {
+absl::StatusOr<int64_t> WholeModelBytes(const std::string& path, const OpenOptions& options) {
   ModelFiles files;
-  absl::StatusOr<std::string> dir = ModelDirectory(path);
-  if (!dir.ok()) return dir.status();
-  files.dir = *std::move(dir);
-  if (absl::Status s = ReadManifest(&files); !s.ok()) return s;
-  return WholeBytes(files) + sessions * SessionState::BytesFor(files.manifest.config);
+  if (options.regions.empty()) {
+    absl::StatusOr<std::string> dir = ModelDirectory(path);
+    if (!dir.ok()) return dir.status();
+    files.dir = *std::move(dir);
+    if (absl::Status s = ReadManifest(&files); !s.ok()) return s;
+  } else {
+    absl::StatusOr<ModelFiles> read = ReadModelFiles(path);
+    if (!read.ok()) return read.status();
+    files = *std::move(read);
+  }
+  Model::Parts parts(std::move(files), options);
+  if (parts.part()) {
+    absl::Status status = parts.Prepare();
+    if (status.ok()) status = CheckDeltaFiles(parts.files);
+    if (status.ok()) status = parts.ReadIndex();
+    if (!status.ok()) return status;
+  }
+  return parts.WholeBytes() + options.sessions * SessionState::BytesFor(parts.files.manifest.config);
 }
 
 }  // namespace omni

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include <absl/status/statusor.h>
 
@@ -32,7 +33,11 @@ struct OpenOptions {
   std::optional<int64_t> ram_bytes;
   // kStreamed: what the cache of experts takes, whatever ram_bytes would leave for it. For measurements.
   std::optional<int64_t> cache_bytes;
-  int64_t sessions = 1;    // states of so many sessions are planned for
+  int64_t sessions = 1;  // states of so many sessions are planned for
+  // Regions whose experts are served; the others' are neither read nor kept, and asking for one is an error.
+  // None given: all.
+  std::vector<RegionId> regions;
+  bool shared = true;  // false: without shared weights and tokenizer, for a node that serves experts alone
   TileCacheOptions cache;  // kStreamed; `slots` is filled in
   ReadQueueOptions reads;  // of the pack files, kStreamed; `memory` is filled in
 };
@@ -44,6 +49,8 @@ class Model {
   Model& operator=(Model&&) noexcept;
   ~Model();
 
+  const ModelConfig& config() const;
+  bool shared() const;  // OpenOptions::shared, without which there are none of these:
   const ModelWeights& weights() const;
   const Tokenizer& tokenizer() const;
   // If the model is whole, Acquire takes no lock, and what it returns outlives the model. Else what is
@@ -54,25 +61,27 @@ class Model {
   // 32 hex digits over config, shared weights, tokenizer, tiles and tile tables: equal for one checkpoint
   // packed with equal options, whatever machine packed it.
   const std::string& hash() const;
-  ModelStats stats() const;
+  ModelStats stats() const;  // of the whole model, whatever was opened
 
  private:
   friend absl::StatusOr<Model> OpenModel(const std::string& path, const OpenOptions& options,
                                          std::unique_ptr<TileReader> reader);
+  friend absl::StatusOr<int64_t> WholeModelBytes(const std::string& path, const OpenOptions& options);
   struct Parts;
   explicit Model(std::unique_ptr<Parts> parts);
   std::unique_ptr<Parts> parts_;
 };
 
-// Whole: reads everything and verifies every checksum. Streamed: reads and verifies all but the experts'
+// Whole: reads what is opened and verifies every checksum. Streamed: reads and verifies all but the experts'
 // tiles, each of which is verified whenever it is read. Errors name the file and what to do;
 // ResourceExhausted: the budget is too small, and the message says the least that works. `reader`, if not
-// null, reads the tiles of a streamed model in place of a PackReader.
+// null, takes a PackReader's place where tiles are read one by one: of a streamed model, and of given
+// regions.
 absl::StatusOr<Model> OpenModel(const std::string& path, const OpenOptions& options = {},
                                 std::unique_ptr<TileReader> reader = nullptr);
 
-// About what the model directory `path` takes of memory if it is kept whole, with the states of so many
-// sessions: from the manifest alone.
-absl::StatusOr<int64_t> WholeModelBytes(const std::string& path, int64_t sessions = 0);
+// About what the model directory `path` takes of memory if what `options` open of it is kept whole, with the
+// states of their sessions. Reads the manifest alone; if regions are given, the tile tables too.
+absl::StatusOr<int64_t> WholeModelBytes(const std::string& path, const OpenOptions& options);
 
 }  // namespace omni

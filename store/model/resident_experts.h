@@ -9,27 +9,26 @@
 #include "engine/model/expert_source.h"
 #include "store/format/model_files.h"
 #include "store/model/expert_store.h"
+#include "store/model/opened_regions.h"
 
 namespace omni {
 
 // Acquire takes no lock, and what it returns outlives this.
 class ResidentExperts final : public ExpertSource {
  public:
-  // `files` outlives this. Errors as ExpertStore::Load's.
-  static absl::StatusOr<std::unique_ptr<ResidentExperts>> Load(const ModelFiles& files);
+  // `opened` is all of the model. `files` outlives this. Errors as ExpertStore::Load's.
+  static absl::StatusOr<std::unique_ptr<ResidentExperts>> Load(const ModelFiles& files,
+                                                               const OpenedRegions& opened);
 
   absl::StatusOr<ExpertTiles> Acquire(LayerId layer, ExpertId expert) override;
   const TileContents& contents() const { return store_->contents(); }
 
  private:
-  ResidentExperts(const ModelFiles& files, std::shared_ptr<const ExpertStore> store)
-      : files_(files), store_(std::move(store)) {}
+  ResidentExperts(OpenedRegions opened, std::shared_ptr<const ExpertStore> store)
+      : opened_(std::move(opened)), store_(std::move(store)) {}
 
-  const ModelFiles& files_;
+  OpenedRegions opened_;
   std::shared_ptr<const ExpertStore> store_;
 };
-
-// "PATH: there is no expert E in layer L (...)"
-absl::Status NoSuchExpert(const ModelFiles& files, LayerId layer, ExpertId expert);
 
 }  // namespace omni

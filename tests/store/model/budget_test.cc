@@ -36,6 +36,11 @@ class BudgetTest : public StreamedTest {
   }
   // What is free so that the default budget is `bytes`, or a little more.
   static int64_t FreeFor(int64_t bytes) { return PadTo((bytes + 2) / 3 * 4, 4096); }
+  static OpenOptions Sessions(int64_t sessions) {
+    OpenOptions options;
+    options.sessions = sessions;
+    return options;
+  }
   std::string dir() const { return temp_ / "m"; }
 
   int machines_ = 0;
@@ -43,7 +48,7 @@ class BudgetTest : public StreamedTest {
 
 TEST_F(BudgetTest, AModelThatFitsIntoThreeQuartersOfWhatIsFreeIsKeptWhole) {
   Pack(StreamedConfig());
-  const int64_t needed = *WholeModelBytes(dir(), 1);
+  const int64_t needed = *WholeModelBytes(dir(), {});
   const absl::StatusOr<OpenOptions> fits = FitToMemory(dir(), std::nullopt, {}, With(FreeFor(needed)));
   ASSERT_TRUE(fits.ok()) << fits.status();
   EXPECT_EQ(fits->residency, Residency::kWhole);
@@ -58,16 +63,15 @@ TEST_F(BudgetTest, TheStatesOfTheSessionsCount) {
   Pack(StreamedConfig());
   const int64_t state = SessionState::BytesFor(config_);
   ASSERT_GT(state, 0);
-  EXPECT_EQ(*WholeModelBytes(dir(), 16) - *WholeModelBytes(dir(), 1), 15 * state);
-  OpenOptions sixteen;
-  sixteen.sessions = 16;
-  const Machine machine = With(FreeFor(*WholeModelBytes(dir(), 16)) - 4096);
+  EXPECT_EQ(*WholeModelBytes(dir(), Sessions(16)) - *WholeModelBytes(dir(), {}), 15 * state);
+  const OpenOptions sixteen = Sessions(16);
+  const Machine machine = With(FreeFor(*WholeModelBytes(dir(), Sessions(16))) - 4096);
   EXPECT_EQ(FitToMemory(dir(), std::nullopt, {}, machine)->residency, Residency::kWhole);
   // Streaming takes the program's own memory into account, and so wants more than there is.
   EXPECT_TRUE(absl::IsResourceExhausted(FitToMemory(dir(), std::nullopt, sixteen, machine).status()));
   // A plan admits as many as were asked for, and those that what is left holds.
   const OpenOptions open =
-      *FitToMemory(dir(), std::nullopt, sixteen, With(FreeFor(*WholeModelBytes(dir(), 16) + 3 * state)));
+      *FitToMemory(dir(), std::nullopt, sixteen, With(FreeFor(*WholeModelBytes(dir(), sixteen) + 3 * state)));
   const absl::StatusOr<Model> model = OpenModel(dir(), open);
   ASSERT_TRUE(model.ok()) << model.status();
   EXPECT_EQ(model->plan()->sessions, 16);
