@@ -32,7 +32,7 @@ inline std::string_view View(const uint8_t* data, size_t size) {
 // stay.
 std::string WithChecksum(std::string bytes);
 
-// A file in memory, for what reads only files.
+// A file in memory, for what reads only files. It has a name in a folder, so that it can be replaced.
 class MemoryFile {
  public:
   explicit MemoryFile(std::string_view bytes);
@@ -43,7 +43,6 @@ class MemoryFile {
   std::string Read() const;
 
  private:
-  int fd_;
   std::string path_;
 };
 
