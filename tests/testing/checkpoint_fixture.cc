@@ -140,4 +140,28 @@ ModelConfig OddCheckpointConfig() {
   return c;
 }
 
+ModelConfig ShortConfig() {
+  ModelConfig c = OddCheckpointConfig();
+  c.layers = 3;
+  return c;
+}
+
+Checkpoint NearlyEqualExperts(const ModelConfig& config) {
+  testing::Checkpoint c = RandomCheckpoint(config, 5);
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    if (config.IsAttention(layer)) continue;
+    for (const char* part : {"gate", "up", "down"}) {
+      std::vector<float>& own = c.tensors.at("layers." + std::to_string(layer) + ".own." + part).values;
+      const int64_t size = config.own_neurons * config.d;
+      for (int32_t e = 0; e < config.num_experts(); ++e) {
+        const int32_t keyframe = config.ExpertOf(config.RegionOf(ExpertId(e)), 0).value;
+        if (keyframe == e) continue;
+        std::copy_n(own.begin() + keyframe * size, size, own.begin() + e * size);
+        for (int64_t i = 0; i < 3; ++i) own[static_cast<size_t>(e * size + 17 * e + 5 * i)] *= -1.0f;
+      }
+    }
+  }
+  return c;
+}
+
 }  // namespace omni::testing

@@ -40,5 +40,12 @@ ModelConfig SmallConfig();
 // Nothing divides anything: d = 70, r = 5, f = 130, 6 experts (3x2x1) in 3 regions (1x2x1), 5 layers with
 // attention every third, own_neurons = 66.
 ModelConfig OddCheckpointConfig();
+// OddCheckpointConfig with 3 layers, two of them of experts. A region's keyframe is expert 0, 1 or 2; it has
+// three tiles.
+ModelConfig ShortConfig();
+
+// RandomCheckpoint(config, 5) whose experts are copies of their region's keyframe but for nine trits each, so
+// that they are packed as scattered deltas.
+Checkpoint NearlyEqualExperts(const ModelConfig& config);
 
 }  // namespace omni::testing

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "tests/testing/file_bytes.h"
 #include "tests/testing/temp_dir.h"
 
 namespace omni {
@@ -15,10 +16,7 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 using testing::TempDir;
-
-void WriteBytes(const std::string& path, const std::string& bytes) {
-  std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
-}
+using testing::WriteBytes;
 
 // A window that keeps bytes shows the same file as one that keeps none, with either way of reading.
 TEST(FileStream, ShowsEveryByteOnceAndKeepsWhatItIsTold) {

@@ -55,28 +55,50 @@ struct Shape {
   PackOptions pack;
   PolicyKind policy = PolicyKind::kTorus;
   ReadMethod reads = ReadMethod::kPread;
+  bool direct = false;  // past the page cache
   bool scattered = false;
 };
 
-class StreamedShapes : public StreamedTest, public ::testing::WithParamInterface<Shape> {};
+class StreamedShapes : public StreamedTest, public ::testing::WithParamInterface<Shape> {
+ protected:
+  static const char* MethodName(ReadMethod method) {
+    return method == ReadMethod::kUring ? "io_uring, " : "threads of pread, ";
+  }
+  // Why this machine does not read as the shape wants it; empty: it does.
+  std::string Lacking(const Shape& shape) const {
+    ReadQueueOptions options;
+    options.method = shape.reads;
+    const absl::StatusOr<std::unique_ptr<ReadQueue>> queue =
+        ReadQueue::Open({temp_ / "m/packs/tiles-000.bin"}, options, [](uint64_t, const absl::Status&) {});
+    if (!queue.ok()) return queue.status().ToString();
+    return shape.direct && !(*queue)->direct(0) ? "the file system of the packs refuses O_DIRECT" : "";
+  }
+};
 
 INSTANTIATE_TEST_SUITE_P(
     All, StreamedShapes,
-    ::testing::Values(Shape{"Torus", {}}, Shape{"Decayed", {}, PolicyKind::kDecayed},
-                      Shape{"Lru", {}, PolicyKind::kLru}, Shape{"Whole", {.whole = true}},
-                      Shape{"Auto", {}, PolicyKind::kTorus, ReadMethod::kAuto},
-                      Shape{"Direct", {.tile_alignment = 4096}, PolicyKind::kTorus, ReadMethod::kAuto},
-                      Shape{"DirectPread", {.tile_alignment = 4096}},
-                      Shape{"ManyPacks", {.max_pack_bytes = 1}},
-                      Shape{"Scattered", {}, PolicyKind::kTorus, ReadMethod::kPread, true}),
+    ::testing::Values(
+        Shape{"Torus", {}}, Shape{"Decayed", {}, PolicyKind::kDecayed}, Shape{"Lru", {}, PolicyKind::kLru},
+        Shape{"Whole", {.whole = true}}, Shape{"Uring", {}, PolicyKind::kTorus, ReadMethod::kUring},
+        Shape{"DirectUring", {.tile_alignment = 4096}, PolicyKind::kTorus, ReadMethod::kUring, true},
+        Shape{"DirectPread", {.tile_alignment = 4096}, PolicyKind::kTorus, ReadMethod::kPread, true},
+        Shape{"ManyPacks", {.max_pack_bytes = 1}},
+        Shape{"Scattered", {}, PolicyKind::kTorus, ReadMethod::kPread, false, true}),
     [](const auto& info) { return info.param.name; });
 
 TEST_P(StreamedShapes, GivesTheBytesOfTheResidentModelWhateverFits) {
   const Shape& shape = GetParam();
-  ModelConfig config = testing::StreamedConfig();
-  if (shape.scattered) config.own_neurons = 0;  // all tied: what differs is changed below
-  Pack(config, shape.pack);
+  const ModelConfig config = shape.scattered ? testing::ShortConfig() : testing::StreamedConfig();
+  if (shape.scattered) {
+    Pack(testing::NearlyEqualExperts(config), shape.pack);
+  } else {
+    Pack(config, shape.pack);
+  }
   const Model resident = OpenResident();
+  if (shape.scattered) {
+    EXPECT_GT(resident.stats().inline_tiles, 0);
+  }
+  if (const std::string lacking = Lacking(shape); !lacking.empty()) GTEST_SKIP() << lacking;
   OpenOptions options;
   options.cache.policy = shape.policy;
   options.reads.method = shape.reads;
@@ -89,6 +111,10 @@ TEST_P(StreamedShapes, GivesTheBytesOfTheResidentModelWhateverFits) {
     const CacheStats stats = streamed->cache()->stats();
     EXPECT_EQ(stats.failed, 0);
     EXPECT_GT(stats.misses, 0);
+    EXPECT_THAT(streamed->cache()->description(), HasSubstr(MethodName(shape.reads)));
+    if (shape.direct) {
+      EXPECT_THAT(streamed->cache()->description(), HasSubstr(", O_DIRECT, "));
+    }
     if (experts == 100) {
       EXPECT_EQ(stats.evicted, 0);
       EXPECT_EQ(stats.misses, resident.stats().stored_tiles + resident.stats().inline_tiles);

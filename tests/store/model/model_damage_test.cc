@@ -16,6 +16,7 @@
 #include "store/pack/pack.h"
 #include "tests/store/model/model_digest.h"
 #include "tests/testing/checkpoint_fixture.h"
+#include "tests/testing/file_bytes.h"
 #include "tests/testing/random_model.h"
 #include "tests/testing/temp_dir.h"
 
@@ -24,29 +25,19 @@ namespace {
 
 namespace fs = std::filesystem;
 using ::testing::AllOf;
+using testing::FileBytes;
 using ::testing::HasSubstr;
 using testing::ModelContent;
+using testing::ShortConfig;
 using testing::TempDir;
+using testing::WriteBytes;
 
-std::string FileBytes(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
 std::vector<std::string> Files(const std::string& dir) { return ListFiles(dir).value(); }
-void WriteBytes(const std::string& path, const std::string& bytes) {
-  std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
-}
-
-ModelConfig Config() {
-  ModelConfig c = testing::OddCheckpointConfig();
-  c.layers = 3;
-  return c;
-}
 
 class DamagedModel : public ::testing::Test {
  protected:
   void SetUp() override {
-    ASSERT_TRUE(testing::WriteRandomCheckpoint(temp_ / "c", Config(), 21).ok());
+    ASSERT_TRUE(testing::WriteRandomCheckpoint(temp_ / "c", ShortConfig(), 21).ok());
     ASSERT_TRUE(PackModel(temp_ / "c", dir_, {}).ok());
     auto model = OpenModel(dir_);
     ASSERT_TRUE(model.ok()) << model.status();
@@ -141,7 +132,7 @@ TEST_F(DamagedModel, ABadTileIsNamedWithItsExpertAndLayer) {
   std::string bytes = FileBytes(name);
   // The file begins with the three tiles of expert 0 in layer 0. The other expert of its region is held as
   // scattered deltas; then comes expert 1, the keyframe of region 1.
-  const int64_t payload = TileLayout(Config().d).payload();
+  const int64_t payload = TileLayout(ShortConfig().d).payload();
   bytes[static_cast<size_t>(64 + 4 * payload + 100)] ^= 1;
   WriteBytes(name, bytes);
   EXPECT_EQ(OpenError(), name +
@@ -196,7 +187,7 @@ void ForgeFirstTable(const std::string& dir, Change change) {
                 entries.emplace_back(key, value);
                 return absl::OkStatus();
               }).ok());
-  TileTable first = DecodeTable(entries[0].second, TilesPerExpert(Config())).value();
+  TileTable first = DecodeTable(entries[0].second, TilesPerExpert(ShortConfig())).value();
   change(first);
   entries[0].second = EncodeTable(first);
   fs::remove_all(path);
@@ -222,7 +213,7 @@ TEST_F(DamagedModel, TilesWithForgedChecksumsAreStillChecked) {
   std::string bytes = FileBytes(PathOf(name));
   bytes[64] = static_cast<char>(250);  // no code of five trits
   WriteBytes(PathOf(name), bytes);
-  const size_t payload = static_cast<size_t>(TileLayout(Config().d).payload());
+  const size_t payload = static_cast<size_t>(TileLayout(ShortConfig().d).payload());
   ForgeFirstTable(dir_, [&](TileTable& table) {
     table.tiles[0].hash = ContentHash(bytes.data() + 64, payload);
     table.tiles[0].checksum = Checksum64(bytes.data() + 64, payload);
@@ -232,7 +223,7 @@ TEST_F(DamagedModel, TilesWithForgedChecksumsAreStillChecked) {
 }
 
 TEST_F(DamagedModel, TablesThatPointAstrayAreRejectedThoughEveryFileChecks) {
-  const uint64_t stride = static_cast<uint64_t>(TileLayout(Config().d).payload());
+  const uint64_t stride = static_cast<uint64_t>(TileLayout(ShortConfig().d).payload());
   const std::pair<std::function<void(TileTable&)>, const char*> cases[] = {
       {[](TileTable& t) { t.tiles[1].checksum ^= 1; }, "tile 1 of expert 0, layer 0 fails its checksum"},
       {[](TileTable& t) { t.tiles[1].hash.low ^= 1; }, "tile 1 of expert 0, layer 0 fails its checksum"},
@@ -255,7 +246,7 @@ TEST_F(DamagedModel, TablesThatPointAstrayAreRejectedThoughEveryFileChecks) {
 }
 
 TEST_F(DamagedModel, AnotherModelsDeltasAreRejected) {
-  ASSERT_TRUE(testing::WriteRandomCheckpoint(temp_ / "c2", Config(), 99).ok());
+  ASSERT_TRUE(testing::WriteRandomCheckpoint(temp_ / "c2", ShortConfig(), 99).ok());
   ASSERT_TRUE(PackModel(temp_ / "c2", temp_ / "m2", {}).ok());
   fs::remove_all(PathOf("deltas"));
   fs::copy(temp_ / "m2/deltas", PathOf("deltas"), fs::copy_options::recursive);
@@ -291,7 +282,7 @@ TEST(OpenError, SaysWhatAPathIsInstead) {
   WriteBytes(temp / "file", "x");
   EXPECT_THAT(error(temp / "file"), HasSubstr("not a directory"));
   EXPECT_THAT(error(temp.path()), HasSubstr("there is no model.json"));
-  ASSERT_TRUE(testing::WriteRandomCheckpoint(temp / "c", Config(), 1).ok());
+  ASSERT_TRUE(testing::WriteRandomCheckpoint(temp / "c", ShortConfig(), 1).ok());
   EXPECT_THAT(error(temp / "c"), HasSubstr("a training checkpoint, not a packed model"));
 }
 

@@ -21,6 +21,7 @@
 #include "store/file/files.h"
 #include "tests/store/model/model_digest.h"
 #include "tests/testing/checkpoint_fixture.h"
+#include "tests/testing/file_bytes.h"
 #include "tests/testing/temp_dir.h"
 
 namespace omni {
@@ -28,15 +29,11 @@ namespace {
 
 namespace fs = std::filesystem;
 using testing::Checkpoint;
+using testing::FileBytes;
 using ::testing::HasSubstr;
 using testing::RandomCheckpoint;
 using testing::TempDir;
 using testing::Tensor;
-
-std::string FileBytes(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
 
 std::vector<std::string> Files(const std::string& dir) { return ListFiles(dir).value(); }
 

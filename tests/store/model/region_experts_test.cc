@@ -58,7 +58,7 @@ class RegionTest : public testing::StreamedTest {
         }
       }
     }
-    EXPECT_TRUE(absl::IsInvalidArgument(model.experts().Acquire(LayerId(3), ExpertId(0)).status()));
+    EXPECT_TRUE(absl::IsInvalidArgument(model.experts().Acquire(LayerId(7), ExpertId(0)).status()));
     EXPECT_TRUE(absl::IsInvalidArgument(model.experts().Acquire(LayerId(0), ExpertId(99)).status()));
   }
   void FlipBitOf(const TileRef& tile) {
@@ -87,6 +87,17 @@ TEST_F(RegionTest, ServesTheExpertsOfItsRegionsAndRefusesOthersByName) {
         EXPECT_EQ(model->stats().unique_tiles, whole.stats().unique_tiles);
       }
     }
+  }
+}
+
+TEST_F(RegionTest, ServesExpertsThatAreHeldAsScatteredDeltas) {
+  Pack(testing::NearlyEqualExperts(testing::ShortConfig()));
+  const Model whole = OpenResident();
+  ASSERT_GT(whole.stats().inline_tiles, 0);
+  for (const Residency residency : {Residency::kWhole, Residency::kStreamed}) {
+    const absl::StatusOr<Model> model = OpenModel(dir(), Regions({RegionId(0), RegionId(2)}, residency));
+    ASSERT_TRUE(model.ok()) << model.status();
+    ExpectServes(*model, whole, {RegionId(0), RegionId(2)});
   }
 }
 

@@ -34,9 +34,12 @@ inline int64_t TileBytes(const ModelConfig& config, int64_t alignment = 64) {
 class StreamedTest : public ::testing::Test {
  protected:
   void Pack(const ModelConfig& config, const PackOptions& options = {}) {
-    config_ = config;
-    tile_bytes_ = TileBytes(config, options.tile_alignment > 0 ? options.tile_alignment : 64);
-    ASSERT_TRUE(WriteRandomCheckpoint(temp_ / "c", config, 3).ok());
+    Pack(RandomCheckpoint(config, 3), options);
+  }
+  void Pack(const Checkpoint& checkpoint, const PackOptions& options = {}) {
+    config_ = checkpoint.config;
+    tile_bytes_ = TileBytes(config_, options.tile_alignment > 0 ? options.tile_alignment : 64);
+    ASSERT_TRUE(WriteCheckpoint(temp_ / "c", checkpoint).ok());
     const absl::Status packed = PackModel(temp_ / "c", temp_ / "m", options);
     ASSERT_TRUE(packed.ok()) << packed;
   }

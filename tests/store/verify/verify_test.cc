@@ -18,6 +18,7 @@
 #include "store/format/tile_table.h"
 #include "store/model/model.h"
 #include "tests/testing/checkpoint_fixture.h"
+#include "tests/testing/file_bytes.h"
 #include "tests/testing/temp_dir.h"
 
 namespace omni {
@@ -28,56 +29,28 @@ using ::testing::AllOf;
 using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::EndsWith;
+using testing::FileBytes;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using testing::ShortConfig;
 using ::testing::SizeIs;
 using ::testing::StartsWith;
 using testing::TempDir;
+using testing::WriteBytes;
 
 constexpr char kDamaged[] = "; the file is damaged: copy it again or repack";
 
-std::string FileBytes(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
 std::vector<std::string> Files(const std::string& dir) { return ListFiles(dir).value(); }
-void WriteBytes(const std::string& path, const std::string& bytes) {
-  std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
-}
 
-// Two expert layers, 0 and 1. The keyframes of the three regions are experts 0, 1 and 2, whose three tiles
-// lie in this order in the packs; the other expert of a region is a copy of the keyframe but for a few trits.
-ModelConfig Config() {
-  ModelConfig c = testing::OddCheckpointConfig();
-  c.layers = 3;
-  return c;
-}
-
-testing::Checkpoint NearlyEqualExperts(const ModelConfig& config) {
-  testing::Checkpoint c = testing::RandomCheckpoint(config, 5);
-  for (int64_t layer = 0; layer < config.layers; ++layer) {
-    if (config.IsAttention(layer)) continue;
-    for (const char* part : {"gate", "up", "down"}) {
-      std::vector<float>& own = c.tensors.at("layers." + std::to_string(layer) + ".own." + part).values;
-      const int64_t size = config.own_neurons * config.d;
-      for (int32_t e = 0; e < config.num_experts(); ++e) {
-        const int32_t keyframe = config.ExpertOf(config.RegionOf(ExpertId(e)), 0).value;
-        if (keyframe == e) continue;
-        std::copy_n(own.begin() + keyframe * size, size, own.begin() + e * size);
-        for (int64_t i = 0; i < 3; ++i) own[static_cast<size_t>(e * size + 17 * e + 5 * i)] *= -1.0f;
-      }
-    }
-  }
-  return c;
-}
-
+// Of two expert layers, 0 and 1. The keyframes' tiles lie in the packs in the order of their experts, 0, 1
+// and 2; the other expert of a region is a copy of the keyframe but for a few trits.
 class Verify : public ::testing::Test {
  protected:
   static void SetUpTestSuite() {
     packed_ = std::make_unique<TempDir>();
-    ASSERT_TRUE(testing::WriteCheckpoint(*packed_ / "c", NearlyEqualExperts(Config())).ok());
+    ASSERT_TRUE(testing::WriteCheckpoint(*packed_ / "c", testing::NearlyEqualExperts(ShortConfig())).ok());
     // Three packs: a layer's nine stored tiles are spread over them.
-    const int64_t tile = TileLayout(Config().d).payload();
+    const int64_t tile = TileLayout(ShortConfig().d).payload();
     ASSERT_TRUE(PackModel(*packed_ / "c", *packed_ / "m", {.max_pack_bytes = 64 + 7 * tile}).ok());
     ASSERT_TRUE(fs::exists(*packed_ / "m/packs/tiles-002.bin"));
     ASSERT_FALSE(fs::exists(*packed_ / "m/packs/tiles-003.bin"));
@@ -97,7 +70,7 @@ class Verify : public ::testing::Test {
     bytes[byte] = static_cast<char>(bytes[byte] ^ 1);
     WriteBytes(PathOf(name), bytes);
   }
-  static size_t Payload() { return static_cast<size_t>(TileLayout(Config().d).payload()); }
+  static size_t Payload() { return static_cast<size_t>(TileLayout(ShortConfig().d).payload()); }
 
   // The defects; they do not depend on the number of threads.
   std::vector<std::string> Defects() const {
@@ -134,7 +107,7 @@ class Verify : public ::testing::Test {
     DeltaDigest digest;
     for (auto& [key, value] : entries) {
       if (key == TableKey(layer, expert)) {
-        TileTable table = *DecodeTable(value, TilesPerExpert(Config()));
+        TileTable table = *DecodeTable(value, TilesPerExpert(ShortConfig()));
         change(table);
         value = EncodeTable(table);
       }
@@ -226,7 +199,7 @@ TEST_F(Verify, DamageOutsideTilesIsTheFilesOwn) {
 }
 
 TEST_F(Verify, ABadSectionIsNamed) {
-  const SharedLayout layout(Config());
+  const SharedLayout layout(ShortConfig());
   for (const char* name : {"embed", "layers.1.wo", "layers.1.positions"}) {
     Reset();
     Flip(kSharedFile, static_cast<size_t>(layout.Find(name).offset + layout.Find(name).bytes - 1));
@@ -239,7 +212,7 @@ TEST_F(Verify, ValuesThatNoModelMayHoldAreFoundThoughChecksumsHold) {
   // As a buggy writer would: the section, its checksum, the table's and the file's.
   const auto forge = [&](const char* name, int64_t element, float value) {
     std::string bytes = FileBytes(PathOf(kSharedFile));
-    SharedLayout layout(Config());
+    SharedLayout layout(ShortConfig());
     ASSERT_TRUE(layout.Verify("", reinterpret_cast<const uint8_t*>(bytes.data())).ok());
     for (SharedSection& s : layout.sections) {
       if (s.name != name) continue;
@@ -343,7 +316,7 @@ TEST_F(Verify, WithoutTheDatabasePacksAreCheckedAsFiles) {
 }
 
 TEST_F(Verify, AnotherModelsDatabaseIsNamed) {
-  ASSERT_TRUE(testing::WriteRandomCheckpoint(temp_ / "c2", Config(), 99).ok());
+  ASSERT_TRUE(testing::WriteRandomCheckpoint(temp_ / "c2", ShortConfig(), 99).ok());
   ASSERT_TRUE(PackModel(temp_ / "c2", temp_ / "m2", {}).ok());
   fs::remove_all(PathOf("deltas"));
   fs::copy(temp_ / "m2/deltas", PathOf("deltas"), fs::copy_options::recursive);
