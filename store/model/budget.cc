@@ -4,6 +4,7 @@
 
 #include <absl/strings/str_cat.h>
 
+#include "engine/base/log.h"
 #include "engine/model/session_state.h"
 #include "store/format/model_files.h"
 #include "store/plan/memory_plan.h"
@@ -31,6 +32,13 @@ absl::Status EnoughToStream(const std::string& path, int64_t budget, int64_t ses
 absl::StatusOr<OpenOptions> FitToMemory(const std::string& path, std::optional<int64_t> ram_bytes,
                                         OpenOptions options, const Machine& machine) {
   if (ram_bytes.has_value()) {
+    if (const std::optional<int64_t> free = machine.FreeMemory(); free.has_value() && *ram_bytes > *free) {
+      LogWarning(
+          "budget_above_free",
+          "a budget of {ram_bytes} bytes for {path}, of which {free_bytes} are free: the system may end the "
+          "program when it has taken those",
+          {{"ram_bytes", *ram_bytes}, {"path", path}, {"free_bytes", *free}});
+    }
     options.residency = Residency::kStreamed;
     options.ram_bytes = ram_bytes;
     return options;
@@ -38,6 +46,7 @@ absl::StatusOr<OpenOptions> FitToMemory(const std::string& path, std::optional<i
   const std::optional<int64_t> budget = machine.DefaultBudget();
   absl::StatusOr<int64_t> needed = WholeModelBytes(path, options);
   if (!needed.ok()) return needed.status();
+  const bool asked = options.residency == Residency::kStreamed;
   if (budget.has_value() && *needed > *budget) options.residency = Residency::kStreamed;
   options.ram_bytes = budget;
   if (options.residency == Residency::kWhole) return options;
@@ -45,6 +54,13 @@ absl::StatusOr<OpenOptions> FitToMemory(const std::string& path, std::optional<i
     options.ram_bytes = kUnknownBudget;
   } else if (absl::Status s = EnoughToStream(path, *budget, options.sessions); !s.ok()) {
     return s;
+  }
+  if (!asked) {
+    LogWarning("model_streamed",
+               "{path} takes {needed_bytes} bytes and three quarters of the free memory are {ram_bytes}: its "
+               "experts "
+               "are read from disk when they are needed",
+               {{"path", path}, {"needed_bytes", *needed}, {"ram_bytes", *budget}});
   }
   return options;
 }

@@ -10,13 +10,19 @@
 #include <gtest/gtest.h>
 
 #include "engine/model/session_state.h"
+#include "store/format/manifest.h"
 #include "tests/store/model/streamed_fixture.h"
+#include "tests/testing/recording_log.h"
 
 namespace omni {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using testing::RecordingLog;
+using ::testing::StartsWith;
 using testing::StreamedConfig;
 using testing::StreamedTest;
 
@@ -42,9 +48,42 @@ class BudgetTest : public StreamedTest {
     return options;
   }
   std::string dir() const { return temp_ / "m"; }
+  // The model says that it has so many more bytes of tiles. It can be planned for, and not opened.
+  void Inflate(int64_t bytes) {
+    const std::string path = dir() + "/model.json";
+    Manifest manifest = *Manifest::Parse(path, *ReadText(path, kMebibyte));
+    manifest.counts.inline_tiles = bytes / TileLayout(config_.d).payload();
+    std::ofstream(path, std::ios::trunc) << manifest.Encode();
+  }
 
   int machines_ = 0;
 };
+
+TEST_F(BudgetTest, SaysThatAModelIsStreamedWhichNobodyAskedFor) {
+  Pack(StreamedConfig());
+  Inflate(400 * kMebibyte);
+  OpenOptions streamed;
+  streamed.residency = Residency::kStreamed;
+  const RecordingLog log;
+  EXPECT_FALSE(FitToMemory(dir(), std::nullopt, {}, With(0)).ok());
+  EXPECT_EQ(FitToMemory(dir(), std::nullopt, {}, With(800 * kMebibyte))->residency, Residency::kWhole);
+  EXPECT_TRUE(FitToMemory(dir(), std::nullopt, streamed, With(400 * kMebibyte)).ok());
+  EXPECT_THAT(log.lines(), IsEmpty());
+  EXPECT_EQ(FitToMemory(dir(), std::nullopt, {}, With(400 * kMebibyte))->residency, Residency::kStreamed);
+  EXPECT_THAT(log.Messages("model_streamed"),
+              ElementsAre(AllOf(StartsWith(dir()), HasSubstr("memory are 314572800: its experts are read"))));
+}
+
+TEST_F(BudgetTest, SaysThatMoreMemoryIsGivenThanIsFree) {
+  const RecordingLog log;
+  (void)FitToMemory(dir(), 300 * kMebibyte, {}, With(300 * kMebibyte));
+  (void)FitToMemory(dir(), 300 * kMebibyte, {}, With(std::nullopt));
+  EXPECT_THAT(log.lines(), IsEmpty());
+  (void)FitToMemory(dir(), 301 * kMebibyte, {}, With(300 * kMebibyte));
+  EXPECT_THAT(
+      log.Messages("budget_above_free"),
+      ElementsAre(HasSubstr("a budget of 315621376 bytes for " + dir() + ", of which 314572800 are free")));
+}
 
 TEST_F(BudgetTest, AModelThatFitsIntoThreeQuartersOfWhatIsFreeIsKeptWhole) {
   Pack(StreamedConfig());
