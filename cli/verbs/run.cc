@@ -15,6 +15,7 @@
 #include "cli/verb.h"
 #include "cluster/node.h"
 #include "engine/base/interrupt.h"
+#include "engine/base/log.h"
 #include "engine/text/prompt.h"
 #include "kernels/op.h"
 #include "store/model/find_model.h"
@@ -141,7 +142,9 @@ void KeepRoutingCounts(const Swarm& swarm, const Model& model, bool stats_wanted
     kept = AddRoutingCounts(*dir, model.hash(),
                             {model.weights().config.layers, stats.experts, stats.expert_rows});
   }
-  if (!kept.ok() && stats_wanted) Note("routing counts were not kept: " + std::string(kept.message()));
+  if (kept.ok()) return;
+  LogInfo("routing_counts_not_kept", "routing counts were not kept: {reason}", {{"reason", kept.message()}});
+  if (stats_wanted) Note("routing counts were not kept: " + std::string(kept.message()));
 }
 
 void Introduce(const Model& model, const std::string& path, const Swarm& swarm, double load_seconds) {

@@ -8,6 +8,8 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_join.h>
 
+#include "engine/base/log.h"
+
 namespace omni {
 namespace fs = std::filesystem;
 
@@ -38,7 +40,9 @@ absl::StatusOr<std::string> FindModel(const std::string& given) {
     places.push_back((fs::path(home) / ".local/share/omni/models/mini").string());
   }
   for (const std::string& place : places) {
-    if (fs::is_directory(place, error)) return place;
+    if (!fs::is_directory(place, error)) continue;
+    LogInfo("model_found", "no model was named; {path} is used", {{"path", place}});
+    return place;
   }
   return absl::NotFoundError(absl::StrCat("no model found in ", absl::StrJoin(places, ", "),
                                           "; give one with -m DIR or OMNI_MODEL"));

@@ -210,6 +210,8 @@ TEST_F(OmniTest, RoutingCountsGrowInTheStateDirectory) {
   EXPECT_EQ(quiet.exit_code, 0);
   EXPECT_EQ(quiet.err, "");
   EXPECT_THAT(Run({"x", "-n", "2", "--stats"}, options).err, HasSubstr("routing counts were not kept"));
+  EXPECT_THAT(Run({"x", "-n", "2", "--log-level", "info"}, options).err,
+              HasSubstr("omni: info: routing counts were not kept: "));
 }
 
 TEST_F(OmniTest, StatsGoToStderr) {
