@@ -14,6 +14,7 @@ namespace {
 
 using ::testing::HasSubstr;
 using ::testing::MatchesRegex;
+using ::testing::Not;
 using ::testing::StartsWith;
 
 class LogFlags : public OmniTest {
@@ -68,6 +69,19 @@ TEST_F(LogFlags, JsonSaysWhyAVerbFailedToo) {
   EXPECT_EQ(json["event"], "failed");
   EXPECT_EQ(json["fields"]["exit_code"], 1);
   EXPECT_THAT(json["fields"]["reason"].get<std::string>(), StartsWith("m\xef\xbf\xbdm"));
+}
+
+// Neither what goes in nor what comes out is anybody's business but the caller's.
+TEST_F(LogFlags, NothingOfPromptStopTextsOrAnswerIsLogged) {
+  for (const char* form : {"text", "json"}) {
+    const Output output = Run({"the secret prompt", "-n", "8", "--temp", "0", "--stop", "the secret stop",
+                               "--log", form, "--log-level", "debug", "--ram", "300M", "--no-echo"});
+    ASSERT_EQ(output.exit_code, 0) << output.err;
+    EXPECT_THAT(output.err, HasSubstr("computing with "));
+    EXPECT_THAT(output.err, Not(HasSubstr("secret")));
+    ASSERT_GT(output.out.size(), 4u);
+    EXPECT_THAT(output.err, Not(HasSubstr(output.out.substr(0, output.out.size() - 1))));
+  }
 }
 
 }  // namespace
