@@ -1,19 +1,22 @@
 #include "store/file/atomic_dir.h"
 
 #include <fcntl.h>
-#include <signal.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <cstdio>
 #include <filesystem>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 #include <absl/strings/str_cat.h>
+
+#include "store/file/files.h"
+#include "store/file/hash.h"
 
 namespace omni {
 namespace {
@@ -22,7 +25,6 @@ namespace fs = std::filesystem;
 
 constexpr char kTempInfix[] = ".tmp-";
 constexpr char kResumePacks[] = "packs";
-constexpr int64_t kMaxResumeKey = 4096;
 
 absl::Status CheckFree(const std::string& dir) {
   std::error_code error;
@@ -42,6 +44,22 @@ absl::Status CheckFree(const std::string& dir) {
   return absl::OkStatus();
 }
 
+// Holds a directory against those that look for leftovers; false: another one does. Where directories cannot
+// be locked (some network file systems) DIR.lock alone must do.
+bool Hold(const FileDescriptor& folder) {
+  return ::flock(folder.get(), LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
+}
+
+FileDescriptor OpenFolder(const std::string& path) {
+  return FileDescriptor(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+}
+
+bool IsMountPoint(const std::string& path) {
+  struct statx st {};
+  return ::statx(AT_FDCWD, path.c_str(), AT_SYMLINK_NOFOLLOW, 0, &st) == 0 &&
+         (st.stx_attributes_mask & st.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<AtomicDir>> AtomicDir::Begin(const std::string& dir,
@@ -57,113 +75,145 @@ absl::StatusOr<std::unique_ptr<AtomicDir>> AtomicDir::Begin(const std::string& d
   self->dir_ = full.string();
   self->parent_ = full.parent_path().string();
   self->lock_path_ = self->dir_ + ".lock";
+  if (!resume_key.empty()) {
+    self->resume_temp_ =
+        absl::StrCat(self->dir_, kTempInfix, Checksum64(resume_key.data(), resume_key.size()));
+  }
   if (absl::Status s = self->Lock(); !s.ok()) return s;
   if (absl::Status s = CheckFree(self->dir_); !s.ok()) return s;
-  self->temp_ = absl::StrCat(self->dir_, kTempInfix, ::getpid());
-  self->resume_key_ = resume_key;
-  if (absl::Status s = self->RemoveStaleTemporaries(); !s.ok()) return s;
-  if (!self->adopted_) {
-    if (absl::Status s = MakeDirectory(self->temp_); !s.ok()) return s;
-  }
-  self->made_temp_ = true;
-  if (!self->adopted_ && !resume_key.empty()) {
-    if (absl::Status s = WriteFileSynced(self->temp_ + "/" + kResumeFile, resume_key, nullptr); !s.ok())
-      return s;
+  if (absl::Status s = self->TakeOrRemoveLeftovers(); !s.ok()) return s;
+  if (absl::Status s = self->MakeTemporary(); !s.ok()) return s;
+  if (!resume_key.empty()) {
+    self->keep_ = true;
+    if (absl::Status s = SyncDirectory(self->parent_); !s.ok()) return s;
   }
   return self;
 }
 
 AtomicDir::~AtomicDir() {
   std::error_code ignored;
-  if (made_temp_ && resume_key_.empty()) fs::remove_all(temp_, ignored);
-  if (lock_fd_ >= 0) {
-    ::unlink(lock_path_.c_str());
-    ::close(lock_fd_);
-  }
+  if (!temp_.empty() && !keep_) fs::remove_all(temp_, ignored);
+  if (lock_.get() >= 0) ::unlink(lock_path_.c_str());
 }
 
 absl::Status AtomicDir::Lock() {
   while (true) {
-    const int fd = ::open(lock_path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (fd < 0) return SystemError(lock_path_, "create the lock file", errno);
-    if (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
-      const int reason = errno;
-      ::close(fd);
-      if (reason == EINTR) continue;
-      if (reason != EWOULDBLOCK) return SystemError(lock_path_, "lock", reason);
+    FileDescriptor lock(::open(lock_path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0666));
+    if (lock.get() < 0) return SystemError(lock_path_, "create the lock file", errno);
+    if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
+      if (errno == EINTR) continue;
+      if (errno != EWOULDBLOCK) return SystemError(lock_path_, "lock", errno);
       return absl::FailedPreconditionError(absl::StrCat(dir_, ": another process is writing it (it holds ",
                                                         lock_path_, "); wait until it is done"));
     }
     // The last owner unlinks the file before it lets go: a lock on a file that has lost its name guards
     // nothing.
     struct stat held, named;
-    if (::fstat(fd, &held) == 0 && ::stat(lock_path_.c_str(), &named) == 0 && held.st_ino == named.st_ino &&
-        held.st_dev == named.st_dev) {
-      lock_fd_ = fd;
+    if (::fstat(lock.get(), &held) == 0 && ::stat(lock_path_.c_str(), &named) == 0 &&
+        held.st_ino == named.st_ino && held.st_dev == named.st_dev) {
+      lock_ = std::move(lock);
       return absl::OkStatus();
     }
-    ::close(fd);
   }
 }
 
-absl::StatusOr<bool> AtomicDir::Adopt(const std::string& stale) {
-  if (resume_key_.empty() || adopted_) return false;
-  const absl::StatusOr<std::string> key = ReadStart(stale + "/" + kResumeFile, kMaxResumeKey);
-  if (!key.ok() || *key != resume_key_) return false;
+// A fresh one, unless a leftover was taken; with it is tried what must be possible at the end.
+absl::Status AtomicDir::MakeTemporary() {
+  const bool resumable = !resume_temp_.empty() && !adopted_;
+  std::string fresh = resume_temp_;
+  absl::Status made = resumable ? MakeDirectory(fresh) : absl::AlreadyExistsError("");
+  for (int number = 1; !resumable && absl::IsAlreadyExists(made); ++number) {
+    fresh = absl::StrCat(dir_, kTempInfix, number);
+    made = MakeDirectory(fresh);
+  }
+  if (!made.ok()) return made;
+  const absl::Status replaceable = CheckReplaceable(fresh);
+  if (adopted_ || !replaceable.ok()) {
+    std::error_code ignored;
+    fs::remove(fresh, ignored);
+    return replaceable;
+  }
+  temp_ = fresh;
+  temp_lock_ = OpenFolder(temp_);
+  if (temp_lock_.get() < 0) return SystemError(temp_, "open", errno);
+  (void)Hold(temp_lock_);
+  return absl::OkStatus();
+}
+
+// Whether the rename at the end will be allowed, as far as that can be known now: hours of writing may lie
+// between. DIR and `fresh`, both empty, change places and back.
+absl::Status AtomicDir::CheckReplaceable(const std::string& fresh) const {
+  if (!IsDirectory(dir_)) return absl::OkStatus();
+  if (IsMountPoint(dir_)) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        dir_, ": is a mount point, which nothing can be renamed to; give a directory inside it, such as ",
+        dir_, "/model"));
+  }
+  const auto exchange = [&] {
+    return ::renameat2(AT_FDCWD, fresh.c_str(), AT_FDCWD, dir_.c_str(), RENAME_EXCHANGE) == 0;
+  };
+  if (exchange()) {
+    return exchange() ? absl::OkStatus() : SystemError(dir_, "replace the empty directory", errno);
+  }
+  // Other errors are of file systems that cannot exchange.
+  if (errno == EBUSY || errno == EPERM || errno == EACCES || errno == EROFS)
+    return SystemError(dir_, "replace the empty directory", errno);
+  return absl::OkStatus();
+}
+
+absl::Status AtomicDir::Adopt() {
   std::error_code error;
-  if (stale != temp_) fs::rename(stale, temp_, error);
   std::vector<fs::path> rest;
-  for (fs::directory_iterator it(temp_, error); !error && it != fs::directory_iterator();
+  for (fs::directory_iterator it(resume_temp_, error); !error && it != fs::directory_iterator();
        it.increment(error)) {
-    const std::string name = it->path().filename().string();
-    if (name != kResumeFile && name != kResumePacks) rest.push_back(it->path());
+    if (it->path().filename() != kResumePacks) rest.push_back(it->path());
   }
   for (const fs::path& path : rest) {
     if (!error) fs::remove_all(path, error);
   }
-  if (error) return SystemError(temp_, "go on with what an earlier run left", error.value());
-  adopted_ = true;
-  return true;
-}
-
-absl::Status AtomicDir::RemoveStaleTemporaries() {
-  const std::string prefix = fs::path(dir_).filename().string() + kTempInfix;
-  std::error_code error;
-  fs::directory_iterator it(parent_, error);
-  for (; !error && it != fs::directory_iterator(); it.increment(error)) {
-    const std::string name = it->path().filename().string();
-    if (name.rfind(prefix, 0) != 0) continue;
-    pid_t pid = 0;
-    const char* end = name.data() + name.size();
-    const auto [stop, parsed] = std::from_chars(name.data() + prefix.size(), end, pid);
-    if (parsed != std::errc() || stop != end || pid <= 0) continue;
-    // Our own number can only be a dead namesake's: this process holds the lock and has made nothing yet.
-    const bool dead = pid == ::getpid() || (::kill(pid, 0) != 0 && errno == ESRCH);
-    if (!dead) continue;
-    const absl::StatusOr<bool> adopted = Adopt(it->path().string());
-    if (!adopted.ok()) return adopted.status();
-    if (*adopted) continue;
-    std::error_code remove_error;
-    fs::remove_all(it->path(), remove_error);
-    if (remove_error)
-      return SystemError(it->path().string(), "remove what a dead writer left", remove_error.value());
-  }
-  if (error) return SystemError(parent_, "list", error.value());
+  if (error) return SystemError(resume_temp_, "go on with what an earlier run left", error.value());
+  temp_ = resume_temp_;
+  adopted_ = keep_ = true;
   return absl::OkStatus();
 }
 
-absl::Status AtomicDir::Commit(const StepHook& hook) {
-  if (!resume_key_.empty()) {
-    if (absl::Status s = RemoveFile(temp_ + "/" + kResumeFile); !s.ok()) return s;
+absl::Status AtomicDir::TakeOrRemoveLeftovers() {
+  const std::string prefix = fs::path(dir_).filename().string() + kTempInfix;
+  std::vector<std::string> leftovers;
+  std::error_code error;
+  for (fs::directory_iterator it(parent_, error); !error && it != fs::directory_iterator();
+       it.increment(error)) {
+    const std::string name = it->path().filename().string();
+    if (name.size() > prefix.size() && name.starts_with(prefix) &&
+        std::all_of(name.begin() + static_cast<std::ptrdiff_t>(prefix.size()), name.end(),
+                    [](char c) { return c >= '0' && c <= '9'; })) {
+      leftovers.push_back(it->path().string());
+    }
   }
-  if (absl::Status s = SyncDirectory(temp_, hook); !s.ok()) return s;
-  if (hook) {
-    if (absl::Status s = hook("rename " + dir_); !s.ok()) return s;
+  if (error) return SystemError(parent_, "list", error.value());
+  std::sort(leftovers.begin(), leftovers.end());
+  for (const std::string& leftover : leftovers) {
+    FileDescriptor folder = OpenFolder(leftover);
+    if (folder.get() < 0 && (errno == ENOENT || errno == ENOTDIR || errno == ELOOP)) continue;
+    if (folder.get() < 0) return SystemError(leftover, "look at what another writer left", errno);
+    if (!Hold(folder)) continue;  // its writer lives, this one too
+    if (leftover == resume_temp_) {
+      if (absl::Status s = Adopt(); !s.ok()) return s;
+      temp_lock_ = std::move(folder);
+      continue;
+    }
+    fs::remove_all(leftover, error);
+    if (error) return SystemError(leftover, "remove what a dead writer left", error.value());
   }
+  return absl::OkStatus();
+}
+
+absl::Status AtomicDir::Commit() {
+  if (absl::Status s = SyncDirectory(temp_); !s.ok()) return s;
   if (::rename(temp_.c_str(), dir_.c_str()) != 0)
     return SystemError(dir_, "rename the finished model to it", errno);
-  made_temp_ = false;
-  return SyncDirectory(parent_, hook);
+  temp_.clear();
+  return SyncDirectory(parent_);
 }
 
 }  // namespace omni

@@ -6,24 +6,25 @@
 
 #include <absl/status/statusor.h>
 
-#include "store/file/files.h"
+#include "engine/base/open_file.h"
 
 namespace omni {
 
 // Problem: a model is many files; a crash between two of them must not leave something that looks like a
 // model.
-// Solution: everything is written into a sibling DIR.tmp-<pid>, synced, and renamed to DIR in one step.
-// DIR.lock beside it is held (flock) meanwhile, so a second writer of the same DIR is refused; a lock that a
-// dead process left behind is free. Temporaries of dead processes are removed when the next writer begins.
+// Solution: everything is written into a sibling DIR.tmp-<number>, synced, and renamed to DIR in one step.
+// The number says nothing, but of what may be gone on with: there it is the checksum of what is written.
+// DIR.lock beside it is held (flock) meanwhile, so that a second writer of the same DIR is refused, and so is
+// the sibling itself: one that nobody holds is what a dead writer left, on whatever machine or in whatever
+// container it ran, and is removed when the next writer begins.
 class AtomicDir {
  public:
-  static constexpr char kResumeFile[] = "resume.key";  // in the temporary directory while it is written
-
-  // Refuses: a DIR that exists and is not an empty directory; a second writer; a parent that is missing or
+  // Refuses, before anything is written: a DIR that exists and is not an empty directory, or is one that
+  // cannot be replaced (a mount point, another user's); a second writer; a parent that is missing or
   // read-only.
-  // With a `resume_key`, what an earlier writer of the same key left is gone on with: its packs/ are kept for
-  // the caller to judge, all else is removed; and what this one leaves when it fails or is killed stays for
-  // the next.
+  // With a `resume_key`, which names what is written, what an earlier writer of the same key left is gone on
+  // with: its packs/ are kept for the caller to judge, all else is removed; and what this one leaves when it
+  // fails, is killed or loses its power stays for the next, as far as the caller has synced it.
   static absl::StatusOr<std::unique_ptr<AtomicDir>> Begin(const std::string& dir,
                                                           const std::string& resume_key = {});
   ~AtomicDir();  // removes the temporary directory unless committed or to be resumed, and frees the lock
@@ -34,17 +35,20 @@ class AtomicDir {
     return temp_;
   }  // where to write; the writer syncs its own files and folders
   // Syncs the temporary directory itself, renames it, syncs the parent.
-  absl::Status Commit(const StepHook& hook);
+  absl::Status Commit();
 
  private:
   AtomicDir() = default;
   absl::Status Lock();
-  absl::Status RemoveStaleTemporaries();
-  absl::StatusOr<bool> Adopt(const std::string& stale);  // whether it was one of resume_key_
+  absl::Status TakeOrRemoveLeftovers();
+  absl::Status Adopt();  // what lies at resume_temp_
+  absl::Status MakeTemporary();
+  absl::Status CheckReplaceable(const std::string& fresh) const;
 
-  std::string dir_, parent_, temp_, lock_path_, resume_key_;
-  int lock_fd_ = -1;
-  bool made_temp_ = false, adopted_ = false;
+  std::string dir_, parent_, temp_, lock_path_, resume_temp_;  // temp_ is empty once it has become dir_
+  FileDescriptor lock_, temp_lock_;
+  bool adopted_ = false;
+  bool keep_ = false;  // what was written, when not committed
 };
 
 }  // namespace omni

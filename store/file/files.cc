@@ -45,10 +45,7 @@ absl::StatusOr<int64_t> SizeOf(const std::string& path, int fd) {
   return static_cast<int64_t>(st.st_size);
 }
 
-absl::Status SyncPath(const std::string& path, int flags, const StepHook& hook) {
-  if (hook) {
-    if (absl::Status s = hook("fsync " + path); !s.ok()) return s;
-  }
+absl::Status SyncPath(const std::string& path, int flags) {
   const FileDescriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | flags));
   if (fd.get() < 0) return SystemError(path, "open", errno);
   if (::fsync(fd.get()) != 0) return SystemError(path, "fsync", errno);
@@ -181,11 +178,9 @@ absl::StatusOr<int64_t> FreeBytes(const std::string& path) {
   return static_cast<int64_t>(fs.f_bavail) * static_cast<int64_t>(fs.f_frsize);
 }
 
-absl::Status SyncFile(const std::string& path, const StepHook& hook) { return SyncPath(path, 0, hook); }
+absl::Status SyncFile(const std::string& path) { return SyncPath(path, 0); }
 
-absl::Status SyncDirectory(const std::string& path, const StepHook& hook) {
-  return SyncPath(path, O_DIRECTORY, hook);
-}
+absl::Status SyncDirectory(const std::string& path) { return SyncPath(path, O_DIRECTORY); }
 
 absl::StatusOr<FileWriter> FileWriter::Create(const std::string& path) {
   const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
@@ -225,20 +220,17 @@ absl::Status FileWriter::WriteAt(int64_t offset, const void* data, int64_t bytes
   return absl::OkStatus();
 }
 
-absl::Status FileWriter::Sync(const StepHook& hook) {
-  if (hook) {
-    if (absl::Status s = hook("fsync " + path_); !s.ok()) return s;
-  }
+absl::Status FileWriter::Sync() {
   if (::fsync(fd_) != 0) return SystemError(path_, "fsync", errno);
   if (::close(std::exchange(fd_, -1)) != 0) return SystemError(path_, "close", errno);
   return absl::OkStatus();
 }
 
-absl::Status WriteFileSynced(const std::string& path, std::string_view bytes, const StepHook& hook) {
+absl::Status WriteFileSynced(const std::string& path, std::string_view bytes) {
   absl::StatusOr<FileWriter> file = FileWriter::Create(path);
   if (!file.ok()) return file.status();
   if (absl::Status s = file->Append(bytes.data(), static_cast<int64_t>(bytes.size())); !s.ok()) return s;
-  return file->Sync(hook);
+  return file->Sync();
 }
 
 }  // namespace omni

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -15,10 +14,6 @@
 #include "store/file/hash.h"
 
 namespace omni {
-
-// Called before every fsync and rename of a writer with what is about to happen ("fsync x/y", "rename x"). An
-// error stops the writer, which cleans up after itself. Empty: nothing is called.
-using StepHook = std::function<absl::Status(const std::string& step)>;
 
 // Bytes at an address aligned to 64, and to 2 MiB with transparent huge pages asked for if there are that
 // many.
@@ -62,10 +57,9 @@ bool IsDirectory(const std::string& path);
 absl::Status MakeDirectory(const std::string& path);
 absl::Status RemoveFile(const std::string& path);
 absl::StatusOr<int64_t> FreeBytes(
-    const std::string& path);  // that this user may fill, on the file system of `path`
-absl::Status SyncFile(const std::string& path,
-                      const StepHook& hook);  // of an existing file, written by others
-absl::Status SyncDirectory(const std::string& path, const StepHook& hook);
+    const std::string& path);                    // that this user may fill, on the file system of `path`
+absl::Status SyncFile(const std::string& path);  // an existing file, written by others
+absl::Status SyncDirectory(const std::string& path);
 
 // A new file, written once. Closed, but kept, by the destructor.
 class FileWriter {
@@ -78,7 +72,7 @@ class FileWriter {
   absl::Status Append(const void* data, int64_t bytes);
   absl::Status AppendZeros(int64_t bytes);
   absl::Status WriteAt(int64_t offset, const void* data, int64_t bytes);
-  absl::Status Sync(const StepHook& hook);  // fsync and close
+  absl::Status Sync();  // fsync and close
   int64_t size() const { return size_; }
   const std::string& path() const { return path_; }
 
@@ -89,6 +83,7 @@ class FileWriter {
   int64_t size_ = 0;
 };
 
-absl::Status WriteFileSynced(const std::string& path, std::string_view bytes, const StepHook& hook);
+// A new file. Its name lasts once its folder is synced too.
+absl::Status WriteFileSynced(const std::string& path, std::string_view bytes);
 
 }  // namespace omni

@@ -8,7 +8,9 @@
 #include <cerrno>
 #include <condition_variable>
 #include <cstring>
+#include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -96,7 +98,12 @@ struct StreamWriter::Impl {
       changed.wait(lock, [&] { return waiting > 0 || ending; });
       if (waiting == 0) return;
       lock.unlock();
-      absl::Status written = WriteBuffer(buffers[next]);
+      absl::Status written;
+      try {
+        written = WriteBuffer(buffers[next]);
+      } catch (const std::exception&) {  // no memory for the text of an error; for this one neither
+        written = absl::Status(absl::StatusCode::kResourceExhausted, "");
+      }
       lock.lock();
       next = (next + 1) % kBuffers;
       --waiting;
@@ -114,7 +121,12 @@ struct StreamWriter::Impl {
     current = (current + 1) % kBuffers;
     buffers[current].used = 0;
     buffers[current].offset = appended;
-    return error;
+    return Error();
+  }
+
+  absl::Status Error() const {
+    if (!error.message().empty() || error.ok()) return error;
+    return absl::Status(error.code(), path + ": no memory was left while it was written; free some");
   }
 };
 
@@ -146,7 +158,12 @@ absl::StatusOr<std::unique_ptr<StreamWriter>> StreamWriter::Create(const std::st
     if (!memory.ok()) return memory.status();
     buffer.memory = *std::move(memory);
   }
-  impl->thread = std::thread([p = impl.get()] { p->WriteBuffers(); });
+  try {
+    impl->thread = std::thread([p = impl.get()] { p->WriteBuffers(); });
+  } catch (const std::system_error& failed) {
+    return absl::ResourceExhaustedError(path + ": cannot start a thread to write it: " + failed.what() +
+                                        "; allow more (ulimit -u)");
+  }
   std::unique_ptr<StreamWriter> writer(new StreamWriter(std::move(impl)));
   if (absl::Status s = writer->AppendZeros(static_cast<int64_t>(head.size())); !s.ok()) return s;
   return writer;
@@ -174,19 +191,17 @@ absl::Status StreamWriter::Append(const void* data, int64_t bytes) {
 
 absl::Status StreamWriter::AppendZeros(int64_t bytes) { return Append(nullptr, bytes); }
 
-absl::StatusOr<FileDigest> StreamWriter::Finish(std::string_view head, const StepHook& hook) {
+absl::StatusOr<FileDigest> StreamWriter::Finish(std::string_view head) {
   Impl& impl = *impl_;
   if (absl::Status s = impl.HandOver(); !s.ok()) return s;
   impl.End();
-  if (!impl.error.ok()) return impl.error;
+  if (!impl.error.ok()) return impl.Error();
   if (absl::Status s = impl.LeaveDirect(); !s.ok()) return s;
   if (::ftruncate(impl.fd, static_cast<off_t>(impl.appended)) != 0)
     return SystemError(impl.path, "cut", errno);
+  if (::fsync(impl.fd) != 0) return SystemError(impl.path, "fsync", errno);
   const auto* first = reinterpret_cast<const uint8_t*>(head.data());
   if (absl::Status s = impl.WriteAt(first, static_cast<int64_t>(head.size()), 0); !s.ok()) return s;
-  if (hook) {
-    if (absl::Status s = hook("fsync " + impl.path); !s.ok()) return s;
-  }
   if (::fsync(impl.fd) != 0) return SystemError(impl.path, "fsync", errno);
   if (::close(std::exchange(impl.fd, -1)) != 0) return SystemError(impl.path, "close", errno);
   if (head != impl.head) return DigestFile(impl.path);

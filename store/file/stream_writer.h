@@ -16,7 +16,8 @@ namespace omni {
 // Problem: a caller that makes bytes, hashes them and writes them does one thing at a time, and the page
 // cache costs a copy. Solution: full buffers are hashed and written by a thread of their own, past the page
 // cache where the file system allows it. The first bytes (the head) are known before the rest and written
-// last: a file whose writer died begins with zeros.
+// last, when the rest is synced: a file that its writer did not finish, or a power cut did not let it, begins
+// with zeros.
 class StreamWriter {
  public:
   // Fails if `path` exists. `head` is what the file will begin with; `expected_bytes` (0: unknown) is
@@ -30,7 +31,7 @@ class StreamWriter {
   absl::Status AppendZeros(int64_t bytes);
   // Writes what is left and the head (if it is not the one promised, the file is read once more to hash it),
   // syncs, closes.
-  absl::StatusOr<FileDigest> Finish(std::string_view head, const StepHook& hook);
+  absl::StatusOr<FileDigest> Finish(std::string_view head);
   int64_t size() const;  // appended so far, the head included
 
  private:

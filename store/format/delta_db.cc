@@ -106,7 +106,7 @@ absl::Status DeltaDbWriter::Put(std::string_view key, std::string_view value) {
   return Convert(impl_->path, impl_->db->Put(options, ToSlice(key), ToSlice(value)));
 }
 
-absl::Status DeltaDbWriter::Finish(const StepHook& hook) {
+absl::Status DeltaDbWriter::Finish() {
   const std::string& path = impl_->path;
   rocksdb::Status s = impl_->db->Flush({});
   if (s.ok()) {
@@ -120,16 +120,14 @@ absl::Status DeltaDbWriter::Finish(const StepHook& hook) {
   absl::StatusOr<std::vector<std::string>> names = ListFiles(path);
   if (!names.ok()) return names.status();
   for (const std::string& name : *names) {
+    if (NeededForReading(name)) continue;
     const std::string file = path + "/" + name;
-    if (!NeededForReading(name)) {
-      std::error_code error;
-      fs::remove_all(file, error);
-      if (error) return SystemError(file, "remove", error.value());
-    } else if (absl::Status synced = SyncFile(file, hook); !synced.ok()) {
-      return synced;
-    }
+    std::error_code error;
+    fs::remove_all(file, error);
+    if (error) return SystemError(file, "remove", error.value());
   }
-  return SyncDirectory(path, hook);
+  // RocksDB has synced the files themselves.
+  return SyncDirectory(path);
 }
 
 struct DeltaDb::Impl {

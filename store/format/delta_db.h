@@ -36,8 +36,8 @@ class DeltaDbWriter {
 
   // Keys in any order, each once.
   absl::Status Put(std::string_view key, std::string_view value);
-  // Flushes, compacts, closes, removes the files that reading does not need, and syncs the rest.
-  absl::Status Finish(const StepHook& hook);
+  // Flushes, compacts, closes and removes the files that reading does not need; what is left is synced.
+  absl::Status Finish();
 
  private:
   struct Impl;

@@ -14,9 +14,6 @@ struct PackOptions {
   int64_t tile_alignment = 0;
   bool whole = false;                         // store every expert whole (no sharing), for comparison
   int64_t max_pack_bytes = int64_t{1} << 30;  // a pack file grows no larger, but holds at least one tile
-  // Called before every fsync and rename with a description of it; an error stops the writer. For crash
-  // tests. Empty: nothing is called.
-  std::function<absl::Status(const std::string& step)> step_hook = nullptr;
   // If not empty, names what is written so well that a run which finds a stopped one's files under the same
   // key may go on with them; what a failed run wrote then stays beside DIR.
   std::string resume_key = {};

@@ -29,7 +29,7 @@ class ModelWriter {
         options_(options),
         layout_(config_.d),
         tiles_(TilesPerExpert(config_)),
-        packs_(dir_, layout_.payload(), alignment, options.max_pack_bytes, options.step_hook) {
+        packs_(dir_, layout_.payload(), alignment, options.max_pack_bytes) {
     manifest_.config = config_;
     manifest_.counts.tile_alignment = alignment;
     manifest_.counts.whole = options.whole;
@@ -45,9 +45,7 @@ class ModelWriter {
 
  private:
   std::string PathOf(const std::string& name) const { return dir_ + "/" + name; }
-  absl::Status WriteTokenizer() {
-    return WriteFileSynced(PathOf(kTokenizerFile), source_.TokenizerBytes(), options_.step_hook);
-  }
+  absl::Status WriteTokenizer() { return WriteFileSynced(PathOf(kTokenizerFile), source_.TokenizerBytes()); }
   absl::Status WriteShared();
   absl::Status WriteExperts();
   absl::Status WriteRegion(LayerId layer, RegionId region, DeltaDbWriter& db);
@@ -56,7 +54,6 @@ class ModelWriter {
   absl::StatusOr<TileRef> Store(const uint8_t* tile);
   absl::StatusOr<TileChange> Change(uint32_t index, const uint8_t* keyframe, const uint8_t* tile);
   void Count(const TileTable& table);
-  absl::StatusOr<std::vector<std::string>> ListModelFiles() const;
   absl::Status WriteManifests();
 
   PackSource& source_;
@@ -86,7 +83,7 @@ absl::Status ModelWriter::WriteShared() {
   }
   const std::string table = layout.EncodeTable();
   if (absl::Status s = file->WriteAt(0, table.data(), static_cast<int64_t>(table.size())); !s.ok()) return s;
-  return file->Sync(options_.step_hook);
+  return file->Sync();
 }
 
 absl::StatusOr<TileRef> ModelWriter::Store(const uint8_t* tile) {
@@ -187,6 +184,10 @@ absl::Status ModelWriter::WriteExperts() {
   if (!IsDirectory(PathOf(kPacksFolder))) {  // there already if an earlier run is gone on with
     if (absl::Status s = MakeDirectory(PathOf(kPacksFolder)); !s.ok()) return s;
   }
+  // Finished pack files that are to be gone on with need a folder that a power cut leaves.
+  if (!options_.resume_key.empty()) {
+    if (absl::Status s = SyncDirectory(dir_); !s.ok()) return s;
+  }
   absl::StatusOr<DeltaDbWriter> db = DeltaDbWriter::Create(PathOf(kDeltasFolder));
   if (!db.ok()) return db.status();
   const double regions = static_cast<double>(config_.num_regions()),
@@ -203,13 +204,7 @@ absl::Status ModelWriter::WriteExperts() {
   manifest_.counts.stored_tiles = packs_.stored();
   if (absl::Status s = packs_.Finish(); !s.ok()) return s;
   if (options_.kept_files) *options_.kept_files = packs_.kept_files();
-  return db->Finish(options_.step_hook);
-}
-
-absl::StatusOr<std::vector<std::string>> ModelWriter::ListModelFiles() const {
-  absl::StatusOr<std::vector<std::string>> names = ListFiles(dir_);
-  if (names.ok()) std::erase(*names, AtomicDir::kResumeFile);
-  return names;
+  return db->Finish();
 }
 
 absl::Status ModelWriter::WriteManifests() {
@@ -219,7 +214,7 @@ absl::Status ModelWriter::WriteManifests() {
     return absl::OkStatus();
   });
   if (!read.ok()) return read;
-  absl::StatusOr<std::vector<std::string>> names = ListModelFiles();
+  absl::StatusOr<std::vector<std::string>> names = ListFiles(dir_);
   if (!names.ok()) return names.status();
   DeltaManifest deltas;
   for (const std::string& name : *names) {
@@ -233,9 +228,8 @@ absl::Status ModelWriter::WriteManifests() {
   }
   manifest_.delta_digest = deltas.delta_digest = digest.hash();
   manifest_.delta_keys = digest.keys();
-  if (absl::Status s = WriteFileSynced(PathOf(kDeltasFile), deltas.Encode(), options_.step_hook); !s.ok())
-    return s;
-  return WriteFileSynced(PathOf(kModelFile), manifest_.Encode(), options_.step_hook);
+  if (absl::Status s = WriteFileSynced(PathOf(kDeltasFile), deltas.Encode()); !s.ok()) return s;
+  return WriteFileSynced(PathOf(kModelFile), manifest_.Encode());
 }
 
 absl::StatusOr<int64_t> Alignment(const PackOptions& options, int64_t payload) {
@@ -258,7 +252,7 @@ absl::Status WriteModel(PackSource& source, const std::string& dir, const PackOp
   if (!out.ok()) return out.status();
   ModelWriter writer(source, (*out)->path(), options, *alignment);
   if (absl::Status s = writer.Write(); !s.ok()) return s;
-  return (*out)->Commit(options.step_hook);
+  return (*out)->Commit();
 }
 
 }  // namespace omni

@@ -7,12 +7,10 @@
 
 namespace omni {
 
-TilePackWriter::TilePackWriter(std::string dir, int64_t payload, int64_t alignment, int64_t max_pack_bytes,
-                               StepHook hook)
+TilePackWriter::TilePackWriter(std::string dir, int64_t payload, int64_t alignment, int64_t max_pack_bytes)
     : dir_(std::move(dir)),
       header_(PackHeader::For(payload, alignment)),
-      tiles_per_pack_(std::max<int64_t>(1, (max_pack_bytes - header_.first_offset) / header_.stride)),
-      hook_(std::move(hook)) {
+      tiles_per_pack_(std::max<int64_t>(1, (max_pack_bytes - header_.first_offset) / header_.stride)) {
   PackHeader full = header_;
   full.count = tiles_per_pack_;
   full_head_ = full.Encode();
@@ -91,23 +89,20 @@ absl::Status TilePackWriter::FinishFile() {
           dir_ + "/" + name +
           ": not what an earlier run of this command would have left; remove it and run again");
     }
+    // Whoever wrote it may have been stopped before it was synced.
+    if (absl::Status s = SyncFile(dir_ + "/" + name); !s.ok()) return s;
     digests_[name] = *kept_;
     ++kept_files_;
     kept_.reset();
-    return absl::OkStatus();
+    return SyncDirectory(dir_ + "/" + kPacksFolder);
   }
-  absl::StatusOr<FileDigest> digest = file_->Finish(header_.Encode(), hook_);
+  absl::StatusOr<FileDigest> digest = file_->Finish(header_.Encode());
   if (!digest.ok()) return digest.status();
   digests_[name] = *digest;
   file_.reset();
-  return absl::OkStatus();
+  return SyncDirectory(dir_ + "/" + kPacksFolder);
 }
 
-absl::Status TilePackWriter::Finish() {
-  if (file_ || kept_) {
-    if (absl::Status s = FinishFile(); !s.ok()) return s;
-  }
-  return SyncDirectory(dir_ + "/" + kPacksFolder, hook_);
-}
+absl::Status TilePackWriter::Finish() { return file_ || kept_ ? FinishFile() : absl::OkStatus(); }
 
 }  // namespace omni

@@ -21,14 +21,14 @@ class TilePackWriter {
  public:
   // `dir` is the model directory being written; packs/ exists in it. A file grows to at most
   // `max_pack_bytes`, but holds at least one tile. Files that an earlier writer of the same tiles left there
-  // are kept if they are complete and replaced if not.
-  TilePackWriter(std::string dir, int64_t payload, int64_t alignment, int64_t max_pack_bytes, StepHook hook);
+  // are kept if they are complete and replaced if not; a finished file survives a power cut, name and all.
+  TilePackWriter(std::string dir, int64_t payload, int64_t alignment, int64_t max_pack_bytes);
 
   // Where a tile of this content lies, if it was added before.
   std::optional<TileRef> Find(const Hash128& hash) const;
   // Stores the tile (payload bytes), whether or not an equal one is stored.
   absl::StatusOr<TileRef> Add(const uint8_t* tile, const Hash128& hash);
-  absl::Status Finish();  // completes and syncs the last file and packs/ itself
+  absl::Status Finish();  // completes the last file
 
   int64_t stored() const { return stored_; }
   int64_t kept_files() const { return kept_files_; }
@@ -44,7 +44,6 @@ class TilePackWriter {
   std::string dir_;
   PackHeader header_;  // count: tiles in the open file
   int64_t tiles_per_pack_;
-  StepHook hook_;
   std::string full_head_;               // of a file that is full
   std::unique_ptr<StreamWriter> file_;  // either this
   std::optional<FileDigest> kept_;      // or a file that is there already, and what its tiles hash to

@@ -59,13 +59,13 @@ auto Watched(const void* caller, const Make& make, const Call& call) {
   seen.by_product = IsProduct(caller);
   const int refused = now->Before(seen);
   watching = false;
-  if (refused != 0) {
+  if (refused > 0) {
     errno = refused;
     return static_cast<Result>(-1);
   }
   if (!Changes(seen)) lock.unlock();  // may wait for another thread
   errno = before;
-  const Result result = call();
+  const Result result = refused == FileWatcher::kPretend ? Result{0} : call();
   const int after = errno;
   if (!lock.owns_lock()) lock.lock();
   watching = true;
@@ -180,6 +180,11 @@ mode_t ModeOf(int flags, va_list arguments) {
 
 bool Changes(const FileCall& call) {
   return call.kind != Kind::kRead && (call.kind != Kind::kOpen || (call.flags & (O_CREAT | O_TRUNC)) != 0);
+}
+
+bool IsStep(const FileCall& call) {
+  return Changes(call) && call.kind != Kind::kWrite && call.kind != Kind::kTruncate &&
+         call.kind != Kind::kAllocate;
 }
 
 WatchFiles::WatchFiles(FileWatcher& set) {

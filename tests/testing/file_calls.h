@@ -35,12 +35,15 @@ struct FileCall {
 };
 
 bool Changes(const FileCall& call);  // whether it can change what is on the disk, or make it last
+bool IsStep(const FileCall& call);   // the same, but for changes of a file's bytes
 
 // Called for every call of any thread; changing calls, one at a time.
 class FileWatcher {
  public:
   virtual ~FileWatcher() = default;
-  // An errno: the call fails with it and does nothing. 0: it goes to the system.
+  static constexpr int kPretend = -1;
+  // An errno: the call fails with it and does nothing. kPretend: it does nothing and returns 0. 0: it goes to
+  // the system.
   virtual int Before(const FileCall&) { return 0; }
   // `result` as the system gave it; -1 for an error.
   virtual void After(const FileCall&, int64_t /*result*/) {}

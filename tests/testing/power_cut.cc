@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -86,7 +87,12 @@ void DiskRecorder::Promise(const std::string& text) {
   steps_.push_back({.kind = Kind::kPromise, .path = text});
 }
 
+void DiskRecorder::Refuse(std::function<int(const FileCall&)> rule) { refuse_ = std::move(rule); }
+
 int DiskRecorder::Before(const FileCall& call) {
+  const int refused = refuse_ && call.path.starts_with(root_) ? refuse_(call) : 0;
+  if (refused != 0) return refused;
+  if (call.kind == FileCall::Kind::kSync) return kPretend;
   struct stat st {};
   if (call.kind == FileCall::Kind::kOpen) existed_ = ::lstat(call.path.c_str(), &st) == 0;
   return 0;
@@ -155,6 +161,8 @@ void DiskRecorder::After(const FileCall& call, int64_t result) {
 
 namespace {
 
+void Mix(size_t value, size_t* hash) { *hash = (*hash ^ value) * 0x9e3779b97f4a7c15u + (*hash >> 29); }
+
 // The disk as the steps make it.
 class Disk {
  public:
@@ -186,13 +194,16 @@ class Disk {
         if (file.now.size() < end) file.now.resize(end);
         std::memcpy(&file.now[static_cast<size_t>(step.offset)], step.bytes.data(), step.bytes.size());
         file.unsynced.emplace_back(step.offset, step.bytes.size());
+        file.Changed();
         break;
       }
       case Kind::kTruncate:
         At(step.file).now.resize(static_cast<size_t>(step.offset));
+        At(step.file).Changed();
         break;
       case Kind::kSync: {
         File& file = At(step.file);
+        file.Changed();
         file.safe = file.now;
         file.unsynced.clear();
         file.safe_entries = file.entries;
@@ -223,22 +234,31 @@ class Disk {
     }
     return folders;
   }
-  FileTree Tree(const std::set<int>& lost_folders, Data data) const {
+  // `hash` becomes one of the tree.
+  FileTree Tree(const std::set<int>& lost_folders, Data data, size_t* hash) const {
     FileTree tree;
-    Walk(0, "", lost_folders, data, &tree);
+    *hash = 0;
+    Walk(0, "", lost_folders, data, &tree, hash);
     return tree;
   }
 
  private:
+  struct Version {
+    std::shared_ptr<const std::string> bytes;
+    size_t hash = 0;
+  };
   struct File {
     bool folder = false;
     std::string now = {}, safe = {};
     std::vector<std::pair<int64_t, size_t>> unsynced = {};  // offset and bytes of writes
     std::map<std::string, int> entries = {}, safe_entries = {};
+    mutable std::array<Version, 3> versions = {};  // by Data; null until somebody asks
+
+    void Changed() { versions = {}; }
   };
   File& At(int number) { return files_[static_cast<size_t>(number)]; }
 
-  std::string Bytes(const File& file, Data data) const {
+  static std::string Bytes(const File& file, Data data) {
     if (data == Data::kKept) return file.now;
     if (data == Data::kLost || file.unsynced.empty()) return file.safe;
     std::string torn = file.safe;
@@ -253,33 +273,34 @@ class Disk {
     return torn;
   }
 
-  void Walk(int number, const std::string& path, const std::set<int>& lost_folders, Data data,
-            FileTree* tree) const {
+  static const Version& VersionOf(const File& file, Data data) {
+    Version& version = file.versions[static_cast<size_t>(data)];
+    if (version.bytes == nullptr) {
+      version.bytes = std::make_shared<std::string>(Bytes(file, data));
+      version.hash = std::hash<std::string>()(*version.bytes);
+    }
+    return version;
+  }
+
+  void Walk(int number, const std::string& path, const std::set<int>& lost_folders, Data data, FileTree* tree,
+            size_t* hash) const {
     const File& folder = files_[static_cast<size_t>(number)];
     for (const auto& [name, child] : lost_folders.count(number) > 0 ? folder.safe_entries : folder.entries) {
       const File& file = files_[static_cast<size_t>(child)];
       const std::string below = path.empty() ? name : path + "/" + name;
       auto& bytes = (*tree)[below];
+      Mix(std::hash<std::string>()(below), hash);
       if (file.folder) {
-        Walk(child, below, lost_folders, data, tree);
+        Walk(child, below, lost_folders, data, tree, hash);
       } else {
-        bytes = std::make_shared<std::string>(Bytes(file, data));
+        bytes = VersionOf(file, data).bytes;
+        Mix(VersionOf(file, data).hash, hash);
       }
     }
   }
 
   std::vector<File> files_;
 };
-
-size_t HashOf(const FileTree& tree, size_t promises) {
-  size_t hash = promises;
-  const auto mix = [&](size_t value) { hash = (hash ^ value) * 0x9e3779b97f4a7c15u + (hash >> 29); };
-  for (const auto& [path, bytes] : tree) {
-    mix(std::hash<std::string>()(path));
-    mix(bytes == nullptr ? 1 : std::hash<std::string>()(*bytes));
-  }
-  return hash;
-}
 
 bool SameTree(const FileTree& a, const FileTree& b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const auto& x, const auto& y) {
@@ -328,7 +349,8 @@ void DiskRecorder::Stop() {
   watch_.reset();
   Disk disk(start_);
   for (const DiskStep& step : steps_) disk.Do(step);
-  const FileTree seen = disk.Tree({}, Disk::Data::kKept), real = ReadTree(root_);
+  size_t hash = 0;
+  const FileTree seen = disk.Tree({}, Disk::Data::kKept, &hash), real = ReadTree(root_);
   EXPECT_TRUE(SameTree(seen, real)) << "the recorded calls make\n"
                                     << Names(seen) << "and there is\n"
                                     << Names(real);
@@ -341,8 +363,8 @@ bool ShowCut(const DiskRecorder& disk, const Disk& state, CutState* seen, std::s
              const std::function<bool(const CutState&)>& look) {
   for (const std::set<int>& lost : Choices(state.UnsyncedFolders())) {
     for (const Disk::Data data : {Disk::Data::kLost, Disk::Data::kTorn, Disk::Data::kKept}) {
-      seen->tree = state.Tree(lost, data);
-      seen->hash = HashOf(seen->tree, seen->promises.size());
+      seen->tree = state.Tree(lost, data, &seen->hash);
+      Mix(seen->promises.size(), &seen->hash);
       if (!shown->insert(seen->hash).second) continue;
       std::ostringstream text;
       text << "cut after step " << seen->steps << " of " << disk.steps().size();
@@ -390,12 +412,12 @@ std::vector<std::string> ProblemsAfterCuts(const DiskRecorder& disk, const std::
 }
 
 std::vector<std::string> NeedlessSyncs(const DiskRecorder& disk, const std::string& scratch,
-                                       const CutCheck& check) {
+                                       const CutCheck& check, const std::function<bool(size_t step)>& asked) {
   std::vector<std::string> needless;
   std::set<size_t> harmless;  // states, by hash
   for (size_t i = 0; i < disk.steps().size(); ++i) {
     const DiskStep& step = disk.steps()[i];
-    if (step.kind != Kind::kSync || !step.by_product) continue;
+    if (step.kind != Kind::kSync || !step.by_product || (asked && !asked(i))) continue;
     bool needed = false;
     ForEachCut(disk, i, [&](const CutState& state) {
       if (harmless.count(state.hash) > 0) return true;

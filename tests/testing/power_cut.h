@@ -43,6 +43,8 @@ class DiskRecorder : public FileWatcher {
 
   // Notes that the program has now told somebody this: it must be true of every later state.
   void Promise(const std::string& text);
+  // Calls that it gives an errno for fail with that. Null: none.
+  void Refuse(std::function<int(const FileCall&)> rule);
   // Ends, and fails the test if the steps do not lead to what really lies there: then a call was not seen.
   void Stop();
 
@@ -64,6 +66,7 @@ class DiskRecorder : public FileWatcher {
   std::map<std::pair<uint64_t, uint64_t>, int> numbers_;  // by device and inode
   int files_ = 0;
   bool existed_ = false;
+  std::function<int(const FileCall&)> refuse_;
   std::optional<WatchFiles> watch_;
 };
 
@@ -91,8 +94,10 @@ using CutCheck = std::function<std::string(const std::string& dir, const std::ve
 // looked at.
 std::vector<std::string> ProblemsAfterCuts(const DiskRecorder& disk, const std::string& scratch,
                                            const CutCheck& check);
-// The fsyncs of the program itself without which `check` finds nothing wrong either.
+// The fsyncs of the program itself, or those of them that `asked` wants to know of, without which `check`
+// finds nothing wrong either.
 std::vector<std::string> NeedlessSyncs(const DiskRecorder& disk, const std::string& scratch,
-                                       const CutCheck& check);
+                                       const CutCheck& check,
+                                       const std::function<bool(size_t step)>& asked = nullptr);
 
 }  // namespace omni::testing

@@ -64,11 +64,11 @@ class PowerCut : public ::testing::Test {
     DiskRecorder disk(temp_ / "d");
     Replace(disk, temp_ / "d", steps);
     disk.Stop();
-    problems_ = ProblemsAfterCuts(disk, temp_ / "scratch", Check);
-    needless_ = NeedlessSyncs(disk, temp_ / "scratch", Check);
+    problems_ = ProblemsAfterCuts(disk, memory_ / "scratch", Check);
+    needless_ = NeedlessSyncs(disk, memory_ / "scratch", Check);
   }
 
-  TempDir temp_;
+  TempDir temp_, memory_ = TempDir::InMemory();
   std::vector<std::string> problems_, needless_;
 };
 

@@ -188,8 +188,8 @@ TEST(ReplaceFile, APowerCutLeavesTheOldFileOrTheNewAndEverySyncIsNeeded) {
     if (!ReplaceFile(dir + "/f", "next").ok()) return "cannot be replaced any more";
     return Names(dir).size() == 1 ? "" : "a leftover stays";
   };
-  EXPECT_THAT(ProblemsAfterCuts(disk, temp / "scratch", check), IsEmpty());
-  EXPECT_THAT(NeedlessSyncs(disk, temp / "scratch", check), IsEmpty());
+  EXPECT_THAT(ProblemsAfterCuts(disk, TempDir::InMemory() / "scratch", check), IsEmpty());
+  EXPECT_THAT(NeedlessSyncs(disk, TempDir::InMemory() / "scratch", check), IsEmpty());
 }
 
 TEST(WriteOutput, ReplacesAFileAndWritesToAPipeOrDevice) {

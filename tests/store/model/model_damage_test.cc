@@ -198,7 +198,7 @@ void ForgeFirstTable(const std::string& dir, Change change) {
     ASSERT_TRUE(db->Put(key, value).ok());
     digest.Add(key, value);
   }
-  ASSERT_TRUE(db->Finish({}).ok());
+  ASSERT_TRUE(db->Finish().ok());
   DeltaManifest deltas;
   deltas.delta_digest = digest.hash();
   for (const std::string& file : Files(dir)) {

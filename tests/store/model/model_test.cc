@@ -445,9 +445,8 @@ TEST(PackModel, RefusesASecondWriter) {
   ASSERT_TRUE(testing::WriteRandomCheckpoint(temp / "c", testing::SmallConfig(), 7).ok());
   PackOptions options;
   absl::Status second;
-  options.step_hook = [&](const std::string&) {
+  options.progress = [&](double) {
     if (second.ok()) second = PackModel(temp / "c", temp / "m", {});
-    return absl::OkStatus();
   };
   ASSERT_TRUE(PackModel(temp / "c", temp / "m", options).ok());
   EXPECT_THAT(std::string(second.message()), HasSubstr("another process is writing it"));

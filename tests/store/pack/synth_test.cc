@@ -2,32 +2,38 @@
 // which is killed anywhere can be gone on with.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include <array>
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
 #include <absl/strings/str_cat.h>
 
 #include "store/file/files.h"
-#include "store/file/stream_writer.h"
+#include "store/file/hash.h"
+#include "store/format/tile.h"
 #include "store/model/model.h"
 #include "store/pack/pack_writer.h"
 #include "store/pack/synth_source.h"
 #include "tests/store/model/model_digest.h"
+#include "tests/testing/power_cut.h"
 #include "tests/testing/temp_dir.h"
 
 namespace omni {
 namespace {
 
 namespace fs = std::filesystem;
+using testing::DiskRecorder;
+using testing::FileCall;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using testing::ModelContent;
 using testing::TempDir;
 
@@ -109,7 +115,7 @@ Outcome SynthUntil(const std::string& dir, const char* kind, int number) {
 }
 
 TEST(SynthCrash, KilledAnywhereItGoesOnToTheSameModel) {
-  TempDir temp;
+  const TempDir temp = TempDir::InMemory();
   const Outcome undisturbed = SynthUntil(temp / "all", "step", -1);
   ASSERT_EQ(undisturbed.status, 0) << undisturbed.output;
   const std::string expected = Content(temp / "all");
@@ -143,15 +149,31 @@ TEST(SynthCrash, KilledAnywhereItGoesOnToTheSameModel) {
   EXPECT_GE(most_kept, 2);  // it does go on, not begin again
 }
 
+// Refuses one fsync.
+class FailSync : public testing::FileWatcher {
+ public:
+  FailSync(std::string end, int before) : end_(std::move(end)), before_(before) {}
+  int Before(const FileCall& call) override {
+    if (call.kind != FileCall::Kind::kSync) return 0;
+    return call.path.ends_with(end_) && before_-- == 0 ? EIO : kPretend;
+  }
+
+ private:
+  std::string end_;
+  int before_;
+};
+
+// Seed 1; ends with an error when the third pack file is synced.
+void WriteUntilThirdPack(const ModelConfig& config, const std::string& dir, const PackOptions& options) {
+  FailSync fail("tiles-002.bin", 0);
+  const testing::WatchFiles watch(fail);
+  EXPECT_THAT(std::string(Write(config, 1, dir, options).message()), HasSubstr("Input/output error"));
+}
+
 TEST(SynthCrash, WhatAnotherCommandLeftIsNotGoneOnWith) {
   TempDir temp;
   const auto config = SynthConfig("char", 3, 16, 0.25);
-  PackOptions failing{.max_pack_bytes = 200'000, .resume_key = "a"};
-  int steps = 0;
-  failing.step_hook = [&](const std::string&) {
-    return ++steps < 6 ? absl::OkStatus() : absl::UnavailableError("stop here");
-  };
-  EXPECT_FALSE(Write(*config, 1, temp / "m", failing).ok());
+  WriteUntilThirdPack(*config, temp / "m", {.max_pack_bytes = 200'000, .resume_key = "a"});
   int64_t kept = -1;
   PackOptions other{.max_pack_bytes = 200'000, .resume_key = "b", .kept_files = &kept};
   ASSERT_TRUE(Write(*config, 2, temp / "m", other).ok());
@@ -164,12 +186,7 @@ TEST(SynthCrash, ADamagedLeftoverIsNamedNotUsed) {
   TempDir temp;
   const auto config = SynthConfig("char", 3, 16, 0.25);
   PackOptions options{.max_pack_bytes = 200'000, .resume_key = "a"};
-  PackOptions failing = options;
-  int steps = 0;
-  failing.step_hook = [&](const std::string&) {
-    return ++steps < 6 ? absl::OkStatus() : absl::UnavailableError("stop here");
-  };
-  ASSERT_FALSE(Write(*config, 1, temp / "m", failing).ok());
+  WriteUntilThirdPack(*config, temp / "m", options);
   std::string pack;
   for (const auto& entry : fs::recursive_directory_iterator(temp.path())) {
     if (entry.path().filename() == "tiles-000.bin") pack = entry.path();
@@ -188,54 +205,131 @@ TEST(SynthCrash, ADamagedLeftoverIsNamedNotUsed) {
   fs::remove(pack);
 }
 
-TEST(StreamWriter, WritesAndHashesAnyLength) {
-  TempDir temp;
-  for (int64_t size : {0, 1, 63, 4031, 4032, 4033, (4 << 20) - 64, 4 << 20, (9 << 20) + 5}) {
-    std::string bytes(static_cast<size_t>(size), '\0');
-    for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<char>(i * 131 + (i >> 9));
-    const std::string head(64, 'h'), path = temp / absl::StrCat("f", size);
-    auto writer = StreamWriter::Create(path, head, 0);
-    ASSERT_TRUE(writer.ok()) << writer.status();
-    for (int64_t at = 0; at < size;) {
-      const int64_t n = std::min<int64_t>(size - at, 1 + at % 70001);
-      ASSERT_TRUE((*writer)->Append(bytes.data() + at, n).ok());
-      at += n;
-    }
-    EXPECT_EQ((*writer)->size(), size + 64);
-    const auto digest = (*writer)->Finish(head, nullptr);
-    ASSERT_TRUE(digest.ok()) << digest.status();
-    EXPECT_EQ(*ReadText(path, size + 64), head + bytes);
-    EXPECT_EQ(digest->bytes, size + 64);
-    EXPECT_EQ(digest->hash, ContentHash(head + bytes));
+class NoSyncs : public testing::FileWatcher {
+ public:
+  NoSyncs() : watch_(*this) {}
+  int Before(const FileCall& call) override { return call.kind == FileCall::Kind::kSync ? kPretend : 0; }
+
+ private:
+  testing::WatchFiles watch_;
+};
+
+// A small model of three pack files, all full.
+class SynthPowerCut : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    config_ = *SynthConfig("tiny", 0, 8, 0.25);
+    ASSERT_TRUE(Write(config_, 1, temp_ / "whole", {}).ok());
+    expected_ = Content(temp_ / "whole");
+    const auto whole = static_cast<int64_t>(fs::file_size(temp_ / "whole/packs/tiles-000.bin"));
+    options_.max_pack_bytes = (whole + 2 * PackHeader::kBytes) / 3;
+    options_.resume_key = "key";
+    fs::create_directory(temp_ / "disk");
   }
+
+  // Whose pack files each promise to be kept by the next run once they are finished.
+  absl::Status Run(DiskRecorder& disk) {
+    options_.progress = [&](double) { disk.Promise(absl::StrCat(Finished(temp_ / "disk"))); };
+    absl::Status written = Write(config_, 1, temp_ / "disk/m", options_);
+    if (written.ok()) disk.Promise("written");
+    return written;
+  }
+  // Pack files that have their head.
+  static int Finished(const std::string& dir) {
+    int finished = 0;
+    for (const auto& [path, bytes] : testing::ReadTree(dir))
+      finished += path.ends_with(".bin") && path.find("/packs/") != path.npos && (*bytes)[0] != 0;
+    return finished;
+  }
+
+  // After the cut the same command makes the model, and keeps what was finished. All that it looks at are the
+  // pack files, so that states which are equal in those are tried once.
+  std::string Problem(const std::string& dir, const std::vector<std::string>& promises) {
+    const NoSyncs no_syncs;
+    int64_t promised = 0;
+    for (const std::string& promise : promises)
+      promised = std::max<int64_t>(promised, std::atoi(promise.c_str()));
+    if (fs::exists(dir + "/m")) {
+      const auto model = OpenModel(dir + "/m");
+      if (!model.ok()) return std::string(model.status().message());
+      return ModelContent(*model) == expected_ ? "" : "another model";
+    }
+    if (!promises.empty() && promises.back() == "written") return "the model is gone";
+    std::string state = absl::StrCat(promised);
+    for (const auto& [path, bytes] : testing::ReadTree(dir)) {
+      const bool inside = path.find('/') != path.npos, pack = path.find("/packs") != path.npos;
+      if (!inside || pack) absl::StrAppend(&state, "\n", path, ContentHash(bytes ? *bytes : "").Hex());
+    }
+    const auto [known, fresh] = problems_.try_emplace(state);
+    if (fresh) known->second = ProblemOfGoingOn(dir, promised);
+    return known->second;
+  }
+  std::string ProblemOfGoingOn(const std::string& dir, int64_t promised) {
+    PackOptions options = options_;
+    int64_t kept = 0;
+    options.progress = nullptr;
+    options.kept_files = &kept;
+    const absl::Status written = Write(config_, 1, dir + "/m", options);
+    if (!written.ok()) return std::string(written.message());
+    if (kept < promised) return absl::StrCat("of ", promised, " finished files ", kept, " were kept");
+    for (const auto& entry : fs::directory_iterator(dir)) {
+      const std::string name = entry.path().filename();
+      if (name != "m") return "a leftover stays: " + name;
+    }
+    return Content(dir + "/m") == expected_ ? "" : "another model";
+  }
+
+  testing::CutCheck Check() {
+    return [this](const std::string& dir, const std::vector<std::string>& promises) {
+      return Problem(dir, promises);
+    };
+  }
+
+  TempDir temp_, memory_ = TempDir::InMemory();
+  ModelConfig config_;
+  PackOptions options_;
+  std::string expected_;
+  std::map<std::string, std::string> problems_;
+};
+
+TEST_F(SynthPowerCut, GoesOnWithWhatWasFinishedAndEverySyncIsNeeded) {
+  DiskRecorder disk(temp_ / "disk");
+  ASSERT_TRUE(Run(disk).ok());
+  disk.Stop();
+  ASSERT_EQ(std::distance(fs::directory_iterator(temp_ / "disk/m/packs"), {}), 3);
+  EXPECT_THAT(ProblemsAfterCuts(disk, memory_ / "scratch", Check()), IsEmpty());
+  EXPECT_THAT(NeedlessSyncs(disk, memory_ / "scratch", Check()), IsEmpty());
 }
 
-TEST(StreamWriter, AnotherHeadIsHashedToo) {
-  TempDir temp;
-  auto writer = StreamWriter::Create(temp / "f", std::string(64, 'a'), 1 << 20);
-  ASSERT_TRUE(writer.ok());
-  ASSERT_TRUE((*writer)->Append("body", 4).ok());
-  const std::string head(64, 'b');
-  const auto digest = (*writer)->Finish(head, nullptr);
-  ASSERT_TRUE(digest.ok());
-  EXPECT_EQ(*ReadText(temp / "f", 1 << 20), head + "body");
-  EXPECT_EQ(digest->hash, ContentHash(head + "body"));
-}
-
-TEST(StreamWriter, SaysWhenTheFileMayNotGrow) {
-  TempDir temp;
-  ::signal(SIGXFSZ, SIG_IGN);
-  rlimit before{};
-  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
-  const rlimit small{1 << 20, before.rlim_max};
-  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
-  auto writer = StreamWriter::Create(temp / "f", std::string(64, 'a'), 0);
-  absl::Status status = writer.status();
-  for (int i = 0; i < 40 && status.ok(); ++i) status = (*writer)->AppendZeros(1 << 20);
-  if (status.ok()) status = (*writer)->Finish(std::string(64, 'a'), nullptr).status();
-  writer = absl::CancelledError();
-  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
-  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+// A run is stopped before it has synced what it made; the next one takes that over, and then the power fails.
+TEST_F(SynthPowerCut, WhatAStoppedRunHadNotSyncedIsSyncedByTheNext) {
+  const std::string temporary = absl::StrCat("/m.tmp-", Checksum64("key", 3));
+  const struct {
+    std::string path;  // how it ends: the first run's fsync number `before` of it fails
+    int before;
+  } stops[] = {{"/disk", 0}, {temporary, 0}, {"/tiles-000.bin", 1 /* after its head */}, {"/packs", 0}};
+  for (const auto& stop : stops) {
+    fs::remove_all(temp_ / "disk");
+    fs::create_directory(temp_ / "disk");
+    DiskRecorder disk(temp_ / "disk");
+    int before = stop.before;
+    disk.Refuse([&](const FileCall& call) {
+      const bool it = call.kind == FileCall::Kind::kSync && call.path.ends_with(stop.path);
+      return it && before-- == 0 ? EIO : 0;
+    });
+    ASSERT_FALSE(Run(disk).ok());
+    disk.Refuse(nullptr);
+    const size_t first_run = disk.steps().size();
+    ASSERT_TRUE(Run(disk).ok());
+    disk.Stop();
+    EXPECT_THAT(ProblemsAfterCuts(disk, memory_ / "scratch", Check()), IsEmpty()) << stop.path;
+    EXPECT_THAT(NeedlessSyncs(disk, memory_ / "scratch", Check(),
+                              [&](size_t step) {
+                                return step >= first_run && disk.steps()[step].path.ends_with(stop.path);
+                              }),
+                IsEmpty())
+        << stop.path;
+  }
 }
 
 }  // namespace

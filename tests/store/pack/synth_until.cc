@@ -1,6 +1,6 @@
 // synth_until DIR step|tile N: writes a small synthetic model, resumably, and kills itself before its N-th
-// fsync or rename, or when its N-th tile is asked for. Without such a one it ends normally and says how many
-// pack files an earlier run had left.
+// change of names on the disk or fsync, or when its N-th tile is asked for. Without such a one it ends
+// normally and says how many pack files an earlier run had left.
 #include <signal.h>
 
 #include <cstdio>
@@ -11,6 +11,7 @@
 
 #include "store/pack/pack_writer.h"
 #include "store/pack/synth_source.h"
+#include "tests/testing/file_calls.h"
 
 namespace omni {
 namespace {
@@ -37,6 +38,18 @@ class KillingSource : public PackSource {
   long left_;
 };
 
+class KillAt : public testing::FileWatcher {
+ public:
+  explicit KillAt(long left) : left_(left) {}
+  int Before(const testing::FileCall& call) override {
+    if (testing::IsStep(call) && left_-- == 0) ::raise(SIGKILL);
+    return call.kind == testing::FileCall::Kind::kSync ? kPretend : 0;  // a kill loses nothing
+  }
+
+ private:
+  long left_;
+};
+
 int Main(int argc, char** argv) {
   if (argc != 4) return 2;
   const long last = std::atol(argv[3]);
@@ -44,16 +57,11 @@ int Main(int argc, char** argv) {
   const absl::StatusOr<ModelConfig> config = SynthConfig("char", 3, 16, 0.25);
   if (!config.ok()) return 2;
   KillingSource source(SyntheticSource(*config, 7), at_tile ? last : -1);
+  KillAt kill(at_tile ? -1 : last);
+  const testing::WatchFiles watch(kill);
   PackOptions options;
   options.max_pack_bytes = 200'000;
   options.resume_key = "synth_until";
-  long step = 0;
-  if (!at_tile) {
-    options.step_hook = [&](const std::string&) {
-      if (step++ == last) ::raise(SIGKILL);
-      return absl::OkStatus();
-    };
-  }
   int64_t kept = 0;
   options.kept_files = &kept;
   const absl::Status written = WriteModel(source, argv[1], options);

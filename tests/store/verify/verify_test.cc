@@ -114,7 +114,7 @@ class Verify : public ::testing::Test {
       ASSERT_TRUE(db->Put(key, value).ok());
       digest.Add(key, value);
     }
-    ASSERT_TRUE(db->Finish({}).ok());
+    ASSERT_TRUE(db->Finish().ok());
     DeltaManifest deltas;
     deltas.delta_digest = digest.hash();
     for (const std::string& file : Files(PathOf("deltas")))
