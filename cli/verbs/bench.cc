@@ -1,4 +1,3 @@
-#include <cerrno>
 #include <cstdio>
 #include <memory>
 
@@ -15,6 +14,7 @@
 #include "cli/verb.h"
 #include "cluster/node.h"
 #include "engine/base/interrupt.h"
+#include "engine/base/replace_file.h"
 #include "engine/text/prompt.h"
 #include "store/file/files.h"
 #include "store/file/hash.h"
@@ -116,11 +116,7 @@ class Bench {
     line_.Clear();
     if (args_.json) std::printf("%s\n", json_.dump(2).c_str());
     if (!args_.plot.empty()) {
-      std::FILE* file = std::fopen(args_.plot.c_str(), "w");
-      const std::string svg = StreamSvg(results_);
-      const bool written = file != nullptr && std::fwrite(svg.data(), 1, svg.size(), file) == svg.size();
-      if (file == nullptr || std::fclose(file) != 0 || !written)
-        return SystemError(args_.plot, "write", errno);
+      if (absl::Status s = WriteOutput(args_.plot, StreamSvg(results_)); !s.ok()) return s;
     }
     return InterruptGuard::Requested() ? kExitInterrupted : kExitOk;
   }

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cstdio>
-#include <fstream>
 #include <memory>
 
 #include <absl/strings/str_cat.h>
@@ -12,6 +11,7 @@
 #include "cli/terminal.h"
 #include "cli/verb.h"
 #include "cli/verbs/torus_svg.h"
+#include "engine/base/replace_file.h"
 #include "engine/decode/cpu_decoder.h"
 #include "engine/text/prompt.h"
 #include "store/cache/routing_trace.h"
@@ -116,11 +116,7 @@ absl::Status WritePlot(const std::string& path, const ModelConfig& config, const
   for (const auto& experts : routes.experts) {
     for (ExpertId e : experts) ++visits[e.index()];
   }
-  std::ofstream out(path, std::ios::binary | std::ios::trunc);
-  out << TorusSvg(config, visits);
-  out.flush();
-  return out ? absl::OkStatus()
-             : absl::PermissionDeniedError(path + ": cannot be written; give another --plot file");
+  return WriteOutput(path, TorusSvg(config, visits));
 }
 
 absl::Status WriteRoutes(const std::string& path, const ModelConfig& config, const Routes& routes) {

@@ -3,13 +3,14 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <filesystem>
 #include <fstream>
 #include <vector>
 
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 #include <nlohmann/json.hpp>
+
+#include "engine/base/replace_file.h"
 
 namespace omni::train {
 namespace {
@@ -80,20 +81,7 @@ absl::Status PlotLog(const std::string& log_path, const std::string& svg_path) {
                         "<text x=\"%.1f\" y=\"%.1f\">nats per token over tokens trained: training (blue), "
                         "validation (red)</text>\n</svg>\n",
                         kLeft, kHeight - 8);
-  const std::string temporary = svg_path + ".tmp";
-  {
-    std::ofstream out(temporary);
-    out << svg;
-    out.flush();
-    if (!out) {
-      std::remove(temporary.c_str());
-      return absl::PermissionDeniedError(absl::StrCat(svg_path, ": cannot be written"));
-    }
-  }
-  std::error_code error;
-  std::filesystem::rename(temporary, svg_path, error);
-  return error ? absl::PermissionDeniedError(absl::StrCat(svg_path, ": ", error.message()))
-               : absl::OkStatus();
+  return ReplaceFile(svg_path, svg);
 }
 
 }  // namespace omni::train

@@ -5,11 +5,11 @@
 
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 
 #include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
 
+#include "engine/base/replace_file.h"
 #include "engine/model/checkpoint.h"
 
 namespace omni::train {
@@ -32,19 +32,6 @@ std::vector<std::pair<std::string, Tensor*>> Tensors(TrainModel& model, Carry& c
     out.emplace_back(absl::StrCat("carry.values.", i), &carry.values[i]);
   }
   return out;
-}
-
-absl::Status WriteText(const fs::path& path, const std::string& text) {
-  std::ofstream out(path, std::ios::binary);
-  out << text;
-  out.flush();
-  if (!out)
-    return absl::DataLossError(absl::StrCat(path.string(), ": cannot be written: ", std::strerror(errno)));
-  out.close();
-  const int fd = open(path.c_str(), O_RDONLY);
-  const bool synced = fd >= 0 && fsync(fd) == 0;
-  if (fd >= 0) close(fd);
-  return synced ? absl::OkStatus() : absl::DataLossError(absl::StrCat(path.string(), ": cannot be synced"));
 }
 
 void SyncDirectory(const fs::path& path) {
@@ -71,7 +58,7 @@ absl::Status SaveCheckpoint(const std::string& run, TrainModel& model, const Tok
     fs::remove_all(temporary, ignored);
     return status;
   };
-  if (absl::Status st = WriteText(temporary / "config.json", ToJson(model.config())); !st.ok())
+  if (absl::Status st = ReplaceFile((temporary / "config.json").string(), ToJson(model.config())); !st.ok())
     return fail(st);
   if (absl::Status st = tokenizer.Save((temporary / "tokenizer.omni").string()); !st.ok()) return fail(st);
   if (absl::Status st = model.SaveWeights((temporary / "model.safetensors").string()); !st.ok())

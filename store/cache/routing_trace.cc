@@ -2,7 +2,6 @@
 
 #include <array>
 #include <charconv>
-#include <fstream>
 #include <utility>
 
 #include <absl/strings/numbers.h>
@@ -10,6 +9,7 @@
 #include <absl/strings/str_join.h>
 
 #include "engine/base/quoted.h"
+#include "engine/base/replace_file.h"
 #include "engine/base/splitmix.h"
 #include "store/file/files.h"
 #include "store/format/torus.h"
@@ -161,11 +161,7 @@ absl::StatusOr<RoutingTrace> ParseTrace(std::string_view text, const std::string
 }
 
 absl::Status SaveTrace(const RoutingTrace& trace, const std::string& path) {
-  std::ofstream out(path, std::ios::binary | std::ios::trunc);
-  out << FormatTrace(trace);
-  out.flush();
-  return out ? absl::OkStatus()
-             : absl::PermissionDeniedError(absl::StrCat(path, ": cannot be written; give another file"));
+  return WriteOutput(path, FormatTrace(trace));
 }
 
 absl::StatusOr<RoutingTrace> LoadTrace(const std::string& path) {

@@ -39,7 +39,7 @@ RoutingTrace DrawTrace(const ModelConfig& config, int64_t tokens, uint64_t seed)
 std::string FormatTrace(const RoutingTrace& trace);
 absl::StatusOr<RoutingTrace> ParseTrace(std::string_view text, const std::string& name);
 
-absl::Status SaveTrace(const RoutingTrace& trace, const std::string& path);  // replaces the file
+absl::Status SaveTrace(const RoutingTrace& trace, const std::string& path);  // as WriteOutput
 absl::StatusOr<RoutingTrace> LoadTrace(const std::string& path);
 
 // OK if the trace is of such a model: the same lattice and the same expert layers.

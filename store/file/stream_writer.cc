@@ -14,6 +14,8 @@
 #include <thread>
 #include <utility>
 
+#include "engine/base/threads.h"
+
 namespace omni {
 namespace {
 
@@ -161,8 +163,8 @@ absl::StatusOr<std::unique_ptr<StreamWriter>> StreamWriter::Create(const std::st
   try {
     impl->thread = std::thread([p = impl.get()] { p->WriteBuffers(); });
   } catch (const std::system_error& failed) {
-    return absl::ResourceExhaustedError(path + ": cannot start a thread to write it: " + failed.what() +
-                                        "; allow more (ulimit -u)");
+    const absl::Status refused = ThreadsRefused(1, "write a file", failed.code().value());
+    return absl::Status(refused.code(), path + ": " + std::string(refused.message()));
   }
   std::unique_ptr<StreamWriter> writer(new StreamWriter(std::move(impl)));
   if (absl::Status s = writer->AppendZeros(static_cast<int64_t>(head.size())); !s.ok()) return s;

@@ -2,12 +2,10 @@
 
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <unistd.h>
 
 #include <cmath>
 #include <ctime>
 #include <filesystem>
-#include <fstream>
 #include <system_error>
 #include <utility>
 
@@ -16,10 +14,12 @@
 
 #include "engine/base/json.h"
 #include "engine/base/log.h"
+#include "engine/base/replace_file.h"
 #include "engine/base/threads.h"
 #include "store/file/files.h"
 #include "store/plan/machine.h"
 #include "store/state/state_dir.h"
+#include "store/state/state_file.h"
 
 namespace omni {
 namespace fs = std::filesystem;
@@ -32,20 +32,15 @@ constexpr int64_t kMaxFileBytes = 1 << 20;
 
 Json Empty() { return {{"format", kFormat}, {"version", 1}, {"speeds", Json::object()}}; }
 
-// Null if the text is no file of speeds.
-Json Parse(const std::string& text) {
-  absl::StatusOr<Json> json = ParseJson<Json>(text);
-  if (!json.ok() || !json->is_object() || json->value("format", Json()) != kFormat ||
-      json->value("version", Json()) != 1 || !json->value("speeds", Json()).is_object()) {
-    return nullptr;
-  }
-  return *std::move(json);
+bool HasSpeeds(const Json& file) {
+  return file.value("format", Json()) == kFormat && file.value("version", Json()) == 1 &&
+         file.value("speeds", Json()).is_object();
 }
 
 Json Read(const std::string& path) {
   const absl::StatusOr<std::string> text = path.empty() ? std::string() : ReadText(path, kMaxFileBytes);
-  Json json = text.ok() ? Parse(*text) : Json();
-  return json.is_null() ? Empty() : json;
+  absl::StatusOr<Json> json = text.ok() ? ParseJson<Json>(*text) : text.status();
+  return json.ok() && json->is_object() && HasSpeeds(*json) ? *std::move(json) : Empty();
 }
 
 // The entry, if it is this machine's and fresh.
@@ -87,20 +82,12 @@ absl::Status Write(const std::string& path, const std::string& key, Json entry) 
   if (path.empty()) return absl::NotFoundError("there is no state directory");
   std::error_code error;
   fs::create_directories(fs::path(path).parent_path(), error);
-  Json file = Read(path);
+  if (error) return SystemError(path, "create the directory", error.value());
+  absl::StatusOr<Json> kept = ReadStateFile(path, kMaxFileBytes, HasSpeeds);
+  if (!kept.ok()) return kept.status();
+  Json file = kept->is_null() ? Empty() : *std::move(kept);
   file["speeds"][key] = std::move(entry);
-  const std::string fresh = absl::StrCat(path, ".", getpid(), ".new");
-  {
-    std::ofstream out(fresh, std::ios::binary | std::ios::trunc);
-    out << file.dump(2, ' ', true, Json::error_handler_t::replace) << '\n';
-    out.flush();
-    if (!out) return absl::PermissionDeniedError(fresh + ": cannot be written");
-  }
-  fs::rename(fresh, path, error);
-  if (!error) return absl::OkStatus();
-  const std::string reason = error.message();
-  fs::remove(fresh, error);
-  return absl::PermissionDeniedError(absl::StrCat(path, ": ", reason));
+  return ReplaceFile(path, file.dump(2, ' ', true, Json::error_handler_t::replace) + "\n");
 }
 
 void LogIfNotKept(const absl::Status& kept) {

@@ -21,8 +21,8 @@ struct Dated {
 };
 
 // One file of speeds, JSON. Figures of another CPU model, from the future, or older than 30 days are as good
-// as not there; a file that is damaged or of another shape is as good as empty, and written anew by the next
-// Keep.
+// as not there; a file that is damaged or of another shape is as good as empty, and moved aside by the next
+// Keep (store/state/state_file.h).
 class SpeedFile {
  public:
   static constexpr int64_t kMaxAgeSeconds = 30 * 24 * 3600;

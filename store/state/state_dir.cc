@@ -2,59 +2,45 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
-#include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
-#include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <system_error>
 
-#include <absl/strings/str_cat.h>
 #include <nlohmann/json.hpp>
+
+#include "engine/base/open_file.h"
+#include "engine/base/replace_file.h"
+#include "engine/base/system_error.h"
+#include "store/state/state_file.h"
 
 namespace omni {
 namespace fs = std::filesystem;
 namespace {
 
 // Held while alive; the file stays, empty.
-class FileLock {
- public:
-  explicit FileLock(const std::string& path) : fd_(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644)) {
-    while (fd_ >= 0 && flock(fd_, LOCK_EX) != 0) {
-      if (errno == EINTR) continue;
-      close(fd_);
-      fd_ = -1;
-    }
+absl::StatusOr<FileDescriptor> LockFile(const std::string& path) {
+  FileDescriptor lock(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0644));
+  if (lock.get() < 0) return SystemError(path, "create the lock file", errno);
+  while (::flock(lock.get(), LOCK_EX) != 0) {
+    if (errno != EINTR) return SystemError(path, "lock", errno);
   }
-  ~FileLock() {
-    if (fd_ >= 0) close(fd_);
-  }
-  FileLock(const FileLock&) = delete;
-  FileLock& operator=(const FileLock&) = delete;
-  bool held() const { return fd_ >= 0; }
+  return lock;
+}
 
- private:
-  int fd_;
-};
-
-absl::Status Merge(const std::string& path, RoutingCounts& counts) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) return absl::OkStatus();
-  const nlohmann::json old = nlohmann::json::parse(in, nullptr, /*allow_exceptions=*/false);
-  const auto bad = absl::DataLossError(path + ": not routing counts of this model; move the file away");
-  if (!old.is_object() || old.value("layers", nlohmann::json()) != counts.layers ||
-      old.value("experts", nlohmann::json()) != counts.experts) {
-    return bad;
+bool AreCounts(const nlohmann::json& json, const RoutingCounts& like) {
+  const nlohmann::json rows = json.value("rows", nlohmann::json());
+  if (json.value("layers", nlohmann::json()) != like.layers ||
+      json.value("experts", nlohmann::json()) != like.experts || !rows.is_array() ||
+      rows.size() != like.rows.size()) {
+    return false;
   }
-  const nlohmann::json rows = old.value("rows", nlohmann::json());
-  if (!rows.is_array() || rows.size() != counts.rows.size()) return bad;
-  for (size_t i = 0; i < counts.rows.size(); ++i) {
-    if (!rows[i].is_number_integer()) return bad;
-    counts.rows[i] += rows[i].get<int64_t>();
-  }
-  return absl::OkStatus();
+  constexpr int64_t kMost = int64_t{1} << 62;  // no counting gets there, and a run's own can be added
+  return std::all_of(rows.begin(), rows.end(), [](const nlohmann::json& row) {
+    return row.is_number_integer() && row.get<int64_t>() >= 0 && row.get<int64_t>() <= kMost;
+  });
 }
 
 }  // namespace
@@ -71,23 +57,19 @@ absl::Status AddRoutingCounts(const std::string& dir, const std::string& model_h
                               const RoutingCounts& counts) {
   std::error_code error;
   fs::create_directories(dir, error);
-  if (error) return absl::PermissionDeniedError(absl::StrCat(dir, ": ", error.message()));
+  if (error) return SystemError(dir, "create the directory", error.value());
   const std::string path = (fs::path(dir) / ("routing-" + model_hash + ".json")).string();
-  const FileLock lock(path + ".lock");
-  if (!lock.held()) return absl::PermissionDeniedError(absl::StrCat(path, ".lock: ", std::strerror(errno)));
-  RoutingCounts sum = counts;
-  if (absl::Status s = Merge(path, sum); !s.ok()) return s;
-  const nlohmann::json json = {{"layers", sum.layers}, {"experts", sum.experts}, {"rows", sum.rows}};
-  const std::string fresh = path + ".new";
-  {
-    std::ofstream out(fresh, std::ios::binary | std::ios::trunc);
-    out << json.dump() << '\n';
-    out.flush();
-    if (!out) return absl::PermissionDeniedError(fresh + ": cannot be written");
-  }
-  fs::rename(fresh, path, error);
-  if (error) return absl::PermissionDeniedError(absl::StrCat(path, ": ", error.message()));
-  return absl::OkStatus();
+  const absl::StatusOr<FileDescriptor> lock = LockFile(path + ".lock");
+  if (!lock.ok()) return lock.status();
+  constexpr int64_t kMostDigits = 20;
+  const int64_t most_bytes = 200 + kMostDigits * static_cast<int64_t>(counts.rows.size());
+  absl::StatusOr<nlohmann::json> old =
+      ReadStateFile(path, most_bytes, [&](const nlohmann::json& json) { return AreCounts(json, counts); });
+  if (!old.ok()) return old.status();
+  std::vector<int64_t> rows = counts.rows;
+  for (size_t i = 0; i < rows.size() && !old->is_null(); ++i) rows[i] += (*old)["rows"][i].get<int64_t>();
+  const nlohmann::json json = {{"layers", counts.layers}, {"experts", counts.experts}, {"rows", rows}};
+  return ReplaceFile(path, json.dump() + "\n");
 }
 
 }  // namespace omni

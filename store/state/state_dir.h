@@ -21,8 +21,8 @@ struct RoutingCounts {
 };
 
 // Adds the counts to routing-<model hash>.json in `dir`, which is created if need be: read, added and
-// replaced whole under a lock, so that runs at the same time lose nothing. A file of another shape is an
-// error and stays as it is.
+// replaced whole under a lock, so that runs at the same time lose nothing. A damaged file is moved aside
+// (store/state/state_file.h), and counting begins anew.
 absl::Status AddRoutingCounts(const std::string& dir, const std::string& model_hash,
                               const RoutingCounts& counts);
 

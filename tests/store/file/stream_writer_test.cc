@@ -123,7 +123,7 @@ TEST(StreamWriter, SaysWhenItGetsNoThread) {
       testing::RunWithout({.call = SYS_clone3, .error = EAGAIN}, [&] { status = WriteMuch(temp / "f"); });
   if (!ran) GTEST_SKIP() << "this system has no seccomp";
   EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
-  EXPECT_THAT(std::string(status.message()), HasSubstr("f: cannot start a thread to write it"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("f: cannot start 1 thread to write a file: "));
 }
 
 // The head vouches for the rest.

@@ -103,8 +103,10 @@ TEST(SpeedsTest, ADamagedFileIsIgnoredAndRewritten) {
     std::ofstream(path, std::ios::trunc) << text;
     EXPECT_FALSE(file.Memory(4));
     EXPECT_FALSE(file.Disk("8:1", 8192));
+    const testing::RecordingLog log;
     ASSERT_TRUE(file.Keep("8:1", SomeDisk()).ok());
     EXPECT_TRUE(file.Disk("8:1", 8192)) << text.substr(0, 60);
+    EXPECT_THAT(log.Messages("state_file_damaged"), ::testing::SizeIs(1)) << text.substr(0, 60);
   }
 }
 
