@@ -1,63 +1,29 @@
 #include "store/format/delta_db.h"
 
-#include <cstdarg>
 #include <filesystem>
 #include <system_error>
 #include <utility>
 
 #include <absl/strings/str_cat.h>
 #include <rocksdb/db.h>
-#include <rocksdb/env.h>
-#include <rocksdb/options.h>
 
 #include "engine/base/threads.h"
+#include "store/file/rocks.h"
 
 namespace omni {
 namespace {
 
 namespace fs = std::filesystem;
 
-// With -1, the default, RocksDB 7.8 keeps every file open and has lost blobs of compacted databases opened
-// read-only.
-constexpr int kMaxOpenFiles = 512;
+constexpr RocksKind kKind = {"a delta database of this program", "copy them again or pack the model again"};
 
-// RocksDB logs into the database's folder unless it is given another logger.
-class NullLogger : public rocksdb::Logger {
- public:
-  using rocksdb::Logger::Logv;
-  void Logv(const char*, va_list) override {}
-};
-
-absl::Status Convert(const std::string& path, const rocksdb::Status& s) {
-  if (s.ok()) return absl::OkStatus();
-  const std::string text = absl::StrCat(path, ": ", s.ToString());
-  if (s.IsNoSpace()) return absl::ResourceExhaustedError(text + "; free some space or choose another disk");
-  if (s.IsCorruption())
-    return absl::DataLossError(text + "; the files are damaged: copy them again or repack");
-  if (s.IsInvalidArgument() || s.IsNotFound() || s.IsNotSupported()) {
-    return absl::InvalidArgumentError(text +
-                                      "; not a delta database of this program: copy it again or repack");
-  }
-  return absl::UnavailableError(text);
-}
-
-// That RocksDB starts, in one number or another. Refused one, it throws or ends the process.
-constexpr int kThreads = 3;
+absl::Status Convert(const std::string& path, const rocksdb::Status& s) { return FromRocks(path, kKind, s); }
 
 rocksdb::Options BaseOptions() {
-  rocksdb::Options options;
-  options.info_log = std::make_shared<NullLogger>();
-  options.max_open_files = kMaxOpenFiles;
-  options.db_host_id = "";
-  options.compression = rocksdb::kNoCompression;  // hashes and packed trits do not compress
-  options.stats_dump_period_sec = 0;
-  options.stats_persist_period_sec = 0;
+  rocksdb::Options options = RocksOptions();
   options.max_file_opening_threads = 1;  // there are few files
   return options;
 }
-
-rocksdb::Slice ToSlice(std::string_view s) { return {s.data(), s.size()}; }
-std::string_view FromSlice(const rocksdb::Slice& s) { return {s.data(), s.size()}; }
 
 // Reading needs CURRENT, the manifest it names, and the tables.
 bool NeededForReading(const std::string& name) {
@@ -86,7 +52,7 @@ DeltaDbWriter::DeltaDbWriter(DeltaDbWriter&&) noexcept = default;
 DeltaDbWriter::~DeltaDbWriter() = default;
 
 absl::StatusOr<DeltaDbWriter> DeltaDbWriter::Create(const std::string& path) {
-  if (absl::Status s = CheckThreads(kThreads, "write the database of tiles"); !s.ok()) return s;
+  if (absl::Status s = CheckThreads(kRocksThreads, "write the database of tiles"); !s.ok()) return s;
   rocksdb::Options options = BaseOptions();
   options.create_if_missing = true;
   options.error_if_exists = true;
@@ -140,7 +106,7 @@ DeltaDb::DeltaDb(DeltaDb&&) noexcept = default;
 DeltaDb::~DeltaDb() = default;
 
 absl::StatusOr<DeltaDb> DeltaDb::Open(const std::string& path) {
-  if (absl::Status s = CheckThreads(kThreads, "read the database of tiles"); !s.ok()) return s;
+  if (absl::Status s = CheckThreads(kRocksThreads, "read the database of tiles"); !s.ok()) return s;
   rocksdb::DB* db = nullptr;
   const rocksdb::Status s = rocksdb::DB::OpenForReadOnly(BaseOptions(), path, &db);
   auto impl = std::make_unique<Impl>();

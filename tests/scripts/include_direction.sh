@@ -48,7 +48,7 @@ find "${folders[@]}" -type f -regex '.*\.\(h\|cc\|cu\|cuh\|inc\)' -print0 | sort
     only["torch"] = "engine/train"
     only["spdlog"] = "engine/base"
     only["lzma"] = "engine/text"
-    only["rocksdb"] = "store/format store/state"
+    only["rocksdb"] = "store/file store/format store/state"
     only["liburing"] = "store/read"
     only["io_uring"] = "store/read store/plan"  # of the kernel: the plan asks whether it may be used
     only["caf"] = "actors cluster"
