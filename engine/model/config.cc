@@ -1,6 +1,7 @@
 #include "engine/model/config.h"
 
 #include <absl/strings/str_cat.h>
+#include <absl/strings/str_join.h>
 
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -224,6 +225,8 @@ ParameterCount CountParameters(const ModelConfig& c) {
   return n;
 }
 
+std::vector<std::string> PresetNames() { return {"perspective-1t", "mini", "char", "tiny"}; }
+
 absl::StatusOr<ModelConfig> Preset(const std::string& name) {
   ModelConfig c;
   c.preset = name;
@@ -247,7 +250,7 @@ absl::StatusOr<ModelConfig> Preset(const std::string& name) {
     c.own_neurons = 64;
   } else {
     return absl::NotFoundError(
-        absl::StrCat("no preset is named '", name, "'; there are perspective-1t, mini, char and tiny"));
+        absl::StrCat("no preset is named '", name, "'; there are ", absl::StrJoin(PresetNames(), ", ")));
   }
   return c;
 }

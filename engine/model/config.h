@@ -61,7 +61,8 @@ struct ParameterCount {
 };
 ParameterCount CountParameters(const ModelConfig& c);  // c is valid
 
-absl::StatusOr<ModelConfig> Preset(const std::string& name);  // perspective-1t, mini, char, tiny
+absl::StatusOr<ModelConfig> Preset(const std::string& name);
+std::vector<std::string> PresetNames();  // that Preset knows: perspective-1t, mini, char, tiny
 // OK, or InvalidArgument naming the first wrong field, its value and its limit. A valid config's sizes and
 // counts all fit in int64 with room to spare: at most 2^50 parameters, 65536 wide, 1024 layers, 65536
 // experts.

@@ -89,27 +89,22 @@ size_t Draw(const std::vector<float>& weights, size_t n, double uniform) {
   return n - 1;
 }
 
-absl::Status Outside(absl::string_view field, float value, absl::string_view range) {
-  return absl::InvalidArgumentError(absl::StrCat(field, " is ", value, "; it must be ", range));
+template <typename T>
+absl::Status Check(const char* field, T value, Range<T> range) {
+  if (range.Has(value)) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(field, " is ", value, "; it must be ", range.Text()));
 }
 
 }  // namespace
 
 absl::Status Validate(const SamplerSettings& s) {
-  if (!(s.temperature >= 0 && s.temperature <= 100)) {
-    return Outside("temperature (--temp)", s.temperature, "in [0, 100]; 0 is greedy");
-  }
-  if (s.top_k < 0) return Outside("top_k (--top-k)", static_cast<float>(s.top_k), "0 (off) or more");
-  if (!(s.top_p > 0 && s.top_p <= 1)) return Outside("top_p (--top-p)", s.top_p, "in (0, 1]; 1 is off");
-  if (!(s.min_p >= 0 && s.min_p <= 1)) return Outside("min_p (--min-p)", s.min_p, "in [0, 1]; 0 is off");
-  if (!(s.repetition_penalty >= 0.01f && s.repetition_penalty <= 100)) {
-    return Outside("repetition_penalty (--repeat-penalty)", s.repetition_penalty, "in [0.01, 100]; 1 is off");
-  }
-  if (s.repetition_window < 0) {
-    return Outside("repetition_window (--repeat-last-n)", static_cast<float>(s.repetition_window),
-                   "0 (off) or more");
-  }
-  return absl::OkStatus();
+  absl::Status status = Check("temperature (--temp)", s.temperature, kTemperatures);
+  status.Update(Check("top_k (--top-k)", s.top_k, kTopKs));
+  status.Update(Check("top_p (--top-p)", s.top_p, kTopPs));
+  status.Update(Check("min_p (--min-p)", s.min_p, kMinPs));
+  status.Update(Check("repetition_penalty (--repeat-penalty)", s.repetition_penalty, kRepetitionPenalties));
+  status.Update(Check("repetition_window (--repeat-last-n)", s.repetition_window, kRepetitionWindows));
+  return status;
 }
 
 Sampled Sample(std::span<const float> logits, std::span<const TokenId> history, uint64_t position,

@@ -12,6 +12,7 @@
 #include <absl/status/status.h>
 
 #include "engine/base/ids.h"
+#include "engine/base/range.h"
 #include "engine/text/stop_matcher.h"
 
 namespace omni {
@@ -26,6 +27,11 @@ struct SamplerSettings {
   int32_t repetition_window = 64;
   uint64_t seed = 0;
 };
+
+// What the settings may be; greedy is temperature 0, and a repetition_window of 0 penalises nothing.
+inline constexpr Range<float> kTemperatures{0, 100}, kTopPs{0, 1, /*above_low=*/true}, kMinPs{0, 1};
+inline constexpr Range<float> kRepetitionPenalties{0.01f, 100};
+inline constexpr Range<int32_t> kTopKs{0, INT32_MAX}, kRepetitionWindows{0, INT32_MAX};
 absl::Status Validate(const SamplerSettings& s);  // names the field and its flag, the value and the range
 
 struct Sampled {
