@@ -174,8 +174,12 @@ absl::Status WriteOutput(const std::string& path, std::string_view bytes) {
   const bool there = ::stat(path.c_str(), &st) == 0;
   if (there && S_ISDIR(st.st_mode)) return SystemError(path, "write", EISDIR);
   if (!there || (S_ISREG(st.st_mode) && !target->open_file)) return ReplaceFile(path, bytes);
-  FileDescriptor file(::open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC));
+  // Else a pipe that nobody reads would be waited for.
+  FileDescriptor file(::open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC | O_NONBLOCK));
+  if (file.get() < 0 && errno == ENXIO && S_ISFIFO(st.st_mode))
+    return absl::FailedPreconditionError(absl::StrCat(path, ": is a pipe that nobody reads"));
   if (file.get() < 0) return SystemError(path, "open", errno);
+  if (::fcntl(file.get(), F_SETFL, O_APPEND) != 0) return SystemError(path, "write", errno);
   if (absl::Status s = WriteAll(file.get(), path, bytes.data(), static_cast<int64_t>(bytes.size())); !s.ok())
     return s;
   if (::close(file.release()) != 0) return SystemError(path, "close", errno);

@@ -212,6 +212,23 @@ TEST(WriteOutput, ReplacesAFileAndWritesToAPipeOrDevice) {
   ::close(ends[1]);
 }
 
+// Nothing that does not end may come of a name.
+TEST(WriteOutput, APipeIsWrittenToIfItIsReadAndNotWaitedFor) {
+  TempDir temp;
+  const std::string pipe = temp / "pipe";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  const absl::Status alone = WriteOutput(pipe, "text");
+  EXPECT_EQ(alone.message(), pipe + ": is a pipe that nobody reads");
+  const int reader = ::open(pipe.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+  ASSERT_GE(reader, 0);
+  EXPECT_EQ(WriteOutput(pipe, "text"), absl::OkStatus());
+  char got[16] = {};
+  EXPECT_EQ(::read(reader, got, sizeof got), 4);
+  EXPECT_STREQ(got, "text");
+  EXPECT_TRUE(fs::is_fifo(pipe));
+  ::close(reader);
+}
+
 TEST(WriteOutput, AnOpenFileByItsProcLinkIsWrittenToAndNotReplaced) {
   TempDir temp;
   const int fd = ::open((temp / "out").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
