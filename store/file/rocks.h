@@ -22,9 +22,9 @@ struct RocksKind {
 // InvalidArgument, and what else the system refuses Unavailable or ResourceExhausted, never damage.
 absl::Status FromRocks(const std::string& path, const RocksKind& kind, const rocksdb::Status& status);
 
-// Threads that RocksDB starts, in one number or another, when it opens a database. Refused one, it throws or
-// ends the process: to be asked for before (CheckThreads).
-constexpr int kRocksThreads = 3;
+// Threads that RocksDB starts while a database is open to be read, and to be written, which includes one that
+// compacts. Refused one, it throws or ends the process: to be asked for before (CheckThreads).
+constexpr int kRocksReadThreads = 3, kRocksWriteThreads = 4;
 
 // Without log files, statistics and compression (what is kept here does not compress), and with a bounded
 // number of open files.

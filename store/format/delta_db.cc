@@ -52,7 +52,7 @@ DeltaDbWriter::DeltaDbWriter(DeltaDbWriter&&) noexcept = default;
 DeltaDbWriter::~DeltaDbWriter() = default;
 
 absl::StatusOr<DeltaDbWriter> DeltaDbWriter::Create(const std::string& path) {
-  if (absl::Status s = CheckThreads(kRocksThreads, "write the database of tiles"); !s.ok()) return s;
+  if (absl::Status s = CheckThreads(kRocksWriteThreads, "write the database of tiles"); !s.ok()) return s;
   rocksdb::Options options = BaseOptions();
   options.create_if_missing = true;
   options.error_if_exists = true;
@@ -106,7 +106,7 @@ DeltaDb::DeltaDb(DeltaDb&&) noexcept = default;
 DeltaDb::~DeltaDb() = default;
 
 absl::StatusOr<DeltaDb> DeltaDb::Open(const std::string& path) {
-  if (absl::Status s = CheckThreads(kRocksThreads, "read the database of tiles"); !s.ok()) return s;
+  if (absl::Status s = CheckThreads(kRocksReadThreads, "read the database of tiles"); !s.ok()) return s;
   rocksdb::DB* db = nullptr;
   const rocksdb::Status s = rocksdb::DB::OpenForReadOnly(BaseOptions(), path, &db);
   auto impl = std::make_unique<Impl>();

@@ -144,7 +144,7 @@ Database::~Database() { (void)Close(); }
 
 absl::StatusOr<std::unique_ptr<Database>> Database::Open(const std::string& dir,
                                                          const DatabaseOptions& options) {
-  if (absl::Status s = CheckThreads(kRocksThreads, "open a database"); !s.ok()) return s;
+  if (absl::Status s = CheckThreads(kRocksWriteThreads, "open a database"); !s.ok()) return s;
   const bool there = fs::exists(fs::path(dir) / "CURRENT");
   if (!there && !options.create)
     return absl::NotFoundError(dir + ": there is no database; give the folder of one");
