@@ -1,13 +1,19 @@
 // omni: the command line of the project. One file per verb; this one parses, runs and reports.
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <exception>
+#include <new>
+#include <sstream>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include <absl/status/statusor.h>
 #include <CLI/CLI.hpp>
 
+#include "cli/output.h"
+#include "cli/terminal.h"
 #include "cli/verb.h"
 #include "engine/base/log.h"
 #include "engine/base/log_output.h"
@@ -16,17 +22,8 @@
 namespace omni::cli {
 namespace {
 
-// One line, whatever the message was made of.
 int Report(const std::string& message, int code) {
-  std::string line;
-  for (char c : message) {
-    if (c != '\n') {
-      line += c;
-    } else if (!line.empty() && line.back() != ' ') {
-      line += "; ";
-    }
-  }
-  while (!line.empty() && (line.back() == ' ' || line.back() == ';')) line.pop_back();
+  const std::string line = OneLine(message);
   if (CurrentLogOptions().format == LogFormat::kJson) {
     LogError("failed", "{reason}", {{"reason", line}, {"exit_code", code}});
   } else {
@@ -46,10 +43,12 @@ std::string VerbProblem(const CLI::App& root, const std::string& word) {
   return (word.empty() ? "no verb is given" : "'" + word + "' is not a verb") + "; the verbs are " + names;
 }
 
-int Main(int argc, char** argv) {
-  if (argc >= 2 && std::strcmp(argv[1], "train") == 0) {
-    return Report(std::string(ExecTrainer(argv + 2).message()), kExitFailure);
-  }
+struct Outcome {
+  int code = kExitFailure;
+  std::string problem;  // to be reported
+};
+
+Outcome RunVerb(const std::vector<std::string>& words) {
   CLI::App root("Omni runs PERSPECTIVE, a sparse ternary mixture-of-experts language model.", "omni");
   root.set_version_flag("--version", "omni " OMNI_VERSION);
   root.require_subcommand(1);
@@ -57,50 +56,57 @@ int Main(int argc, char** argv) {
       "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.\n"
       "'omni VERB --help' lists a verb's flags, their environment variables and examples.");
   Invocation invocation;
-  if (argc >= 2) invocation.verb = argv[1];
-  AddRun(root, invocation);
-  AddPack(root, invocation);
-  AddSynth(root, invocation);
-  AddInspect(root, invocation);
-  AddVerify(root, invocation);
-  AddPlan(root, invocation);
-  AddDoctor(root, invocation);
-  AddEval(root, invocation);
-  AddTrace(root, invocation);
-  AddBench(root, invocation);
-  AddTrain(root, invocation);
-  AddCompletion(root, invocation);
-  if (const std::string problem = VerbProblem(root, invocation.verb); !problem.empty()) {
-    return Report(problem + " (see omni --help)", kExitUsage);
-  }
+  AddVerbs(root, invocation);
+  if (const std::string problem = VerbProblem(root, words.empty() ? "" : words[0]); !problem.empty())
+    return {kExitUsage, problem + " (see omni --help)"};
   try {
-    root.parse(argc, argv);
-  } catch (const CLI::Success& e) {
-    return root.exit(e);  // --help and --version print and end well
+    std::vector<std::string> reversed = LiteralWords(root, words);
+    std::reverse(reversed.begin(), reversed.end());
+    root.parse(std::move(reversed));
+  } catch (const CLI::Success& e) {  // --help and --version print and end well
+    std::ostringstream text;
+    root.exit(e, text, text);
+    Print(text.str());
+    return {kExitOk, ""};
   } catch (const CLI::ParseError& e) {
     const bool known = !root.get_subcommands().empty();
     const std::string help =
         known ? "omni " + root.get_subcommands().front()->get_name() + " --help" : "omni --help";
-    return Report(std::string(e.what()) + " (see " + help + ")", kExitUsage);
+    return {kExitUsage, std::string(e.what()) + " (see " + help + ")"};
   }
   ConfigureLog(invocation.log);
   LogIsa(std::getenv("OMNI_ISA"));
   const absl::StatusOr<int> code = invocation.body();
-  if (code.ok()) return *code;
-  return Report(std::string(code.status().message()),
-                IsUsageError(code.status()) ? kExitUsage : kExitFailure);
+  if (code.ok()) return {*code, ""};
+  return {IsUsageError(code.status()) ? kExitUsage : kExitFailure, std::string(code.status().message())};
+}
+
+Outcome RunVerbWithoutThrowing(const std::vector<std::string>& words) {
+  try {
+    return RunVerb(words);
+  } catch (const std::bad_alloc&) {
+    return {kExitFailure, "not enough memory"};
+  } catch (const std::exception& e) {
+    return {kExitFailure, e.what()};
+  }
+}
+
+int Main(const std::vector<std::string>& words, char** argv) {
+  if (!words.empty() && words[0] == "train")
+    return Report(std::string(ExecTrainer(argv + 2).message()), kExitFailure);
+  PrepareOutput();
+  const Outcome outcome = RunVerbWithoutThrowing(words);
+  if (!outcome.problem.empty()) Report(outcome.problem, outcome.code);
+  const absl::Status output = FinishOutput();
+  if (output.ok() || !outcome.problem.empty()) return outcome.code;
+  return Report(std::string(output.message()), kExitFailure);
 }
 
 }  // namespace
 }  // namespace omni::cli
 
 int main(int argc, char** argv) {
-  int code = omni::cli::kExitFailure;
-  try {
-    code = omni::cli::Main(argc, argv);
-  } catch (const std::exception& e) {
-    code = omni::cli::Report(e.what(), omni::cli::kExitFailure);
-  }
+  const int code = omni::cli::Main(std::vector<std::string>(argv + std::min(argc, 1), argv + argc), argv);
   omni::FlushLog();
   return code;
 }

@@ -17,14 +17,32 @@ void StreamFlags::Add(Verb& verb) {
             "Memory that the process may take, such as 20G; experts beyond it stay on disk and are read when "
             "needed "
             "(default: all in memory if three quarters of what is free hold it, else so much)");
-  verb.Text("--io", io,
-            "How experts are read: uring, pread, or auto, the first if the system allows it (default)");
-  verb.Text("--cache-policy", policy, "Which experts stay in memory: torus (default), decayed or lru");
+  ForStreamedModels(verb.Choice("--io", io, {"auto", "uring", "pread"},
+                                "How experts are read from disk; auto: with io_uring if the system allows it "
+                                "(default)"));
+  ForStreamedModels(verb.Choice("--cache-policy", policy, {"torus", "decayed", "lru"},
+                                "Which experts stay in memory (default torus)"));
 }
 
 void StreamFlags::AddPrefetch(Verb& verb) {
-  verb.Bool("--prefetch,!--no-prefetch", prefetch,
-            "Read the experts that the next layers are guessed to need (default: on)");
+  ForStreamedModels(verb.Bool("--prefetch,!--no-prefetch", prefetch,
+                              "Read the experts that the next layers are guessed to need (default: on)"));
+}
+
+void StreamFlags::ForStreamedModels(const CLI::Option* option) {
+  for_streamed_models_.push_back({option->get_name(), Verb::OnCommandLine(option)});
+}
+
+// From the environment such a flag is meant for whatever model is streamed.
+absl::Status StreamFlags::RefuseForWholeModel() const {
+  for (const auto& [name, on_command_line] : for_streamed_models_) {
+    if (!on_command_line()) continue;
+    return UsageError(
+        absl::StrCat(name,
+                     " does nothing here: the model fits in memory, so nothing is read from disk "
+                     "while it is used; leave it out, or give --ram to stream the model"));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<OpenOptions> StreamFlags::Options(const std::string& path) const {
@@ -33,18 +51,19 @@ absl::StatusOr<OpenOptions> StreamFlags::Options(const std::string& path) const 
     options.reads.method = ReadMethod::kUring;
   } else if (io == "pread") {
     options.reads.method = ReadMethod::kPread;
-  } else if (io != "auto") {
-    return UsageError(absl::StrCat("--io: '", io, "' is neither auto, uring nor pread"));
   }
   if (policy == "lru") {
     options.cache.policy = PolicyKind::kLru;
   } else if (policy == "decayed") {
     options.cache.policy = PolicyKind::kDecayed;
-  } else if (policy != "torus") {
-    return UsageError(absl::StrCat("--cache-policy: '", policy, "' is neither torus, decayed nor lru"));
   }
   options.residency = residency;
-  return FitToMemory(path, ram > 0 ? std::optional(ram) : std::nullopt, std::move(options));
+  absl::StatusOr<OpenOptions> fitted =
+      FitToMemory(path, ram > 0 ? std::optional(ram) : std::nullopt, std::move(options));
+  if (fitted.ok() && fitted->residency == Residency::kWhole) {
+    if (absl::Status s = RefuseForWholeModel(); !s.ok()) return s;
+  }
+  return fitted;
 }
 
 int StreamFlags::PredictAhead(const OpenOptions& open) const {

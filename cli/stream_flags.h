@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
+#include <vector>
 
 #include <absl/status/statusor.h>
 
@@ -11,7 +13,8 @@
 
 namespace omni::cli {
 
-struct StreamFlags {
+class StreamFlags {
+ public:
   int64_t ram = 0;  // bytes; 0: not given
   std::string io = "auto", policy = "torus";
   bool prefetch = true;
@@ -19,10 +22,21 @@ struct StreamFlags {
 
   void Add(Verb& verb);
   void AddPrefetch(Verb& verb);  // of verbs whose decoder guesses ahead
-  // How `path` is to be opened, by the rule of store/model/budget.h. Usage errors name the flag.
+  // How `path` is to be opened, by the rule of store/model/budget.h. A usage error if it is kept whole and a
+  // flag that only streaming heeds is on the command line.
   absl::StatusOr<OpenOptions> Options(const std::string& path) const;
   // Expert layers ahead that the decoder should guess for a model so opened.
   int PredictAhead(const OpenOptions& open) const;
+
+ private:
+  void ForStreamedModels(const CLI::Option* option);
+  absl::Status RefuseForWholeModel() const;
+
+  struct Flag {
+    std::string name;
+    std::function<bool()> on_command_line;
+  };
+  std::vector<Flag> for_streamed_models_;
 };
 
 // "12.3 GB of 20.0 GB: ..."; empty for a resident model.

@@ -8,7 +8,9 @@ namespace omni::cli {
 
 bool StdoutIsTerminal();
 bool StderrIsTerminal();
-// Whether stderr may be coloured: a terminal, NO_COLOR unset or empty, TERM not "dumb".
+// Whether stderr is a terminal on which a line can be erased: TERM is neither unset nor "dumb".
+bool StderrCanErase();
+// Whether stderr may be coloured: as above, and NO_COLOR is unset or empty.
 bool StderrHasColor();
 
 // Figures as people read them: 41 MB, 1.2k, 12.3.
@@ -20,8 +22,15 @@ int64_t ResidentBytes();      // of this process now; 0 if the system does not t
 int64_t PeakResidentBytes();  // the most there has been
 int64_t MajorPageFaults();    // page reads from disk so far
 
-// One line on the terminal's stderr that is written over and over; silent elsewhere. A line of the log clears
-// it.
+// The text on one line: line breaks become "; ", other control characters, which a terminal might obey, "?".
+std::string OneLine(const std::string& text);
+
+// As much of the text as fits into so many columns, an ellipsis at its end if that is not all. What is not
+// UTF-8 or cannot be shown becomes "?"; characters of two columns count as two.
+std::string FitColumns(const std::string& text, int columns);
+
+// One line on the terminal's stderr that is written over and over, cut to its width; silent unless enabled,
+// as StderrCanErase says. A line of the log clears it.
 class StatusLine {
  public:
   explicit StatusLine(bool enabled);
@@ -37,7 +46,7 @@ class StatusLine {
   bool enabled_;
 };
 
-// A note on stderr, one line, dimmed where colours are allowed.
+// A note on stderr, made one line, dimmed where colours are allowed.
 void Note(const std::string& text);
 
 }  // namespace omni::cli

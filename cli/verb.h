@@ -4,6 +4,8 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,6 +14,7 @@
 #include <CLI/CLI.hpp>
 
 #include "engine/base/log_output.h"
+#include "engine/base/range.h"
 
 namespace omni::cli {
 
@@ -23,13 +26,17 @@ bool IsUsageError(const absl::Status& status);
 
 // What parsing leaves behind.
 struct Invocation {
-  std::string verb;  // the first word of the command line: the verb whose environment twins count
   LogOptions log;
   std::function<absl::StatusOr<int>()> body;  // returns the exit code
 };
 
-// The parser of one verb. Every flag that it adds has an environment twin named after its first long name
-// (--top-k: OMNI_TOP_K) and complains in words that name flag, value and range.
+// Takes a flag's value from a text; returns what is wrong with it, to be read after "NAME: ", or nothing.
+using ReadValue = std::function<std::string(const std::string& text)>;
+
+// The parser of one verb. Every flag that it adds has an environment variable named after its first long name
+// (--top-k: OMNI_TOP_K), which counts if the command line does not have the flag and is not empty. Values are
+// taken literally, and wherever they stand read by the same function: complaints name the flag or the
+// variable, the value and what would do.
 class Verb {
  public:
   Verb(CLI::App& root, Invocation& invocation, const std::string& name, const std::string& description,
@@ -39,15 +46,32 @@ class Verb {
   // What it does. Adds the flags that every verb has, after its own.
   void Body(std::function<absl::StatusOr<int>()> body);
 
+  // What stands on the command line without a name.
+  CLI::Option* Argument(const std::string& name, std::string& value, const std::string& help);
+  CLI::Option* Files(const std::string& name, std::vector<std::string>& values, const std::string& help);
+
   CLI::Option* Text(const std::string& names, std::string& value, const std::string& help);
+  // May be given several times; none is empty.
   CLI::Option* Texts(const std::string& names, std::vector<std::string>& values, const std::string& help);
+  CLI::Option* Choice(const std::string& names, std::string& value, const std::vector<std::string>& choices,
+                      const std::string& help);
   CLI::Option* Bool(const std::string& names, bool& value, const std::string& help);
-  CLI::Option* Path(const std::string& names, std::string& value, const std::string& help);
-  CLI::Option* Number(const std::string& names, int64_t& value, int64_t low, int64_t high,
+  CLI::Option* Bool(const std::string& names, std::optional<bool>& value, const std::string& help);
+  CLI::Option* Path(const std::string& names, std::string& value, const std::string& help);  // not empty
+  CLI::Option* Number(const std::string& names, int64_t& value, Range<int64_t> range,
                       const std::string& help);
   // Bytes, as cli/sizes.h reads them.
   CLI::Option* Size(const std::string& names, int64_t& value, const std::string& help);
-  CLI::Option* Real(const std::string& names, float& value, double low, double high, const std::string& help);
+  CLI::Option* Real(const std::string& names, float& value, Range<float> range, const std::string& help);
+  // Any other value; `type` is its name in the help.
+  CLI::Option* Value(const std::string& names, const std::string& type, ReadValue read,
+                     const std::string& help);
+
+  // By command line or environment.
+  void Require(CLI::Option* option);
+  // To be asked by the body: whether the flag was on the command line; its value may also come from the
+  // environment.
+  static std::function<bool()> OnCommandLine(const CLI::Option* option);
 
   // Shared by several verbs.
   CLI::Option* Model(std::string& value);
@@ -55,11 +79,22 @@ class Verb {
   CLI::Option* Json(bool& value);
 
  private:
-  CLI::Option* Twin(CLI::Option* option);
+  struct Flag {
+    CLI::Option* option;
+    std::string variable;
+    ReadValue read;
+    bool required = false;
+  };
+  class Help;
+
+  CLI::Option* Switch(const std::string& names, ReadValue read, const std::string& help);
+  CLI::Option* Remember(CLI::Option* option, ReadValue read);
   void AddLogFlags();
+  static void ReadEnvironment(const std::vector<Flag>& flags);
 
   Invocation& invocation_;
   CLI::App& app_;
+  std::shared_ptr<std::vector<Flag>> flags_;
 };
 
 // What Verb::Threads left behind, or the number that every part of the program takes by default.
@@ -78,6 +113,11 @@ void AddTrace(CLI::App& root, Invocation& invocation);
 void AddBench(CLI::App& root, Invocation& invocation);
 void AddTrain(CLI::App& root, Invocation& invocation);
 void AddCompletion(CLI::App& root, Invocation& invocation);
+void AddVerbs(CLI::App& root, Invocation& invocation);  // all of them
+
+// The words of a command line as the parser should get them, the program's name apart: of "--name=" it would
+// otherwise take the next word for the value, and of a file "[a,b]" make two.
+std::vector<std::string> LiteralWords(const CLI::App& root, const std::vector<std::string>& words);
 
 // Becomes the trainer with these arguments; returns only if there is none, saying what to do.
 absl::Status ExecTrainer(char** arguments);

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/bench/bench_stream.h"
+#include "cli/output.h"
 #include "cli/prompt.h"
 #include "cli/sizes.h"
 #include "cli/stream_flags.h"
@@ -14,9 +15,9 @@
 #include "cli/verb.h"
 #include "cluster/node.h"
 #include "engine/base/interrupt.h"
+#include "engine/base/json.h"
 #include "engine/base/replace_file.h"
 #include "engine/text/prompt.h"
-#include "store/file/files.h"
 #include "store/file/hash.h"
 #include "store/model/find_model.h"
 #include "store/plan/memory_plan.h"
@@ -25,11 +26,12 @@ namespace omni::cli {
 namespace {
 
 struct BenchArgs {
-  std::string what, model, cases = "cold,mixed,hot,own", plot, trained, shared_form, whole_form;
+  std::string what, model, plot, trained, shared_form, whole_form;
   int64_t threads = 0, tokens = 32, warmup = 24, seed = 1;
   float cache_share = 0.08f;
   StreamFlags stream;
   bool limits = true, json = false;
+  std::vector<StreamCase> cases = {StreamCase::kCold, StreamCase::kMixed, StreamCase::kHot, StreamCase::kOwn};
 };
 
 // What the prediction accuracy is measured on: a model's own routing of English.
@@ -39,8 +41,9 @@ constexpr char kText[] =
     "down "
     "the glass; the lamps below were lit, and a tall man in a dark coat was speaking to the driver.";
 
-absl::StatusOr<std::vector<StreamCase>> Cases(const std::string& text) {
-  std::vector<StreamCase> cases;
+// Takes the cases that a text names; returns what is wrong with it, or nothing.
+std::string ReadCases(const std::string& text, std::vector<StreamCase>& cases) {
+  cases.clear();
   for (absl::string_view name : absl::StrSplit(text, ',')) {
     bool known = false;
     for (StreamCase which : {StreamCase::kHot, StreamCase::kMixed, StreamCase::kCold, StreamCase::kOwn}) {
@@ -49,9 +52,9 @@ absl::StatusOr<std::vector<StreamCase>> Cases(const std::string& text) {
         known = true;
       }
     }
-    if (!known) return UsageError(absl::StrCat("--cases: '", name, "' is neither hot, mixed, cold nor own"));
+    if (!known) return absl::StrCat("'", name, "' is neither hot, mixed, cold nor own");
   }
-  return cases;
+  return {};
 }
 
 std::string OutputDigest(const StreamCaseResult& result) {
@@ -88,25 +91,23 @@ nlohmann::json ToJson(const StreamCaseResult& r) {
 }
 
 void PrintRow(const StreamCaseResult& r) {
-  std::printf("%-6s %8.3f %9.0f %9.0f %10s %10s %6.1f %% %6.1f %% %8.3f %6.1f %%\n", StreamCaseName(r.which),
-              r.tok_per_s(), 1e3 * r.p50_seconds, 1e3 * r.p99_seconds,
-              HumanBytes(static_cast<int64_t>(r.memory_bytes)).c_str(),
-              HumanBytes(static_cast<int64_t>(r.disk_bytes)).c_str(), 100 * r.hit_share, 100 * r.stall_share,
-              r.roofline_seconds > 0 ? 1 / r.roofline_seconds : 0.0, 100 * r.roofline_share());
+  PrintF("%-6s %8.3f %9.0f %9.0f %10s %10s %6.1f %% %6.1f %% %8.3f %6.1f %%\n", StreamCaseName(r.which),
+         r.tok_per_s(), 1e3 * r.p50_seconds, 1e3 * r.p99_seconds,
+         HumanBytes(static_cast<int64_t>(r.memory_bytes)).c_str(),
+         HumanBytes(static_cast<int64_t>(r.disk_bytes)).c_str(), 100 * r.hit_share, 100 * r.stall_share,
+         r.roofline_seconds > 0 ? 1 / r.roofline_seconds : 0.0, 100 * r.roofline_share());
 }
 
 class Bench {
  public:
-  explicit Bench(const BenchArgs& args) : args_(args), line_(StderrIsTerminal()) {}
+  explicit Bench(const BenchArgs& args) : args_(args), line_(StderrCanErase()) {}
 
   absl::StatusOr<int> Run() {
-    absl::StatusOr<std::vector<StreamCase>> cases = Cases(args_.cases);
-    if (!cases.ok()) return cases.status();
     if (args_.whole_form.empty() != args_.shared_form.empty())
       return UsageError("--shared-form and --whole-form belong together: the same weights, packed both ways");
     absl::StatusOr<std::string> path = FindModel(args_.model);
     if (!path.ok()) return path.status();
-    if (absl::Status s = Stream(*path, *cases); !s.ok()) return s;
+    if (absl::Status s = Stream(*path); !s.ok()) return s;
     if (!args_.trained.empty()) {
       if (absl::Status s = Predict(); !s.ok()) return s;
     }
@@ -114,7 +115,7 @@ class Bench {
       if (absl::Status s = CompareForms(); !s.ok()) return s;
     }
     line_.Clear();
-    if (args_.json) std::printf("%s\n", json_.dump(2).c_str());
+    if (args_.json) PrintF("%s\n", JsonText(json_, 2));
     if (!args_.plot.empty()) {
       if (absl::Status s = WriteOutput(args_.plot, StreamSvg(results_)); !s.ok()) return s;
     }
@@ -150,7 +151,7 @@ class Bench {
     });
   }
 
-  absl::Status Stream(const std::string& path, const std::vector<StreamCase>& cases) {
+  absl::Status Stream(const std::string& path) {
     absl::StatusOr<OpenOptions> open = args_.stream.Options(path);
     if (!open.ok()) return open.status();
     line_.Show(absl::StrCat("opening ", path));
@@ -162,11 +163,11 @@ class Bench {
           absl::StrCat(path, ": has no experts, so that nothing can be streamed"));
     line_.Clear();
     if (!args_.json) {
-      std::printf("%s: %s, seed %lld\n%-6s %8s %9s %9s %10s %10s %8s %8s %8s %8s\n", path.c_str(),
-                  DescribeStreaming(model).c_str(), static_cast<long long>(args_.seed), "case", "tok/s",
-                  "p50 ms", "p99 ms", "memory/tok", "disk/tok", "hit", "stall", "roofline", "share");
+      PrintF("%s: %s, seed %lld\n%-6s %8s %9s %9s %10s %10s %8s %8s %8s %8s\n", path.c_str(),
+             DescribeStreaming(model).c_str(), static_cast<long long>(args_.seed), "case", "tok/s", "p50 ms",
+             "p99 ms", "memory/tok", "disk/tok", "hit", "stall", "roofline", "share");
     }
-    for (StreamCase which : cases) {
+    for (StreamCase which : args_.cases) {
       StreamCaseOptions options;
       options.which = which;
       options.tokens = args_.tokens;
@@ -175,7 +176,7 @@ class Bench {
       if (!result.ok()) return result.status();
       line_.Clear();
       if (!args_.json) PrintRow(*result);
-      std::fflush(stdout);
+      if (!FlushOutput()) break;
       const std::string name = StreamCaseName(which);
       json_["cases"].push_back(ToJson(*result));
       json_[name + "_share"] = result->roofline_share();
@@ -194,8 +195,8 @@ class Bench {
     json_["parameters_nominal"] = stats.parameters.total();
     json_["seed"] = args_.seed;
     if (!args_.json) {
-      std::printf("peak RSS %s of %s allowed; %s on disk\n", SizeText(PeakResidentBytes()).c_str(),
-                  SizeText(model.plan()->ram_bytes).c_str(), SizeText(stats.total_bytes).c_str());
+      PrintF("peak RSS %s of %s allowed; %s on disk\n", SizeText(PeakResidentBytes()).c_str(),
+             SizeText(model.plan()->ram_bytes).c_str(), SizeText(stats.total_bytes).c_str());
     }
     return absl::OkStatus();
   }
@@ -213,9 +214,8 @@ class Bench {
     for (int ahead : {0, 1})
       json_[absl::StrCat("prediction_accuracy_", ahead + 1)] = result->predicted_right[ahead];
     if (!args_.json) {
-      std::printf(
-          "%s: the next expert layer's expert is guessed right in %.1f %%, the one after it in %.1f %%\n",
-          args_.trained.c_str(), 100 * result->predicted_right[0], 100 * result->predicted_right[1]);
+      PrintF("%s: the next expert layer's expert is guessed right in %.1f %%, the one after it in %.1f %%\n",
+             args_.trained.c_str(), 100 * result->predicted_right[0], 100 * result->predicted_right[1]);
     }
     return absl::OkStatus();
   }
@@ -277,8 +277,8 @@ class Bench {
                                     {"cache_bytes", cache_bytes},
                                     {"output_xxh3", form.outputs}};
       if (!args_.json) {
-        std::printf("%s, cache %s: %.3f tok/s, hit %.1f %%\n", form.path.c_str(),
-                    SizeText(cache_bytes).c_str(), form.tokens / form.seconds, 100 * form.hits / form.tokens);
+        PrintF("%s, cache %s: %.3f tok/s, hit %.1f %%\n", form.path.c_str(), SizeText(cache_bytes).c_str(),
+               form.tokens / form.seconds, 100 * form.hits / form.tokens);
       }
     }
     const double speedup = forms[0].tokens / forms[0].seconds * forms[1].seconds / forms[1].tokens;
@@ -286,8 +286,8 @@ class Bench {
     json_["delta_speedup"] = speedup;
     json_["delta_same_output"] = same;
     if (!args_.json) {
-      std::printf("sharing tiles makes it %.2f times as fast, with %s output\n", speedup,
-                  same ? "equal" : "ANOTHER");
+      PrintF("sharing tiles makes it %.2f times as fast, with %s output\n", speedup,
+             same ? "equal" : "ANOTHER");
     }
     return same ? absl::OkStatus()
                 : absl::InternalError(absl::StrCat(args_.shared_form, " and ", args_.whole_form,
@@ -317,9 +317,7 @@ void AddBench(CLI::App& root, Invocation& invocation) {
             "memory; own, the model's own routers with guessed experts read ahead.");
   auto args = std::make_shared<BenchArgs>();
   args->stream.residency = Residency::kStreamed;
-  verb.app()
-      .add_option("WHAT", args->what, "stream")
-      ->type_name("")
+  verb.Argument("WHAT", args->what, "stream")
       ->required()
       ->check(CLI::Validator(
           [](const std::string& text) {
@@ -329,10 +327,12 @@ void AddBench(CLI::App& root, Invocation& invocation) {
   verb.Model(args->model);
   args->stream.Add(verb);
   args->stream.AddPrefetch(verb);
-  verb.Text("--cases", args->cases, "Which, in this order (default: cold,mixed,hot,own)");
-  verb.Number("-n,--tokens", args->tokens, 1, 1 << 20, "Tokens counted in each case (default 32)");
-  verb.Number("--warmup", args->warmup, 0, 1 << 20, "Tokens before them in mixed and own (default 24)");
-  verb.Number("--seed", args->seed, 0, INT64_MAX, "Of the walk (default 1)");
+  verb.Value(
+      "--cases", "LIST", [args](const std::string& text) { return ReadCases(text, args->cases); },
+      "Which, in this order (default: cold,mixed,hot,own)");
+  verb.Number("-n,--tokens", args->tokens, {1, 1 << 20}, "Tokens counted in each case (default 32)");
+  verb.Number("--warmup", args->warmup, {0, 1 << 20}, "Tokens before them in mixed and own (default 24)");
+  verb.Number("--seed", args->seed, {0, INT64_MAX}, "Of the walk (default 1)");
   verb.Threads(args->threads);
   verb.Path("--trained", args->trained,
             "A trained model: how often its next experts are guessed right is measured");
@@ -340,13 +340,18 @@ void AddBench(CLI::App& root, Invocation& invocation) {
             "With --whole-form: the same weights packed with shared tiles");
   verb.Path("--whole-form", args->whole_form,
             "... and with every expert whole; both are decoded with equal caches");
-  verb.Real("--cache-share", args->cache_share, 0.0001, 1,
-            "Those caches, as a share of the whole form's bytes (default 0.08)");
+  const auto cache_share_typed =
+      Verb::OnCommandLine(verb.Real("--cache-share", args->cache_share, {0.0001f, 1},
+                                    "Those caches, as a share of the whole form's bytes (default 0.08)"));
   verb.Bool("--limits,!--no-limits", args->limits,
             "Measure memory and disk every few tokens of each case, for the roofline (default: on)");
   verb.Path("--plot", args->plot, "Draw the time of a token into this SVG file");
   verb.Json(args->json);
-  verb.Body([args] { return Bench(*args).Run(); });
+  verb.Body([args, cache_share_typed]() -> absl::StatusOr<int> {
+    if (cache_share_typed() && args->whole_form.empty())
+      return UsageError("--cache-share is that of the models given with --shared-form and --whole-form");
+    return Bench(*args).Run();
+  });
 }
 
 }  // namespace omni::cli

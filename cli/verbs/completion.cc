@@ -1,10 +1,10 @@
-#include <cstdio>
 #include <memory>
 
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_join.h>
 #include <absl/strings/str_replace.h>
 
+#include "cli/output.h"
 #include "cli/verb.h"
 
 // Completion scripts written from the parser itself, so that they know every verb and flag there is.
@@ -36,21 +36,20 @@ std::string BashScript(const CLI::App& root) {
 _omni() {
   local cur=${COMP_WORDS[COMP_CWORD]} words
   if ((COMP_CWORD == 1)); then
-    COMPREPLY=($(compgen -W ")",
-                      absl::StrJoin(names, " "), " ", absl::StrJoin(Flags(root), " "), R"(" -- "$cur"))
+    mapfile -t COMPREPLY < <(compgen -W ")",
+                      absl::StrJoin(names, " "), " ", absl::StrJoin(Flags(root), " "), R"(" -- "$cur")
     return
   fi
   case ${COMP_WORDS[1]} in
 )",
                       cases, R"(    *) words= ;;
   esac
+  COMPREPLY=()  # then the shell completes file names, whatever is in them
   if [[ $cur == -* ]]; then
-    COMPREPLY=($(compgen -W "$words" -- "$cur"))
-  else
-    COMPREPLY=($(compgen -f -- "$cur"))
+    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
   fi
 }
-complete -o filenames -F _omni omni
+complete -o default -F _omni omni
 )");
 }
 
@@ -110,13 +109,9 @@ void AddCompletion(CLI::App& root, Invocation& invocation) {
             "  source <(omni completion bash)\n"
             "  omni completion zsh > \"${fpath[1]}/_omni\"");
   auto shell = std::make_shared<std::string>();
-  verb.app()
-      .add_option("SHELL", *shell, "bash or zsh")
-      ->required()
-      ->type_name("")
-      ->check(CLI::IsMember({"bash", "zsh"}));
+  verb.Argument("SHELL", *shell, "bash or zsh")->required()->check(CLI::IsMember({"bash", "zsh"}));
   verb.Body([shell, &root]() -> absl::StatusOr<int> {
-    std::fputs((*shell == "bash" ? BashScript(root) : ZshScript(root)).c_str(), stdout);
+    Print(*shell == "bash" ? BashScript(root) : ZshScript(root));
     return kExitOk;
   });
 }

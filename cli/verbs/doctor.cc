@@ -1,5 +1,4 @@
 #include <cerrno>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -13,9 +12,11 @@
 #include <absl/strings/str_join.h>
 #include <nlohmann/json.hpp>
 
+#include "cli/output.h"
 #include "cli/sizes.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
+#include "engine/base/json.h"
 #include "kernels/cpu.h"
 #include "kernels/op.h"
 #include "store/file/files.h"
@@ -273,7 +274,7 @@ absl::StatusOr<int> Doctor(const DoctorArgs& args) {
     if (!path.ok()) return path.status();
     model = *std::move(path);
   }
-  StatusLine status(StderrIsTerminal());
+  StatusLine status(StderrCanErase());
   status.Show(model.empty() ? "looking around ..." : "looking around and measuring the disk ...");
   const Machine machine;
   std::vector<Finding> findings = {Kernels(),       Cores(machine),     Memory(machine),
@@ -296,14 +297,13 @@ absl::StatusOr<int> Doctor(const DoctorArgs& args) {
   for (const Finding& f : findings) bad = bad || f.verdict == Verdict::kBad;
   if (args.json) {
     const nlohmann::json json = ToJsonObject(findings, bad, model);
-    std::printf("%s\n", json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+    PrintF("%s\n", JsonText(json, 2));
   } else {
     for (const Finding& f : findings) {
-      std::printf("%-8s %-13s  %s\n", VerdictText(f.verdict), f.check.c_str(), f.found.c_str());
-      if (!f.cure.empty()) std::printf("%22s  -> %s\n", "", f.cure.c_str());
+      PrintF("%-8s %-13s  %s\n", VerdictText(f.verdict), f.check.c_str(), f.found.c_str());
+      if (!f.cure.empty()) PrintF("%22s  -> %s\n", "", f.cure.c_str());
     }
-    if (model.empty())
-      std::printf("\nWith -m DIR: also whether that model fits, and how fast its disk is.\n");
+    if (model.empty()) PrintF("\nWith -m DIR: also whether that model fits, and how fast its disk is.\n");
   }
   return bad ? kExitFailure : kExitOk;
 }

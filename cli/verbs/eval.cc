@@ -1,14 +1,18 @@
 #include "engine/decode/eval.h"
 
+#include <algorithm>
 #include <chrono>
-#include <cstdio>
 #include <memory>
 
+#include <absl/strings/str_cat.h>
 #include <nlohmann/json.hpp>
 
+#include "cli/output.h"
 #include "cli/stream_flags.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
+#include "engine/base/json.h"
+#include "engine/base/log.h"
 #include "engine/text/text_file.h"
 #include "store/model/find_model.h"
 #include "store/model/model.h"
@@ -26,13 +30,57 @@ struct EvalArgs {
   bool carry = false, json = false;
 };
 
-absl::StatusOr<int> Eval(const EvalArgs& args) {
-  std::vector<std::string> texts;  // first, so that a wrong name is said before a model is loaded
-  for (const std::string& file : args.files) {
-    absl::StatusOr<std::string> text = ReadText(file);
+absl::StatusOr<std::vector<std::string>> ReadTexts(const std::vector<std::string>& files) {
+  if (std::count(files.begin(), files.end(), "-") > 1)
+    return UsageError("- is given twice, but standard input can be read only once");
+  std::vector<std::string> texts;
+  for (const std::string& file : files) {
+    absl::StatusOr<std::string> text = file == "-" ? ReadStdinText() : ReadText(file);
     if (!text.ok()) return text.status();
     texts.push_back(*std::move(text));
   }
+  return texts;
+}
+
+// Shows how far a text is, a few times a second.
+std::function<void(double)> ShowShare(StatusLine& status, const std::string& what) {
+  status.Show(what);
+  if (!status.enabled()) return nullptr;
+  return [&status, what, started = Clock::now(), shown = Clock::now()](double share) mutable {
+    const auto now = Clock::now();
+    if (now - shown < std::chrono::milliseconds(200)) return;
+    shown = now;
+    const double seconds = std::chrono::duration<double>(now - started).count();
+    status.Show(absl::StrCat(what, "  ", OneDecimal(100 * share), " %, ",
+                             OneDecimal(seconds * (1 / share - 1)), " s left"));
+  };
+}
+
+void PrintResult(const EvalResult& sum, const EvalArgs& args, int threads, const std::string& model_hash,
+                 const std::vector<std::string>& skipped) {
+  if (!args.json) {
+    PrintF("%.4f nats/token  %.4f bits/byte  %d tokens  %d bytes  %.1f tok/s\n", sum.nats_per_token(),
+           sum.bits_per_byte(), sum.tokens, sum.bytes, sum.tokens_per_second());
+    return;
+  }
+  const nlohmann::json json = {{"nats_per_token", sum.nats_per_token()},
+                               {"bits_per_byte", sum.bits_per_byte()},
+                               {"tok_per_s", sum.tokens_per_second()},
+                               {"tokens", sum.tokens},
+                               {"bytes", sum.bytes},
+                               {"nats", sum.nats},
+                               {"seconds", sum.seconds},
+                               {"carry", args.carry},
+                               {"threads", threads},
+                               {"model_hash", model_hash},
+                               {"skipped", skipped}};
+  PrintF("%s\n", JsonText(json));
+}
+
+absl::StatusOr<int> Eval(const EvalArgs& args) {
+  // First, so that a wrong name is said before a model is loaded.
+  const absl::StatusOr<std::vector<std::string>> texts = ReadTexts(args.files);
+  if (!texts.ok()) return texts.status();
   absl::StatusOr<std::string> path = FindModel(args.model);
   if (!path.ok()) return path.status();
   absl::StatusOr<OpenOptions> open = args.stream.Options(*path);
@@ -42,54 +90,39 @@ absl::StatusOr<int> Eval(const EvalArgs& args) {
   if (model->cache() != nullptr && StderrIsTerminal()) Note(DescribeStreaming(*model));
   WorkerPool pool(ThreadsOrDefault(args.threads));
   if (!pool.status().ok()) return pool.status();
+  const Tokenizer& tokenizer = model->tokenizer();
   EvalOptions options;
   options.carry = args.carry;
   EvalResult sum;
-  StatusLine status(StderrIsTerminal());
-  for (size_t i = 0; i < texts.size(); ++i) {
-    const std::string what =
-        "evaluating " + args.files[i] + " (" + HumanBytes(static_cast<int64_t>(texts[i].size())) + ")";
-    status.Show(what);
-    if (status.enabled()) {
-      options.progress = [&, started = Clock::now(), shown = Clock::now()](double share) mutable {
-        const auto now = Clock::now();
-        if (now - shown < std::chrono::milliseconds(200)) return;
-        shown = now;
-        const double seconds = std::chrono::duration<double>(now - started).count();
-        status.Show(what + "  " + OneDecimal(100 * share) + " %, " + OneDecimal(seconds * (1 / share - 1)) +
-                    " s left");
-      };
+  std::vector<std::string> skipped;
+  StatusLine status(StderrCanErase());
+  for (size_t i = 0; i < texts->size(); ++i) {
+    const std::string &file = args.files[i], &text = (*texts)[i];
+    if (!AnythingToPredict(text, tokenizer, args.carry)) {
+      skipped.push_back(file);
+      continue;
     }
+    options.progress = ShowShare(
+        status, absl::StrCat("evaluating ", file, " (", HumanBytes(static_cast<int64_t>(text.size())), ")"));
     absl::StatusOr<EvalResult> result =
-        EvalText(model->weights(), model->experts(), model->tokenizer(), pool, texts[i], options);
-    if (!result.ok()) {
-      return absl::Status(result.status().code(),
-                          args.files[i] + ": " + std::string(result.status().message()));
-    }
+        EvalText(model->weights(), model->experts(), tokenizer, pool, text, options);
+    if (!result.ok())
+      return absl::Status(result.status().code(), absl::StrCat(file, ": ", result.status().message()));
     sum.nats += result->nats;
     sum.tokens += result->tokens;
     sum.bytes += result->bytes;
     sum.seconds += result->seconds;
   }
   status.Clear();
-  if (args.json) {
-    const nlohmann::json json = {{"nats_per_token", sum.nats_per_token()},
-                                 {"bits_per_byte", sum.bits_per_byte()},
-                                 {"tok_per_s", sum.tokens_per_second()},
-                                 {"tokens", sum.tokens},
-                                 {"bytes", sum.bytes},
-                                 {"nats", sum.nats},
-                                 {"seconds", sum.seconds},
-                                 {"carry", args.carry},
-                                 {"threads", pool.threads()},
-                                 {"model_hash", model->hash()}};
-    std::printf("%s\n", json.dump().c_str());
-  } else {
-    std::printf("%.4f nats/token  %.4f bits/byte  %lld tokens  %lld bytes  %.1f tok/s\n",
-                sum.nats_per_token(), sum.bits_per_byte(), static_cast<long long>(sum.tokens),
-                static_cast<long long>(sum.bytes), sum.tokens_per_second());
+  if (skipped.size() == texts->size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(skipped.front(), ": nothing to predict in ", texts->front().size(), " bytes of text"));
   }
-  return kExitOk;
+  PrintResult(sum, args, pool.threads(), model->hash(), skipped);
+  for (const std::string& file : skipped)
+    LogError("text_skipped", "{path}: nothing to predict in it; the other texts were measured",
+             {{"path", file}});
+  return skipped.empty() ? kExitOk : kExitFailure;
 }
 
 }  // namespace
@@ -97,17 +130,22 @@ absl::StatusOr<int> Eval(const EvalArgs& args) {
 void AddEval(CLI::App& root, Invocation& invocation) {
   Verb verb(root, invocation, "eval", "Measure how well a model predicts texts",
             "  omni eval ppl valid.txt\n"
-            "  omni eval ppl test.txt.xz --json | jq .bits_per_byte\n\n"
-            "Documents are separated by lines <|endoftext|>; each starts afresh and its end is predicted "
-            "too. Bits per\n"
-            "byte count the documents' bytes, not the separators.");
+            "  omni eval ppl test.txt.xz --json | jq .bits_per_byte\n"
+            "  zcat test.txt.gz | omni eval ppl -\n\n"
+            "Documents are separated by lines that are <|endoftext|> and nothing else, not even a space; a "
+            "CR before\n"
+            "the line feed is allowed. The line feed before a separator belongs to it and not to the "
+            "document, and\n"
+            "so does the one after it; empty documents are skipped. Each document starts afresh, after an\n"
+            "<|endoftext|>, and its end is predicted too. Bits per byte count the documents' bytes, not the\n"
+            "separators.\n"
+            "With --carry nothing is split or added: separators are text like any other, the state is "
+            "carried from\n"
+            "the first byte to the last, and the first token is not predicted, nor are its bytes counted.\n"
+            "A text without anything to predict is left out and named, and the exit code is 1.");
   auto args = std::make_shared<EvalArgs>();
-  verb.app()
-      .add_option("METRIC", args->metric, "What to measure: ppl")
-      ->required()
-      ->type_name("")
-      ->check(CLI::IsMember({"ppl"}));
-  verb.app().add_option("FILE", args->files, "Text files, plain or .xz")->required()->type_name("");
+  verb.Argument("METRIC", args->metric, "What to measure: ppl")->required()->check(CLI::IsMember({"ppl"}));
+  verb.Files("FILE", args->files, "Text files, plain or .xz; - reads standard input")->required();
   verb.Model(args->model);
   verb.Threads(args->threads);
   args->stream.Add(verb);

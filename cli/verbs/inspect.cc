@@ -1,12 +1,13 @@
-#include <cstdio>
 #include <memory>
 
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 #include <nlohmann/json.hpp>
 
+#include "cli/output.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
+#include "engine/base/json.h"
 #include "store/format/model_summary.h"
 #include "store/model/find_model.h"
 
@@ -55,7 +56,7 @@ void PrintTable(const ModelSummary& model) {
   const ModelStats& s = model.stats;
   const ParameterCount& p = s.parameters;
   const auto row = [](const char* name, const std::string& value) {
-    std::printf("%-23s %s\n", name, value.c_str());
+    PrintF("%-23s %s\n", name, value.c_str());
   };
   const auto share = [](double x) { return absl::StrFormat("%.1f %%", 100 * x); };
   row("preset", c.preset);
@@ -89,7 +90,7 @@ absl::StatusOr<int> Inspect(const InspectArgs& args) {
   absl::StatusOr<ModelSummary> model = SummarizeModel(*path);
   if (!model.ok()) return model.status();
   if (args.json) {
-    std::printf("%s\n", ToJsonObject(*model).dump(2).c_str());
+    PrintF("%s\n", JsonText(ToJsonObject(*model), 2));
   } else {
     PrintTable(*model);
   }

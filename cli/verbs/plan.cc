@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -9,6 +8,7 @@
 
 #include <absl/strings/str_cat.h>
 
+#include "cli/output.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
 #include "cli/verbs/plan_report.h"
@@ -62,11 +62,8 @@ absl::StatusOr<int64_t> Budget(int64_t given) {
 }
 
 absl::StatusOr<int> Plan(const PlanArgs& args) {
-  // A model from the environment gives way to the preset of the command line.
-  const char* twin = std::getenv("OMNI_MODEL");
-  if (!args.preset.empty() && !args.model.empty() && (twin == nullptr || args.model != twin)) {
+  if (!args.preset.empty() && !args.model.empty())
     return UsageError("--model and --preset exclude each other");
-  }
   if (args.preset.empty() && args.delta >= 0) {
     return UsageError("--delta goes with --preset; a packed model has the delta it was made with");
   }
@@ -86,7 +83,7 @@ absl::StatusOr<int> Plan(const PlanArgs& args) {
   report.token = BytesPerToken(report.config, report.sizes);
   if (!args.disk.empty()) report.disk_path = args.disk;
   {
-    StatusLine status(StderrIsTerminal());
+    StatusLine status(StderrCanErase());
     status.Show("measuring memory and disk, some seconds ...");
     const SpeedFile file = StateSpeedFile();
     report.memory = CurrentMemorySpeed(file, args.refresh);
@@ -95,9 +92,9 @@ absl::StatusOr<int> Plan(const PlanArgs& args) {
   if (!args.disk.empty() && !report.disk.ok()) return report.disk.status();
   Forecast(report);
   if (args.json) {
-    std::printf("%s\n", ToJson(report).c_str());
+    PrintF("%s\n", ToJson(report).c_str());
   } else {
-    std::fputs(ToText(report).c_str(), stdout);
+    Print(ToText(report));
   }
   return kExitOk;
 }
@@ -112,18 +109,23 @@ void AddPlan(CLI::App& root, Invocation& invocation) {
             "  omni plan --json | jq .expected.local.tok_per_s\n"
             "Speeds are measured once, kept in the state directory, and measured again after 30 days.");
   auto args = std::make_shared<PlanArgs>();
-  verb.Model(args->model);
-  verb.Text("--preset", args->preset,
-            "Plan for this configuration instead: perspective-1t, mini, char or tiny");
+  const auto model_typed = Verb::OnCommandLine(verb.Model(args->model));
+  const auto preset_typed = Verb::OnCommandLine(
+      verb.Choice("--preset", args->preset, PresetNames(), "Plan for this configuration instead of a model"));
   verb.Size("--ram", args->ram, "Memory budget, as 26G (default: three quarters of what is free)");
   verb.Size("--vram", args->vram, "Say what a GPU of so much memory would hold");
-  verb.Real("--delta", args->delta, 0, 1,
+  verb.Real("--delta", args->delta, {0, 1},
             "With --preset: share of an expert's tiles that are its own (0.10)");
   verb.Path("--disk", args->disk,
             "File or directory whose disk is measured (default: the model; with --preset, the program)");
   verb.Bool("--refresh", args->refresh, "Measure again, whatever is kept");
   verb.Json(args->json);
-  verb.Body([args] { return Plan(*args); });
+  verb.Body([args, model_typed, preset_typed] {
+    // What comes from the environment gives way to the command line.
+    if (!args->model.empty() && !args->preset.empty() && model_typed() != preset_typed())
+      (model_typed() ? args->preset : args->model).clear();
+    return Plan(*args);
+  });
 }
 
 }  // namespace omni::cli

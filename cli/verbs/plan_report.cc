@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/sizes.h"
+#include "engine/base/json.h"
 
 namespace omni::cli {
 namespace {
@@ -40,7 +41,7 @@ void Row(std::string& text, const std::string& name, const std::string& value, c
   absl::StrAppend(&text, line, "\n");
 }
 
-Expectation Expect(const PlanReport& report, const std::string& name, double hits) {
+Expectation ExpectationOf(const PlanReport& report, const std::string& name, double hits) {
   const auto missed = static_cast<int64_t>(static_cast<double>(report.token.experts) * (1 - hits));
   return {name, hits, missed, ExpectedRate(report.token, hits, report.speeds())};
 }
@@ -209,8 +210,8 @@ void Forecast(PlanReport& report) {
   const auto hits = [&](const Locality& locality) {
     return ExpectedHits(report.config, report.sizes, report.plan, locality);
   };
-  report.expected = {Expect(report, "hot", 1), Expect(report, "local", hits(kLocal)),
-                     Expect(report, "uniform", hits(Uniform(report.config)))};
+  report.expected = {ExpectationOf(report, "hot", 1), ExpectationOf(report, "local", hits(kLocal)),
+                     ExpectationOf(report, "uniform", hits(Uniform(report.config)))};
   TryChanges(report);
 }
 
@@ -284,7 +285,7 @@ std::string ToJson(const PlanReport& report) {
                                {"tok_per_s", change.rate},
                                {"gain", change.rate / report.expected[kLocalRow].rate - 1}});
   }
-  return json.dump(2, ' ', false, Json::error_handler_t::replace);
+  return JsonText(json, 2);
 }
 
 }  // namespace omni::cli

@@ -3,18 +3,21 @@
 #include <chrono>
 #include <cstdio>
 #include <memory>
+#include <optional>
 #include <random>
 
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 #include <nlohmann/json.hpp>
 
+#include "cli/output.h"
 #include "cli/prompt.h"
 #include "cli/stream_flags.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
 #include "cluster/node.h"
 #include "engine/base/interrupt.h"
+#include "engine/base/json.h"
 #include "engine/base/log.h"
 #include "engine/text/prompt.h"
 #include "kernels/op.h"
@@ -29,12 +32,13 @@ using Clock = std::chrono::steady_clock;
 struct RunArgs {
   std::string prompt, prompt_flag, model;
   int64_t tokens = 128, threads = 0, ctx = SwarmOptions().max_context;
-  int64_t top_k = SamplerSettings().top_k, seed = -1;
+  int64_t top_k = SamplerSettings().top_k, repeat_last_n = SamplerSettings().repetition_window, seed = -1;
   SamplerSettings sampler;
   std::vector<std::string> stops;
   StreamFlags stream;
-  bool json = false, stats = false, ignore_end = false, echo = false;
-  CLI::Option* echo_flag = nullptr;
+  bool json = false, stats = false, ignore_end = false;
+  std::optional<bool> echo;
+  bool repeat_last_n_given = false;
 };
 
 double Seconds(std::chrono::nanoseconds t) { return std::chrono::duration<double>(t).count(); }
@@ -46,7 +50,7 @@ class Progress {
       : swarm_(swarm),
         model_(model),
         // With the text on the same terminal there is no line to keep: only the prompt's progress is shown.
-        line_(StderrIsTerminal()),
+        line_(StderrCanErase()),
         talk_(talk),
         prompt_tokens_(prompt_tokens),
         faults_(MajorPageFaults()),
@@ -131,7 +135,7 @@ void PrintJson(const GenerateResult& result, uint64_t seed, double load_seconds,
                                  {"decode_s", Seconds(t.decode)},
                                  {"prefill_tok_per_s", t.PrefillRate()},
                                  {"decode_tok_per_s", t.DecodeRate()}}}};
-  std::printf("%s\n", json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+  PrintF("%s\n", JsonText(json));
 }
 
 void KeepRoutingCounts(const Swarm& swarm, const Model& model, bool stats_wanted) {
@@ -166,9 +170,10 @@ absl::StatusOr<int> Run(const RunArgs& args) {
   }
   absl::StatusOr<std::string> prompt = ReadPrompt(args.prompt.empty() ? args.prompt_flag : args.prompt);
   if (!prompt.ok()) return prompt.status();
-  for (const std::string& stop : args.stops) {
-    if (stop.empty()) return UsageError("--stop: an empty string would stop at once; leave it out");
-  }
+  if (args.repeat_last_n_given && args.sampler.repetition_penalty == 1)
+    return UsageError("--repeat-last-n does nothing while --repeat-penalty is 1; give both, or leave it out");
+  if (args.json && args.echo.value_or(false))
+    return UsageError("--echo prints the prompt before the text, and --json prints neither; leave one out");
 
   const auto start = Clock::now();
   absl::StatusOr<std::string> path = FindModel(args.model);
@@ -198,6 +203,7 @@ absl::StatusOr<int> Run(const RunArgs& args) {
   request.max_tokens = args.tokens;
   request.sampler = args.sampler;
   request.sampler.top_k = static_cast<int32_t>(args.top_k);
+  request.sampler.repetition_window = static_cast<int32_t>(args.repeat_last_n);
   request.sampler.seed = args.seed >= 0 ? static_cast<uint64_t>(args.seed) : std::random_device()();
   request.stops = args.stops;
   request.stop_at_end_of_text = !args.ignore_end;
@@ -205,33 +211,28 @@ absl::StatusOr<int> Run(const RunArgs& args) {
 
   const bool talk = args.stats || StderrIsTerminal();
   if (talk) Introduce(model, *path, swarm, load_seconds);
-  const bool echo = !args.json && (args.echo_flag->count() > 0 ? args.echo : StdoutIsTerminal());
+  const bool echo = !args.json && args.echo.value_or(StdoutIsTerminal());
   if (echo) {
-    std::fwrite(prompt->data(), 1, prompt->size(), stdout);
-    std::fflush(stdout);
+    Print(*prompt);
+    FlushOutput();
   }
   Progress progress(swarm, model, talk, static_cast<int64_t>(request.prompt.size()));
   const InterruptGuard interrupt;
-  bool broken = false;  // nobody reads stdout any more
   absl::StatusOr<GenerateResult> result = swarm.Generate(std::move(request), [&](const GenerateEvent& event) {
     progress.OnEvent(event);
-    if (!args.json && !event.text.empty()) {
-      broken = std::fwrite(event.text.data(), 1, event.text.size(), stdout) != event.text.size() ||
-               std::fflush(stdout) != 0;
-    }
-    return !broken && !InterruptGuard::Requested();
+    if (!args.json) Print(event.text);
+    return FlushOutput() && !InterruptGuard::Requested();
   });
   if (!result.ok()) return result.status();
   if (args.json) {
     PrintJson(*result, seed, load_seconds, model);
   } else {
-    std::fputc('\n', stdout);
+    Print("\n");
   }
-  if (std::fflush(stdout) != 0) broken = true;
+  FlushOutput();
   progress.Finish(*result, seed);
   KeepRoutingCounts(swarm, model, args.stats);
-  if (InterruptGuard::Requested()) return kExitInterrupted;
-  return broken ? kExitFailure : kExitOk;
+  return InterruptGuard::Requested() ? kExitInterrupted : kExitOk;
 }
 
 }  // namespace
@@ -245,32 +246,42 @@ void AddRun(CLI::App& root, Invocation& invocation) {
       "  omni run 'The sea' --json | jq -r .text\n\n"
       "The prompt may hold any bytes; the tokenizer works on bytes, so invalid UTF-8 is accepted as it is.");
   auto args = std::make_shared<RunArgs>();
-  verb.app().add_option("PROMPT", args->prompt, "Text to continue; - reads standard input")->type_name("");
-  verb.Text("-p,--prompt", args->prompt_flag, "The prompt, as a flag");
+  verb.Argument("PROMPT", args->prompt, "Text to continue; - reads standard input");
+  const auto prompt_typed =
+      Verb::OnCommandLine(verb.Text("-p,--prompt", args->prompt_flag, "The prompt, as a flag"));
   verb.Model(args->model);
-  verb.Number("-n,--tokens", args->tokens, 1, int64_t{1} << 40, "Tokens to generate at most (default 128)");
-  verb.Number("-c,--ctx", args->ctx, 2, int64_t{1} << 40,
+  verb.Number("-n,--tokens", args->tokens, {1, int64_t{1} << 40}, "Tokens to generate at most (default 128)");
+  verb.Number("-c,--ctx", args->ctx, {2, int64_t{1} << 40},
               "Tokens of prompt and answer together at most (default 1000000; memory does not grow with it)");
   verb.Threads(args->threads);
   args->stream.Add(verb);
   args->stream.AddPrefetch(verb);
-  verb.Real("--temp", args->sampler.temperature, 0, 100,
+  verb.Real("--temp", args->sampler.temperature, kTemperatures,
             "Temperature; 0 always takes the likeliest (default 0.8)");
-  verb.Number("--top-k", args->top_k, 0, 1 << 30, "Keep the K likeliest tokens; 0: all (default 40)");
-  verb.Real("--top-p", args->sampler.top_p, 0, 1,
+  verb.Number("--top-k", args->top_k, {kTopKs.low, kTopKs.high},
+              "Keep the K likeliest tokens; 0: all (default 40)");
+  verb.Real("--top-p", args->sampler.top_p, kTopPs,
             "Keep tokens up to this probability in all; 1: all (default 0.95)");
-  verb.Real("--min-p", args->sampler.min_p, 0, 1,
+  verb.Real("--min-p", args->sampler.min_p, kMinPs,
             "Drop tokens below this share of the likeliest one's probability; 0: none (default)");
-  verb.Real("--repeat-penalty", args->sampler.repetition_penalty, 0.01, 100,
+  verb.Real("--repeat-penalty", args->sampler.repetition_penalty, kRepetitionPenalties,
             "Make recent tokens less likely; 1: off (default)");
-  verb.Number("--seed", args->seed, -1, INT64_MAX, "Same seed, same text; -1: a new one each time (default)");
+  const auto repeat_last_n_typed = Verb::OnCommandLine(
+      verb.Number("--repeat-last-n", args->repeat_last_n, {kRepetitionWindows.low, kRepetitionWindows.high},
+                  "How many tokens --repeat-penalty counts as recent; 0: none (default 64)"));
+  verb.Number("--seed", args->seed, {-1, INT64_MAX},
+              "Same seed, same text; -1: a new one each time (default)");
   verb.Texts("--stop", args->stops, "End before this text; may be given several times");
   verb.Bool("--ignore-eos", args->ignore_end, "Go on after the model ends the text");
-  args->echo_flag =
-      verb.Bool("--echo,!--no-echo", args->echo, "Print the prompt first (default: on a terminal)");
+  verb.Bool("--echo,!--no-echo", args->echo, "Print the prompt first (default: on a terminal)");
   verb.Json(args->json);
   verb.Bool("--stats", args->stats, "Say on stderr what was loaded, and the rates");
-  verb.Body([args] { return Run(*args); });
+  verb.Body([args, prompt_typed, repeat_last_n_typed] {
+    args->repeat_last_n_given = repeat_last_n_typed();
+    // A prompt from the environment gives way to that of the command line.
+    if (!args->prompt.empty() && !prompt_typed()) args->prompt_flag.clear();
+    return Run(*args);
+  });
 }
 
 }  // namespace omni::cli

@@ -6,6 +6,7 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 
+#include "cli/output.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
 #include "store/file/files.h"
@@ -56,7 +57,7 @@ absl::StatusOr<int> Synth(const SynthArgs& args) {
   const int64_t bytes = SynthBytes(*config, args.whole);
   if (absl::Status s = CheckRoom(args.out, bytes); !s.ok()) return s;
   const std::unique_ptr<PackSource> source = SyntheticSource(*config, static_cast<uint64_t>(args.seed));
-  StatusLine status(StderrIsTerminal());
+  StatusLine status(StderrCanErase());
   const auto start = Clock::now();
   const auto seconds = [&] { return std::chrono::duration<double>(Clock::now() - start).count(); };
   PackOptions options;
@@ -77,12 +78,12 @@ absl::StatusOr<int> Synth(const SynthArgs& args) {
   const ParameterCount p = CountParameters(*config);
   const double rate = static_cast<double>(bytes) / seconds();
   if (args.json) {
-    std::printf("{\"bytes\": %lld, \"seconds\": %.3f, \"bytes_per_s\": %.0f, \"parameters_nominal\": %lld}\n",
-                static_cast<long long>(bytes), seconds(), rate, static_cast<long long>(p.total()));
+    PrintF("{\"bytes\": %lld, \"seconds\": %.3f, \"bytes_per_s\": %.0f, \"parameters_nominal\": %lld}\n",
+           static_cast<long long>(bytes), seconds(), rate, static_cast<long long>(p.total()));
   } else {
-    std::printf("%s: %s, %s parameters (untrained), seed %lld, %.1f s, %s/s\n", args.out.c_str(),
-                HumanBytes(bytes).c_str(), HumanCount(p.total()).c_str(), static_cast<long long>(args.seed),
-                seconds(), HumanBytes(static_cast<int64_t>(rate)).c_str());
+    PrintF("%s: %s, %s parameters (untrained), seed %lld, %.1f s, %s/s\n", args.out.c_str(),
+           HumanBytes(bytes).c_str(), HumanCount(p.total()).c_str(), static_cast<long long>(args.seed),
+           seconds(), HumanBytes(static_cast<int64_t>(rate)).c_str());
   }
   return kExitOk;
 }
@@ -97,14 +98,14 @@ void AddSynth(CLI::App& root, Invocation& invocation) {
             "  omni synth --whole --experts 32 --out /data/whole   # the same weights, every expert whole\n"
             "A run that was stopped goes on when the same command is given again.");
   auto args = std::make_shared<SynthArgs>();
-  verb.Text("--preset", args->preset, "perspective-1t, mini, char or tiny");
-  verb.Number("--layers", args->layers, 0, 1024, "The first so many layers; 0: all");
-  verb.Number("--experts", args->experts, 0, 1 << 16,
+  verb.Choice("--preset", args->preset, PresetNames(), "Of which configuration (default perspective-1t)");
+  verb.Number("--layers", args->layers, {0, 1024}, "The first so many layers; 0: all");
+  verb.Number("--experts", args->experts, {0, 1 << 16},
               "A torus of so many experts, a power of two; 0: the preset's");
-  verb.Real("--delta", args->delta, 0, 1, "Share of an expert's tiles that are its own");
-  verb.Number("--seed", args->seed, 0, INT64_MAX, "What the weights follow from");
+  verb.Real("--delta", args->delta, {0, 1}, "Share of an expert's tiles that are its own");
+  verb.Number("--seed", args->seed, {0, INT64_MAX}, "What the weights follow from");
   verb.Bool("--whole", args->whole, "Store every expert whole: the same weights, without sharing");
-  verb.Path("--out", args->out, "Directory to make; must not exist or be empty")->required();
+  verb.Require(verb.Path("--out", args->out, "Directory to make; must not exist or be empty"));
   verb.Json(args->json);
   verb.Body([args] { return Synth(*args); });
 }

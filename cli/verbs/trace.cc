@@ -1,16 +1,17 @@
 #include <algorithm>
-#include <cstdio>
 #include <memory>
 
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 #include <nlohmann/json.hpp>
 
+#include "cli/output.h"
 #include "cli/prompt.h"
 #include "cli/stream_flags.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
 #include "cli/verbs/torus_svg.h"
+#include "engine/base/json.h"
 #include "engine/base/replace_file.h"
 #include "engine/decode/cpu_decoder.h"
 #include "engine/text/prompt.h"
@@ -91,12 +92,12 @@ void PrintTable(const Tokenizer& tokenizer, const std::vector<TokenId>& tokens, 
   for (TokenId t : tokens) width = std::max(width, Escaped(tokenizer, t).size() + 2);
   std::string line = absl::StrFormat("%6s  %-*s", "#", static_cast<int>(width), "token");
   for (int64_t layer : routes.layers) absl::StrAppendFormat(&line, " %5s", absl::StrCat("L", layer));
-  std::printf("%s\n", line.c_str());
+  PrintF("%s\n", line.c_str());
   for (size_t t = 0; t < tokens.size(); ++t) {
     line =
         absl::StrFormat("%6d  %-*s", t, static_cast<int>(width), "'" + Escaped(tokenizer, tokens[t]) + "'");
     for (ExpertId e : routes.experts[t]) absl::StrAppendFormat(&line, " %5d", e.value);
-    std::printf("%s\n", line.c_str());
+    PrintF("%s\n", line.c_str());
   }
 }
 
@@ -108,7 +109,7 @@ void PrintJson(const Tokenizer& tokenizer, const std::vector<TokenId>& tokens, c
     rows.push_back({{"id", tokens[t].value}, {"text", Escaped(tokenizer, tokens[t])}, {"experts", experts}});
   }
   const nlohmann::json json = {{"layers", routes.layers}, {"tokens", rows}};
-  std::printf("%s\n", json.dump().c_str());
+  PrintF("%s\n", JsonText(json));
 }
 
 absl::Status WritePlot(const std::string& path, const ModelConfig& config, const Routes& routes) {
@@ -166,7 +167,7 @@ void AddTrace(CLI::App& root, Invocation& invocation) {
             "  omni trace 'The sea was calm' --plot torus.svg\n"
             "  omni trace - --routes chapter.routes < chapter.txt");
   auto args = std::make_shared<TraceArgs>();
-  verb.app().add_option("PROMPT", args->prompt, "Text; - reads standard input")->required()->type_name("");
+  verb.Argument("PROMPT", args->prompt, "Text; - reads standard input")->required();
   verb.Model(args->model);
   verb.Threads(args->threads);
   args->stream.Add(verb);

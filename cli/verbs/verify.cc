@@ -7,9 +7,11 @@
 #include <absl/strings/str_format.h>
 #include <nlohmann/json.hpp>
 
+#include "cli/output.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
 #include "engine/base/interrupt.h"
+#include "engine/base/json.h"
 #include "engine/base/threads.h"
 #include "store/model/find_model.h"
 #include "store/verify/verify.h"
@@ -51,23 +53,23 @@ void PrintJson(const std::string& path, const VerifyReport& report, double secon
                                {"seconds", seconds},
                                {"gb_per_s", GigabytesPerSecond(report.bytes, seconds)},
                                {"defects", report.defects}};
-  std::printf("%s\n", json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+  PrintF("%s\n", JsonText(json, 2));
 }
 
 void PrintLine(const std::string& path, const VerifyReport& report, double seconds) {
   const size_t defects = report.defects.size();
-  std::printf("%s: %s: %lld files, %s, %lld tiles, %.2f GB/s, %zu defect%s\n", path.c_str(),
-              report.stopped ? "interrupted" : (defects == 0 ? "intact" : "damaged"),
-              static_cast<long long>(report.files), HumanBytes(report.bytes).c_str(),
-              static_cast<long long>(report.tiles), GigabytesPerSecond(report.bytes, seconds), defects,
-              defects == 1 ? "" : "s");
+  PrintF("%s: %s: %lld files, %s, %lld tiles, %.2f GB/s, %zu defect%s\n", path.c_str(),
+         report.stopped ? "interrupted" : (defects == 0 ? "intact" : "damaged"),
+         static_cast<long long>(report.files), HumanBytes(report.bytes).c_str(),
+         static_cast<long long>(report.tiles), GigabytesPerSecond(report.bytes, seconds), defects,
+         defects == 1 ? "" : "s");
 }
 
 absl::StatusOr<int> Verify(const VerifyArgs& args) {
   absl::StatusOr<std::string> path = FindModel(args.model);
   if (!path.ok()) return path.status();
   InterruptGuard guard;
-  StatusLine status(StderrIsTerminal());
+  StatusLine status(StderrCanErase());
   const Clock::time_point start = Clock::now();
   VerifyOptions options;
   // While one thread waits for the disk another computes.
@@ -81,9 +83,7 @@ absl::StatusOr<int> Verify(const VerifyArgs& args) {
   const double seconds = SecondsSince(start);
   status.Clear();
   for (const std::string& defect : report->defects) {
-    std::string line = defect;
-    std::replace(line.begin(), line.end(), '\n', ' ');
-    std::fprintf(stderr, "omni: %s\n", line.c_str());
+    std::fprintf(stderr, "omni: %s\n", OneLine(defect).c_str());
   }
   if (args.json) {
     PrintJson(*path, *report, seconds);
@@ -104,7 +104,7 @@ void AddVerify(CLI::App& root, Invocation& invocation) {
             "  omni verify -m models/mini --json | jq .defects");
   auto args = std::make_shared<VerifyArgs>();
   verb.Model(args->model);
-  verb.Number("-t,--threads", args->threads, 0, 1024,
+  verb.Number("-t,--threads", args->threads, {0, 1024},
               "Files read at a time; 0: two per core that this process may use (default)");
   verb.Json(args->json);
   verb.Body([args] { return Verify(*args); });

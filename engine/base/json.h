@@ -1,4 +1,4 @@
-// JSON from outside.
+// JSON from outside, and its text for the outside.
 #pragma once
 
 #include <cstddef>
@@ -73,6 +73,14 @@ absl::StatusOr<Json> ParseJson(std::string_view text) {
   JsonInspector inspector;
   if (!nlohmann::json::sax_parse(text, &inspector)) return absl::InvalidArgumentError(inspector.problem());
   return Json::parse(text, nullptr, /*allow_exceptions=*/false);
+}
+
+// The text of a value, on one line unless `indent` is 0 or more. Never throws: bytes that are not UTF-8, as
+// file names may have, become U+FFFD, and numbers that are none become null. ascii: other characters are
+// escaped.
+template <typename Json>
+std::string JsonText(const Json& json, int indent = -1, bool ascii = false) {
+  return json.dump(indent, ' ', ascii, Json::error_handler_t::replace);
 }
 
 }  // namespace omni

@@ -51,8 +51,8 @@ TEST_F(LogFlags, AreThoseOfEveryVerb) {
 }
 
 TEST_F(LogFlags, HaveTwinsInTheEnvironment) {
-  ExpectOneLine(Run({"x"}, With("OMNI_LOG", "yaml")), 2, "--log: 'yaml' is neither");
-  ExpectOneLine(Run({"x"}, With("OMNI_LOG_LEVEL", "loud")), 2, "--log-level: 'loud' is none of");
+  ExpectOneLine(Run({"x"}, With("OMNI_LOG", "yaml")), 2, "OMNI_LOG: 'yaml' is neither");
+  ExpectOneLine(Run({"x"}, With("OMNI_LOG_LEVEL", "loud")), 2, "OMNI_LOG_LEVEL: 'loud' is none of");
   const Output output = Omni({"inspect", "-m", "missing"}, With("OMNI_LOG", "json"));
   EXPECT_EQ(Line(output)["event"], "failed");
   ExpectOneLine(Omni({"inspect", "-m", "missing", "--log", "text"}, With("OMNI_LOG", "json")), 1, "missing");

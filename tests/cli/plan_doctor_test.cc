@@ -96,7 +96,8 @@ TEST_F(OmniTest, PlanRefusesWhatCannotBe) {
   ExpectOneLine(Omni({"plan", "--vram", "-1G"}), 2, "--vram");
   ExpectOneLine(Omni({"plan", "--delta", "0.1", "-m", Model()}), 2, "--delta goes with --preset");
   ExpectOneLine(Omni({"plan", "--delta", "2"}), 2, "--delta: '2' is not a number from 0 to 1");
-  ExpectOneLine(Omni({"plan", "--preset", "huge"}), 2, "no preset is named 'huge'");
+  ExpectOneLine(Omni({"plan", "--preset", "huge"}), 2,
+                "--preset: 'huge' is none of perspective-1t, mini, char, tiny");
   ExpectOneLine(Omni({"plan", "--preset", "mini", "-m", Model()}), 2, "exclude each other");
   ExpectOneLine(Omni({"plan", "-m", *dir_ / "nowhere"}), 1, "nowhere");
   ExpectOneLine(Omni({"plan", "-m", Model(), "--ram", "100M"}), 1,
