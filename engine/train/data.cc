@@ -1,14 +1,15 @@
 #include "engine/train/data.h"
 
 #include <algorithm>
-#include <cstdio>
-#include <cstring>
 #include <filesystem>
-#include <fstream>
-#include <memory>
+#include <string_view>
+#include <system_error>
 
+#include <absl/strings/ascii.h>
 #include <absl/strings/str_cat.h>
+#include <xxhash.h>
 
+#include "engine/base/system_error.h"
 #include "engine/decode/eval.h"
 #include "engine/text/text_file.h"
 
@@ -17,25 +18,48 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// Endings of compressed files that are not .xz.
+constexpr std::string_view kOtherwiseCompressed[] = {".gz",   ".bz2", ".zst", ".lz4",
+                                                     ".lzma", ".zip", ".7z",  ".br"};
+
+// The text files of a folder, by name.
+absl::StatusOr<std::vector<fs::path>> FilesIn(const std::string& folder) {
+  std::vector<fs::path> files;
+  std::error_code error;
+  fs::directory_iterator entries(folder, error);
+  for (; !error && entries != fs::directory_iterator(); entries.increment(error)) {
+    const fs::path& path = entries->path();
+    std::error_code ignored;
+    if (fs::is_directory(path, ignored)) continue;
+    const std::string ending = absl::AsciiStrToLower(path.extension().string());
+    if (std::find(std::begin(kOtherwiseCompressed), std::end(kOtherwiseCompressed), ending) !=
+        std::end(kOtherwiseCompressed)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(path.string(),
+                       ": compressed in a way that is not read; unpack it or compress it with "
+                       "xz, or take it out of the folder"));
+    }
+    if (ending == ".txt" || ending == ".xz") files.push_back(path);
+  }
+  if (error) return SystemError(folder, "read", error.value());
+  if (files.empty()) return absl::NotFoundError(absl::StrCat(folder, ": no .txt or .xz file in this folder"));
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
 }  // namespace
 
 absl::StatusOr<std::string> ReadCorpus(const std::vector<std::string>& paths) {
   std::vector<fs::path> files;
   for (const std::string& p : paths) {
     std::error_code error;
-    if (fs::is_directory(p, error)) {
-      std::vector<fs::path> inside;
-      for (const auto& entry : fs::directory_iterator(p, error)) {
-        const auto extension = entry.path().extension();
-        if (entry.is_regular_file() && (extension == ".txt" || extension == ".xz"))
-          inside.push_back(entry.path());
-      }
-      if (inside.empty()) return absl::NotFoundError(absl::StrCat(p, ": no .txt or .xz file in this folder"));
-      std::sort(inside.begin(), inside.end());
-      files.insert(files.end(), inside.begin(), inside.end());
-    } else {
+    if (!fs::is_directory(p, error)) {
       files.emplace_back(p);
+      continue;
     }
+    const absl::StatusOr<std::vector<fs::path>> inside = FilesIn(p);
+    if (!inside.ok()) return inside.status();
+    files.insert(files.end(), inside->begin(), inside->end());
   }
   std::string text;
   for (const fs::path& path : files) {
@@ -65,10 +89,8 @@ std::vector<int32_t> EncodeCorpus(const Tokenizer& tokenizer, const std::string&
   return ids;
 }
 
-uint64_t TextHash(const std::string& text) {
-  uint64_t h = 0xcbf29ce484222325ULL;
-  for (unsigned char c : text) h = (h ^ c) * 0x100000001b3ULL;
-  return h;
+std::string TextHash(std::string_view text) {
+  return absl::StrCat(absl::Hex(XXH3_64bits(text.data(), text.size()), absl::kZeroPad16));
 }
 
 Streams::Streams(std::vector<int32_t> tokens, int64_t batch) : tokens_(std::move(tokens)) {

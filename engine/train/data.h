@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <absl/status/statusor.h>
@@ -12,16 +13,17 @@
 
 namespace omni::train {
 
-// All text of `paths` in order (folders: their .txt and .xz files by name). Fails on an unreadable, empty or
-// binary file (a NUL byte in it), naming it.
+// All text of `paths` in order (folders: their .txt and .xz files by name, in whatever case the ending is).
+// Fails on an unreadable, empty or binary file (a NUL byte in it), naming it, and on a folder that holds
+// files compressed in another way, of which it would otherwise silently read a part.
 absl::StatusOr<std::string> ReadCorpus(const std::vector<std::string>& paths);
 
-// Documents end with a line <|endoftext|>; each becomes its tokens and one kEndOfText. Text without
-// separators is one stream, no kEndOfText added.
+// Documents as engine/decode/eval.h splits them: each ends with a line <|endoftext|> and becomes its tokens
+// and one kEndOfText. Text without separators is one stream, no kEndOfText added.
 std::vector<int32_t> EncodeCorpus(const Tokenizer& tokenizer, const std::string& text);
 
-// FNV-style digest of the corpus, recorded with the run.
-uint64_t TextHash(const std::string& text);
+// What identifies a text or a file's bytes: XXH3 of 64 bits as 16 hex digits.
+std::string TextHash(std::string_view text);
 
 // `batch` cursors spread evenly over the tokens, each reading on and wrapping round.
 class Streams {

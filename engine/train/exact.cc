@@ -4,16 +4,14 @@
 #include <vector>
 
 #include "engine/decode/rope.h"
+#include "engine/train/autograd.h"
 #include "engine/train/cpu_ops.h"
 #include "kernels/op.h"
 
 namespace omni::train::exact {
 namespace {
 
-using torch::Tensor;
-
 const kernels::Ops& Law() { return kernels::ActiveOps(); }
-float* F(const Tensor& t) { return t.data_ptr<float>(); }
 
 // Exact integer sums of one bf16-coded row with a packed matrix.
 std::vector<int32_t> Sums(const bf16* q, const uint32_t* packed, int64_t out, int64_t in) {

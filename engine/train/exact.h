@@ -1,14 +1,14 @@
 // The layers in the arithmetic of the law (one reduction shape, the project's exp, the recurrence stepped
-// token by token): what the trainer evaluates with. Training itself uses layers.h, whose chunked recurrence
-// and faster sums agree with this to float rounding only; int8 rounding then turns such a difference, now and
-// then, into a whole step of 1/127. No gradients. Activations as in layers.h.
+// token by token), to compare the trainer with the engine. Training itself uses layers.h, whose chunked
+// recurrence and faster sums agree with this to float rounding only; int8 rounding then turns such a
+// difference, now and then, into a whole step of 1/127. No gradients. Activations as in layers.h.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "engine/model/config.h"
+#include "engine/train/carry.h"
 #include "engine/train/layers.h"
-#include "engine/train/model.h"
 
 namespace omni::train::exact {
 

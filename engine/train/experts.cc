@@ -1,124 +1,21 @@
-// Torus routing and the experts' FFN: tokens sorted by expert, the tied neurons of a region as one product
-// over all of the region's tokens, each expert's own neurons as one over its own.
+// The experts' FFN: tokens sorted by expert, the tied neurons of a region as one product over all of its
+// tokens, each expert's own neurons as one over its own.
 #include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 
+#include "engine/train/autograd.h"
 #include "engine/train/cpu_ops.h"
 #include "engine/train/layers.h"
 
 namespace omni::train {
 namespace {
 
-using torch::Tensor;
-using torch::autograd::AutogradContext;
-using torch::autograd::Function;
-using torch::autograd::Variable;
-using torch::autograd::variable_list;
-
-float* F(const Tensor& t) { return t.data_ptr<float>(); }
-bf16* B(const Tensor& t) { return reinterpret_cast<bf16*>(t.data_ptr<int16_t>()); }
-Tensor Bf16(int64_t rows, int64_t cols) { return torch::empty({rows, cols}, torch::kInt16); }
-
-// frac(W h) in [0, 1).
-void TorusPoint(const float* h, const float* w, int64_t rows, int64_t d, float* z) {
-  for (int64_t i = 0; i < rows; ++i) {
-    for (int axis = 0; axis < 3; ++axis) {
-      float part[16] = {};
-      const float *row = h + i * d, *column = w + axis * d;
-      int64_t j = 0;
-      for (; j + 16 <= d; j += 16) {
-        for (int64_t l = 0; l < 16; ++l) part[l] = std::fma(row[j + l], column[j + l], part[l]);
-      }
-      for (; j < d; ++j) part[j % 16] = std::fma(row[j], column[j], part[j % 16]);
-      for (int half = 8; half >= 1; half /= 2) {
-        for (int l = 0; l < half; ++l) part[l] += part[l + half];
-      }
-      const float frac = part[0] - std::floor(part[0]);
-      z[3 * i + axis] = frac >= 1.0f ? 0.0f : frac;
-    }
-  }
-}
-
-float Wrap(float delta) { return delta - std::nearbyint(delta); }
-
-struct RouteFn : Function<RouteFn> {
-  static Tensor forward(AutogradContext* ctx, const Tensor& h, Param* w, const Tensor& positions,
-                        const RouterSettings* settings, RouterResult* result) {
-    const int64_t n = h.size(0), d = h.size(1), experts = positions.size(0), threads = at::get_num_threads();
-    Tensor z = torch::empty({n, 3}), prob = torch::empty({n}), mean = torch::zeros({threads, experts});
-    auto route = std::make_shared<std::vector<int32_t>>(static_cast<size_t>(n));
-    const int64_t per = (n + threads - 1) / threads;
-    at::parallel_for(0, threads, 1, [&](int64_t t0, int64_t t1) {
-      for (int64_t t = t0; t < t1; ++t) {
-        const int64_t b = std::min(n, t * per), e = std::min(n, b + per);
-        TorusPoint(F(h) + b * d, F(w->w), e - b, d, F(z) + 3 * b);
-        Ops().route(F(z) + 3 * b, F(positions), e - b, experts, settings->temperature, route->data() + b,
-                    F(prob) + b, F(mean) + t * experts);
-      }
-    });
-    // Balance (Switch): experts * sum_e share_e * mean probability_e; the share carries no gradient.
-    Tensor share = torch::zeros({experts});
-    for (int32_t e : *route) F(share)[e] += 1.0f / static_cast<float>(n);
-    const Tensor probability = mean.sum(0) / static_cast<double>(n);
-    const double factor = settings->balance * static_cast<double>(experts);
-    result->balance = factor * (share * probability).sum().item<double>();
-    // Smoothness: mean squared torus distance between consecutive tokens of a sequence.
-    double smooth = 0;
-    for (int64_t i = 1; i < n; ++i) {
-      if (settings->tokens > 0 && i % settings->tokens == 0) continue;
-      for (int axis = 0; axis < 3; ++axis) {
-        const float delta = Wrap(F(z)[3 * i + axis] - F(z)[3 * i - 3 + axis]);
-        smooth += delta * delta;
-      }
-    }
-    result->smoothness = settings->smoothness * smooth / static_cast<double>(n);
-    result->route = route;
-    ctx->save_for_backward({h, z, positions, share * (factor / static_cast<double>(n))});
-    ctx->saved_data["w"] = reinterpret_cast<int64_t>(w);
-    ctx->saved_data["temperature"] = static_cast<double>(settings->temperature);
-    ctx->saved_data["smoothness"] = static_cast<double>(settings->smoothness) / static_cast<double>(n);
-    ctx->saved_data["tokens"] = settings->tokens;
-    return prob;
-  }
-  static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    const auto saved = ctx->get_saved_variables();
-    const Tensor &h = saved[0], &z = saved[1], &positions = saved[2], &dmean = saved[3];
-    auto* w = reinterpret_cast<Param*>(ctx->saved_data["w"].toInt());
-    const int64_t n = h.size(0), experts = positions.size(0), tokens = ctx->saved_data["tokens"].toInt();
-    const auto temperature = static_cast<float>(ctx->saved_data["temperature"].toDouble());
-    const auto smooth = static_cast<float>(2.0 * ctx->saved_data["smoothness"].toDouble());
-    const Tensor dprob = grads[0].contiguous();
-    Tensor dz = torch::empty({n, 3});
-    at::parallel_for(0, n, 512, [&](int64_t b, int64_t e) {
-      // The nearest expert is found again rather than kept: route_grad only needs the index.
-      std::vector<int32_t> route(static_cast<size_t>(e - b));
-      std::vector<float> prob(static_cast<size_t>(e - b)), mean(static_cast<size_t>(experts));
-      Ops().route(F(z) + 3 * b, F(positions), e - b, experts, temperature, route.data(), prob.data(),
-                  mean.data());
-      Ops().route_grad(F(z) + 3 * b, F(positions), e - b, experts, temperature, route.data(), F(dprob) + b,
-                       F(dmean), F(dz) + 3 * b);
-    });
-    if (smooth > 0) {
-      for (int64_t i = 1; i < n; ++i) {
-        if (tokens > 0 && i % tokens == 0) continue;
-        for (int axis = 0; axis < 3; ++axis) {
-          const float delta = smooth * Wrap(F(z)[3 * i + axis] - F(z)[3 * i - 3 + axis]);
-          F(dz)[3 * i + axis] += delta;
-          F(dz)[3 * i - 3 + axis] -= delta;
-        }
-      }
-    }
-    w->grad += torch::mm(dz.t(), h).view_as(w->grad);
-    return {torch::mm(dz, w->w.view({3, -1})), Variable(), Variable(), Variable(), Variable()};
-  }
-};
-
 // Where each token goes: order[i] = token computed in place i; expert e's places are [expert_at[e],
 // expert_at[e+1]) and a region's places are adjacent too.
-struct Plan {
+struct Plan : torch::CustomClassHolder {  // so that a gradient function can keep it
   std::vector<int32_t> order;
   struct Span {
     int64_t group, first, count;
@@ -126,14 +23,14 @@ struct Plan {
   std::vector<Span> regions, experts;
 };
 
-Plan MakePlan(const ExpertParams& params, const std::vector<int32_t>& route) {
-  Plan plan;
+c10::intrusive_ptr<Plan> MakePlan(const ExpertParams& params, const std::vector<int32_t>& route) {
+  auto plan = c10::make_intrusive<Plan>();
   const auto n = static_cast<int64_t>(route.size());
-  plan.order.resize(route.size());
-  std::iota(plan.order.begin(), plan.order.end(), 0);
+  plan->order.resize(route.size());
+  std::iota(plan->order.begin(), plan->order.end(), 0);
   if (params.shared_start) {
-    plan.regions = {{0, 0, n}};
-    plan.experts = {{0, 0, n}};
+    plan->regions = {{0, 0, n}};
+    plan->experts = {{0, 0, n}};
     return plan;
   }
   const auto experts = static_cast<int64_t>(params.region_of.size());
@@ -149,16 +46,16 @@ Plan MakePlan(const ExpertParams& params, const std::vector<int32_t>& route) {
     next[static_cast<size_t>(e)] = at;
     const int64_t c = count[static_cast<size_t>(e)], region = params.region_of[static_cast<size_t>(e)];
     if (c == 0) continue;
-    plan.experts.push_back({e, at, c});
-    if (!plan.regions.empty() && plan.regions.back().group == region) {
-      plan.regions.back().count += c;
+    plan->experts.push_back({e, at, c});
+    if (!plan->regions.empty() && plan->regions.back().group == region) {
+      plan->regions.back().count += c;
     } else {
-      plan.regions.push_back({region, at, c});
+      plan->regions.push_back({region, at, c});
     }
     at += c;
   }
   for (int64_t i = 0; i < n; ++i)
-    plan.order[static_cast<size_t>(next[static_cast<size_t>(route[static_cast<size_t>(i)])]++)] =
+    plan->order[static_cast<size_t>(next[static_cast<size_t>(route[static_cast<size_t>(i)])]++)] =
         static_cast<int32_t>(i);
   return plan;
 }
@@ -215,7 +112,7 @@ struct ExpertsFn : Function<ExpertsFn> {
     const int64_t n = h.size(0), d = h.size(1);
     const int64_t tied = params->tied_down ? params->tied_down->rows() : 0;
     const int64_t f = tied + (params->own_down ? params->own_down->rows() : 0);
-    auto plan = std::make_shared<Plan>(MakePlan(*params, *route));
+    const c10::intrusive_ptr<Plan> plan = MakePlan(*params, *route);
     const int32_t* order = plan->order.data();
     Tensor q = Bf16(n, d), s = torch::empty({n});
     at::parallel_for(0, n, 128, [&](int64_t b, int64_t e) {
@@ -233,9 +130,7 @@ struct ExpertsFn : Function<ExpertsFn> {
                F(s) + first, scale.data(), false, out, 2 * f);
       ops.swiglu(out, out + p.neurons, 2 * f, p.span.count, p.neurons, F(a) + first * f + p.offset, f);
     });
-    at::parallel_for(0, n, 128, [&](int64_t b, int64_t e) {
-      ops.quantize(F(a) + b * f, e - b, f, B(qa) + b * f, F(sa) + b);
-    });
+    QuantizeRows(a, qa, sa);
     Tensor y = torch::empty({n, d});
     // Tied pieces first, then own ones on top: two passes, since both write the same rows.
     Tensor sorted = torch::empty({n, d});
@@ -256,8 +151,8 @@ struct ExpertsFn : Function<ExpertsFn> {
       }
     });
     ctx->save_for_backward({q, s, gu, qa, sa, y});
-    ctx->saved_data["params"] = reinterpret_cast<int64_t>(params);
-    ctx->saved_data["plan"] = reinterpret_cast<int64_t>(new std::shared_ptr<Plan>(plan));
+    ctx->saved_data["params"] = Address(params);
+    ctx->saved_data["plan"] = c10::IValue::make_capsule(plan);
     (void)prob;
     return y;
   }
@@ -277,10 +172,9 @@ struct ExpertsFn : Function<ExpertsFn> {
     const CpuOps& ops = Ops();
     const auto saved = ctx->get_saved_variables();
     const Tensor &q = saved[0], &s = saved[1], &gu = saved[2], &qa = saved[3], &sa = saved[4], &y = saved[5];
-    const auto* params = reinterpret_cast<const ExpertParams*>(ctx->saved_data["params"].toInt());
-    auto* plan_holder = reinterpret_cast<std::shared_ptr<Plan>*>(ctx->saved_data["plan"].toInt());
-    const std::shared_ptr<Plan> plan = *plan_holder;
-    delete plan_holder;
+    const auto* params = Pointer<const ExpertParams>(ctx, "params");
+    const c10::intrusive_ptr<torch::CustomClassHolder> kept = ctx->saved_data["plan"].toCapsule();
+    const auto* plan = static_cast<const Plan*>(kept.get());
     const int32_t* order = plan->order.data();
     const Tensor dy = grads[0].contiguous();
     const int64_t n = q.size(0), d = q.size(1), f = qa.size(1);
@@ -364,12 +258,6 @@ struct ExpertsFn : Function<ExpertsFn> {
 };
 
 }  // namespace
-
-RouterResult Route(const Tensor& h, Param& w, const Tensor& positions, const RouterSettings& settings) {
-  RouterResult result;
-  result.prob = RouteFn::apply(h, &w, positions, &settings, &result);
-  return result;
-}
 
 Tensor Experts(const Tensor& h, const Tensor& prob, const ExpertParams& params,
                std::shared_ptr<std::vector<int32_t>> route) {

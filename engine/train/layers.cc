@@ -6,38 +6,14 @@
 #include <cmath>
 #include <numeric>
 
+#include "engine/train/autograd.h"
 #include "engine/train/cpu_ops.h"
 
 namespace omni::train {
 namespace {
 
-using torch::Tensor;
-using torch::autograd::AutogradContext;
-using torch::autograd::Function;
-using torch::autograd::Variable;
-using torch::autograd::variable_list;
-
-float* F(const Tensor& t) { return t.data_ptr<float>(); }
-bf16* B(const Tensor& t) { return reinterpret_cast<bf16*>(t.data_ptr<int16_t>()); }
-Tensor Bf16(int64_t rows, int64_t cols) { return torch::empty({rows, cols}, torch::kInt16); }
-template <typename T>
-T* Pointer(AutogradContext* ctx, const char* key) {
-  return reinterpret_cast<T*>(ctx->saved_data[key].toInt());
-}
-template <typename T>
-int64_t Address(T* p) {
-  return reinterpret_cast<int64_t>(p);
-}
-
 // Rows per thread task: a multiple of the micro kernel's 14 rows.
 constexpr int64_t kGrain = 14 * 16;
-
-void QuantizeRows(const Tensor& x, const Tensor& q, const Tensor& s) {
-  const int64_t cols = x.size(1);
-  at::parallel_for(0, x.size(0), 256, [&](int64_t b, int64_t e) {
-    Ops().quantize(F(x) + b * cols, e - b, cols, B(q) + b * cols, F(s) + b);
-  });
-}
 
 // grad[M, N] += a^T b, the rows of the result split over the threads.
 void AccumulateOuter(const bf16* a, int64_t lda, int64_t m, const bf16* b, int64_t ldb, int64_t n,

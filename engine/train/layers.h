@@ -2,7 +2,7 @@
 // tokens, sequence after sequence. Parameter gradients are added to Param::grad during backward.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <memory>
 

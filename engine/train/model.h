@@ -1,8 +1,7 @@
-// The trained model: parameters in the form the fast layers want, the forward pass, and what is carried
-// between segments.
+// The trained model: parameters in the form the fast layers want, and the forward pass.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <memory>
 #include <string>
@@ -11,31 +10,12 @@
 #include <absl/status/status.h>
 
 #include "engine/model/config.h"
+#include "engine/train/carry.h"
+#include "engine/train/init_settings.h"
 #include "engine/train/layers.h"
 #include "engine/train/param.h"
 
 namespace omni::train {
-
-struct InitSettings {
-  float gamma_min = 0.5f, gamma_max = 0.5f;  // initial sigmoid(b_p), 1 - gamma log-uniform over the dims
-  float embed_std = 0.2f;                    // large enough not to drown in the first branches' output
-  float logit_std = 0.3f;                    // of the first logits: sets norm_out's start
-  float decay_weight_std = 0.02f;            // W_p, times 1/sqrt(d)
-  float route_std = 0.02f;                   // W_route, times 1/sqrt(d)
-  uint64_t seed = 1;
-};
-
-// State of `batch` parallel sequences between two segments; no gradient flows through it.
-struct Carry {
-  std::vector<torch::Tensor> pdr;     // per PDR layer [B, r, d]
-  std::vector<torch::Tensor> keys;    // per attention layer [B, H_kv, M, h], rotated, rounded to fp16
-  std::vector<torch::Tensor> values;  // likewise
-  int64_t position = 0;               // of the next token, common to all rows (attention is relative)
-  std::vector<int64_t> valid;         // per row: how many remembered positions count
-
-  static Carry Make(const ModelConfig& config, int64_t batch, int64_t memory);
-  void ResetRow(int64_t row);
-};
 
 struct ForwardSettings {
   float dropout = 0;
@@ -82,9 +62,9 @@ class TrainModel {
 
   // model.safetensors as engine/model/checkpoint.h says.
   absl::Status SaveWeights(const std::string& path) const;
-  // start.safetensors: the weights of the shared start, rounded to float16, and a model that begins with
-  // them.
-  absl::Status SaveStart(const std::string& path) const;
+  // start.safetensors: the weights of the shared start, rounded to float16, with the hash of the tokenizer
+  // that they belong to; and a model that begins with them.
+  absl::Status SaveStart(const std::string& path, const std::string& tokenizer_hash) const;
   absl::Status LoadStart(const std::string& path);
   absl::Status LoadWeights(const std::string& path);
 
@@ -101,7 +81,6 @@ class TrainModel {
   torch::Tensor Trunk(const torch::Tensor& tokens, int64_t batch, Carry& carry,
                       const ForwardSettings& settings, ForwardResult* result);
   void Advance(Carry& carry, int64_t tokens) const;  // positions, memory, the state norm
-  torch::Tensor Attention(const torch::Tensor& z, int64_t batch, Carry& carry, size_t index);
   // Every tensor of model.safetensors with the slice of the parameter it is.
   std::vector<std::pair<std::string, torch::Tensor>> NamedTensors() const;
 

@@ -1,7 +1,7 @@
 // One trained tensor with its gradient, moments and quantised form.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdint>
 #include <string>
@@ -16,7 +16,7 @@ struct Param {
   torch::Tensor
       w;  // float32; [groups, rows, cols] for matrices (groups: regions or experts, else 1), [n] otherwise
   torch::Tensor grad;  // same shape, accumulated by the layers
-  torch::Tensor m, v;  // AdamW moments
+  torch::Tensor m, v;  // AdamW's moments; m is Muon's momentum where that updates w
   Coding coding = Coding::kNone;
   bool decay = false;  // weight decay applies
   // Rows of the matrices that are stacked in w (q, k, v ...), for an optimiser that looks at whole matrices;
@@ -24,9 +24,8 @@ struct Param {
   std::vector<int64_t> stacked;
 
   // Per group, refreshed by Quantize(): bf16 codes [rows, cols] (bit patterns), scales [rows] and the two
-  // packed forms (x W^T and x W). The gradient of row i is multiplied by grad_row_scale[i] when gradients are
-  // finished.
-  torch::Tensor codes, scale, packed_t, packed, grad_row_scale;
+  // packed forms (x W^T and x W).
+  torch::Tensor codes, scale, packed_t, packed;
 
   int64_t groups() const { return w.dim() == 3 ? w.size(0) : 1; }
   int64_t rows() const { return w.dim() == 3 ? w.size(1) : 1; }

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <fstream>
+#include <optional>
 #include <vector>
 
 #include <absl/strings/str_cat.h>
@@ -44,11 +44,15 @@ absl::Status PlotLog(const std::string& log_path, const std::string& svg_path) {
   std::vector<Point> train, valid;
   for (std::string line; std::getline(in, line);) {
     const auto entry = nlohmann::json::parse(line, nullptr, false);
-    if (!entry.is_object() || !entry.contains("tokens")) continue;
-    const double tokens = entry.value("tokens", 0.0);
-    train.push_back({tokens, entry.value("loss", 0.0)});
-    if (entry.contains("valid_nats_per_token"))
-      valid.push_back({tokens, entry.value("valid_nats_per_token", 0.0)});
+    if (!entry.is_object()) continue;
+    const auto number = [&](const char* key) -> std::optional<double> {
+      const auto it = entry.find(key);
+      return it != entry.end() && it->is_number() ? std::optional(it->get<double>()) : std::nullopt;
+    };
+    const std::optional<double> tokens = number("tokens"), loss = number("loss"),
+                                nats = number("valid_nats_per_token");
+    if (tokens && loss) train.push_back({*tokens, *loss});
+    if (tokens && nats) valid.push_back({*tokens, *nats});
   }
   if (train.empty())
     return absl::InvalidArgumentError(absl::StrCat(log_path, ": holds no training step yet"));

@@ -1,24 +1,33 @@
 #include "engine/train/trainer.h"
 
 #include <ATen/Parallel.h>
-#include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstdio>
 #include <filesystem>
-#include <fstream>
+#include <new>
+#include <optional>
+#include <utility>
 
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 #include <nlohmann/json.hpp>
 
 #include "engine/base/threads.h"
-#include "engine/text/tokenizer.h"
+#include "engine/model/checkpoint.h"
+#include "engine/train/checkpoint_io.h"
+#include "engine/train/corpus.h"
 #include "engine/train/data.h"
+#include "engine/train/model.h"
 #include "engine/train/optimizer.h"
 #include "engine/train/plot.h"
+#include "engine/train/progress.h"
+#include "engine/train/resume.h"
+#include "engine/train/run_directory.h"
+#include "engine/train/run_log.h"
 #include "engine/train/run_state.h"
+#include "engine/train/schedule.h"
 
 namespace omni::train {
 namespace {
@@ -26,6 +35,10 @@ namespace {
 namespace fs = std::filesystem;
 using torch::Tensor;
 using Clock = std::chrono::steady_clock;
+using Part = TrainModel::Part;
+using Json = nlohmann::json;
+
+constexpr int64_t kReportEvery = 20;  // steps
 
 double Gini(std::vector<int64_t> counts) {
   std::sort(counts.begin(), counts.end());
@@ -40,237 +53,287 @@ double Gini(std::vector<int64_t> counts) {
 
 Tensor Ids(int64_t n) { return torch::empty({n}, torch::kInt32); }
 
-// Mean nats per token over the first tokens of `ids`, in `batch` parallel streams with carried state.
+double Seconds(Clock::duration time) { return std::chrono::duration<double>(time).count(); }
+
+// Mean nats per token over the first tokens of `ids`, in parallel streams with carried state.
 double Evaluate(TrainModel& model, const std::vector<int32_t>& ids, const TrainSettings& s,
                 bool shared_start) {
   torch::NoGradGuard no_grad;
-  const int64_t usable = std::min<int64_t>(static_cast<int64_t>(ids.size()), s.eval_tokens + 1);
-  const int64_t batch = std::min<int64_t>(8, std::max<int64_t>(1, usable / (4 * s.tokens)));
-  const int64_t segments = (usable - 1) / (batch * s.tokens);
-  if (segments < 1) return NAN;
-  Streams streams({ids.begin(), ids.begin() + usable}, batch);
-  Carry carry = Carry::Make(model.config(), batch, s.memory);
+  const ValidationShape shape = ShapeOfValidation(static_cast<int64_t>(ids.size()), s);
+  Streams streams({ids.begin(), ids.begin() + shape.tokens}, shape.batch);
+  Carry carry = Carry::Make(model.config(), shape.batch, s.memory);
   double total = 0;
-  for (int64_t i = 0; i < segments; ++i) {
-    Tensor inputs = Ids(batch * s.tokens), targets = Ids(batch * s.tokens);
+  for (int64_t i = 0; i < shape.segments; ++i) {
+    Tensor inputs = Ids(shape.batch * s.tokens), targets = Ids(shape.batch * s.tokens);
     streams.Next(s.tokens, inputs.data_ptr<int32_t>(), targets.data_ptr<int32_t>());
-    total += model.Forward(inputs, targets, batch, carry, {.shared_start = shared_start}).loss.item<double>();
+    total += model.Forward(inputs, targets, shape.batch, carry, {.shared_start = shared_start})
+                 .loss.item<double>();
   }
-  return total / static_cast<double>(segments);
+  return total / static_cast<double>(shape.segments);
 }
 
-struct Corpus {
-  Tokenizer tokenizer;
-  std::vector<int32_t> train, valid;
-  double train_bytes_per_token = 0, valid_bytes_per_token = 0;
-  uint64_t hash = 0;
+absl::Status NotFinite(int64_t step, std::string_view which) {
+  return absl::InternalError(absl::StrCat("step ", step, ": the ",
+                                          absl::string_view(which.data(), which.size()),
+                                          " is no longer finite; lower --lr or raise --warmup, ",
+                                          "then go on from the last checkpoint with --resume"));
+}
+
+// A run that was found possible, with everything it needs in memory.
+class Run {
+ public:
+  Run(const TrainSettings& settings, Corpus corpus, RunLog log)
+      : s_(settings),
+        corpus_(std::move(corpus)),
+        log_(std::move(log)),
+        model_(s_.config, s_.init),
+        train_tokens_(corpus_.train.size()),
+        streams_(std::move(corpus_.train), s_.batch),
+        carry_(Carry::Make(s_.config, s_.batch, s_.memory)),
+        counts_(static_cast<size_t>(s_.config.num_experts()), 0) {}
+
+  absl::Status Begin() {
+    streams_.Skip(s_.skip_steps * s_.tokens);
+    if (!s_.start.empty()) {
+      if (absl::Status st = LoadStart(); !st.ok()) return st;
+    }
+    SayWhatItTrainsOn();
+    if (absl::Status st = log_.Cut(0); !st.ok()) return st;
+    return log_.Append({{"command", s_.command},
+                        {"config", Json::parse(ToJson(s_.config))},
+                        {"data_xxh3", corpus_.data_hash},
+                        {"seed", s_.init.seed},
+                        {"train_tokens", train_tokens_},
+                        {"threads", at::get_num_threads()}});
+  }
+
+  absl::Status GoOn(const Resumed& resumed) {
+    if (absl::Status st = LoadCheckpoint(s_.out, model_, streams_, carry_); !st.ok()) return st;
+    state_ = resumed.state;
+    if (resumed.unknown) {
+      progress_.Say(
+          "note: the checkpoint does not say which text and settings the run was started with: not compared");
+    }
+    for (const auto& [flag, value] : resumed.changes.items()) {
+      progress_.Say(absl::StrCat("note: --", flag, " is ", value.dump(), " from here on"));
+    }
+    if (resumed.experts_part) model_.PartExperts();
+    SayWhatItTrainsOn();
+    if (absl::Status st = log_.Cut(state_.step); !st.ok()) return st;
+    return log_.Append({{"resumed_at", state_.step}, {"command", s_.command}, {"changes", resumed.changes}});
+  }
+
+  absl::Status Train(const std::function<bool()>& stop) {
+    state_.record = {corpus_.data_hash, TextHash(corpus_.tokenizer.Serialize()), RecordedSettings(s_)};
+    model_.Quantize(Shared(state_.step));
+    first_step_ = state_.step;
+    seconds_before_ = state_.seconds;
+    started_ = Clock::now();
+    const int64_t last = LastStep();
+    bool stopping = false;
+    while (state_.step < last) {
+      if (absl::Status st = Step(); !st.ok()) return st;
+      const double busy = Seconds(Clock::now() - started_) - evaluating_;
+      state_.seconds = seconds_before_ + busy;
+      const bool evaluate = s_.eval_every > 0 && !corpus_.valid.empty() &&
+                            (state_.step % s_.eval_every == 0 || state_.step == last);
+      if (state_.step % kReportEvery == 0 || state_.step == last || evaluate) {
+        if (absl::Status st = Report(busy, evaluate); !st.ok()) return st;
+      }
+      stopping = stopping || (stop && stop());
+      const bool ends = state_.step == last || (stopping && CanBeSaved(state_.step));
+      if (ends || (s_.save_every > 0 && state_.step % s_.save_every == 0)) {
+        state_.shared_start = state_.step <= s_.shared_steps;
+        if (absl::Status st = SaveCheckpoint(s_.out, model_, corpus_.tokenizer, streams_, carry_, state_);
+            !st.ok()) {
+          return st;
+        }
+      }
+      if (ends && state_.step < last) {
+        return absl::CancelledError(absl::StrCat("interrupted; saved after step ", state_.step, " of ",
+                                                 s_.steps, ", to go on with --resume"));
+      }
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  bool Shared(int64_t step) const { return step < s_.shared_steps; }
+  // A checkpoint holds no half-gathered gradients of parted experts.
+  bool CanBeSaved(int64_t step) const { return step <= s_.shared_steps || step % s_.expert_every == 0; }
+  int64_t LastStep() const { return s_.stop_at > 0 ? std::min(s_.stop_at, s_.steps) : s_.steps; }
+
+  absl::Status LoadStart() {
+    const absl::StatusOr<std::string> hash = StartTokenizerHash(s_.start);
+    if (!hash.ok()) return hash.status();
+    if (hash->empty()) {
+      progress_.Say("note: --start does not say which tokenizer its weights belong to: not compared");
+    } else if (*hash != TextHash(corpus_.tokenizer.Serialize())) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--start: the weights of ", s_.start, " belong to another tokenizer than ",
+                       s_.tokenizer.empty() ? "the one learnt from this text" : s_.tokenizer,
+                       "; give --tokenizer with the tokenizer.omni of the checkpoint that they are from"));
+    }
+    return model_.LoadStart(s_.start);
+  }
+
+  void SayWhatItTrainsOn() {
+    if (corpus_.valid.empty() && s_.eval_every > 0) {
+      progress_.Say("note: --eval-every has nothing to validate on; give --valid or --tune");
+    } else if (!corpus_.valid.empty() && s_.eval_every == 0) {
+      progress_.Say("note: nothing is validated while --eval-every is 0");
+    }
+    progress_.Say(absl::StrFormat("corpus: %d tokens, %.3f bytes each; validation: %d tokens", train_tokens_,
+                                  corpus_.train_bytes_per_token, corpus_.valid.size()));
+  }
+
+  absl::Status Step() {
+    const int64_t step = state_.step, n = s_.batch * s_.tokens;
+    Tensor inputs = Ids(n), targets = Ids(n);
+    streams_.Next(s_.tokens, inputs.data_ptr<int32_t>(), targets.data_ptr<int32_t>());
+    if (s_.reset_every > 0) {
+      for (int64_t b = 0; b < s_.batch; ++b) {
+        if ((step + b * s_.reset_every / s_.batch) % s_.reset_every == 0) carry_.ResetRow(b);
+      }
+    }
+    model_.ZeroGradients(fresh_);
+    // Parted experts are updated after every expert_every-th step, from gradients gathered since the last
+    // time.
+    const bool experts_due = Shared(step) || step % s_.expert_every == s_.expert_every - 1;
+    const Part part = experts_due ? Part::kAll : Part::kAllButExperts;
+    const ForwardResult result =
+        model_.Forward(inputs, targets, s_.batch, carry_,
+                       {.dropout = static_cast<float>(s_.dropout),
+                        .dropout_key = s_.init.seed * 1000003 + static_cast<uint64_t>(step),
+                        .balance = static_cast<float>(s_.balance),
+                        .smoothness = static_cast<float>(s_.smoothness),
+                        .shared_start = Shared(step)});
+    result.loss.backward();
+    model_.FinishGradients(part, Shared(step) ? 1 : s_.expert_every);
+    lr_ = LearningRate(step, {s_.steps, s_.warmup, s_.lr, s_.lr_end, s_.cooldown});
+    norm_ = OptimizerStep(model_.params(part), step,
+                          {.lr = static_cast<float>(lr_),
+                           .beta1 = static_cast<float>(s_.beta1),
+                           .beta2 = static_cast<float>(s_.beta2),
+                           .weight_decay = static_cast<float>(s_.weight_decay),
+                           .clip = static_cast<float>(s_.clip),
+                           .matrices = s_.matrices,
+                           .momentum = static_cast<float>(s_.momentum)},
+                          Shared(step));
+    const double loss = result.loss.item<double>();
+    if (!std::isfinite(loss) || !std::isfinite(norm_)) return NotFinite(step, "loss");
+    ++state_.step;
+    if (step + 1 == s_.shared_steps) model_.PartExperts();
+    model_.Quantize(Shared(state_.step), part);
+    fresh_ = part;
+    loss_ += loss;
+    ++loss_count_;
+    for (size_t e = 0; e < counts_.size(); ++e) counts_[e] += result.expert_counts[e];
+    balance_ = result.balance;
+    smoothness_ = result.smoothness;
+    return absl::OkStatus();
+  }
+
+  // What has happened since the last report, on stderr and in the log. `busy`: seconds of this process's
+  // steps.
+  absl::Status Report(double busy, bool evaluate) {
+    const int64_t n = s_.batch * s_.tokens;
+    const double rate = static_cast<double>((state_.step - first_step_) * n) / busy;
+    const auto used = std::count_if(counts_.begin(), counts_.end(), [](int64_t c) { return c > 0; });
+    const double loss = loss_ / static_cast<double>(loss_count_), gini = Gini(counts_);
+    progress_.Show(absl::StrFormat(
+        "step %d/%d  loss %.4f  %.0f tok/s  %.0f s left  experts %d/%d  gini %.2f", state_.step, s_.steps,
+        loss, rate, static_cast<double>((LastStep() - state_.step) * n) / rate, used, counts_.size(), gini));
+    Json line = {{"step", state_.step},
+                 {"loss", loss},
+                 {"lr", lr_},
+                 {"grad_norm", norm_},
+                 {"tok_per_s", rate},
+                 {"seconds", state_.seconds},
+                 {"tokens", state_.step * n},
+                 {"experts_used", used},
+                 {"gini", gini},
+                 {"balance", balance_},
+                 {"smoothness", smoothness_}};
+    if (evaluate) {
+      const auto before = Clock::now();
+      const double nats = Evaluate(model_, corpus_.valid, s_, Shared(state_.step));
+      evaluating_ += Seconds(Clock::now() - before);
+      if (!std::isfinite(nats)) return NotFinite(state_.step, "validation loss");
+      const double bits = nats / std::log(2.0) / corpus_.valid_bytes_per_token;
+      line["valid_nats_per_token"] = nats;
+      line["valid_bits_per_byte"] = bits;
+      progress_.Say(absl::StrFormat("valid %.4f nats/token, %.4f bits/byte", nats, bits));
+    }
+    loss_ = 0;
+    loss_count_ = 0;
+    std::fill(counts_.begin(), counts_.end(), 0);
+    if (absl::Status st = log_.Append(std::move(line)); !st.ok()) return st;
+    if (!s_.plot || (!evaluate && state_.step != LastStep())) return absl::OkStatus();
+    const fs::path run(s_.out);
+    return PlotLog((run / "log.jsonl").string(), (run / "plot.svg").string());
+  }
+
+  const TrainSettings& s_;
+  Corpus corpus_;
+  RunLog log_;
+  Progress progress_;
+  TrainModel model_;
+  size_t train_tokens_;
+  Streams streams_;  // has taken corpus_.train
+  Carry carry_;
+  RunState state_;
+  Part fresh_ = Part::kAll;  // whose gradients begin anew with the next step
+  // Of the last step.
+  double lr_ = 0, norm_ = 0, balance_ = 0, smoothness_ = 0;
+  // Since the last report.
+  double loss_ = 0;
+  int64_t loss_count_ = 0;
+  std::vector<int64_t> counts_;  // tokens per expert
+  // Since this process began or went on.
+  Clock::time_point started_;
+  int64_t first_step_ = 0;
+  double seconds_before_ = 0, evaluating_ = 0;
 };
 
-absl::StatusOr<Corpus> LoadCorpus(const TrainSettings& s) {
-  auto text = ReadCorpus(s.data);
-  if (!text.ok()) return text.status();
-  Corpus corpus;
-  corpus.hash = TextHash(*text);
-  std::string valid;
-  if (s.holdout > 0)
-    text->resize(text->size() - static_cast<size_t>(static_cast<double>(text->size()) * s.holdout));
-  if (s.tune > 0) {
-    const size_t keep = text->size() - static_cast<size_t>(static_cast<double>(text->size()) * s.tune);
-    valid = text->substr(keep);
-    text->resize(keep);
-  } else if (!s.valid.empty()) {
-    auto read = ReadCorpus(s.valid);
-    if (!read.ok()) return read.status();
-    valid = std::move(*read);
+absl::Status TrainOrThrow(const TrainSettings& s, const std::function<bool()>& stop) {
+  if (absl::Status st = CheckSettings(s); !st.ok()) return st;
+  if (absl::Status st = PrepareRunDirectory(s.out, s.resume); !st.ok()) return st;
+  absl::StatusOr<RunLog> log = RunLog::Open((fs::path(s.out) / "log.jsonl").string());
+  if (!log.ok()) return log.status();
+  // libtorch alone might take one thread for "all", and ends the process if it cannot have them.
+  const int threads = s.threads > 0 ? static_cast<int>(s.threads) : DefaultThreads();
+  if (absl::Status st = CheckThreads(threads - 1, "train"); !st.ok()) return st;
+  at::set_num_threads(threads);
+  std::optional<Resumed> resumed;
+  if (s.resume) {
+    absl::StatusOr<Resumed> checked = CheckResume(s);
+    if (!checked.ok()) return checked.status();
+    resumed = std::move(*checked);
+  } else if (!s.start.empty()) {  // a wrong file is told before the texts are read
+    if (const auto hash = StartTokenizerHash(s.start); !hash.ok()) return hash.status();
   }
-  auto tokenizer =
-      s.tokenizer.empty()
-          ? Tokenizer::Train(std::string_view(*text).substr(0, static_cast<size_t>(s.tokenizer_bytes)),
-                             s.config.vocab)
-          : Tokenizer::Load(s.tokenizer);
-  if (!tokenizer.ok()) return tokenizer.status();
-  if (tokenizer->vocab() != s.config.vocab) {
-    return absl::InvalidArgumentError(absl::StrCat(s.tokenizer, ": vocabulary ", tokenizer->vocab(),
-                                                   ", the model's is ", s.config.vocab, "; give --vocab ",
-                                                   tokenizer->vocab()));
-  }
-  corpus.tokenizer = std::move(*tokenizer);
-  corpus.train = EncodeCorpus(corpus.tokenizer, *text);
-  corpus.train_bytes_per_token = static_cast<double>(text->size()) / static_cast<double>(corpus.train.size());
-  if (!valid.empty()) {
-    corpus.valid = EncodeCorpus(corpus.tokenizer, valid);
-    corpus.valid_bytes_per_token =
-        static_cast<double>(valid.size()) / static_cast<double>(corpus.valid.size());
-  }
-  if (static_cast<int64_t>(corpus.train.size()) <= s.tokens) {
-    return absl::InvalidArgumentError(absl::StrCat("the corpus has ", corpus.train.size(),
-                                                   " tokens, fewer than one segment of ", s.tokens,
-                                                   "; give more text or a smaller --seq"));
-  }
-  return corpus;
-}
-
-absl::Status SetUpRunDirectory(const TrainSettings& s) {
-  std::error_code error;
-  fs::create_directories(s.out, error);
-  if (error) return absl::PermissionDeniedError(absl::StrCat(s.out, ": cannot be made: ", error.message()));
-  if (!s.resume && fs::exists(fs::path(s.out) / "checkpoint")) {
-    return absl::AlreadyExistsError(
-        absl::StrCat(s.out, ": holds a checkpoint already; add --resume or give another --out"));
-  }
-  return absl::OkStatus();
+  std::optional<EarlierCorpus> earlier;
+  if (resumed) earlier = resumed->corpus;
+  absl::StatusOr<Corpus> corpus = LoadCorpus(s, earlier);
+  if (!corpus.ok()) return corpus.status();
+  Run run(s, std::move(*corpus), std::move(*log));
+  if (absl::Status st = resumed ? run.GoOn(*resumed) : run.Begin(); !st.ok()) return st;
+  return run.Train(stop);
 }
 
 }  // namespace
 
-absl::Status Train(const TrainSettings& s) {
-  if (absl::Status st = Validate(s.config); !st.ok()) return st;
-  if (absl::Status st = SetUpRunDirectory(s); !st.ok()) return st;
-  // libtorch alone might take one thread for "all".
-  at::set_num_threads(s.threads > 0 ? s.threads : DefaultThreads());
-  const bool live = isatty(2) != 0;
-  const auto corpus = LoadCorpus(s);
-  if (!corpus.ok()) return corpus.status();
-  std::fprintf(stderr, "corpus: %zu tokens, %.3f bytes each; validation: %zu tokens\n", corpus->train.size(),
-               corpus->train_bytes_per_token, corpus->valid.size());
-
-  TrainModel model(s.config, s.init);
-  Streams streams(corpus->train, s.batch);
-  streams.Skip(s.skip_steps * s.tokens);
-  Carry carry = Carry::Make(s.config, s.batch, s.memory);
-  RunState state;
-  if (!s.start.empty()) {
-    if (absl::Status st = model.LoadStart(s.start); !st.ok()) return st;
+absl::Status Train(const TrainSettings& settings, const std::function<bool()>& stop) {
+  try {
+    return TrainOrThrow(settings, stop);
+  } catch (const c10::Error& e) {
+    return absl::InternalError(absl::StrCat("libtorch: ", e.what_without_backtrace()));
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError("not enough memory; give a smaller --batch, --seq or model");
+  } catch (const std::exception& e) {
+    return absl::InternalError(e.what());
   }
-  if (s.resume) {
-    if (absl::Status st = LoadCheckpoint(s.out, model, streams, carry, state); !st.ok()) return st;
-  }
-  const auto shared = [&](int64_t step) { return step < s.shared_steps; };
-  const auto whole = [&](int64_t step) { return step % s.expert_every == 0; };
-  const bool parts = s.shared_steps < s.steps;
-  if (parts && (!whole(s.shared_steps) || !whole(s.save_every) || !whole(s.stop_at) || !whole(s.steps))) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "--steps, --shared-steps, --save-every and --stop-at must be multiples of --expert-every ",
-        s.expert_every, ": a checkpoint holds no half-gathered gradients"));
-  }
-  model.Quantize(shared(state.step));
-  std::ofstream log(fs::path(s.out) / "log.jsonl", std::ios::app);
-  if (!log) return absl::PermissionDeniedError(absl::StrCat(s.out, "/log.jsonl: cannot be written"));
-  if (state.step == 0) {
-    log << nlohmann::json{{"command", s.command},
-                          {"config", nlohmann::json::parse(ToJson(s.config))},
-                          {"data_fnv1a", absl::StrFormat("%016x", corpus->hash)},
-                          {"seed", s.init.seed},
-                          {"train_tokens", corpus->train.size()},
-                          {"threads", at::get_num_threads()}}
-               .dump()
-        << "\n";
-  }
-  using Part = TrainModel::Part;
-  // The steps after which parted experts are updated: every expert_every-th, from gradients gathered since
-  // the last one.
-  const auto experts_due = [&](int64_t step) {
-    return shared(step) || step % s.expert_every == s.expert_every - 1;
-  };
-  Part fresh = Part::kAll;
-  const int64_t n = s.batch * s.tokens, last = s.stop_at > 0 ? std::min(s.stop_at, s.steps) : s.steps;
-  auto started = Clock::now();
-  const int64_t first_step = state.step;
-  double seconds_before = state.seconds, running = 0, evaluating = 0;
-  int64_t running_count = 0;
-  std::vector<int64_t> counts(static_cast<size_t>(s.config.num_experts()), 0);
-  while (state.step < last) {
-    const int64_t step = state.step;
-    Tensor inputs = Ids(n), targets = Ids(n);
-    streams.Next(s.tokens, inputs.data_ptr<int32_t>(), targets.data_ptr<int32_t>());
-    if (s.reset_every > 0) {
-      for (int64_t b = 0; b < s.batch; ++b) {
-        if ((step + b * s.reset_every / s.batch) % s.reset_every == 0) carry.ResetRow(b);
-      }
-    }
-    model.ZeroGradients(fresh);
-    const Part part = experts_due(step) ? Part::kAll : Part::kAllButExperts;
-    const ForwardResult result =
-        model.Forward(inputs, targets, s.batch, carry,
-                      {.dropout = static_cast<float>(s.dropout),
-                       .dropout_key = s.init.seed * 1000003 + static_cast<uint64_t>(step),
-                       .balance = static_cast<float>(s.balance),
-                       .smoothness = static_cast<float>(s.smoothness),
-                       .shared_start = shared(step)});
-    result.loss.backward();
-    model.FinishGradients(part, shared(step) ? 1 : s.expert_every);
-    const double lr = LearningRate(step, {s.steps, s.warmup, s.lr, s.lr_end, s.cooldown});
-    const double norm = OptimizerStep(model.params(part), step,
-                                      {.lr = static_cast<float>(lr),
-                                       .beta1 = static_cast<float>(s.beta1),
-                                       .beta2 = static_cast<float>(s.beta2),
-                                       .weight_decay = static_cast<float>(s.weight_decay),
-                                       .clip = static_cast<float>(s.clip),
-                                       .matrices = s.matrices,
-                                       .momentum = static_cast<float>(s.momentum)},
-                                      shared(step));
-    const double loss = result.loss.item<double>();
-    if (!std::isfinite(loss) || !std::isfinite(norm)) {
-      return absl::InternalError(
-          absl::StrCat("step ", step, ": the loss is no longer finite; lower --lr or raise --warmup, ",
-                       "then go on from the last checkpoint with --resume"));
-    }
-    ++state.step;
-    if (step + 1 == s.shared_steps) model.PartExperts();
-    model.Quantize(shared(state.step), part);
-    fresh = part;
-    running += loss;
-    ++running_count;
-    for (size_t e = 0; e < counts.size(); ++e) counts[e] += result.expert_counts[e];
-    const double busy = std::chrono::duration<double>(Clock::now() - started).count() - evaluating;
-    state.seconds = seconds_before + busy;
-    const bool evaluate =
-        s.eval_every > 0 && (state.step % s.eval_every == 0 || state.step == last) && !corpus->valid.empty();
-    if (state.step % 20 == 0 || state.step == last || evaluate) {
-      const double rate = static_cast<double>((state.step - first_step) * n) / busy;
-      const auto used = std::count_if(counts.begin(), counts.end(), [](int64_t c) { return c > 0; });
-      nlohmann::json line = {{"step", state.step},
-                             {"loss", running / static_cast<double>(running_count)},
-                             {"lr", lr},
-                             {"grad_norm", norm},
-                             {"tok_per_s", rate},
-                             {"seconds", state.seconds},
-                             {"tokens", state.step * n},
-                             {"experts_used", used},
-                             {"gini", Gini(counts)},
-                             {"balance", result.balance},
-                             {"smoothness", result.smoothness}};
-      std::fprintf(stderr, "%sstep %ld/%ld  loss %.4f  %.0f tok/s  %.0f s left  experts %ld/%zu  gini %.2f%s",
-                   live ? "\r" : "", state.step, s.steps, running / static_cast<double>(running_count), rate,
-                   static_cast<double>((last - state.step) * n) / rate, used, counts.size(), Gini(counts),
-                   live ? "  " : "\n");
-      if (evaluate) {
-        const auto before = Clock::now();
-        const double nats = Evaluate(model, corpus->valid, s, shared(state.step));
-        evaluating += std::chrono::duration<double>(Clock::now() - before).count();
-        line["valid_nats_per_token"] = nats;
-        line["valid_bits_per_byte"] = nats / std::log(2.0) / corpus->valid_bytes_per_token;
-        std::fprintf(stderr, "%svalid %.4f nats/token, %.4f bits/byte\n", live ? "\n" : "", nats,
-                     nats / std::log(2.0) / corpus->valid_bytes_per_token);
-      }
-      log << line.dump() << std::endl;
-      if (s.plot && (evaluate || state.step == last)) {
-        const fs::path run(s.out);
-        if (absl::Status st = PlotLog((run / "log.jsonl").string(), (run / "plot.svg").string()); !st.ok())
-          return st;
-      }
-      running = 0;
-      running_count = 0;
-      std::fill(counts.begin(), counts.end(), 0);
-    }
-    if ((s.save_every > 0 && state.step % s.save_every == 0) || state.step == last) {
-      state.shared_start = state.step <= s.shared_steps;
-      if (absl::Status st = SaveCheckpoint(s.out, model, corpus->tokenizer, streams, carry, state); !st.ok())
-        return st;
-    }
-  }
-  if (live) std::fprintf(stderr, "\n");
-  return absl::OkStatus();
 }
 
 }  // namespace omni::train

@@ -9,6 +9,7 @@
 
 #include "engine/decode/cpu_decoder.h"
 #include "engine/train/data.h"
+#include "engine/train/model.h"
 #include "engine/train/trainer.h"
 #include "store/model/model.h"
 #include "store/pack/pack.h"

@@ -1,71 +1,24 @@
 // The training run as a whole: it learns, it resumes to the same bytes, and it refuses what it cannot use.
 #include <gtest/gtest.h>
+#include <sys/syscall.h>
+#include <torch/torch.h>
 
-#include <ATen/Parallel.h>
-
+#include <cerrno>
 #include <cmath>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <sstream>
-
-#include <nlohmann/json.hpp>
+#include <new>
+#include <stdexcept>
 
 #include "engine/train/optimizer.h"
-#include "engine/train/trainer.h"
+#include "engine/train/schedule.h"
+#include "tests/engine/train/run_fixture.h"
+#include "tests/testing/seccomp.h"
 
 namespace omni::train {
 namespace {
 
 namespace fs = std::filesystem;
-
-class TrainRun : public ::testing::Test {
- protected:
-  void SetUp() override {
-    std::string pattern = (fs::temp_directory_path() / "omni-train-XXXXXX").string();
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    dir_ = pattern;
-    std::ofstream text(dir_ / "text.txt");
-    uint64_t x = 1;
-    for (int i = 0; i < 3000; ++i) {  // words from a small grammar: something to learn
-      x = x * 6364136223846793005ULL + 1442695040888963407ULL;
-      static const char* const kWords[] = {"torus ", "expert ", "decay ", "state ", "layer ", "route.\n"};
-      text << kWords[(x >> 33) % 6];
-    }
-  }
-  void TearDown() override { fs::remove_all(dir_); }
-
-  TrainSettings Small(const std::string& out) const {
-    TrainSettings s;
-    s.config = *Preset("tiny");
-    s.config.vocab = 300;
-    s.data = {(dir_ / "text.txt").string()};
-    s.out = (dir_ / out).string();
-    s.steps = 12;
-    s.batch = 4;
-    s.tokens = 32;
-    s.memory = 15;
-    s.warmup = 4;
-    s.dropout = 0.1;
-    s.smoothness = 0.01;
-    s.shared_steps = 5;
-    s.reset_every = 3;
-    s.threads = 1;
-    return s;
-  }
-  static std::string Bytes(const fs::path& path) {
-    std::ifstream in(path, std::ios::binary);
-    return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
-  }
-  static std::vector<nlohmann::json> Log(const TrainSettings& s) {
-    std::vector<nlohmann::json> lines;
-    std::ifstream in(fs::path(s.out) / "log.jsonl");
-    for (std::string line; std::getline(in, line);) lines.push_back(nlohmann::json::parse(line));
-    return lines;
-  }
-
-  fs::path dir_;
-};
 
 TEST_F(TrainRun, ResumedRunEndsWithTheSameBytesAsOneNeverStopped) {
   const TrainSettings whole = Small("whole");
@@ -77,8 +30,7 @@ TEST_F(TrainRun, ResumedRunEndsWithTheSameBytesAsOneNeverStopped) {
     parts.stop_at = 0;
     parts.resume = true;
     ASSERT_TRUE(Train(parts).ok());
-    EXPECT_EQ(Bytes(fs::path(whole.out) / "checkpoint/model.safetensors"),
-              Bytes(fs::path(parts.out) / "checkpoint/model.safetensors"));
+    EXPECT_EQ(Weights(whole), Weights(parts));
   }
 }
 
@@ -97,8 +49,7 @@ TEST_F(TrainRun, ResumedRunEndsWithTheSameBytesWhenExpertsGatherGradients) {
     parts.stop_at = 0;
     parts.resume = true;
     ASSERT_TRUE(Train(parts).ok());
-    EXPECT_EQ(Bytes(fs::path(whole.out) / "checkpoint/model.safetensors"),
-              Bytes(fs::path(parts.out) / "checkpoint/model.safetensors"));
+    EXPECT_EQ(Weights(whole), Weights(parts));
   }
 }
 
@@ -107,7 +58,7 @@ TEST_F(TrainRun, RefusesToCutWhileExpertsGatherGradients) {
   s.expert_every = 4;
   s.shared_steps = 4;
   s.stop_at = 6;
-  EXPECT_NE(std::string(Train(s).message()).find("multiples of --expert-every 4"), std::string::npos);
+  EXPECT_NE(Problem(s).find("multiples of --expert-every 4"), std::string::npos);
 }
 
 TEST_F(TrainRun, PartedExpertsMoveOnlyWhenTheirGradientsAreGathered) {
@@ -150,6 +101,7 @@ TEST_F(TrainRun, BeginsWithTheWeightsOfAnEarlierSharedStart) {
 
 TEST_F(TrainRun, LearnsAndLogsWhatItDid) {
   TrainSettings s = Small("run");
+  s.config.lattice = {8, 4, 4};
   s.steps = 60;
   s.dropout = 0;
   s.lr = 5e-3;
@@ -168,21 +120,21 @@ TEST_F(TrainRun, LearnsAndLogsWhatItDid) {
 
 TEST_F(TrainRun, RefusesWhatItCannotUse) {
   TrainSettings s = Small("refused");
-  s.data = {(dir_ / "missing.txt").string()};
+  s.data = {Path("missing.txt")};
   EXPECT_EQ(Train(s).code(), absl::StatusCode::kNotFound);
-  std::ofstream(dir_ / "empty.txt").close();
-  s.data = {(dir_ / "empty.txt").string()};
-  EXPECT_NE(std::string(Train(s).message()).find("empty"), std::string::npos);
-  std::ofstream(dir_ / "binary.txt") << std::string("text\0more", 9);
-  s.data = {(dir_ / "binary.txt").string()};
-  EXPECT_NE(std::string(Train(s).message()).find("zero byte at offset 4"), std::string::npos);
-  std::ofstream(dir_ / "cut.txt.xz") << "\xfd"
-                                        "7zXZ";
-  s.data = {(dir_ / "cut.txt.xz").string()};
+  std::ofstream(Path("empty.txt")).close();
+  s.data = {Path("empty.txt")};
+  EXPECT_NE(Problem(s).find("empty"), std::string::npos);
+  std::ofstream(Path("binary.txt")) << std::string("text\0more", 9);
+  s.data = {Path("binary.txt")};
+  EXPECT_NE(Problem(s).find("zero byte at offset 4"), std::string::npos);
+  std::ofstream(Path("cut.txt.xz")) << "\xfd"
+                                       "7zXZ";
+  s.data = {Path("cut.txt.xz")};
   EXPECT_EQ(Train(s).code(), absl::StatusCode::kDataLoss);
-  std::ofstream(dir_ / "short.txt") << "abc";
-  s.data = {(dir_ / "short.txt").string()};
-  EXPECT_NE(std::string(Train(s).message()).find("fewer than one segment"), std::string::npos);
+  std::ofstream(Path("short.txt")) << "abc";
+  s.data = {Path("short.txt")};
+  EXPECT_NE(Problem(s).find("fewer than one segment"), std::string::npos);
 }
 
 TEST_F(TrainRun, RefusesToOverwriteARunAndToResumeADifferentOne) {
@@ -211,6 +163,40 @@ TEST_F(TrainRun, GoesOnFromThePreviousCheckpointWhenTheReplacementWasCut) {
   EXPECT_TRUE(Train(s).ok());
   EXPECT_FALSE(fs::exists(run / "checkpoint.old"));
   EXPECT_FALSE(fs::exists(run / "checkpoint.tmp"));
+}
+
+TEST_F(TrainRun, TurnsWhatIsThrownIntoAStatus) {
+  TrainSettings s = Small("run");
+  EXPECT_EQ(Train(s, []() -> bool { throw std::bad_alloc(); }).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(Train(s, []() -> bool { throw std::runtime_error("broken"); }).message(), "broken");
+  const absl::Status torch = Train(s, []() -> bool { TORCH_CHECK(false, "no such tensor"); });
+  EXPECT_EQ(torch.message(), "libtorch: no such tensor");
+}
+
+TEST_F(TrainRun, SaysWhichLimitItsThreadsMeet) {
+  TrainSettings s = Small("run");
+  s.threads = 4;
+  absl::Status trained;
+  if (!testing::RunWithout({SYS_clone3, EAGAIN}, [&] { trained = Train(s); })) {
+    GTEST_SKIP() << "no seccomp here: threads cannot be refused";
+  }
+  EXPECT_EQ(trained.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_NE(trained.message().find("cannot start 3 threads"), std::string::npos) << trained;
+}
+
+TEST_F(TrainRun, NotesWhatCannotAct) {
+  TrainSettings s = Small("run");
+  s.eval_every = 4;
+  ::testing::internal::CaptureStderr();
+  ASSERT_TRUE(Train(s).ok());
+  EXPECT_NE(::testing::internal::GetCapturedStderr().find("--eval-every has nothing to validate on"),
+            std::string::npos);
+  s = Small("other");
+  s.tune = 0.1;
+  ::testing::internal::CaptureStderr();
+  ASSERT_TRUE(Train(s).ok());
+  EXPECT_NE(::testing::internal::GetCapturedStderr().find("nothing is validated while --eval-every is 0"),
+            std::string::npos);
 }
 
 TEST(Muon, OrthogonalisesTallAndWideMatrices) {

@@ -1,0 +1,117 @@
+#include "engine/train/settings.h"
+
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_join.h>
+
+namespace omni::train {
+namespace {
+
+using Json = nlohmann::json;
+
+template <typename T>
+Json ToValue(const T& value) {
+  return value;
+}
+Json ToValue(const MatrixRule& rule) { return rule == MatrixRule::kMuon ? "muon" : "adamw"; }
+
+std::string Print(const Json& value) { return value.dump(-1, ' ', false, Json::error_handler_t::replace); }
+
+}  // namespace
+
+absl::StatusOr<TrainSettings> PresetSettings(const std::string& preset) {
+  const absl::StatusOr<ModelConfig> config = Preset(preset == "books" ? "mini" : preset);
+  if (!config.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("'", preset,
+                                                   "' is no preset; use char, books, or a model preset (",
+                                                   std::string(config.status().message()), ")"));
+  }
+  TrainSettings s;
+  s.preset = preset;
+  s.config = *config;
+  s.lr = 8e-3;
+  s.lr_end = 0.02;
+  s.batch = 16;
+  s.expert_every = 4;
+  s.save_every = 400;
+  if (preset == "char") {
+    s.steps = 3800;
+    s.shared_steps = 2940;
+    s.cooldown = 0.7;
+    s.dropout = 0.15;
+  } else {
+    s.steps = 8400;
+    s.shared_steps = 6400;
+    s.cooldown = 0.62;
+    s.smoothness = 0.003;
+    s.reset_every = 200;
+    s.init.gamma_max = 0.9f;
+  }
+  return s;
+}
+
+absl::Status CheckSettings(const TrainSettings& s) {
+  if (absl::Status st = Validate(s.config); !st.ok()) return st;
+  if (s.tokens % 16 != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("--seq ", s.tokens, ": must be a multiple of 16"));
+  }
+  const auto whole = [&](int64_t step) { return step % s.expert_every == 0; };
+  if (s.shared_steps < s.steps &&
+      (!whole(s.shared_steps) || !whole(s.save_every) || !whole(s.stop_at) || !whole(s.steps))) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--steps, --shared-steps, --save-every and --stop-at must be multiples of --expert-every ",
+        s.expert_every, ": a checkpoint holds no half-gathered gradients"));
+  }
+  if (s.eval_every > 0 && s.eval_tokens < s.tokens) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--eval-tokens ", s.eval_tokens, ": a validation needs one segment at least, --seq ", s.tokens));
+  }
+  if (s.tune > 0 && !s.valid.empty()) {
+    return absl::InvalidArgumentError(
+        "--tune and --valid: both name the text to validate on; give one of them");
+  }
+  return absl::OkStatus();
+}
+
+Json SettingsJson(const TrainSettings& settings) {
+  Json json = Json::object();
+  VisitSettings(settings,
+                [&](const char* name, const auto& field, OnResume) { json[name] = ToValue(field); });
+  return json;
+}
+
+Json RecordedSettings(const TrainSettings& settings) {
+  Json json = Json::object();
+  VisitSettings(settings, [&](const char* name, const auto& field, OnResume rule) {
+    if (rule != OnResume::kAny) json[name] = ToValue(field);
+  });
+  return json;
+}
+
+absl::Status CompareSettings(const Json& recorded, const TrainSettings& settings, Json* changes) {
+  std::vector<std::string> fixed, defaults;
+  VisitSettings(settings, [&](const char* name, const auto& field, OnResume rule) {
+    const auto old = recorded.find(name);
+    const Json value = ToValue(field);
+    if (rule == OnResume::kAny || old == recorded.end() || *old == value) return;
+    const std::string difference = absl::StrCat("--", name, " ", Print(*old), ", now ", Print(value));
+    if (rule == OnResume::kSame) {
+      fixed.push_back(difference);
+    } else if (!settings.chosen.contains(name)) {
+      defaults.push_back(difference);
+    } else {
+      (*changes)[name] = value;
+    }
+  });
+  if (!fixed.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat("the run was started with ", absl::StrJoin(fixed, "; "),
+                                                   "; a resumed run cannot change that: give the old value"));
+  }
+  if (!defaults.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the run was started with ", absl::StrJoin(defaults, "; "),
+                     " by default; give the old value, or the new one as a flag"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace omni::train

@@ -1,0 +1,133 @@
+// What a training run is asked to do.
+#pragma once
+
+#include <cstdint>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+#include <nlohmann/json.hpp>
+
+#include "engine/model/config.h"
+#include "engine/train/init_settings.h"
+#include "engine/train/matrix_rule.h"
+
+namespace omni::train {
+
+struct TrainSettings {
+  std::string preset = "books";
+  ModelConfig config;
+  InitSettings init;
+  std::vector<std::string> data;
+  std::vector<std::string> valid;  // separate validation files; else tune applies
+  double holdout = 0;              // last share of the corpus, never trained on
+  double tune = 0;                 // last share of the training part, kept back for running validation
+  std::string out;                 // run directory: checkpoint/, log.jsonl, plot.svg
+  bool resume = false;
+  std::string start;                   // a start.safetensors to begin with instead of random weights
+  int64_t skip_steps = 0;              // steps' worth of text that an earlier run has seen, passed over
+  std::string tokenizer;               // an existing tokenizer file; else one is learnt
+  int64_t tokenizer_bytes = 40 << 20;  // text it is learnt from
+  int64_t steps = 1000, batch = 32, tokens = 256, memory = 256;
+  double lr = 3e-3, lr_end = 0.05, weight_decay = 0.1, beta1 = 0.9, beta2 = 0.95, clip = 1.0;
+  MatrixRule matrices = MatrixRule::kMuon;
+  double momentum = 0.95;
+  int64_t warmup = 100;
+  double cooldown = 0;  // 0: cosine; else constant, then linear over this last share of the steps
+  double dropout = 0, balance = 0.01, smoothness = 0;
+  int64_t shared_steps = 0;  // first steps, in which all experts are one
+  // Steps whose gradients make one update of a parted expert, which sees few tokens in each.
+  int64_t expert_every = 1;
+  int64_t reset_every = 0;  // segments after which a row starts over with zero state (0: never)
+  int64_t eval_every = 0, eval_tokens = 1 << 17, save_every = 0;
+  int64_t stop_at = 0;  // ends (saved) after this step; the schedule still spans `steps`
+  bool plot = false;    // draws RUN/plot.svg at every validation and at the end
+  int64_t threads = 0;  // 0: one per core that this process may use
+
+  std::string command;           // for the record
+  std::set<std::string> chosen;  // the flags that somebody gave; the rest are defaults
+};
+
+// What a resumed run does with a setting that is not as it was when the run was started.
+enum class OnResume {
+  kSame,    // refuses: what was saved means nothing with another value
+  kChosen,  // goes on with it if it was given, and refuses if it is a default
+  kAny,     // goes on: it says where things lie, or how they are shown
+};
+
+// Calls fn(flag's name without dashes, field, OnResume) for every setting that has a flag.
+template <typename Settings, typename Fn>
+void VisitSettings(Settings& s, Fn&& fn) {
+  fn("preset", s.preset, OnResume::kAny);
+  fn("data", s.data, OnResume::kAny);  // its hash is compared
+  fn("valid", s.valid, OnResume::kAny);
+  fn("holdout", s.holdout, OnResume::kSame);
+  fn("tune", s.tune, OnResume::kSame);
+  fn("out", s.out, OnResume::kAny);
+  fn("resume", s.resume, OnResume::kAny);
+  fn("start", s.start, OnResume::kAny);
+  fn("skip-steps", s.skip_steps, OnResume::kAny);
+  fn("tokenizer", s.tokenizer, OnResume::kAny);  // its hash is compared
+  fn("steps", s.steps, OnResume::kChosen);
+  fn("stop-at", s.stop_at, OnResume::kAny);
+  fn("batch", s.batch, OnResume::kSame);
+  fn("seq", s.tokens, OnResume::kSame);
+  fn("memory", s.memory, OnResume::kSame);
+  fn("lr", s.lr, OnResume::kChosen);
+  fn("lr-end", s.lr_end, OnResume::kChosen);
+  fn("warmup", s.warmup, OnResume::kChosen);
+  fn("weight-decay", s.weight_decay, OnResume::kChosen);
+  fn("matrices", s.matrices, OnResume::kSame);
+  fn("momentum", s.momentum, OnResume::kChosen);
+  fn("beta2", s.beta2, OnResume::kChosen);
+  fn("clip", s.clip, OnResume::kChosen);
+  fn("dropout", s.dropout, OnResume::kChosen);
+  fn("balance", s.balance, OnResume::kChosen);
+  fn("smoothness", s.smoothness, OnResume::kChosen);
+  fn("shared-steps", s.shared_steps, OnResume::kChosen);
+  fn("expert-every", s.expert_every, OnResume::kChosen);
+  fn("cooldown", s.cooldown, OnResume::kChosen);
+  fn("reset-every", s.reset_every, OnResume::kChosen);
+  fn("gamma-min", s.init.gamma_min, OnResume::kSame);
+  fn("gamma-max", s.init.gamma_max, OnResume::kSame);
+  fn("eval-every", s.eval_every, OnResume::kAny);
+  fn("eval-tokens", s.eval_tokens, OnResume::kAny);
+  fn("save-every", s.save_every, OnResume::kAny);
+  fn("plot", s.plot, OnResume::kAny);
+  fn("seed", s.init.seed, OnResume::kSame);
+  fn("threads", s.threads, OnResume::kAny);
+  fn("layers", s.config.layers, OnResume::kSame);
+  fn("width", s.config.d, OnResume::kSame);
+  fn("rank", s.config.r, OnResume::kSame);
+  fn("ffn", s.config.f, OnResume::kSame);
+  fn("heads", s.config.heads, OnResume::kSame);
+  fn("kv-heads", s.config.kv_heads, OnResume::kSame);
+  fn("window", s.config.window, OnResume::kSame);
+  fn("vocab", s.config.vocab, OnResume::kSame);
+  fn("own", s.config.own_neurons, OnResume::kSame);
+  fn("lattice", s.config.lattice, OnResume::kSame);
+  fn("region", s.config.region, OnResume::kSame);
+}
+
+// The settings that a preset begins with: char, books, or one of the model presets of engine/model/config.h.
+absl::StatusOr<TrainSettings> PresetSettings(const std::string& preset);
+
+// OK, or InvalidArgument naming the flag: settings that contradict each other, or a model that there cannot
+// be. Looks at no file.
+absl::Status CheckSettings(const TrainSettings& settings);
+
+// Every setting by its flag's name.
+nlohmann::json SettingsJson(const TrainSettings& settings);
+// Those that a resumed run is compared by.
+nlohmann::json RecordedSettings(const TrainSettings& settings);
+
+// Whether a run that was started with `recorded` may go on with these settings. InvalidArgument
+// names every flag that is in the way, with both values. Settings that are not recorded are not compared.
+// `changes` receives those that were chosen anew: flag's name to new value.
+absl::Status CompareSettings(const nlohmann::json& recorded, const TrainSettings& settings,
+                             nlohmann::json* changes);
+
+}  // namespace omni::train

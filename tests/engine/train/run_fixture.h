@@ -1,0 +1,69 @@
+// Short training runs in a folder of their own.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "engine/train/trainer.h"
+#include "tests/testing/temp_dir.h"
+
+namespace omni::train {
+
+class TrainRun : public ::testing::Test {
+ protected:
+  TrainRun() {
+    std::ofstream text(Path("text.txt"));
+    uint64_t x = 1;
+    for (int i = 0; i < 3000; ++i) {  // words from a small grammar: something to learn
+      x = x * 6364136223846793005ULL + 1442695040888963407ULL;
+      static const char* const kWords[] = {"torus ", "expert ", "decay ", "state ", "layer ", "route.\n"};
+      text << kWords[(x >> 33) % 6];
+    }
+  }
+
+  TrainSettings Small(const std::string& out) const {
+    TrainSettings s;
+    s.config = *Preset("tiny");
+    s.config.vocab = 300;
+    s.config.lattice = {4, 2, 2};
+    s.data = {Path("text.txt")};
+    s.out = Path(out);
+    s.steps = 12;
+    s.batch = 4;
+    s.tokens = 32;
+    s.memory = 15;
+    s.warmup = 4;
+    s.dropout = 0.1;
+    s.smoothness = 0.01;
+    s.shared_steps = 5;
+    s.reset_every = 3;
+    s.threads = 1;
+    return s;
+  }
+  std::string Path(const std::string& name) const { return temp_ / name; }
+  static std::string Bytes(const std::filesystem::path& path) {
+    std::ifstream in(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+  }
+  static std::string Weights(const TrainSettings& s) {
+    return Bytes(std::filesystem::path(s.out) / "checkpoint/model.safetensors");
+  }
+  static std::string Problem(const TrainSettings& s) { return std::string(Train(s).message()); }
+  static std::vector<nlohmann::json> Log(const TrainSettings& s) {
+    std::vector<nlohmann::json> lines;
+    std::ifstream in(std::filesystem::path(s.out) / "log.jsonl");
+    for (std::string line; std::getline(in, line);) lines.push_back(nlohmann::json::parse(line));
+    return lines;
+  }
+
+ private:
+  testing::TempDir temp_;
+};
+
+}  // namespace omni::train
