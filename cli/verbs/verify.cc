@@ -52,15 +52,22 @@ void PrintJson(const std::string& path, const VerifyReport& report, double secon
                                {"tiles", report.tiles},
                                {"seconds", seconds},
                                {"gb_per_s", GigabytesPerSecond(report.bytes, seconds)},
-                               {"defects", report.defects}};
+                               {"defects", report.defects},
+                               {"refused", report.refused}};
   PrintF("%s\n", JsonText(json, 2));
+}
+
+std::string Verdict(const VerifyReport& report) {
+  if (report.stopped) return "interrupted";
+  if (report.defects.empty()) return "intact";
+  const bool damaged = static_cast<int64_t>(report.defects.size()) > report.refused;
+  return damaged ? "damaged" : "not all of it could be read";
 }
 
 void PrintLine(const std::string& path, const VerifyReport& report, double seconds) {
   const size_t defects = report.defects.size();
   PrintF("%s: %s: %lld files, %s, %lld tiles, %.2f GB/s, %zu defect%s\n", path.c_str(),
-         report.stopped ? "interrupted" : (defects == 0 ? "intact" : "damaged"),
-         static_cast<long long>(report.files), HumanBytes(report.bytes).c_str(),
+         Verdict(report).c_str(), static_cast<long long>(report.files), HumanBytes(report.bytes).c_str(),
          static_cast<long long>(report.tiles), GigabytesPerSecond(report.bytes, seconds), defects,
          defects == 1 ? "" : "s");
 }

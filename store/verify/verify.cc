@@ -34,22 +34,24 @@ class Verifier {
   absl::StatusOr<VerifyReport> Run() {
     const bool manifest = ReadOne(ReadManifest(&files_)), deltas = ReadOne(ReadDeltaManifest(&files_));
     absl::Status same = manifest && deltas ? CheckSameDatabase(files_) : absl::OkStatus();
-    AddDefect(same, &report_.defects);
+    AddDefect(same, &defects_);
     FindFiles(manifest && deltas);
     state_.bytes = files_.manifest_bytes;
 
     bool database = manifest && deltas && same.ok();
     std::vector<Job> jobs;
     for (const auto& [name, want] : files_.deltas.files) database = AddFile(name, want, &jobs) && database;
-    const size_t before = report_.defects.size();
+    const size_t before = defects_.lines.size();
     RunAll(std::move(jobs));
-    database = database && report_.defects.size() == before && !state_.stop;
+    database = database && defects_.lines.size() == before && !state_.stop;
     if (manifest) {
       CheckModel(database);
     } else {
       RunAll(HashAll());
     }
     if (!status_.ok()) return status_;
+    report_.defects = std::move(defects_.lines);
+    report_.refused = defects_.refused;
     report_.bytes = state_.bytes;
     report_.tiles = state_.tiles;
     report_.stopped = state_.stop;
@@ -58,7 +60,7 @@ class Verifier {
 
  private:
   bool ReadOne(const absl::Status& status) {
-    AddDefect(status, &report_.defects);
+    AddDefect(status, &defects_);
     ++report_.files;
     return status.ok();
   }
@@ -67,14 +69,14 @@ class Verifier {
   // belongs here.
   void FindFiles(bool all_listed) {
     absl::StatusOr<MisplacedFiles> misplaced = FindMisplacedFiles(files_);
-    if (!misplaced.ok()) return AddDefect(misplaced.status(), &report_.defects);
+    if (!misplaced.ok()) return AddDefect(misplaced.status(), &defects_);
     for (const std::string& name : misplaced->missing) {
       missing_.insert(name);
-      AddDefect(MissingFile(files_.PathOf(name)), &report_.defects);
+      AddDefect(MissingFile(files_.PathOf(name)), &defects_);
     }
     if (all_listed) {
       for (const std::string& name : misplaced->unlisted)
-        AddDefect(UnlistedFile(files_.PathOf(name)), &report_.defects);
+        AddDefect(UnlistedFile(files_.PathOf(name)), &defects_);
     }
     total_ = files_.manifest_bytes;
     for (const FileTable* table : {&files_.manifest.files, &files_.deltas.files}) {
@@ -114,7 +116,7 @@ class Verifier {
 
   void CheckModel(bool database) {
     TileCheck tiles(files_);
-    if (database) tiles.ReadTables(&report_.defects);
+    if (database) tiles.ReadTables(&defects_);
     std::vector<Job> jobs;
     AddJob(
         kSharedFile, [this](Defects* defects) { VerifyShared(files_, &state_, defects); }, &jobs);
@@ -173,14 +175,16 @@ class Verifier {
     lock.unlock();
     for (std::thread& thread : threads) thread.join();
     for (Job& job : jobs) {
-      for (std::string& defect : job.defects) report_.defects.push_back(std::move(defect));
+      for (std::string& line : job.defects.lines) defects_.lines.push_back(std::move(line));
+      defects_.refused += job.defects.refused;
     }
   }
 
   const VerifyOptions& options_;
   ModelFiles files_;
   VerifyState state_;
-  VerifyReport report_;
+  VerifyReport report_;  // without its defects, which are:
+  Defects defects_;
   std::set<std::string> missing_;
   int64_t total_ = 0;
   absl::Status status_;  // not ok: what kept the work from being done

@@ -23,6 +23,9 @@ struct VerifyReport {
   // One line each: the file, what is wrong, what to do. In an order that does not depend on the number of
   // threads.
   std::vector<std::string> defects;
+  // How many of them are not damage, but what the system would not let be read: no permission, too many open
+  // files, no memory.
+  int64_t refused = 0;
   bool stopped = false;  // by `progress`: the rest was not looked at
 };
 

@@ -9,7 +9,9 @@
 namespace omni {
 
 void AddDefect(const absl::Status& error, Defects* defects) {
-  if (!error.ok()) defects->push_back(std::string(error.message()));
+  if (error.ok()) return;
+  defects->lines.emplace_back(error.message());
+  defects->refused += absl::IsPermissionDenied(error) || absl::IsResourceExhausted(error);
 }
 
 bool FilePass::Open(int64_t max_keep, FileStream::Cache cache) {

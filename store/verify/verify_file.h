@@ -19,7 +19,10 @@ struct VerifyState {
   std::atomic<bool> stop = false;
 };
 
-using Defects = std::vector<std::string>;
+struct Defects {
+  std::vector<std::string> lines;
+  int64_t refused = 0;  // of the lines: what the system would not let be read
+};
 void AddDefect(const absl::Status& error, Defects* defects);  // nothing if it is OK
 
 // Reads a file once from its beginning to its end, and compares size and hash with what a manifest says.

@@ -163,15 +163,15 @@ TileCheck::TileCheck(const ModelFiles& files)
 }
 
 void TileCheck::ReadTables(Defects* defects) {
-  const size_t before = defects->size();
+  const size_t before = defects->lines.size();
   AddDefect(CheckTableCount(files_, numbers_), defects);
-  if (defects->size() > before) return;
+  if (defects->lines.size() > before) return;
   absl::StatusOr<DeltaDb> db = DeltaDb::Open(files_.PathOf(kDeltasFolder));
   if (!db.ok()) return AddDefect(db.status(), defects);
   db_.emplace(*std::move(db));
   Tables tables(*this, defects);
   AddDefect(omni::ReadTables(files_, *db_, numbers_, tables), defects);
-  tables_whole_ = defects->size() == before;
+  tables_whole_ = defects->lines.size() == before;
   for (Pack& pack : packs_) {
     std::sort(pack.scattered.begin(), pack.scattered.end(), [](const Scattered& a, const Scattered& b) {
       return std::tie(a.base, a.table) < std::tie(b.base, b.table);

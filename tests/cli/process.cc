@@ -79,6 +79,10 @@ void Prepare(const ProcessOptions& options, const Pipe& in, const Pipe& out, con
     must(file >= 0 && write(file, "0", 1) == 1);
     close(file);
   }
+  if (options.most_open_files > 0) {
+    const rlimit most = {options.most_open_files, options.most_open_files};
+    must(setrlimit(RLIMIT_NOFILE, &most) == 0);
+  }
   if (options.most_processes > 0) {
     const rlimit most = {options.most_processes, options.most_processes};
     must(setrlimit(RLIMIT_NPROC, &most) == 0);

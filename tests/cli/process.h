@@ -32,6 +32,7 @@ struct ProcessOptions {
 
   uid_t user = 0;                   // 0: this one
   rlim_t most_processes = 0;        // and threads, of the user; 0: no limit but this process's own
+  rlim_t most_open_files = 0;       // 0: no limit but this process's own
   std::string group;                // a control group to join: its folder
   bool one_core = false;            // may run on one processor only
   bool stdin_stays_open = false;    // until the program has ended

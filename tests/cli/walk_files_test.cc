@@ -9,7 +9,9 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <gmock/gmock.h>
@@ -24,6 +26,7 @@ namespace fs = std::filesystem;
 using ::testing::AnyOf;
 using ::testing::Eq;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::StartsWith;
 
 constexpr uid_t kUser = 54321;
@@ -159,6 +162,69 @@ TEST_F(WalkFiles, NoFileOfAModelHangsAVerb) {
       fs::remove_all(copy);
     }
   }
+}
+
+// Whatever the system refuses is told as that, and nobody copies a sound model again.
+TEST_F(WalkFiles, WhatTheSystemRefusesIsNotToldAsDamage) {
+  int refused = 0;
+  const auto look = [&](const std::vector<std::string>& command, const ProcessOptions& options,
+                        const std::string& reason) {
+    SCOPED_TRACE(Join(command));
+    const Output output = Omni(command, options);
+    if (output.exit_code == 0 || command[0] == "doctor") return;
+    ++refused;
+    EXPECT_EQ(output.exit_code, 1);
+    EXPECT_THAT(output.err, HasSubstr(reason));
+    EXPECT_THAT(output.out + output.err, Not(HasSubstr("damaged")));
+  };
+  Parser parser;
+  for (CLI::App* verb : parser.Verbs()) {
+    if (verb->get_option_no_throw("--model") == nullptr) continue;
+    for (rlim_t most = 4; most <= 7; ++most) {
+      ProcessOptions options;
+      options.most_open_files = most;
+      look(Command(verb->get_name()), options, "Too many open files");
+    }
+    const std::string copy = Fresh("model-");
+    fs::copy(Model(), copy, fs::copy_options::recursive);
+    for (const char* file : {"shared.bin", "tokenizer.omni", "packs/tiles-000.bin"})
+      fs::permissions(copy + "/" + file, fs::perms::none);
+    look(WithPath(*verb, *verb->get_option("--model"), copy), OptionsFor("unreadable"), "Permission denied");
+  }
+  EXPECT_GT(refused, 10);
+}
+
+// Files that are no texts as they are.
+TEST_F(WalkFiles, CompressedTextsAreReadOrRefusedAndNeverMeasuredAsTheyAre) {
+  for (const auto& [name, magic] : {std::pair<const char*, std::string>{"a.gz", "\x1f\x8b\x08"},
+                                    {"b", "\x1f\x8b\x08"},
+                                    {"c.ZST", "\x28\xb5\x2f\xfd"},
+                                    {"d.bz2", "BZh9"},
+                                    {"e.XZ", std::string("\xfd"
+                                                         "7zXZ\0",
+                                                         6)}}) {
+    const std::string path = *dir_ / name;
+    std::ofstream(path, std::ios::binary) << magic << "and more bytes, twenty of them at least";
+    ExpectOneLine(Omni({"eval", "ppl", path, "-m", Model()}), 1, path);
+  }
+}
+
+TEST_F(WalkFiles, EvalMeasuresTheRestOfItsTextsAndReadsStandardInput) {
+  const std::string text = *dir_ / "text.txt", empty = Fresh("empty");
+  Make("empty", empty);
+  const nlohmann::json alone = Json(Omni({"eval", "ppl", text, "-m", Model(), "--json"}));
+  const Output both = Omni({"eval", "ppl", text, empty, "-m", Model(), "--json"});
+  EXPECT_EQ(both.exit_code, 1);
+  EXPECT_THAT(both.err, HasSubstr(empty + ": nothing to predict in it; the other texts were measured"));
+  const nlohmann::json rest = nlohmann::json::parse(both.out, nullptr, false);
+  ASSERT_TRUE(rest.is_object()) << both.out;
+  EXPECT_EQ(rest["nats"], alone["nats"]);
+  EXPECT_EQ(rest["skipped"], std::vector<std::string>{empty});
+  ProcessOptions options;
+  std::ifstream file(text);
+  options.stdin_text.assign(std::istreambuf_iterator<char>(file), {});
+  EXPECT_EQ(Json(Omni({"eval", "ppl", "-", "-m", Model(), "--json"}, options))["nats"], alone["nats"]);
+  ExpectOneLine(Omni({"eval", "ppl", "-", "-", "-m", Model()}, options), 2, "- is given twice");
 }
 
 // Where a verb does wait, for its input, a signal ends it.
