@@ -54,6 +54,31 @@ TEST_F(WalkLimits, NoVerbIsKilledForMemoryThatItTakesUnasked) {
   }
 }
 
+// 254 MB on disk in a group of 200: more than fits whole.
+TEST_F(WalkLimits, EveryVerbStreamsOrRefusesAModelLargerThanWhatIsFree) {
+  const ControlGroup group = Memory(200);
+  if (group.folder().empty()) GTEST_SKIP() << "no control group of memory may be made here";
+  const std::string large = Fresh("large");
+  ASSERT_EQ(Omni({"synth", "--layers", "2", "--experts", "8", "--out", large}).exit_code, 0);
+  ProcessOptions options;
+  options.group = group.folder();
+  for (const std::vector<std::string>& command : std::vector<std::vector<std::string>>{
+           {"run", "x", "-n", "1"},
+           {"eval", "ppl", *dir_ / "text.txt"},
+           {"trace", "x"},
+           {"bench", "stream", "-n", "1", "--cases", "hot", "--no-limits"}}) {
+    std::vector<std::string> words = command;
+    words.insert(words.end(), {"-m", large});
+    SCOPED_TRACE(Join(words));
+    const Output output = Omni(words, options);
+    if (output.exit_code != 0) ExpectOneLine(output, 1, "the least that works is");
+  }
+  for (const char* verb : {"inspect", "verify", "plan", "doctor"}) {
+    SCOPED_TRACE(verb);
+    EXPECT_LE(Omni({verb, "-m", large}, options).exit_code, 1);
+  }
+}
+
 TEST_F(WalkLimits, WhatCannotBeMeasuredIsSaidToBeSo) {
   const ControlGroup group = Memory(64);
   if (group.folder().empty()) GTEST_SKIP() << "no control group of memory may be made here";
