@@ -42,10 +42,12 @@ class ProgressTest : public ::testing::Test {
     std::fflush(stderr);
     dup2(before, STDERR_FILENO);
     close(before);
-    std::string said(4096, '\0');
-    const ssize_t n = read(terminal, said.data(), said.size());
-    said.resize(n > 0 ? static_cast<size_t>(n) : 0);
+    // With its last other end closed the terminal gives the rest, in one piece or several, and then an error.
     close(end);
+    std::string said;
+    char buffer[1024];
+    for (ssize_t n; (n = read(terminal, buffer, sizeof buffer)) > 0;)
+      said.append(buffer, static_cast<size_t>(n));
     close(terminal);
     return said;
   }
