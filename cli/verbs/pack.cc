@@ -1,4 +1,5 @@
 #include <memory>
+#include <utility>
 
 #include <absl/strings/numbers.h>
 
@@ -12,7 +13,7 @@ namespace omni::cli {
 namespace {
 
 struct PackArgs {
-  std::string checkpoint, dir;
+  std::string checkpoint, from, dir;
   bool whole = false;
   int64_t alignment = 0;
 };
@@ -21,15 +22,30 @@ bool IsTileAlignment(int64_t bytes) {
   return bytes == 0 || (bytes >= 64 && bytes <= 1 << 20 && (bytes & (bytes - 1)) == 0);
 }
 
-absl::StatusOr<int> Pack(const PackArgs& args) {
+// One place for what is read and one for what is written; --from takes the first's.
+absl::Status CheckPlaces(PackArgs& args) {
+  if (!args.from.empty()) {
+    if (!args.dir.empty())
+      return UsageError("CHECKPOINT and --from are both given; --from MODEL needs only DIR beside it");
+    args.dir = std::exchange(args.checkpoint, "");
+  }
+  if (args.dir.empty()) return UsageError("DIR is required");
+  return absl::OkStatus();
+}
+
+absl::StatusOr<int> Pack(PackArgs args) {
+  if (absl::Status s = CheckPlaces(args); !s.ok()) return s;
+  const std::string& source = args.from.empty() ? args.checkpoint : args.from;
   StatusLine status(StderrCanErase());
   PackOptions options;
   options.progress = [&](double share) {
-    status.Show("packing " + args.checkpoint + " into " + args.dir + "  " + OneDecimal(100 * share) + " %");
+    status.Show("packing " + source + " into " + args.dir + "  " + OneDecimal(100 * share) + " %");
   };
   options.whole = args.whole;
   options.tile_alignment = args.alignment;
-  if (absl::Status s = PackModel(args.checkpoint, args.dir, options); !s.ok()) return s;
+  const absl::Status written =
+      args.from.empty() ? PackModel(source, args.dir, options) : RepackModel(source, args.dir, options);
+  if (!written.ok()) return written;
   status.Show("verifying " + args.dir);
   // Reading it back verifies every checksum, and the figures are those of the disk.
   absl::StatusOr<Model> packed = OpenModel(args.dir);
@@ -47,12 +63,14 @@ absl::StatusOr<int> Pack(const PackArgs& args) {
 
 void AddPack(CLI::App& root, Invocation& invocation) {
   Verb verb(
-      root, invocation, "pack", "Quantise a checkpoint into a packed model directory",
+      root, invocation, "pack", "Quantise a checkpoint into a packed model directory, or pack a model anew",
       "  omni pack runs/mini/export models/mini\n"
-      "  omni pack --whole runs/mini/export /tmp/mini-whole   # no sharing between experts, for comparison");
+      "  omni pack --whole runs/mini/export /tmp/mini-whole   # no sharing between experts, for comparison\n"
+      "  omni pack --from models/mini --tile-alignment 4096 /tmp/mini   # a packed model, written anew");
   auto args = std::make_shared<PackArgs>();
-  verb.Argument("CHECKPOINT", args->checkpoint, "Checkpoint directory")->required();
-  verb.Argument("DIR", args->dir, "Directory to make; must not exist or be empty")->required();
+  verb.Argument("CHECKPOINT", args->checkpoint, "Checkpoint directory; not with --from");
+  verb.Argument("DIR", args->dir, "Directory to make; must not exist or be empty");
+  verb.Path("--from", args->from, "A packed model to write anew, tile by tile, in place of a checkpoint");
   verb.Bool("--whole", args->whole, "Store every expert whole");
   const auto read_alignment = [args](const std::string& text) -> std::string {
     int64_t bytes = 0;

@@ -118,7 +118,9 @@ TEST_F(OmniTest, WrongUsageIsOneLineAndExitCode2) {
   ExpectOneLine(Omni({"fly"}), 2, "'fly' is not a verb");
   ExpectOneLine(Omni({"eval", "bleu", "x.txt"}), 2, "bleu");
   ExpectOneLine(Omni({"completion", "fish"}), 2, "fish");
-  ExpectOneLine(Omni({"pack", "only-one"}), 2, "DIR");
+  ExpectOneLine(Omni({"pack", "only-one"}), 2, "DIR is required");
+  ExpectOneLine(Omni({"pack", "--from", "a"}), 2, "DIR is required");
+  ExpectOneLine(Omni({"pack", "--from", "a", "b", "c"}), 2, "--from");
   ExpectOneLine(Omni({"pack", "a", "b", "--tile-alignment", "100"}), 2, "--tile-alignment: '100'");
 }
 
@@ -285,6 +287,18 @@ TEST_F(OmniTest, InspectNeedsNoMoreThanTablesAndHeaders) {
   FlipByte(copy + "/shared.bin", 5000);
   FlipByte(copy + "/packs/tiles-000.bin", 5000);
   EXPECT_EQ(Omni({"inspect", "-m", copy, "--json"}).out, before);
+}
+
+TEST_F(OmniTest, PackWritesAPackedModelAnew) {
+  const nlohmann::json model = Json(Omni({"inspect", "-m", Model(), "--json"}));
+  const std::string same = *dir_ / "same", aligned = *dir_ / "aligned";
+  const Output packed = Omni({"pack", "--from", Model(), same});
+  ASSERT_EQ(packed.exit_code, 0) << packed.err;
+  EXPECT_THAT(packed.out, HasSubstr(model.at("model_hash").get<std::string>())) << "another model hash";
+  ASSERT_EQ(Omni({"pack", aligned, "--tile-alignment=4096", "--from", Model()}).exit_code, 0);
+  EXPECT_THAT(Omni({"verify", "-m", aligned}).exit_code, 0);
+  EXPECT_EQ(Omni({"run", "-m", aligned, "the sea", "--temp", "0"}).out, Run({"the sea", "--temp", "0"}).out);
+  ExpectOneLine(Omni({"pack", "--from", *dir_ / "checkpoint", *dir_ / "no"}), 1, "checkpoint");
 }
 
 TEST_F(OmniTest, VerifyPassesAnIntactModel) {
