@@ -18,7 +18,6 @@
 #include <absl/status/status.h>
 
 #include "engine/base/ids.h"
-#include "engine/decode/scratch.h"
 
 namespace omni {
 
@@ -36,18 +35,25 @@ struct RegionRequest {
   absl::InlinedVector<Expert, 4> experts;  // ascending
   // The rows of all experts, one after another.
   int64_t rows = 0;
-  int64_t width = 0;                                // int8 of a row: d padded to 64 with zeros
-  const int8_t* q() const { return data_.data(); }  // [rows, width]
-  const float* scale() const {
-    return reinterpret_cast<const float*>(data_.data() + rows * width);
-  }  // [rows]
+  int64_t width = 0;                         // int8 of a row: d padded to 64 with zeros
+  const int8_t* q() const { return data_; }  // [rows, width]
+  const float* scale() const { return reinterpret_cast<float*>(data_ + rows * width); }  // [rows]
 
-  // Room for `rows` rows of `width`, which are set; returns where q is to be written.
-  int8_t* AllocateRows() { return data_.Reserve(rows * width + rows * static_cast<int64_t>(sizeof(float))); }
-  float* mutable_scale() { return reinterpret_cast<float*>(data_.data() + rows * width); }
+  // Room for `rows` rows of `width`, which are set, at an address aligned to 64; returns where q is to be
+  // written. Throws std::bad_alloc.
+  int8_t* AllocateRows() {
+    // Every hop makes one. What aligned_alloc gives does not come from the thread's cache of free memory but
+    // goes into it: a hop took 1.12 us instead of 1.04.
+    const auto bytes = static_cast<size_t>(rows * width) + static_cast<size_t>(rows) * sizeof(float);
+    memory_ = std::make_unique_for_overwrite<int8_t[]>(bytes + 63);
+    data_ = memory_.get() + (-reinterpret_cast<uintptr_t>(memory_.get()) & 63);
+    return data_;
+  }
+  float* mutable_scale() { return reinterpret_cast<float*>(data_ + rows * width); }
 
  private:
-  Scratch<int8_t> data_;  // both, in one allocation
+  std::unique_ptr<int8_t[]> memory_;  // of q and scale
+  int8_t* data_ = nullptr;            // in it
 };
 using RegionRequestPtr = std::shared_ptr<const RegionRequest>;
 

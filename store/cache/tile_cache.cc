@@ -77,7 +77,8 @@ absl::StatusOr<std::unique_ptr<TileCache>> TileCache::Make(const ModelFiles& fil
   for (const PackHeader& pack : packs) {
     if (pack.stride == stride) continue;
     return absl::InvalidArgumentError(
-        absl::StrCat(files.dir, ": its pack files align tiles differently; ", "repack the model"));
+        absl::StrCat(files.dir, ": its pack files align tiles differently; write the model again with ",
+                     "omni pack --from"));
   }
   absl::StatusOr<AlignedBuffer> memory = AlignedBuffer::Allocate(options.slots * stride);
   if (!memory.ok()) return memory.status();

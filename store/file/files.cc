@@ -82,7 +82,7 @@ absl::StatusOr<AlignedBuffer> ReadAligned(const std::string& path, int64_t bytes
   if (!size.ok()) return size.status();
   if (*size != bytes) {
     return absl::DataLossError(absl::StrCat(path, ": ", *size, " bytes long, should be ", bytes,
-                                            "; the file is damaged: copy it again or repack"));
+                                            "; the file is damaged: copy it again or pack the model again"));
   }
   absl::StatusOr<AlignedBuffer> buffer = AlignedBuffer::Allocate(bytes);
   if (!buffer.ok()) {

@@ -45,7 +45,7 @@ bool ChecksumHolds(std::string text) {
 
 absl::Status Damaged(const std::string& path, absl::string_view what) {
   return absl::DataLossError(
-      absl::StrCat(path, ": ", what, "; the file is damaged: copy it again or repack"));
+      absl::StrCat(path, ": ", what, "; the file is damaged: copy it again or pack the model again"));
 }
 
 absl::StatusOr<Json> Unseal(const std::string& path, const std::string& text, const std::string& format) {
@@ -62,7 +62,7 @@ absl::StatusOr<Json> Unseal(const std::string& path, const std::string& text, co
   if (version != Json(kVersion)) {
     return absl::FailedPreconditionError(absl::StrCat(path, ": format version ", version.dump(),
                                                       ", this program reads ", kVersion,
-                                                      "; use a matching program or repack"));
+                                                      "; use a matching program or pack the model again"));
   }
   if (!ChecksumHolds(text)) return Damaged(path, "it fails its checksum");
   return parsed;
@@ -159,7 +159,7 @@ absl::StatusOr<Manifest> Manifest::Parse(const std::string& path, const std::str
   absl::StatusOr<ModelConfig> config = ConfigFromJson(j->value("config", Json()).dump());
   if (!config.ok()) {
     return absl::InvalidArgumentError(
-        absl::StrCat(path, ": ", config.status().message(), "; repack the model"));
+        absl::StrCat(path, ": ", config.status().message(), "; pack the model again"));
   }
   m.config = *std::move(config);
   const std::optional<FileTable> files = ParseFiles(*j);

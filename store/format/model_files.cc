@@ -86,7 +86,7 @@ absl::Status ReadDeltaManifest(ModelFiles* files) {
 absl::Status CheckSameDatabase(const ModelFiles& files) {
   if (files.deltas.delta_digest == files.manifest.delta_digest) return absl::OkStatus();
   return absl::DataLossError(absl::StrCat(files.PathOf(kDeltasFolder), ": the database of another model; ",
-                                          "copy the whole model directory again or repack"));
+                                          "copy the whole model directory again or pack the model again"));
 }
 
 absl::StatusOr<MisplacedFiles> FindMisplacedFiles(const ModelFiles& files) {
@@ -111,8 +111,8 @@ absl::StatusOr<MisplacedFiles> FindMisplacedFiles(const ModelFiles& files) {
 }
 
 absl::Status MissingFile(const std::string& path) {
-  return absl::NotFoundError(
-      absl::StrCat(path, ": the file is missing; copy the whole model directory again or repack"));
+  return absl::NotFoundError(absl::StrCat(
+      path, ": the file is missing; copy the whole model directory again or pack the model again"));
 }
 
 absl::Status UnlistedFile(const std::string& path) {
@@ -159,8 +159,8 @@ absl::StatusOr<Tokenizer> ReadTokenizer(const ModelFiles& files, std::string* by
   }
   const int64_t vocab = files.manifest.config.vocab;
   if (tokenizer->vocab() > vocab) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, ": ", tokenizer->vocab(), " tokens, the model has ", vocab, "; repack the model"));
+    return absl::InvalidArgumentError(absl::StrCat(path, ": ", tokenizer->vocab(), " tokens, the model has ",
+                                                   vocab, "; pack the model again"));
   }
   if (bytes != nullptr) *bytes = *std::move(text);
   return tokenizer;

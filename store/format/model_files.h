@@ -67,6 +67,6 @@ absl::StatusOr<int64_t> FileSize(const std::string& path);  // of a regular file
 absl::Status WrongSize(const std::string& path, int64_t bytes, int64_t want);
 
 // What to do about bytes that are not the packer's.
-inline constexpr char kDamagedCure[] = "; the file is damaged: copy it again or repack";
+inline constexpr char kDamagedCure[] = "; the file is damaged: copy it again or pack the model again";
 
 }  // namespace omni

@@ -20,7 +20,7 @@ constexpr int64_t kSectionAlignment = 64;
 
 absl::Status Damaged(const std::string& path, absl::string_view what) {
   return absl::DataLossError(
-      absl::StrCat(path, ": ", what, "; the file is damaged: copy it again or repack"));
+      absl::StrCat(path, ": ", what, "; the file is damaged: copy it again or pack the model again"));
 }
 
 std::string EncodeEntry(const SharedSection& s) {
@@ -159,7 +159,7 @@ absl::Status SharedLayout::ReadTable(const std::string& path, const uint8_t* tab
   if (version != kVersion) {
     return absl::FailedPreconditionError(absl::StrCat(path, ": format version ", version,
                                                       ", this program reads ", kVersion,
-                                                      "; use a matching program or repack"));
+                                                      "; use a matching program or pack the model again"));
   }
   if (count != sections.size() || size != static_cast<uint64_t>(file_bytes) ||
       !header.GetBytes(sections.size() * kEntryBytes, &entries) ||
@@ -219,7 +219,7 @@ absl::StatusOr<ModelWeights> BindShared(const ModelConfig& config, const SharedL
     layer.positions = bind.Floats(p + "positions");
   }
   if (absl::Status status = CheckWeights(w); !status.ok()) {
-    return absl::DataLossError(absl::StrCat(path, ": ", status.message(), "; repack the model"));
+    return absl::DataLossError(absl::StrCat(path, ": ", status.message(), "; pack the model again"));
   }
   return w;
 }

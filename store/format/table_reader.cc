@@ -22,7 +22,7 @@ class Walk {
       return visitor_.Bad(
           absl::DataLossError(absl::StrCat(path_, ": holds a key of ", key.size(),
                                            " bytes that is no expert of this model; it is another model's: ",
-                                           "copy the whole model directory again or repack")));
+                                           "copy the whole model directory again or pack the model again")));
     }
     const auto bad = [&](absl::string_view what) {
       return visitor_.Bad(absl::DataLossError(
@@ -106,9 +106,9 @@ absl::Status ReadTables(const ModelFiles& files, const DeltaDb& db, const TableN
   if (digest.hash() == files.manifest.delta_digest && digest.keys() == files.manifest.delta_keys) {
     return absl::OkStatus();
   }
-  return visitor.Bad(absl::DataLossError(absl::StrCat(files.PathOf(kDeltasFolder),
-                                                      ": the database is not the one model.json describes; ",
-                                                      "copy the whole model directory again or repack")));
+  return visitor.Bad(absl::DataLossError(
+      absl::StrCat(files.PathOf(kDeltasFolder), ": the database is not the one model.json describes; ",
+                   "copy the whole model directory again or pack the model again")));
 }
 
 absl::StatusOr<int64_t> FindTile(const ModelFiles& files, const std::vector<PackHeader>& packs,
@@ -124,7 +124,7 @@ absl::StatusOr<int64_t> FindTile(const ModelFiles& files, const std::vector<Pack
 
 absl::Status UnusedTile(const std::string& path, int64_t tile) {
   return absl::DataLossError(
-      absl::StrCat(path, ": tile number ", tile, " of the file belongs to no expert; repack the model"));
+      absl::StrCat(path, ": tile number ", tile, " of the file belongs to no expert; pack the model again"));
 }
 
 }  // namespace omni

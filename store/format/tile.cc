@@ -11,7 +11,8 @@ namespace omni {
 namespace {
 
 absl::Status FailsChecksum() {
-  return absl::DataLossError("fails its checksum; the file is damaged: copy it again or repack");
+  return absl::DataLossError(
+      "fails its checksum; the file is damaged: copy it again or pack the model again");
 }
 
 constexpr char kMagic[8] = {'O', 'M', 'N', 'I', 'T', 'I', 'L', 'E'};
@@ -92,13 +93,13 @@ absl::StatusOr<PackHeader> PackHeader::Parse(const std::string& path, const uint
   reader.Get(&checksum);
   const auto damaged = [&](absl::string_view what) {
     return absl::DataLossError(
-        absl::StrCat(path, ": ", what, "; the file is damaged: copy it again or repack"));
+        absl::StrCat(path, ": ", what, "; the file is damaged: copy it again or pack the model again"));
   };
   if (magic != std::string_view(kMagic, sizeof kMagic)) return damaged("does not begin with OMNITILE");
   if (version != kVersion) {
     return absl::FailedPreconditionError(absl::StrCat(path, ": format version ", version,
                                                       ", this program reads ", kVersion,
-                                                      "; use a matching program or repack"));
+                                                      "; use a matching program or pack the model again"));
   }
   if (Checksum64(head.data(), kBytes - sizeof checksum) != checksum)
     return damaged("the header fails its checksum");
@@ -139,7 +140,7 @@ absl::Status CheckTileCodes(const TileLayout& layout, const uint8_t* tile) {
   const absl::Status status = CheckTile(layout, tile);
   if (status.ok()) return status;
   return absl::InvalidArgumentError(
-      absl::StrCat("holds what no model may: ", status.message(), "; repack the model"));
+      absl::StrCat("holds what no model may: ", status.message(), "; pack the model again"));
 }
 
 }  // namespace omni

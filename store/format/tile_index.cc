@@ -19,8 +19,9 @@ absl::StatusOr<std::unique_ptr<TileIndex>> TileIndex::Read(const ModelFiles& fil
     stored += pack.count;
   }
   if (stored >= kNone) {
-    return absl::InvalidArgumentError(absl::StrCat(files.dir, ": ", stored, " tiles, at most ", kNone - 1,
-                                                   " can be streamed; repack the model with larger regions"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(files.dir, ": ", stored, " tiles, at most ", kNone - 1,
+                     " can be streamed; pack the model again with larger regions"));
   }
   index->tiles_.reserve(static_cast<size_t>(stored));
   index->tile_of_.assign(static_cast<size_t>(index->numbers_.tables() * index->numbers_.tiles()), kNone);

@@ -112,7 +112,7 @@ absl::Status ReadError(const std::string& path, const ReadRequest& request, int 
 absl::Status ShortReadError(const std::string& path, const ReadRequest& request, int64_t got) {
   return absl::DataLossError(
       absl::StrCat(path, ": read ", got, " bytes of ", request.needed, " at ", request.offset,
-                   "; the file is shorter than its header says: copy it again or repack"));
+                   "; the file is shorter than its header says: copy it again or pack the model again"));
 }
 
 absl::Status CancelledReadError(const std::string& path, const ReadRequest& request) {

@@ -62,7 +62,7 @@ class SectionCheck {
       AddDefect(absl::DataLossError(absl::StrCat(where, " fails its checksum", kDamagedCure)), defects_);
       explained_ = true;
     } else if (!problem_.empty()) {
-      AddDefect(absl::DataLossError(absl::StrCat(where, ": ", problem_, "; repack the model")), defects_);
+      AddDefect(absl::DataLossError(absl::StrCat(where, ": ", problem_, "; pack the model again")), defects_);
     }
     checksum_.Restart();
     problem_.clear();

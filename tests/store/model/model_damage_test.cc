@@ -137,7 +137,7 @@ TEST_F(DamagedModel, ABadTileIsNamedWithItsExpertAndLayer) {
   WriteBytes(name, bytes);
   EXPECT_EQ(OpenError(), name +
                              ": tile 1 of expert 1, layer 0 fails its checksum; the file is damaged: copy it "
-                             "again or repack");
+                             "again or pack the model again");
 }
 
 TEST_F(DamagedModel, ABadSectionIsNamed) {

@@ -38,7 +38,7 @@ using ::testing::StartsWith;
 using testing::TempDir;
 using testing::WriteBytes;
 
-constexpr char kDamaged[] = "; the file is damaged: copy it again or repack";
+constexpr char kDamaged[] = "; the file is damaged: copy it again or pack the model again";
 
 std::vector<std::string> Files(const std::string& dir) { return ListFiles(dir).value(); }
 
@@ -226,7 +226,7 @@ TEST_F(Verify, ValuesThatNoModelMayHoldAreFoundThoughChecksumsHold) {
   forge("layers.0.norm2", 3, std::numeric_limits<float>::infinity());
   forge("layers.1.positions", 4, 1.5f);
   EXPECT_THAT(Defects(),
-              ElementsAre(HasSubstr("section layers.0.norm2: element 3 is inf; repack"),
+              ElementsAre(HasSubstr("section layers.0.norm2: element 3 is inf; pack the model again"),
                           HasSubstr("section layers.1.positions: element 4 is 1.5, not in [0, 1)")));
 }
 
@@ -335,7 +335,7 @@ TEST_F(Verify, CodesThatAreNoTritsAreFoundThoughChecksumsHold) {
   });
   Forge([&](Manifest& m) { m.files.at(name) = *DigestFile(PathOf(name)); });
   EXPECT_THAT(Defects(), ElementsAre(AllOf(StartsWith(PathOf(name) + ": tile 0 of expert 0, layer 0 holds"),
-                                           HasSubstr("above 242"), EndsWith("; repack the model"))));
+                                           HasSubstr("above 242"), EndsWith("; pack the model again"))));
 }
 
 TEST_F(Verify, TablesThatPointAstrayAreFoundThoughEveryFileChecks) {
@@ -352,7 +352,7 @@ TEST_F(Verify, TablesThatPointAstrayAreFoundThoughEveryFileChecks) {
       {[](TileTable& t) { t.tiles[0].offset = UINT64_MAX - 63; }, "where no tile begins"},
       {[=](TileTable& t) { t.tiles[1].offset += 100000 * stride; }, "where no tile begins"},
       {[](TileTable& t) { t.tiles[0] = t.tiles[1]; },
-       "tiles-000.bin: tile number 0 of the file belongs to no expert; repack the model"},
+       "tiles-000.bin: tile number 0 of the file belongs to no expert; pack the model again"},
       {[](TileTable& t) { t.tiles.pop_back(); }, "expert 0, layer 0: the tile table lists 2 tiles"},
   };
   for (const auto& [change, message] : cases) {
