@@ -105,9 +105,8 @@ void Prepare(const ProcessOptions& options, const Pipe& in, const Pipe& out, con
 // meanwhile.
 class Reader {
  public:
-  Reader(const ProcessOptions& options, pid_t child, int out, int err) : options_(options), child_(child) {
-    polls_ = {pollfd{out, POLLIN, 0}, pollfd{err, POLLIN, 0}};
-  }
+  Reader(const ProcessOptions& options, pid_t child, int out, int err)
+      : options_(options), child_(child), polls_{{out, POLLIN, 0}, {err, POLLIN, 0}} {}
 
   void Read(Output& result) {
     std::array<std::string*, 2> texts = {&result.out, &result.err};
@@ -154,7 +153,7 @@ class Reader {
   const ProcessOptions& options_;
   const pid_t child_;
   const Clock::time_point begin_ = Clock::now();
-  std::array<pollfd, 2> polls_;
+  std::vector<pollfd> polls_;
   bool sent_ = false, sent_after_output_ = false, killed_ = false;
 };
 
