@@ -43,6 +43,7 @@ endfunction()
 
 # omni_test(NAME SRCS a_test.cc ... DEPS ... LABEL unit|cluster|e2e|gpu|bench): one GoogleTest program, one
 # CTest entry.
+set(omni_tsan_options "TSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/tests/tsan.supp")
 function(omni_test name)
   cmake_parse_arguments(arg "" "LABEL;TIMEOUT" "SRCS;DEPS" ${ARGN})
   add_executable(${name} ${arg_SRCS})
@@ -56,4 +57,9 @@ function(omni_test name)
     set(arg_TIMEOUT 300)
   endif()
   set_tests_properties(${name} PROPERTIES LABELS ${arg_LABEL} TIMEOUT ${arg_TIMEOUT})
+  if(OMNI_SANITIZE STREQUAL thread)
+    # scripts/lib/caf_tsan.sh makes the library there, and says why.
+    set_tests_properties(${name} PROPERTIES ENVIRONMENT
+                         "LD_LIBRARY_PATH=${CMAKE_SOURCE_DIR}/build/caf-tsan/lib;${omni_tsan_options}")
+  endif()
 endfunction()

@@ -20,6 +20,9 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#endif
+// A clone is chosen while the program is loaded, when the thread sanitizer is not there yet.
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
 #define OMNI_WIDE_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
 #define OMNI_WIDE_CLONES

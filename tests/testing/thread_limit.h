@@ -5,13 +5,16 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <functional>
+#include <iterator>
 #include <optional>
 #include <string>
 
 namespace omni::testing {
 
-// What `body` returns in a child process of a user of its own, who may have `most` processes and threads.
+// What `body` returns in a child process of a user of its own, who may have `most` processes and threads, and
+// those that a sanitizer has started in it.
 // Nothing if this user cannot become another one, which only root can; else what is wrong begins with "child:
 // ".
 inline std::optional<std::string> WithThreadLimit(rlim_t most, const std::function<std::string()>& body) {
@@ -21,7 +24,10 @@ inline std::optional<std::string> WithThreadLimit(rlim_t most, const std::functi
   const pid_t child = fork();
   if (child < 0) return "child: no fork";
   if (child == 0) {
-    const rlimit limit = {most, most};
+    namespace fs = std::filesystem;
+    const auto threads = std::distance(fs::directory_iterator("/proc/self/task"), fs::directory_iterator());
+    const rlim_t all = most + static_cast<rlim_t>(threads) - 1;
+    const rlimit limit = {all, all};
     const auto user = static_cast<uid_t>(100'000 + getpid());
     if (setrlimit(RLIMIT_NPROC, &limit) != 0 || setuid(user) != 0) _exit(2);
     const std::string text = body();
