@@ -9,6 +9,11 @@ namespace omni {
 absl::StatusOr<std::unique_ptr<Node>> Node::Start(std::shared_ptr<ActorSystem> actors, NodeOptions options) {
   absl::StatusOr<Model> model = OpenModel(options.model, options.open);
   if (!model.ok()) return model.status();
+  if (actors == nullptr) {
+    absl::StatusOr<std::unique_ptr<ActorSystem>> started = ActorSystem::Start();
+    if (!started.ok()) return started.status();
+    actors = *std::move(started);
+  }
   const SwarmOptions swarm = options.swarm;
   std::unique_ptr<Node> node(new Node(std::move(actors), std::move(options), *std::move(model)));
   if (absl::Status s = node->Restart(swarm); !s.ok()) return s;

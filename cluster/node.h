@@ -23,7 +23,9 @@ struct NodeOptions {
 // Thread-safe but for Restart.
 class Node {
  public:
-  // Opens the model and starts a swarm on it. `actors` may be shared with other nodes of the process.
+  // Opens the model and starts a swarm on it. `actors` may be shared with other nodes of the process; null:
+  // the node starts a system of its own once the model is open, so that its threads have not gone to sleep
+  // when the first prompt comes (which then took a sixth longer).
   static absl::StatusOr<std::unique_ptr<Node>> Start(std::shared_ptr<ActorSystem> actors,
                                                      NodeOptions options);
 

@@ -180,15 +180,13 @@ absl::StatusOr<int> Run(const RunArgs& args) {
   if (!path.ok()) return path.status();
   absl::StatusOr<OpenOptions> open = args.stream.Options(*path);
   if (!open.ok()) return open.status();
-  absl::StatusOr<std::unique_ptr<ActorSystem>> actors = ActorSystem::Start();
-  if (!actors.ok()) return actors.status();
   NodeOptions options;
   options.model = *path;
   options.open = *open;
   options.swarm.threads = static_cast<int>(args.threads);
   options.swarm.max_context = args.ctx;
   options.swarm.coordinator.predict_ahead = args.stream.PredictAhead(*open);
-  absl::StatusOr<std::unique_ptr<Node>> node = Node::Start(*std::move(actors), options);
+  absl::StatusOr<std::unique_ptr<Node>> node = Node::Start(nullptr, options);
   if (!node.ok()) return node.status();
   Swarm& swarm = (*node)->swarm();
   const Model& model = (*node)->model();

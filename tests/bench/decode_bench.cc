@@ -53,12 +53,10 @@ double PlainRate(const Model& model, int threads, const std::vector<TokenId>& pr
 }
 
 absl::StatusOr<std::unique_ptr<Node>> Open(const std::string& path, int threads) {
-  absl::StatusOr<std::unique_ptr<ActorSystem>> actors = ActorSystem::Start();
-  if (!actors.ok()) return actors.status();
   NodeOptions options;
   options.model = path;
   options.swarm.threads = threads;
-  return Node::Start(*std::move(actors), options);
+  return Node::Start(nullptr, options);
 }
 
 int Main(int argc, char** argv) {
