@@ -79,6 +79,8 @@ void Prepare(const ProcessOptions& options, const Pipe& in, const Pipe& out, con
     must(file >= 0 && write(file, "0", 1) == 1);
     close(file);
   }
+  // Whatever ran the tests may have left files open, which would count.
+  must(close_range(3, ~0U, CLOSE_RANGE_CLOEXEC) == 0);
   if (options.most_open_files > 0) {
     const rlimit most = {options.most_open_files, options.most_open_files};
     must(setrlimit(RLIMIT_NOFILE, &most) == 0);
