@@ -17,7 +17,7 @@ CoordinatorState::CoordinatorState(const ModelConfig& config, Decoder& decoder,
       counters_(counters),
       decoder_(decoder),
       calls_(config, options.calls, counters, *this),
-      guess_(config, options.predict_ahead, counters) {}
+      guess_(config, config.has_slow_state() ? 0 : options.predict_ahead, counters) {}
 
 void CoordinatorState::Connect(StepTimer* timer, std::vector<std::shared_ptr<RegionLink>> links) {
   timer_ = timer;
@@ -186,6 +186,7 @@ void CoordinatorState::Step() {
     return;
   }
   guess_.BeginStep();
+  if (config_.has_slow_state() && options_.predict_ahead > 0) Timed([&] { AnnounceRoutes(); });
   phase_ = Phase::kLayer;
   layer_ = 0;
   Run();
@@ -280,9 +281,10 @@ bool CoordinatorState::RunLayer() {
   if (guess_.active()) {
     // Beside the experts, if they are not computed on this thread.
     Timed([&] {
-      guess_.Guess(
-          LayerId(static_cast<int32_t>(layer_)), decoder_,
-          [&](LayerId ahead, std::span<const ExpertId> experts) { calls_.Prefetch(ahead, experts); });
+      guess_.Guess(LayerId(static_cast<int32_t>(layer_)), decoder_,
+                   [&](LayerId ahead, std::span<const ExpertId> experts) {
+                     calls_.Prefetch(ahead, experts, Foresight::kGuess);
+                   });
     });
   }
   return calls_.idle();
@@ -296,10 +298,26 @@ void CoordinatorState::ReadAhead(LayerId layer) {
     if (rows_[i].policy == nullptr) continue;
     if (const auto expert = rows_[i].policy->KnownBefore(layer, positions_[i])) known_.push_back(*expert);
   }
+  Announce(layer);
+}
+
+// What the sessions' first rows will ask of every layer, in the order in which it is needed.
+void CoordinatorState::AnnounceRoutes() {
+  for (int64_t l = 0; l < config_.layers; ++l) {
+    if (config_.IsAttention(l)) continue;
+    const LayerId layer(static_cast<int32_t>(l));
+    const std::span<const ExpertId> routes = decoder_.KnownRoutes(layer);
+    known_.assign(routes.begin(), routes.end());
+    Announce(layer);
+  }
+}
+
+// The experts in known_.
+void CoordinatorState::Announce(LayerId layer) {
   if (known_.empty()) return;
   std::sort(known_.begin(), known_.end());
   known_.erase(std::unique(known_.begin(), known_.end()), known_.end());
-  calls_.Prefetch(layer, known_);
+  calls_.Prefetch(layer, known_, Foresight::kKnown);
 }
 
 void CoordinatorState::MakeTokenRows() {

@@ -23,8 +23,8 @@ void LocalLink::Spawn() {
 
 void LocalLink::Send(RegionRequestPtr request) { coordinator_->send(actor_, std::move(request)); }
 
-void LocalLink::Prefetch(LayerId layer, std::span<const ExpertId> experts) {
-  region_.Prefetch(layer, experts);
+void LocalLink::Prefetch(LayerId layer, std::span<const ExpertId> experts, Foresight foresight) {
+  region_.Prefetch(layer, experts, foresight);
 }
 
 void LocalLink::Renew() {

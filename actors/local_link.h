@@ -18,7 +18,7 @@ class LocalLink : public RegionLink {
   ~LocalLink() override;  // ends the region
 
   void Send(RegionRequestPtr request) override;
-  void Prefetch(LayerId layer, std::span<const ExpertId> experts) override;
+  void Prefetch(LayerId layer, std::span<const ExpertId> experts, Foresight foresight) override;
   void Renew() override;
 
   // Whether this is the address of the region's present actor.

@@ -73,7 +73,7 @@ void RegionCalls::LetGoOfGuesses(LayerId layer) {
   for (Region& region : regions_) {
     if (!region.told[layer.index()]) continue;
     region.told[layer.index()] = false;
-    if (region.request == nullptr) region.link->Prefetch(layer, {});
+    if (region.request == nullptr) region.link->Prefetch(layer, {}, Foresight::kGuess);
   }
 }
 
@@ -91,7 +91,7 @@ void RegionCalls::Send(RegionId id, int attempt) {
   region.link->Send(std::move(request));
 }
 
-void RegionCalls::Prefetch(LayerId layer, std::span<const ExpertId> experts) {
+void RegionCalls::Prefetch(LayerId layer, std::span<const ExpertId> experts, Foresight foresight) {
   for (size_t r = 0; r < regions_.size(); ++r) {
     Region& region = regions_[r];
     of_one_region_.clear();
@@ -101,7 +101,7 @@ void RegionCalls::Prefetch(LayerId layer, std::span<const ExpertId> experts) {
     if (of_one_region_.empty() && !region.told[layer.index()]) continue;
     told_[layer.index()] += !of_one_region_.empty() - region.told[layer.index()];
     region.told[layer.index()] = !of_one_region_.empty();
-    region.link->Prefetch(layer, of_one_region_);
+    region.link->Prefetch(layer, of_one_region_, foresight);
   }
 }
 

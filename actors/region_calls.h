@@ -46,7 +46,7 @@ class RegionCalls {
   // an attempt after the first copies them again.
   void Ask(std::vector<ExpertJob> jobs);
   // `layer` may soon need these experts: every region is told of its own, ascending.
-  void Prefetch(LayerId layer, std::span<const ExpertId> experts);
+  void Prefetch(LayerId layer, std::span<const ExpertId> experts, Foresight foresight);
 
   // Whether the reply was waited for. Others are those of attempts that were given up.
   bool OnReply(const RegionReply& reply);

@@ -18,6 +18,7 @@
 #include <absl/status/status.h>
 
 #include "engine/base/ids.h"
+#include "engine/model/expert_source.h"
 
 namespace omni {
 
@@ -90,9 +91,9 @@ class RegionLink {
   virtual void Send(RegionRequestPtr request) = 0;
   // All requests of a layer have been sent: a link that gathers several for one message sends it now.
   virtual void Flush() {}
-  // Experts of the region that the layer may need soon, in place of those it was told of for that layer
-  // before. Changes nothing but times.
-  virtual void Prefetch(LayerId layer, std::span<const ExpertId> experts) = 0;
+  // Experts of the region that the layer may or will need soon, in place of those it was told of for that
+  // layer before. Changes nothing but times.
+  virtual void Prefetch(LayerId layer, std::span<const ExpertId> experts, Foresight foresight) = 0;
   // Nothing sent before needs an answer any more, since none came in time or it was lost: whoever is behind
   // the link is begun afresh or replaced.
   virtual void Renew() = 0;

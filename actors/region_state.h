@@ -53,8 +53,8 @@ class RegionState {
   // Returns the reply with the last expert, else null.
   RegionReplyPtr OnArrival(const ExpertArrival& arrival);
 
-  void Prefetch(LayerId layer, std::span<const ExpertId> experts) {
-    experts_.ReadAhead(requester_, layer, experts);
+  void Prefetch(LayerId layer, std::span<const ExpertId> experts, Foresight foresight) {
+    experts_.ReadAhead(requester_, layer, experts, foresight);
   }
   void ForgetPrefetches() { experts_.ForgetRequester(requester_); }
 

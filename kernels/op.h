@@ -108,6 +108,9 @@ struct Ops {
 
   void (*add)(float* x, const float* y, int64_t n);  // x += y
 
+  // u[i] = u[i] + rate * (h[i] - u[i]): the difference is rounded, then one fma.
+  void (*slow_step)(float* u, const float* h, float rate, int64_t n);
+
   // The number of bits in which two vectors of `bytes` bytes differ (Hamming distance of hypervectors).
   int64_t (*differing_bits)(const uint8_t* a, const uint8_t* b, int64_t bytes);
 

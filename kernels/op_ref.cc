@@ -184,6 +184,10 @@ void Add(float* x, const float* y, int64_t n) {
   for (int64_t i = 0; i < n; ++i) x[i] = x[i] + y[i];
 }
 
+void SlowStep(float* u, const float* h, float rate, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) u[i] = std::fma(rate, h[i] - u[i], u[i]);
+}
+
 int64_t DifferingBits(const uint8_t* a, const uint8_t* b, int64_t bytes) {
   int64_t bits = 0;
   for (int64_t i = 0; i < bytes; ++i) bits += __builtin_popcount(static_cast<unsigned>(a[i] ^ b[i]));
@@ -209,6 +213,7 @@ constinit const Ops kScalarOps = {
     .attend = Attend,
     .swiglu = Swiglu,
     .add = Add,
+    .slow_step = SlowStep,
     .differing_bits = DifferingBits,
     .exp_sum = ExpSum,
 };

@@ -274,6 +274,14 @@ struct VectorOps {
     ForEach(n, [&](int64_t i, auto m) { V::Store(x + i, V::Add(V::Load(x + i, m), V::Load(y + i, m)), m); });
   }
 
+  static void SlowStep(float* u, const float* h, float rate, int64_t n) {
+    const F step = V::Set(rate);
+    ForEach(n, [&](int64_t i, auto m) {
+      const F before = V::Load(u + i, m);
+      V::Store(u + i, V::Fma(step, V::Sub(V::Load(h + i, m), before), before), m);
+    });
+  }
+
   template <class Integers>
   static constexpr Ops Table(Isa isa, Integers) {
     return Ops{
@@ -293,6 +301,7 @@ struct VectorOps {
         .attend = Attend,
         .swiglu = Swiglu,
         .add = Add,
+        .slow_step = SlowStep,
         .differing_bits = Integers::DifferingBits,
         .exp_sum = ExpSum,
     };

@@ -10,6 +10,7 @@
 #include "engine/decode/mixer_pdr.h"
 #include "engine/decode/pass.h"
 #include "engine/decode/router.h"
+#include "engine/decode/slow_route.h"
 
 namespace omni {
 
@@ -20,6 +21,7 @@ struct CpuDecoder::Impl {
   absl::Status SetSegments(std::span<const BatchRow> batch);
   void SetPolicies(std::span<const BatchRow> batch);
   void RouteRows(LayerId layer, const LayerWeights& weights);
+  ExpertId ExpertAt(const TorusPoint& z, const LayerWeights& weights, TokenId token) const;
   void AskPolicies(LayerId layer, const LayerWeights& weights);
   std::vector<ExpertJob> GroupByExpert(LayerId layer, const QuantizedRows& h);
 
@@ -27,6 +29,8 @@ struct CpuDecoder::Impl {
   PdrMixer pdr;
   AttentionMixer attention;
   SharedFfn ffn;
+  SlowRoute slow{pass};
+  std::vector<TokenId> tokens;         // by row
   std::vector<int64_t> wanted;         // rows that want logits
   std::vector<RoutePolicy*> policies;  // by row; empty: no row has one
   std::vector<ExpertId> routes, predicted;
@@ -93,6 +97,8 @@ absl::Status CpuDecoder::Begin(std::span<const BatchRow> rows) {
   pass.rows = 0;
   if (absl::Status status = impl_->SetSegments(rows); !status.ok()) return status;
   impl_->SetPolicies(rows);
+  impl_->tokens.clear();
+  for (const BatchRow& row : rows) impl_->tokens.push_back(row.token);
   impl_->jobs.clear();
   pass.Resize(static_cast<int64_t>(rows.size()));
   const ModelWeights& weights = pass.weights;
@@ -127,13 +133,23 @@ bool CpuDecoder::StartLayer(LayerId layer, const Done&) {
   return true;
 }
 
+// The expert for a row whose router sees `z`.
+ExpertId CpuDecoder::Impl::ExpertAt(const TorusPoint& z, const LayerWeights& weights, TokenId token) const {
+  const ModelConfig& config = pass.config;
+  const ExpertId nearest = NearestExpert(z, weights.positions, weights.route_bias, config.num_experts());
+  if (weights.members == nullptr) return nearest;
+  return config.ExpertOf(config.RegionOf(nearest), weights.members[token.index()]);
+}
+
 void CpuDecoder::Impl::RouteRows(LayerId layer, const LayerWeights& weights) {
   routes.resize(static_cast<size_t>(pass.rows));
   const int64_t d = pass.config.d, experts = pass.config.num_experts();
   const bool keep_points = !policies.empty();
+  if (pass.config.has_slow_state()) slow.Step(layer);
   pass.ForRows((3 * d + 10 * experts) * Pass::kFloatCost, [&](int64_t row) {
-    const TorusPoint z = Route(pass.ops, weights.route, pass.H(row), d);
-    routes[static_cast<size_t>(row)] = NearestExpert(z, weights.positions, experts);
+    const float* seen = pass.config.has_slow_state() ? slow.Before(row) : pass.H(row);
+    const TorusPoint z = Route(pass.ops, weights.route, seen, d);
+    routes[static_cast<size_t>(row)] = ExpertAt(z, weights, tokens[static_cast<size_t>(row)]);
     if (keep_points) points[static_cast<size_t>(row)] = z;
   });
   if (keep_points) AskPolicies(layer, weights);
@@ -161,10 +177,22 @@ std::span<const ExpertId> CpuDecoder::PredictRoutes(LayerId layer) {
   pass.ForRows((5 * d + 10 * experts) * Pass::kFloatCost, [&](int64_t row) {
     float* h = normed + row * width;
     pass.ops.rms_norm(pass.X(row), weights.norm2, d, h);
-    impl_->predicted[static_cast<size_t>(row)] =
-        NearestExpert(Route(pass.ops, weights.route, h, d), weights.positions, experts);
+    impl_->predicted[static_cast<size_t>(row)] = impl_->ExpertAt(
+        Route(pass.ops, weights.route, h, d), weights, impl_->tokens[static_cast<size_t>(row)]);
   });
   return impl_->predicted;
+}
+
+std::span<const ExpertId> CpuDecoder::KnownRoutes(LayerId layer) {
+  Impl& impl = *impl_;
+  impl.predicted.clear();
+  if (!impl.pass.config.has_slow_state()) return impl.predicted;
+  const LayerWeights& weights = impl.pass.weights.layers[layer.index()];
+  for (const Segment& segment : impl.pass.segments) {
+    const TorusPoint z = Route(impl.pass.ops, weights.route, segment.state->slow(layer), impl.pass.config.d);
+    impl.predicted.push_back(impl.ExpertAt(z, weights, impl.tokens[static_cast<size_t>(segment.first_row)]));
+  }
+  return impl.predicted;
 }
 
 std::vector<ExpertJob> CpuDecoder::Impl::GroupByExpert(LayerId layer, const QuantizedRows& h) {

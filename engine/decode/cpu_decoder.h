@@ -23,6 +23,7 @@ class CpuDecoder : public Decoder {
   absl::StatusOr<std::span<const float>> logits() override;
   std::span<const ExpertId> routes() const override;
   std::span<const ExpertId> PredictRoutes(LayerId layer) override;
+  std::span<const ExpertId> KnownRoutes(LayerId layer) override;
   const kernels::Ops& ops() const override;
 
  private:

@@ -74,6 +74,10 @@ class Decoder {
   // Where each row would go if its residual stream, as it stands, were routed by `layer`, an expert layer
   // still to come: a guess. Valid until the next call.
   virtual std::span<const ExpertId> PredictRoutes(LayerId layer) = 0;
+  // Between Begin and the layer's start, of an expert layer of a model whose routes come from the slow state:
+  // the expert of each session's first row in the batch, in the batch's order. Empty for other models. Valid
+  // until the next call.
+  virtual std::span<const ExpertId> KnownRoutes(LayerId layer) = 0;
   virtual const kernels::Ops& ops() const = 0;  // with which experts must be computed to agree
 
   // StartLayer and TakeJobs, StartHidden and StartLogits, for callers that can wait.

@@ -27,11 +27,12 @@ TorusPoint Route(const kernels::Ops& ops, const float* route, const float* h, in
   return z;
 }
 
-ExpertId NearestExpert(const TorusPoint& z, const float* positions, int64_t experts) {
+ExpertId NearestExpert(const TorusPoint& z, const float* positions, const float* bias, int64_t experts) {
   float best = std::numeric_limits<float>::infinity();
   int64_t nearest = 0;
   for (int64_t e = 0; e < experts; ++e) {
-    const float distance = TorusDistanceSquared(z, positions + 3 * e);
+    float distance = TorusDistanceSquared(z, positions + 3 * e);
+    if (bias != nullptr) distance = distance - bias[e];
     if (distance < best) {
       best = distance;
       nearest = e;

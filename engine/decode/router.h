@@ -19,8 +19,9 @@ float TorusDistanceSquared(const TorusPoint& z, const float* position);
 // frac(W h): route is [3, d], h is [d]; each axis is one fixed-shape dot product.
 TorusPoint Route(const kernels::Ops& ops, const float* route, const float* h, int64_t d);
 
-// The expert of least squared distance; positions are [experts, 3], experts >= 1. The lowest id wins
-// equality, and a point that is not a number goes to expert 0.
-ExpertId NearestExpert(const TorusPoint& z, const float* positions, int64_t experts);
+// The expert of least squared distance, less its bias if there is one; positions are [experts, 3], bias
+// [experts] or null, experts >= 1. The lowest id wins equality, and a point that is not a number goes to
+// expert 0.
+ExpertId NearestExpert(const TorusPoint& z, const float* positions, const float* bias, int64_t experts);
 
 }  // namespace omni

@@ -307,22 +307,33 @@ SafetensorsFile::~SafetensorsFile() {
   if (map_ != nullptr) munmap(map_, map_bytes_);
 }
 
-absl::StatusOr<const float*> SafetensorsFile::F32(const std::string& name,
-                                                  const std::vector<int64_t>& shape) const {
-  TensorView want;
-  want.shape = shape;
+absl::StatusOr<const void*> SafetensorsFile::Find(const std::string& name, const TensorView& want) const {
   const auto it = tensors_.find(name);
   if (it == tensors_.end()) {
     return absl::NotFoundError(
         absl::StrCat(path_, ": tensor ", Quoted(name), ", ", Describe(want), ", is missing"));
   }
   const TensorView& found = it->second;
-  if (found.dtype != DType::kF32 || found.shape != shape) {
+  if (found.dtype != want.dtype || found.shape != want.shape) {
     return absl::InvalidArgumentError(absl::StrCat(path_, ": tensor ", Quoted(name), " is ", Describe(found),
                                                    "; ", Describe(want),
                                                    " is needed, by the config beside it"));
   }
-  return static_cast<const float*>(found.data);
+  return found.data;
+}
+
+absl::StatusOr<const float*> SafetensorsFile::F32(const std::string& name,
+                                                  const std::vector<int64_t>& shape) const {
+  absl::StatusOr<const void*> data = Find(name, {DType::kF32, shape, nullptr});
+  if (!data.ok()) return data.status();
+  return static_cast<const float*>(*data);
+}
+
+absl::StatusOr<const uint8_t*> SafetensorsFile::U8(const std::string& name,
+                                                   const std::vector<int64_t>& shape) const {
+  absl::StatusOr<const void*> data = Find(name, {DType::kU8, shape, nullptr});
+  if (!data.ok()) return data.status();
+  return static_cast<const uint8_t*>(*data);
 }
 
 }  // namespace omni

@@ -5,18 +5,20 @@
 //   start.safetensors   while all experts are one: the weights as float16, experts as one group; small
 //   train.safetensors   optimiser moments, data position, RNG (not in an exported one; the packer ignores it)
 //
-// Tensors of model.safetensors (row-major float32; d, r, f, V from the config; R regions, E experts, O =
-// own_neurons, T = f - O tied neurons; `down` is stored neuron-major everywhere in experts: row n = column n
-// of down):
+// Tensors of model.safetensors (row-major float32; d, r, f, V from the config; R regions, E experts, P
+// experts per region; B, T, M, O base, region, member and own neurons; `down` is stored neuron-major
+// everywhere in experts: row n = column n of down):
 //   embed [V,d]  norm_out [d]
 //   layers.N.norm1 [d]  layers.N.norm2 [d]
 //   PDR:   layers.N.wp [d,d]  .bp [d]  .wk [r,d]  .wq [r,d]  .wv [d,d]  .wo [d,d]  .norm_readout [d]
 //   GQA:   layers.N.wq [d,d]  .wk [H_kv*h,d]  .wv [H_kv*h,d]  .wo [d,d]
 //   shared FFN (attention layers): layers.N.gate [f,d]  .up [f,d]  .down [d,f]
-//   experts (PDR layers): layers.N.tied.gate [R,T,d] .tied.up [R,T,d] .tied.down [R,T,d]   (absent if T = 0)
-//                         layers.N.own.gate  [E,O,d] .own.up  [E,O,d] .own.down  [E,O,d]   (absent if O = 0)
+//   experts (PDR layers): layers.N.GROUP.gate, .up and .down, of every group that has neurons:
+//                           base [1,B,d]  tied [R,T,d]  member [P,M,d]  own [E,O,d]
 //                         layers.N.route [3,d]  layers.N.positions [E,3]
-// Neurons 0..T-1 of an expert are its region's, T..f-1 its own. T is a multiple of 64 unless O = 0.
+//                         layers.N.route_bias [E]      (if the config's route_bias is on)
+//                         layers.N.members [V], bytes  (if the config's route_from is address)
+// An expert's neurons are in this order base, region (tied), member, own (engine/model/neuron_groups.h).
 #pragma once
 
 #include <cstdint>
@@ -60,9 +62,12 @@ class SafetensorsFile {
   const absl::btree_map<std::string, std::string>& metadata() const { return metadata_; }
   // The named tensor, which must have this type and shape; the error names file, tensor, found and wanted.
   absl::StatusOr<const float*> F32(const std::string& name, const std::vector<int64_t>& shape) const;
+  absl::StatusOr<const uint8_t*> U8(const std::string& name, const std::vector<int64_t>& shape) const;
 
  private:
   SafetensorsFile() = default;
+  absl::StatusOr<const void*> Find(const std::string& name, const TensorView& want) const;
+
   std::string path_;
   void* map_ = nullptr;
   size_t map_bytes_ = 0;

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <tuple>
 #include <utility>
 
 #include "engine/base/json.h"
@@ -49,6 +50,8 @@ absl::Status ValidateRanges(const ModelConfig& c) {
       {"kv_heads", c.kv_heads, 1, 65536},
       {"window", c.window, 1, int64_t{1} << 20},
       {"vocab", c.vocab, 257, int64_t{1} << 24},
+      {"base_neurons", c.base_neurons, 0, int64_t{1} << 20},
+      {"member_neurons", c.member_neurons, 0, int64_t{1} << 20},
       {"own_neurons", c.own_neurons, 0, int64_t{1} << 20},
       {"state_norm_period", c.state_norm_period, 1, int64_t{1} << 40},
   };
@@ -86,12 +89,48 @@ absl::Status ValidateShape(const ModelConfig& c) {
   if (c.heads % c.kv_heads != 0) {
     return Bad("kv_heads", absl::StrCat(c.kv_heads), absl::StrCat("a divisor of heads = ", c.heads));
   }
-  if (c.own_neurons > c.f) {
-    return Bad("own_neurons", absl::StrCat(c.own_neurons), absl::StrCat("at most f = ", c.f));
+  return absl::OkStatus();
+}
+
+absl::Status ValidateGroups(const ModelConfig& c) {
+  const struct {
+    const char* field;
+    int64_t neurons;
+  } groups[] = {
+      {"base_neurons", c.base_neurons}, {"member_neurons", c.member_neurons}, {"own_neurons", c.own_neurons}};
+  int64_t sum = 0;
+  for (const auto& group : groups) {
+    sum += group.neurons;
+    if (sum <= c.f) continue;
+    return Bad(group.field, absl::StrCat(group.neurons),
+               absl::StrCat("such that no more than f = ", c.f, " neurons belong to groups"));
   }
   if (c.own_neurons != 0 && (c.f - c.own_neurons) % 64 != 0) {
     return Bad("own_neurons", absl::StrCat(c.own_neurons),
                absl::StrCat("0, or such that f - own_neurons is a multiple of 64, and f is ", c.f));
+  }
+  // Where each group but the first begins: a tile belongs to one group.
+  const int64_t region = c.base_neurons, member = region + c.region_neurons();
+  if (region < c.f && region % 64 != 0)
+    return Bad("base_neurons", absl::StrCat(region), "f, or a multiple of 64");
+  if (c.member_neurons != 0 && member % 64 != 0) {
+    return Bad(
+        "member_neurons", absl::StrCat(c.member_neurons),
+        absl::StrCat("0, or such that base and region neurons, here ", member, ", are a multiple of 64"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateRoutes(const ModelConfig& c) {
+  if (!c.has_slow_state()) {
+    if (c.slow_rate == 0.0f) return absl::OkStatus();
+    return Bad("slow_rate", absl::StrCat(c.slow_rate), "0 where route_from is token");
+  }
+  if (!(c.slow_rate > 0.0f && c.slow_rate <= 1.0f))
+    return Bad("slow_rate", absl::StrCat(c.slow_rate), "in (0, 1]");
+  if (c.route_from == RouteFrom::kAddress && c.experts_per_region() > 256) {
+    return Bad("region", absl::StrCat(c.experts_per_region(), " experts"),
+               "of at most 256 experts where route_from is address");
   }
   return absl::OkStatus();
 }
@@ -140,6 +179,32 @@ void VisitFields(Config& c, Fn&& fn) {
   fn("rope_theta", c.rope_theta);
 }
 
+// Those that format 2 adds.
+template <typename Config, typename Fn>
+void VisitFormat2(Config& c, Fn&& fn) {
+  fn("route_from", c.route_from);
+  fn("slow_rate", c.slow_rate);
+  fn("route_bias", c.route_bias);
+  fn("base_neurons", c.base_neurons);
+  fn("member_neurons", c.member_neurons);
+}
+
+constexpr std::pair<RouteFrom, const char*> kRouteFrom[] = {
+    {RouteFrom::kToken, "token"}, {RouteFrom::kAhead, "ahead"}, {RouteFrom::kAddress, "address"}};
+
+std::string NameOf(RouteFrom value) {
+  for (const auto& [route_from, name] : kRouteFrom) {
+    if (route_from == value) return name;
+  }
+  return "";
+}
+
+template <typename T>
+const T& Written(const T& value) {
+  return value;
+}
+std::string Written(RouteFrom value) { return NameOf(value); }
+
 absl::Status Take(const Json& value, const char* key, int64_t* out) {
   // Beyond int64 nlohmann holds the number as unsigned.
   if (!value.is_number_integer() || (value.is_number_unsigned() && value.get<uint64_t>() > INT64_MAX)) {
@@ -175,6 +240,15 @@ absl::Status Take(const Json& value, const char* key, std::string* out) {
   return absl::OkStatus();
 }
 
+absl::Status Take(const Json& value, const char* key, RouteFrom* out) {
+  for (const auto& [route_from, name] : kRouteFrom) {
+    if (!value.is_string() || value.get_ref<const std::string&>() != name) continue;
+    *out = route_from;
+    return absl::OkStatus();
+  }
+  return Bad(key, "of another kind", "\"token\", \"ahead\" or \"address\"");
+}
+
 absl::Status Take(const Json& value, const char* key, std::array<int64_t, 3>* out) {
   if (!value.is_array() || value.size() != 3)
     return Bad(key, "of another type", "a list of three whole numbers");
@@ -185,6 +259,14 @@ absl::Status Take(const Json& value, const char* key, std::array<int64_t, 3>* ou
 }
 
 }  // namespace
+
+int ModelConfig::format() const {
+  const ModelConfig plain;
+  const auto added = [](const ModelConfig& c) {
+    return std::tie(c.route_from, c.slow_rate, c.route_bias, c.base_neurons, c.member_neurons);
+  };
+  return added(*this) == added(plain) ? 1 : 2;
+}
 
 RegionId ModelConfig::RegionOf(ExpertId e) const {
   const int64_t i = e.value % lattice[0], j = e.value / lattice[0] % lattice[1],
@@ -221,7 +303,7 @@ ParameterCount CountParameters(const ModelConfig& c) {
   n.per_expert = pdr_layers * 3 * c.d * c.f;
   n.experts = c.num_experts() * n.per_expert;
   const int64_t norms = c.d * (2 * c.layers + 1 + (c.readout_norm ? pdr_layers : 0));
-  n.norms_router = norms + pdr_layers * (c.d + 3 * c.num_experts());
+  n.norms_router = norms + pdr_layers * (c.d + (c.route_bias ? 4 : 3) * c.num_experts());
   return n;
 }
 
@@ -256,7 +338,8 @@ absl::StatusOr<ModelConfig> Preset(const std::string& name) {
 }
 
 absl::Status Validate(const ModelConfig& c) {
-  for (auto check : {ValidateRanges, ValidateLattice, ValidateShape, ValidateReals, ValidateSize}) {
+  for (auto check : {ValidateRanges, ValidateLattice, ValidateShape, ValidateGroups, ValidateRoutes,
+                     ValidateReals, ValidateSize}) {
     if (absl::Status s = check(c); !s.ok()) return s;
   }
   return ValidateName(c.preset);
@@ -264,7 +347,9 @@ absl::Status Validate(const ModelConfig& c) {
 
 std::string ToJson(const ModelConfig& c) {
   Json j = Json::object();
-  VisitFields(c, [&](const char* key, const auto& value) { j[key] = value; });
+  const auto write = [&](const char* key, const auto& value) { j[key] = Written(value); };
+  VisitFields(c, write);
+  if (c.format() > 1) VisitFormat2(c, write);
   return j.dump(2, ' ', true, Json::error_handler_t::replace) + "\n";
 }
 
@@ -279,14 +364,18 @@ absl::StatusOr<ModelConfig> ConfigFromJson(const std::string& text) {
   for (auto it = j.begin(); it != j.end(); ++it) unknown.insert(it.key());
   ModelConfig c;
   absl::Status status;
-  VisitFields(c, [&](const char* key, auto& value) {
+  const auto read = [&](const char* key, auto& value) {
     unknown.erase(key);
     if (!status.ok()) return;
     const auto it = j.find(key);
     status = it == j.end()
                  ? absl::InvalidArgumentError(absl::StrCat("model config: key '", key, "' is missing"))
                  : Take(*it, key, &value);
-  });
+  };
+  VisitFields(c, read);
+  bool format2 = false;
+  VisitFormat2(c, [&](const char* key, const auto&) { format2 = format2 || j.contains(key); });
+  if (format2) VisitFormat2(c, read);
   if (!status.ok()) return status;
   if (!unknown.empty()) {
     return absl::InvalidArgumentError(absl::StrCat("model config: unknown key ", Quoted(*unknown.begin()),

@@ -11,6 +11,13 @@
 
 namespace omni {
 
+// What an expert layer's router looks at.
+enum class RouteFrom {
+  kToken,    // the present token's normed vector: the expert is known when the layer's mixer is over
+  kAhead,    // the layer's slow state before the token: known before the token starts
+  kAddress,  // the region from the slow state, the expert in it from the token's id
+};
+
 struct ModelConfig {
   std::string preset = "custom";
   int64_t layers =
@@ -32,6 +39,18 @@ struct ModelConfig {
   float decay_floor = -5.0f;  // floor of log gamma, in [-80, 0)
   int64_t state_norm_period = 8192;
   double rope_theta = 10000.0;
+
+  // Format 2. A config that leaves these as they are is one of format 1.
+  RouteFrom route_from = RouteFrom::kToken;
+  float slow_rate = 0.0f;      // alpha of the slow state, in (0, 1]; 0 exactly if route_from is kToken
+  bool route_bias = false;     // the nearest expert is that of least dist^2 - b_e
+  int64_t base_neurons = 0;    // equal in all experts of a layer
+  int64_t member_neurons = 0;  // equal in the experts at one place of their regions
+  // An expert's neurons are in this order base, region, member, own; where there is more than one group, each
+  // but the last is a multiple of 64.
+  int64_t region_neurons() const { return f - base_neurons - member_neurons - own_neurons; }
+  bool has_slow_state() const { return route_from != RouteFrom::kToken; }
+  int format() const;  // 1 or 2: the lowest version that can say it
 
   bool IsAttention(int64_t layer) const { return layer % attention_period == attention_period - 1; }
   int64_t head_dim() const { return d / heads; }

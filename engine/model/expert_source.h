@@ -27,6 +27,12 @@ struct ExpertTiles {
 //
 // A requester is whoever walks through the layers in order: a coordinator. Several may share a source, each
 // under an id of its own, and what one says of the layers to come changes nothing for the others.
+// What is said of experts before they are asked for.
+enum class Foresight {
+  kGuess,  // they may be: read where nothing better is to be read
+  kKnown,  // they will be, if the step goes on
+};
+
 class ExpertSource {
  public:
   using OnReady = std::function<void(absl::StatusOr<ExpertTiles>)>;
@@ -47,9 +53,9 @@ class ExpertSource {
                        const OnPartial& /*on_partial*/ = {}) {
     on_ready(Acquire(layer, expert));
   }
-  // The requester may soon ask for these experts of a layer: a guess, which takes the place of its earlier
-  // one for that layer. Changes nothing but times.
-  virtual void ReadAhead(RequesterId, LayerId, std::span<const ExpertId>) {}
+  // The requester may or will soon ask for these experts of a layer; takes the place of what it said of that
+  // layer before. Changes nothing but times.
+  virtual void ReadAhead(RequesterId, LayerId, std::span<const ExpertId>, Foresight) {}
   // The requester will ask no more: its guesses are void. It may come back.
   virtual void ForgetRequester(RequesterId) {}
 };

@@ -15,7 +15,8 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "the format is little-endian");
 
 constexpr char kMagic[8] = {'O', 'M', 'N', 'I', 'S', 'E', 'S', 'S'};
-constexpr uint32_t kVersion = 1;
+// 2: of a model with a slow state, which comes last.
+constexpr uint32_t kVersion = 1, kSlowVersion = 2;
 constexpr int64_t kMaxPosition = int64_t{1}
                                  << 53;  // positions are exact in double, where the angles are made
 
@@ -30,6 +31,8 @@ struct Header {
 };
 static_assert(sizeof(Header) == 48);
 
+uint32_t VersionFor(const ModelConfig& c) { return c.has_slow_state() ? kSlowVersion : kVersion; }
+
 auto Meaning(const ModelConfig& c) {
   return std::make_tuple(c.layers, c.attention_period, c.d, c.r, c.heads, c.kv_heads, c.window,
                          int64_t{c.key_scale}, int64_t{c.readout_norm}, c.state_norm_period,
@@ -37,23 +40,33 @@ auto Meaning(const ModelConfig& c) {
                          std::bit_cast<int64_t>(c.rope_theta));
 }
 
-uint64_t Fingerprint(const ModelConfig& c) {
+// What of the slow state's meaning there is beside that.
+auto SlowMeaning(const ModelConfig& c) {
+  return std::make_tuple(static_cast<int64_t>(c.route_from), int64_t{std::bit_cast<int32_t>(c.slow_rate)});
+}
+
+template <typename Fields>
+uint64_t HashOf(const Fields& fields) {
   return std::apply(
       [](auto... field) {
         const int64_t words[] = {field...};
         return XXH3_64bits(words, sizeof(words));
       },
-      Meaning(c));
+      fields);
+}
+
+uint64_t Fingerprint(const ModelConfig& c) {
+  return c.has_slow_state() ? HashOf(std::tuple_cat(Meaning(c), SlowMeaning(c))) : HashOf(Meaning(c));
 }
 
 struct Elements {
-  int64_t pdr = 0, kv = 0;
-  int64_t bytes() const { return pdr * int64_t{sizeof(float)} + kv * int64_t{sizeof(uint16_t)}; }
+  int64_t pdr = 0, kv = 0, slow = 0;
+  int64_t bytes() const { return (pdr + slow) * int64_t{sizeof(float)} + kv * int64_t{sizeof(uint16_t)}; }
 };
 
 Elements ElementsOf(const ModelConfig& config, int64_t layer) {
-  if (config.IsAttention(layer)) return {0, 2 * config.kv_heads * config.window * config.head_dim()};
-  return {config.d * config.r, 0};
+  if (config.IsAttention(layer)) return {0, 2 * config.kv_heads * config.window * config.head_dim(), 0};
+  return {config.d * config.r, 0, config.has_slow_state() ? config.d : 0};
 }
 
 Elements ElementsOf(const ModelConfig& config) {
@@ -62,6 +75,7 @@ Elements ElementsOf(const ModelConfig& config) {
     const Elements n = ElementsOf(config, layer);
     sum.pdr += n.pdr;
     sum.kv += n.kv;
+    sum.slow += n.slow;
   }
   return sum;
 }
@@ -72,21 +86,27 @@ SessionState::SessionState(const ModelConfig& config) : config_(config) {
   Elements before;
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     offset_.push_back(config.IsAttention(layer) ? before.kv : before.pdr);
+    slow_offset_.push_back(before.slow);
     const Elements n = ElementsOf(config, layer);
     before.pdr += n.pdr;
     before.kv += n.kv;
+    before.slow += n.slow;
   }
   pdr_.resize(static_cast<size_t>(before.pdr));
   kv_.resize(static_cast<size_t>(before.kv));
+  slow_.resize(static_cast<size_t>(before.slow));
 }
 
 void SessionState::Reset() {
   position_ = 0;
   std::fill(pdr_.begin(), pdr_.end(), 0.0f);
   std::fill(kv_.begin(), kv_.end(), uint16_t{0});
+  std::fill(slow_.begin(), slow_.end(), 0.0f);
 }
 
 float* SessionState::pdr(LayerId layer) { return pdr_.data() + offset_[layer.index()]; }
+
+float* SessionState::slow(LayerId layer) { return slow_.data() + slow_offset_[layer.index()]; }
 
 uint16_t* SessionState::keys(LayerId layer) { return kv_.data() + offset_[layer.index()]; }
 
@@ -95,17 +115,19 @@ uint16_t* SessionState::values(LayerId layer) {
 }
 
 int64_t SessionState::bytes() const {
-  return static_cast<int64_t>(pdr_.size() * sizeof(float) + kv_.size() * sizeof(uint16_t));
+  return static_cast<int64_t>((pdr_.size() + slow_.size()) * sizeof(float) + kv_.size() * sizeof(uint16_t));
 }
 
 int64_t SessionState::BytesFor(const ModelConfig& config) { return ElementsOf(config).bytes(); }
 
-bool SessionState::Fits(const ModelConfig& config) const { return Meaning(config_) == Meaning(config); }
+bool SessionState::Fits(const ModelConfig& config) const {
+  return Meaning(config_) == Meaning(config) && SlowMeaning(config_) == SlowMeaning(config);
+}
 
 std::string SessionState::Save() const {
   Header header = {};
   std::memcpy(header.magic, kMagic, sizeof(kMagic));
-  header.version = kVersion;
+  header.version = VersionFor(config_);
   header.fingerprint = Fingerprint(config_);
   header.position = position_;
   header.pdr_floats = pdr_.size();
@@ -115,6 +137,7 @@ std::string SessionState::Save() const {
   bytes.append(reinterpret_cast<const char*>(&header), sizeof(header));
   bytes.append(reinterpret_cast<const char*>(pdr_.data()), pdr_.size() * sizeof(float));
   bytes.append(reinterpret_cast<const char*>(kv_.data()), kv_.size() * sizeof(uint16_t));
+  bytes.append(reinterpret_cast<const char*>(slow_.data()), slow_.size() * sizeof(float));
   const uint64_t checksum = XXH3_64bits(bytes.data(), bytes.size());
   bytes.append(reinterpret_cast<const char*>(&checksum), sizeof(checksum));
   return bytes;
@@ -134,16 +157,17 @@ absl::StatusOr<SessionState> SessionState::Restore(const ModelConfig& config, co
   if (std::memcmp(header.magic, kMagic, sizeof(kMagic)) != 0) {
     return absl::InvalidArgumentError("session state: these bytes do not begin with OMNISESS");
   }
-  if (header.version != kVersion) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("session state: version ", header.version, ", this program reads version ", kVersion));
+  if (header.version != kVersion && header.version != kSlowVersion) {
+    return absl::InvalidArgumentError(absl::StrCat("session state: version ", header.version,
+                                                   ", this program reads versions ", kVersion, " and ",
+                                                   kSlowVersion));
   }
   std::memcpy(&checksum, bytes.data() + bytes.size() - sizeof(checksum), sizeof(checksum));
   if (checksum != XXH3_64bits(bytes.data(), bytes.size() - sizeof(checksum))) {
     return absl::DataLossError(
         "session state: its checksum fails; the bytes are cut or altered, take an older checkpoint");
   }
-  if (header.fingerprint != Fingerprint(config)) {
+  if (header.fingerprint != Fingerprint(config) || header.version != VersionFor(config)) {
     return absl::FailedPreconditionError(
         "session state: it belongs to a model of another configuration; start the session anew");
   }
@@ -158,6 +182,8 @@ absl::StatusOr<SessionState> SessionState::Restore(const ModelConfig& config, co
   std::memcpy(state.pdr_.data(), at, state.pdr_.size() * sizeof(float));
   at += state.pdr_.size() * sizeof(float);
   std::memcpy(state.kv_.data(), at, state.kv_.size() * sizeof(uint16_t));
+  at += state.kv_.size() * sizeof(uint16_t);
+  std::memcpy(state.slow_.data(), at, state.slow_.size() * sizeof(float));
   state.position_ = header.position;
   return state;
 }

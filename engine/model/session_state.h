@@ -24,7 +24,8 @@ class SessionState {
   void set_position(int64_t p) { position_ = p; }
   void Reset();  // as freshly made
 
-  float* pdr(LayerId layer);  // S, [d, r], row-major; PDR layers only
+  float* pdr(LayerId layer);   // S, [d, r], row-major; PDR layers only
+  float* slow(LayerId layer);  // u, [d]; PDR layers of a config that has a slow state only
   // fp16 ring buffers of an attention layer: [H_kv, W, h], slot = position % W.
   uint16_t* keys(LayerId layer);
   uint16_t* values(LayerId layer);
@@ -46,9 +47,10 @@ class SessionState {
 
   ModelConfig config_;
   int64_t position_ = 0;
-  std::vector<float> pdr_;
+  std::vector<float> pdr_, slow_;
   std::vector<uint16_t> kv_;
-  std::vector<int64_t> offset_;  // per layer, into pdr_ or kv_
+  std::vector<int64_t> offset_;       // per layer, into pdr_ or kv_
+  std::vector<int64_t> slow_offset_;  // per layer, into slow_
 };
 
 }  // namespace omni

@@ -26,6 +26,20 @@ class Checker {
         Fail(name, absl::StrCat("element ", i, " is ", x[i], ", not in [0, 1)"));
     }
   }
+  // That the pointer is there exactly if the configuration asks for it.
+  bool Asked(const char* name, const void* pointer, bool asked, const char* by) {
+    if (!asked && pointer != nullptr)
+      Fail(name, absl::StrCat("it is there although the configuration's ", by, " does not ask for it"));
+    return asked;
+  }
+  void Members(const char* name, const uint8_t* members, int64_t tokens, int64_t experts) {
+    if (members == nullptr) return Fail(name, "it is missing");
+    for (int64_t token = 0; token < tokens; ++token) {
+      if (members[token] < experts) continue;
+      return Fail(name, absl::StrCat("token ", token, " has member ", int{members[token]}, " of a region of ",
+                                     experts, " experts"));
+    }
+  }
   void Linear(const char* name, const TwoBitLinear& linear, int64_t rows, int64_t cols) {
     if (linear.rows != rows || linear.cols != cols) {
       return Fail(name, absl::StrCat("it is ", linear.rows, " x ", linear.cols, ", the configuration wants ",
@@ -67,13 +81,14 @@ absl::Status CheckLayer(const ModelConfig& c, int64_t index, const LayerWeights&
     check.Linear("wv", layer.wv, c.d, c.d);
     check.Linear("wo", layer.wo, c.d, c.d);
     check.Floats("bp", layer.bp, c.d);
-    if (c.readout_norm) {
+    if (check.Asked("norm_readout", layer.norm_readout, c.readout_norm, "readout_norm"))
       check.Floats("norm_readout", layer.norm_readout, c.d);
-    } else if (layer.norm_readout != nullptr) {
-      check.Fail("norm_readout", "it is there although the configuration's readout_norm is off");
-    }
     check.Floats("route", layer.route, 3 * c.d);
     check.Positions("positions", layer.positions, 3 * c.num_experts());
+    if (check.Asked("route_bias", layer.route_bias, c.route_bias, "route_bias"))
+      check.Floats("route_bias", layer.route_bias, c.num_experts());
+    if (check.Asked("members", layer.members, c.route_from == RouteFrom::kAddress, "route_from"))
+      check.Members("members", layer.members, c.vocab, c.experts_per_region());
   }
   return check.status();
 }

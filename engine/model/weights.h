@@ -49,8 +49,11 @@ struct LayerWeights {
   // Shared FFN (attention layers)
   TwoBitLinear gate, up, down;  // f x d, f x d, d x f
   // Router (expert layers)
-  const float* route = nullptr;      // [3, d]
-  const float* positions = nullptr;  // [experts, 3]
+  const float* route = nullptr;       // [3, d]
+  const float* positions = nullptr;   // [experts, 3]
+  const float* route_bias = nullptr;  // [experts], null if config.route_bias is off
+  // The place in its region of the expert that a token takes, [V]; null unless config.route_from is kAddress.
+  const uint8_t* members = nullptr;
 };
 
 struct ModelWeights {

@@ -244,7 +244,7 @@ void TileCache::Request(RequesterId requester, int64_t table, const OnReady& on_
   RunDeferred(deferred);
 }
 
-void TileCache::ReadAhead(RequesterId requester, std::span<const int64_t> tables) {
+void TileCache::ReadAhead(RequesterId requester, std::span<const int64_t> tables, Foresight foresight) {
   if (tables.empty()) return;
   const int64_t place = tables.front() / users_.experts;
   const int64_t most = slots_.size() - tiles_per_expert_;  // a request must find room
@@ -258,7 +258,7 @@ void TileCache::ReadAhead(RequesterId requester, std::span<const int64_t> tables
         const uint32_t content = index_.Of(table)[t];
         uint32_t number = slots_.Find(content);
         if (number == TileSlots::kNone) {
-          if (guess_reads_ >= 2 * tiles_per_expert_) break;
+          if (foresight == Foresight::kGuess && guess_reads_ >= 2 * tiles_per_expert_) break;
           number = TakeSlot(content, &deferred.guessed);
           if (number == TileSlots::kNone) break;
           slots_[number].guessed = slots_[number].was_guess = true;

@@ -77,10 +77,11 @@ class TileCache {
   // tries again.
   void Request(RequesterId requester, int64_t table, const OnReady& on_ready,
                const OnPartial& on_partial = {});
-  // Reads the tables' tiles, which are of one layer, where nothing more urgent is to be read, and keeps them
-  // until the requester has asked for experts of that layer and then of another, or guesses anew for that
-  // layer. What does not fit is left out.
-  void ReadAhead(RequesterId requester, std::span<const int64_t> tables);
+  // Reads the tables' tiles, which are of one layer, where nothing more urgent is to be read and in the order
+  // of these calls, and keeps them until the requester has asked for experts of that layer and then of
+  // another, or says something else of that layer. What does not fit is left out; of guesses, also what would
+  // keep the disk busy for longer than two experts take.
+  void ReadAhead(RequesterId requester, std::span<const int64_t> tables, Foresight foresight);
   void ForgetRequester(RequesterId requester);
   // Gives up every tile that nobody uses.
   void Clear();

@@ -17,7 +17,8 @@ using Json = nlohmann::json;
 
 constexpr char kModelFormat[] = "omni-model";
 constexpr char kDeltasFormat[] = "omni-deltas";
-constexpr int64_t kVersion = 1;
+constexpr int64_t kNewestModel = 2;  // a model is of the lowest version that can say its config
+constexpr int64_t kDeltasVersion = 1;
 constexpr char kChecksumKey[] = "checksum";
 constexpr size_t kMaxNameBytes = 255;
 constexpr char kNoChecksum[] = "00000000000000000000000000000000";
@@ -48,7 +49,8 @@ absl::Status Damaged(const std::string& path, absl::string_view what) {
       absl::StrCat(path, ": ", what, "; the file is damaged: copy it again or pack the model again"));
 }
 
-absl::StatusOr<Json> Unseal(const std::string& path, const std::string& text, const std::string& format) {
+absl::StatusOr<Json> Unseal(const std::string& path, const std::string& text, const std::string& format,
+                            int64_t newest) {
   absl::StatusOr<Json> parsed = ParseJson<Json>(text);
   if (!parsed.ok()) return Damaged(path, absl::StrCat("the text ", parsed.status().message()));
   const Json& j = *parsed;
@@ -59,9 +61,9 @@ absl::StatusOr<Json> Unseal(const std::string& path, const std::string& text, co
   }
   const Json version = j.value("version", Json());
   if (!version.is_number_integer()) return Damaged(path, "\"version\" is not a number");
-  if (version != Json(kVersion)) {
+  if (version < Json(1) || version > Json(newest)) {
     return absl::FailedPreconditionError(absl::StrCat(path, ": format version ", version.dump(),
-                                                      ", this program reads ", kVersion,
+                                                      ", this program reads up to ", newest,
                                                       "; use a matching program or pack the model again"));
   }
   if (!ChecksumHolds(text)) return Damaged(path, "it fails its checksum");
@@ -130,7 +132,7 @@ std::optional<FileTable> ParseFiles(const Json& j) {
 }  // namespace
 
 Hash128 Manifest::ModelHash() const {
-  std::string text = absl::StrCat(kModelFormat, " ", kVersion, "\n");
+  std::string text = absl::StrCat(kModelFormat, " ", config.format(), "\n");
   absl::StrAppend(&text, "config ", ContentHash(Json::parse(ToJson(config)).dump()).Hex(), "\n");
   for (const auto& [name, digest] : files) absl::StrAppend(&text, name, " ", digest.hash.Hex(), "\n");
   absl::StrAppend(&text, "deltas ", delta_digest.Hex(), "\n");
@@ -140,7 +142,7 @@ Hash128 Manifest::ModelHash() const {
 std::string Manifest::Encode() const {
   Json j;
   j["format"] = kModelFormat;
-  j["version"] = kVersion;
+  j["version"] = config.format();
   j["model_hash"] = ModelHash().Hex();
   j["config"] = Json::parse(ToJson(config));
   j["files"] = FilesJson(files);
@@ -153,7 +155,7 @@ std::string Manifest::Encode() const {
 }
 
 absl::StatusOr<Manifest> Manifest::Parse(const std::string& path, const std::string& text) {
-  absl::StatusOr<Json> j = Unseal(path, text, kModelFormat);
+  absl::StatusOr<Json> j = Unseal(path, text, kModelFormat, kNewestModel);
   if (!j.ok()) return j.status();
   Manifest m;
   absl::StatusOr<ModelConfig> config = ConfigFromJson(j->value("config", Json()).dump());
@@ -191,14 +193,14 @@ absl::StatusOr<Manifest> Manifest::Parse(const std::string& path, const std::str
 std::string DeltaManifest::Encode() const {
   Json j;
   j["format"] = kDeltasFormat;
-  j["version"] = kVersion;
+  j["version"] = kDeltasVersion;
   j["xxh3_128"] = delta_digest.Hex();
   j["files"] = FilesJson(files);
   return Seal(std::move(j));
 }
 
 absl::StatusOr<DeltaManifest> DeltaManifest::Parse(const std::string& path, const std::string& text) {
-  absl::StatusOr<Json> j = Unseal(path, text, kDeltasFormat);
+  absl::StatusOr<Json> j = Unseal(path, text, kDeltasFormat, kDeltasVersion);
   if (!j.ok()) return j.status();
   DeltaManifest m;
   const std::optional<FileTable> files = ParseFiles(*j);

@@ -42,6 +42,9 @@ class Builder {
   void Floats(const std::string& name, int64_t rows, int64_t cols) {
     out_->push_back({name, SectionKind::kFloat32, rows, cols, 0, 4 * rows * cols, 0});
   }
+  void Bytes(const std::string& name, int64_t rows, int64_t cols) {
+    out_->push_back({name, SectionKind::kBytes, rows, cols, 0, rows * cols, 0});
+  }
   void TwoBit(const std::string& name, int64_t rows, int64_t cols) {
     out_->push_back({name, SectionKind::kTwoBit, rows, cols, 0, TwoBitBytes(rows, cols), 0});
     Floats(name + ".scale", 1, PadTo(rows, kernels::kTwoBitRows));
@@ -62,6 +65,7 @@ class Binder {
   const float* Floats(const std::string& name) const {
     return reinterpret_cast<const float*>(file_ + layout_.Find(name).offset);
   }
+  const uint8_t* Bytes(const std::string& name) const { return file_ + layout_.Find(name).offset; }
   TwoBitLinear TwoBit(const std::string& name) const {
     const SharedSection& s = layout_.Find(name);
     TwoBitLinear linear;
@@ -118,6 +122,8 @@ SharedLayout::SharedLayout(const ModelConfig& c) {
     if (c.readout_norm) add.Floats(p + "norm_readout", 1, c.d);
     add.Floats(p + "route", 3, c.d);
     add.Floats(p + "positions", c.num_experts(), 3);
+    if (c.route_bias) add.Floats(p + "route_bias", 1, c.num_experts());
+    if (c.route_from == RouteFrom::kAddress) add.Bytes(p + "members", 1, c.vocab);
   }
   table_bytes = PadTo(kHeaderBytes + kEntryBytes * static_cast<int64_t>(sections.size()), kSectionAlignment);
   file_bytes = table_bytes;
@@ -217,6 +223,8 @@ absl::StatusOr<ModelWeights> BindShared(const ModelConfig& config, const SharedL
     if (config.readout_norm) layer.norm_readout = bind.Floats(p + "norm_readout");
     layer.route = bind.Floats(p + "route");
     layer.positions = bind.Floats(p + "positions");
+    if (config.route_bias) layer.route_bias = bind.Floats(p + "route_bias");
+    if (config.route_from == RouteFrom::kAddress) layer.members = bind.Bytes(p + "members");
   }
   if (absl::Status status = CheckWeights(w); !status.ok()) {
     return absl::DataLossError(absl::StrCat(path, ": ", status.message(), "; pack the model again"));

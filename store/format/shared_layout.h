@@ -12,7 +12,7 @@
 
 namespace omni {
 
-enum class SectionKind : uint32_t { kFloat32 = 0, kInt8 = 1, kTwoBit = 2 };
+enum class SectionKind : uint32_t { kFloat32 = 0, kInt8 = 1, kTwoBit = 2, kBytes = 3 };
 
 struct SharedSection {
   std::string name;  // the checkpoint's tensor name; scales are NAME.scale

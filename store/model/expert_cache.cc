@@ -52,13 +52,14 @@ void ExpertCache::Request(RequesterId requester, LayerId layer, ExpertId expert,
   }
 }
 
-void ExpertCache::ReadAhead(RequesterId requester, LayerId layer, std::span<const ExpertId> experts) {
+void ExpertCache::ReadAhead(RequesterId requester, LayerId layer, std::span<const ExpertId> experts,
+                            Foresight foresight) {
   std::vector<int64_t> tables;
   for (ExpertId expert : experts) {
     const int64_t table = TableOf(layer, expert);
     if (table >= 0) tables.push_back(table);
   }
-  cache_->ReadAhead(requester, tables);
+  cache_->ReadAhead(requester, tables, foresight);
 }
 
 }  // namespace omni

@@ -34,7 +34,8 @@ class ExpertCache final : public ExpertSource {
   bool resident() const override { return false; }
   void Request(RequesterId requester, LayerId layer, ExpertId expert, const OnReady& on_ready,
                const OnPartial& on_partial = {}) override;
-  void ReadAhead(RequesterId requester, LayerId layer, std::span<const ExpertId> experts) override;
+  void ReadAhead(RequesterId requester, LayerId layer, std::span<const ExpertId> experts,
+                 Foresight foresight) override;
   void ForgetRequester(RequesterId requester) override { cache_->ForgetRequester(requester); }
 
   CacheStats stats() const { return cache_->stats(); }

@@ -1,5 +1,7 @@
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <map>
 #include <set>
 #include <utility>
 #include <vector>
@@ -8,6 +10,7 @@
 
 #include "engine/base/quoted.h"
 #include "engine/model/checkpoint.h"
+#include "engine/model/neuron_groups.h"
 #include "engine/model/quantize.h"
 #include "engine/text/tokenizer.h"
 #include "store/file/files.h"
@@ -26,11 +29,8 @@ absl::Status NotFinite(const std::string& path, absl::string_view where) {
       path, ": ", where, " holds a value that is not finite, or too large; the checkpoint is broken"));
 }
 
-// The gate, up and down rows of the experts of one layer; either part may be absent.
-struct ExpertTensors {
-  const float* tied[3] = {nullptr, nullptr, nullptr};
-  const float* own[3] = {nullptr, nullptr, nullptr};
-};
+// The gate, up and down rows of one neuron group of a layer.
+using GroupTensors = std::array<const float*, 3>;
 
 class CheckpointSource : public PackSource {
  public:
@@ -39,6 +39,7 @@ class CheckpointSource : public PackSource {
         config_(std::move(config)),
         tokenizer_(std::move(tokenizer)),
         file_(std::move(file)),
+        groups_(NeuronGroups(config_)),
         builder_(config_.d),
         trits_(static_cast<size_t>(3 * config_.d)) {}
 
@@ -54,24 +55,27 @@ class CheckpointSource : public PackSource {
   absl::StatusOr<const float*> Find(const std::string& name, std::vector<int64_t> shape);
   absl::Status FindExperts(int64_t layer);
   absl::StatusOr<std::string> Floats(const SharedSection& section);
+  absl::StatusOr<std::string> Members(const SharedSection& section);
   absl::StatusOr<std::string> TwoBit(const SharedSection& section, std::string* scales);
   absl::StatusOr<std::string> Int8(const SharedSection& section, std::string* scales);
   absl::Status AddNeuron(LayerId layer, ExpertId expert, int64_t neuron);
-  int64_t tied_neurons() const { return config_.f - config_.own_neurons; }
+  const NeuronGroup& GroupOf(int64_t neuron) const;
 
   std::string path_;  // of model.safetensors
   ModelConfig config_;
   std::string tokenizer_;
   SafetensorsFile file_;
   std::set<std::string> known_;
-  std::vector<ExpertTensors> experts_;  // by layer
+  std::vector<NeuronGroup> groups_;
+  std::vector<std::vector<GroupTensors>> experts_;  // by layer and group
   TileBuilder builder_;
   std::vector<int8_t> trits_;
   std::string scales_name_, scales_;  // of the last matrix, whose section comes next
-  // Tiles of tied neurons are the same for a whole region: kept while its experts are asked for.
-  LayerId tied_layer_{-1};
-  RegionId tied_region_{-1};
-  std::vector<std::string> tied_tiles_;
+  // Tiles that experts have in common are made once: those of a whole region's experts while they are asked
+  // for, those of a layer's for as long.
+  LayerId kept_layer_{-1};
+  RegionId kept_region_{-1};
+  std::map<std::pair<int64_t, int64_t>, std::string> kept_;  // by tile and copy
 };
 
 absl::StatusOr<const float*> CheckpointSource::Find(const std::string& name, std::vector<int64_t> shape) {
@@ -81,19 +85,14 @@ absl::StatusOr<const float*> CheckpointSource::Find(const std::string& name, std
 
 absl::Status CheckpointSource::FindExperts(int64_t layer) {
   static constexpr const char* kParts[3] = {"gate", "up", "down"};
-  ExpertTensors& tensors = experts_[static_cast<size_t>(layer)];
-  for (int part = 0; part < 3; ++part) {
-    if (tied_neurons() > 0) {
-      absl::StatusOr<const float*> found = Find(absl::StrCat("layers.", layer, ".tied.", kParts[part]),
-                                                {config_.num_regions(), tied_neurons(), config_.d});
+  for (const NeuronGroup& group : groups_) {
+    GroupTensors& tensors = experts_[static_cast<size_t>(layer)].emplace_back();
+    for (size_t part = 0; part < 3; ++part) {
+      absl::StatusOr<const float*> found =
+          Find(absl::StrCat("layers.", layer, ".", group.tensor, ".", kParts[part]),
+               {group.copies, group.count, config_.d});
       if (!found.ok()) return found.status();
-      tensors.tied[part] = *found;
-    }
-    if (config_.own_neurons > 0) {
-      absl::StatusOr<const float*> found = Find(absl::StrCat("layers.", layer, ".own.", kParts[part]),
-                                                {config_.num_experts(), config_.own_neurons, config_.d});
-      if (!found.ok()) return found.status();
-      tensors.own[part] = *found;
+      tensors[part] = *found;
     }
   }
   return absl::OkStatus();
@@ -102,6 +101,11 @@ absl::Status CheckpointSource::FindExperts(int64_t layer) {
 absl::Status CheckpointSource::CheckTensors() {
   for (const SharedSection& s : SharedLayout(config_).sections) {
     if (s.name.ends_with(kScaleSuffix)) continue;
+    if (s.kind == SectionKind::kBytes) {
+      known_.insert(s.name);
+      if (absl::Status found = file_.U8(s.name, {s.cols}).status(); !found.ok()) return found;
+      continue;
+    }
     const bool vector =
         s.kind == SectionKind::kFloat32 && !s.name.ends_with(".route") && !s.name.ends_with(kPositionsSuffix);
     absl::StatusOr<const float*> found = vector ? Find(s.name, {s.cols}) : Find(s.name, {s.rows, s.cols});
@@ -133,6 +137,17 @@ absl::StatusOr<std::string> CheckpointSource::Floats(const SharedSection& s) {
       return absl::InvalidArgumentError(
           absl::StrCat(path_, ": tensor ", s.name, " holds ", values[i], "; positions lie in [0, 1)"));
     }
+  }
+  return std::string(reinterpret_cast<const char*>(values), static_cast<size_t>(s.bytes));
+}
+
+absl::StatusOr<std::string> CheckpointSource::Members(const SharedSection& s) {
+  const auto* values = static_cast<const uint8_t*>(file_.tensors().at(s.name).data);
+  for (int64_t token = 0; token < s.cols; ++token) {
+    if (values[token] < config_.experts_per_region()) continue;
+    return absl::InvalidArgumentError(absl::StrCat(path_, ": tensor ", s.name, " gives token ", token,
+                                                   " the member ", int{values[token]}, "; a region has ",
+                                                   config_.experts_per_region(), " experts"));
   }
   return std::string(reinterpret_cast<const char*>(values), static_cast<size_t>(s.bytes));
 }
@@ -182,29 +197,34 @@ absl::StatusOr<std::string> CheckpointSource::Section(const SharedSection& s) {
       return TwoBit(s, &scales_);
     case SectionKind::kInt8:
       return Int8(s, &scales_);
+    case SectionKind::kBytes:
+      return Members(s);
     case SectionKind::kFloat32:
       break;
   }
   return Floats(s);
 }
 
+const NeuronGroup& CheckpointSource::GroupOf(int64_t neuron) const {
+  return *std::find_if(groups_.begin(), groups_.end(),
+                       [&](const NeuronGroup& group) { return neuron < group.first + group.count; });
+}
+
 absl::Status CheckpointSource::AddNeuron(LayerId layer, ExpertId expert, int64_t neuron) {
-  const ExpertTensors& tensors = experts_[layer.index()];
-  const int64_t tied = tied_neurons();
-  const bool is_tied = neuron < tied;
-  const int64_t row = is_tied ? config_.RegionOf(expert).value * tied + neuron
-                              : expert.value * config_.own_neurons + (neuron - tied);
+  const NeuronGroup& group = GroupOf(neuron);
+  const GroupTensors& tensors = experts_[layer.index()][static_cast<size_t>(&group - groups_.data())];
+  const int64_t copy = group.CopyOf(config_, expert);
+  const int64_t row = copy * group.count + (neuron - group.first);
   float mean[3];
-  for (int part = 0; part < 3; ++part) {
-    const float* w = (is_tied ? tensors.tied[part] : tensors.own[part]) + row * config_.d;
-    mean[part] = Ternarize(w, config_.d, 1, trits_.data() + part * config_.d);
+  for (size_t part = 0; part < 3; ++part) {
+    mean[part] = Ternarize(tensors[part] + row * config_.d, config_.d, 1,
+                           trits_.data() + static_cast<int64_t>(part) * config_.d);
   }
   const float up_scale = mean[1] * mean[2];
   if (!std::isfinite(mean[0]) || !std::isfinite(mean[1]) || !std::isfinite(mean[2]) ||
       !std::isfinite(up_scale)) {
     return NotFinite(
-        path_, absl::StrCat("layer ", layer.value, ", ", is_tied ? "region " : "expert ",
-                            is_tied ? config_.RegionOf(expert).value : expert.value, ", neuron ", neuron));
+        path_, absl::StrCat("layer ", layer.value, ", ", group.copy_name, " ", copy, ", neuron ", neuron));
   }
   builder_.SetNeuron(neuron % kTileNeurons, trits_.data(), trits_.data() + config_.d,
                      trits_.data() + 2 * config_.d, mean[0], up_scale);
@@ -213,21 +233,26 @@ absl::Status CheckpointSource::AddNeuron(LayerId layer, ExpertId expert, int64_t
 
 absl::StatusOr<const uint8_t*> CheckpointSource::Tile(LayerId layer, ExpertId expert, int64_t tile) {
   const int64_t first = tile * kTileNeurons, last = std::min(first + kTileNeurons, config_.f);
-  const bool tied = last <= tied_neurons();
-  if (tied) {
-    if (layer != tied_layer_ || config_.RegionOf(expert) != tied_region_) {
-      tied_layer_ = layer;
-      tied_region_ = config_.RegionOf(expert);
-      tied_tiles_.assign(static_cast<size_t>(TilesPerExpert(config_)), std::string());
+  const NeuronGroup& group = GroupOf(first);
+  std::string* kept = nullptr;
+  if (group.kind != NeuronKind::kOwn && last <= group.first + group.count) {
+    if (layer != kept_layer_) {
+      kept_.clear();
+    } else if (config_.RegionOf(expert) != kept_region_) {
+      std::erase_if(kept_, [&](const auto& entry) {
+        return GroupOf(entry.first.first * kTileNeurons).kind == NeuronKind::kRegion;
+      });
     }
-    const std::string& kept = tied_tiles_[static_cast<size_t>(tile)];
-    if (!kept.empty()) return reinterpret_cast<const uint8_t*>(kept.data());
+    kept_layer_ = layer;
+    kept_region_ = config_.RegionOf(expert);
+    kept = &kept_[{tile, group.CopyOf(config_, expert)}];
+    if (!kept->empty()) return reinterpret_cast<const uint8_t*>(kept->data());
   }
   builder_.Clear();
   for (int64_t neuron = first; neuron < last; ++neuron) {
     if (absl::Status s = AddNeuron(layer, expert, neuron); !s.ok()) return s;
   }
-  if (tied) tied_tiles_[static_cast<size_t>(tile)] = builder_.bytes();
+  if (kept != nullptr) *kept = builder_.bytes();
   return reinterpret_cast<const uint8_t*>(builder_.bytes().data());
 }
 

@@ -6,6 +6,7 @@
 
 #include <absl/strings/str_cat.h>
 
+#include "engine/model/neuron_groups.h"
 #include "engine/model/session_state.h"
 #include "store/format/shared_layout.h"
 
@@ -123,13 +124,11 @@ absl::StatusOr<SizedModel> ReadSizes(const std::string& path) {
 
 ModelSizes ExpectedSizes(const ModelConfig& config) {
   const int64_t payload = TileLayout(config.d).payload();
-  const int64_t own = PadTo(config.own_neurons, kTileNeurons) / kTileNeurons;
   ModelSizes sizes;
   sizes.shared_bytes = SharedLayout(config).file_bytes;
   sizes.tables = config.num_experts() * ExpertLayers(config);
   sizes.tiles_per_expert = TilesPerExpert(config);
-  sizes.unique_tiles = ExpertLayers(config) * (config.num_regions() * sizes.tiles_per_expert +
-                                               (config.num_experts() - config.num_regions()) * own);
+  sizes.unique_tiles = ExpertLayers(config) * UniqueTilesPerLayer(config);
   sizes.tile_stride = PackHeader::For(payload, payload >= (int64_t{64} << 10) ? 4096 : 64).stride;
   sizes.session_bytes = SessionState::BytesFor(config);
   return sizes;

@@ -64,8 +64,8 @@ struct SizedModel {
   ModelSizes sizes;
 };
 absl::StatusOr<SizedModel> ReadSizes(const std::string& path);
-// Of the model of a valid config that nobody has packed yet, when experts differ from their region's keyframe
-// in config.own_neurons neurons and in no others.
+// Of the model of a valid config that nobody has packed yet, when experts have their neuron groups in common
+// and nothing else.
 ModelSizes ExpectedSizes(const ModelConfig& config);
 
 // The smallest ram_bytes with which PlanMemory succeeds; INT64_MAX if no budget does.

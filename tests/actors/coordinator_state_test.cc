@@ -31,8 +31,10 @@ using ::testing::HasSubstr;
 
 class CoordinatorTest : public ::testing::Test {
  protected:
-  explicit CoordinatorTest(const CoordinatorOptions& options = SmallOptions())
-      : counters_(tiny_.model.config()),
+  explicit CoordinatorTest(const CoordinatorOptions& options = SmallOptions(),
+                           const ModelConfig& config = testing::TinyConfig())
+      : tiny_(config),
+        counters_(tiny_.model.config()),
         decoder_(tiny_.model.weights(), pool_),
         state_(tiny_.model.config(), decoder_, options, counters_),
         region_(tiny_.model.config(), tiny_.model, pool_) {
@@ -264,7 +266,8 @@ class GuessTest : public CoordinatorTest {
     options.predict_ahead = 2;
     return options;
   }
-  GuessTest() : CoordinatorTest(Guessing()) {}
+  explicit GuessTest(const ModelConfig& config = testing::TinyConfig())
+      : CoordinatorTest(Guessing(), config) {}
 
   // Of layers that experts were announced for; letting go of a guess is no announcement.
   std::vector<std::pair<LayerId, std::vector<ExpertId>>> Announced() const {
@@ -313,6 +316,35 @@ TEST_F(GuessTest, GuessesThatAreWrongTooOftenAreCountedButNotAnnounced) {
   EXPECT_GT(Announced().size(), 10u);
 }
 
+class KnownRoutesTest : public GuessTest {
+ protected:
+  KnownRoutesTest() : GuessTest(testing::AddressConfig()) {}
+};
+
+TEST_F(KnownRoutesTest, EveryLayersExpertIsAnnouncedInOrderBeforeTheFirstIsAsked) {
+  const GenerateRequest request = MakeRequest(tiny_, 1, 12, 1);
+  auto channel = Submit(request);
+  const ModelConfig& config = tiny_.model.config();
+  while (world_.steps > 0) {
+    world_.expected.clear();
+    world_.foresight.clear();
+    --world_.steps;
+    state_.Step();
+    std::vector<std::pair<LayerId, std::vector<ExpertId>>> asked;
+    const auto announced = Announced();
+    EXPECT_THAT(world_.foresight, ::testing::Each(Foresight::kKnown));
+    while (!world_.requests.empty()) {
+      const RegionRequestPtr next = world_.requests.front();
+      asked.push_back({next->layer, {next->experts[0].expert}});
+      Serve();
+    }
+    EXPECT_EQ(announced, asked);
+    EXPECT_TRUE(asked.empty() || asked.size() == static_cast<size_t>(config.layers - config.layers / 4));
+  }
+  EXPECT_EQ((*End(*channel))->tokens, PlainLoop(tiny_, request));
+  EXPECT_EQ(counters_.predicted[0].Get(), 0);
+}
+
 // The state and its regions on one thread, clients on others, as in a swarm, but with a queue whose
 // synchronisation a thread sanitizer sees.
 class ThreadWorld : public StepTimer {
@@ -348,7 +380,7 @@ class ThreadWorld : public StepTimer {
     void Send(RegionRequestPtr request) override {
       world_.Post([this, request] { world_.state_.OnReply(*world_.region_.Start(request, nullptr)); });
     }
-    void Prefetch(LayerId, std::span<const ExpertId>) override {}
+    void Prefetch(LayerId, std::span<const ExpertId>, Foresight) override {}
     void Renew() override {}
 
    private:

@@ -19,8 +19,9 @@ class FakeWorld : public StepTimer {
     Link(FakeWorld& world, RegionId region) : world_(world), region_(region) {}
     void Send(RegionRequestPtr request) override { world_.requests.push_back(std::move(request)); }
     void Flush() override { ++world_.flushes; }
-    void Prefetch(LayerId layer, std::span<const ExpertId> experts) override {
+    void Prefetch(LayerId layer, std::span<const ExpertId> experts, Foresight foresight) override {
       world_.expected.push_back({layer, {experts.begin(), experts.end()}});
+      world_.foresight.push_back(foresight);
     }
     void Renew() override { world_.renewed.push_back(region_); }
 
@@ -41,6 +42,7 @@ class FakeWorld : public StepTimer {
   std::deque<RegionRequestPtr> requests;
   std::vector<RegionId> renewed;
   std::vector<std::pair<LayerId, std::vector<ExpertId>>> expected;
+  std::vector<Foresight> foresight;  // of those in `expected`
   int steps = 0, ticks = 0, flushes = 0, parts_done = 0;
 };
 

@@ -127,7 +127,7 @@ class LateSource : public ExpertSource {
     }
     changed_.notify_one();
   }
-  void ReadAhead(RequesterId, LayerId, std::span<const ExpertId>) override { ++read_ahead_; }
+  void ReadAhead(RequesterId, LayerId, std::span<const ExpertId>, Foresight) override { ++read_ahead_; }
   int64_t read_ahead() const { return read_ahead_; }
 
  private:
@@ -219,7 +219,7 @@ class AlwaysExpert : public RoutePolicy {
   }
   ExpertId Choose(const RouteChoice& choice) override {
     EXPECT_LT(choice.nearest.value, choice.experts);
-    EXPECT_EQ(NearestExpert(choice.point, choice.positions, choice.experts), choice.nearest);
+    EXPECT_EQ(NearestExpert(choice.point, choice.positions, nullptr, choice.experts), choice.nearest);
     return expert_;
   }
   const std::vector<int64_t>& positions() const { return positions_; }

@@ -114,7 +114,21 @@ Outputs RouteOf(const Record& r) {
   for (int64_t e = 0; e < experts; ++e) distance.push_back(Distance(z, positions.data() + 3 * e));
   return {{"z", FloatWords(z.axis)},
           {"dist", FloatWords(distance)},
-          {"expert", {std::to_string(NearestExpert(z, positions.data(), experts))}}};
+          {"expert", {std::to_string(NearestExpert(z, positions.data(), nullptr, experts))}}};
+}
+
+Outputs BiasedOf(const Record& r) {
+  const Floats z = r.Floats("z"), positions = r.Floats("positions"), bias = r.Floats("b");
+  const Point point{{z[0], z[1], z[2]}};
+  return {{"expert",
+           {std::to_string(
+               NearestExpert(point, positions.data(), bias.data(), static_cast<int64_t>(bias.size())))}}};
+}
+
+Outputs SlowOf(const Record& r) {
+  Floats u = r.Floats("u");
+  SlowStep(u, r.Floats("h"), r.Float("rate"));
+  return {{"next", FloatWords(u)}};
 }
 
 Outputs ExpertOf(const Record& r) {
@@ -165,6 +179,8 @@ const std::map<std::string, std::function<Outputs(const Record&)>>& Operations()
       {"softmax", SoftmaxOf},
       {"attend", AttendOf},
       {"route", RouteOf},
+      {"slow", SlowOf},
+      {"biased", BiasedOf},
       {"expert", ExpertOf},
       {"uniform", UniformOf},
       {"sample", SampleOf},

@@ -170,8 +170,21 @@ Outputs RouteOf(const Record& r, const Ops& ops) {
   for (size_t e = 0; e < positions.size() / 3; ++e) {
     distance.push_back(TorusDistanceSquared(z, positions.data() + 3 * e));
   }
-  const ExpertId nearest = NearestExpert(z, positions.data(), Size(distance));
+  const ExpertId nearest = NearestExpert(z, positions.data(), nullptr, Size(distance));
   return {{"z", FloatWords(z)}, {"dist", FloatWords(distance)}, {"expert", {std::to_string(nearest.value)}}};
+}
+
+Outputs BiasedOf(const Record& r, const Ops&) {
+  const Floats z = r.Floats("z"), positions = r.Floats("positions"), bias = r.Floats("b");
+  const ExpertId nearest = NearestExpert({z[0], z[1], z[2]}, positions.data(), bias.data(), Size(bias));
+  return {{"expert", {std::to_string(nearest.value)}}};
+}
+
+Outputs SlowOf(const Record& r, const Ops& ops) {
+  Floats u = r.Floats("u");
+  const Floats h = r.Floats("h");
+  ops.slow_step(u.data(), h.data(), r.Float("rate"), Size(u));
+  return {{"next", FloatWords(u)}};
 }
 
 // One tile of at most 64 neurons, by docs/formats.md.
@@ -256,6 +269,8 @@ Outputs ByProduct(const Record& record, const kernels::Ops& ops) {
           {"softmax", SoftmaxOf},
           {"attend", AttendOf},
           {"route", RouteOf},
+          {"slow", SlowOf},
+          {"biased", BiasedOf},
           {"expert", ExpertOf},
           {"uniform", UniformOf},
           {"sample", SampleOf},

@@ -219,14 +219,22 @@ float Distance(const Point& z, const float* position) {
   return (square[0] + square[1]) + square[2];
 }
 
-int64_t NearestExpert(const Point& z, const float* positions, int64_t experts) {
+int64_t NearestExpert(const Point& z, const float* positions, const float* bias, int64_t experts) {
   int64_t nearest = 0;
   float least = std::numeric_limits<float>::infinity();
   for (int64_t e = 0; e < experts; ++e) {
-    const float distance = Distance(z, positions + 3 * e);
+    float distance = Distance(z, positions + 3 * e);
+    if (bias != nullptr) distance = distance - bias[e];
     if (distance < least) least = distance, nearest = e;
   }
   return nearest;
+}
+
+void SlowStep(Floats& u, const Floats& h, float rate) {
+  for (size_t i = 0; i < u.size(); ++i) {
+    const float difference = h[i] - u[i];
+    u[i] = std::fma(rate, difference, u[i]);
+  }
 }
 
 Floats ExpertActivations(const ExpertNeurons& expert, const Quantized& h) {

@@ -52,7 +52,9 @@ struct Point {
 };
 Point Landing(const float* route, const Floats& h);
 float Distance(const Point& z, const float* position);
-int64_t NearestExpert(const Point& z, const float* positions, int64_t experts);
+// `bias` may be null.
+int64_t NearestExpert(const Point& z, const float* positions, const float* bias, int64_t experts);
+void SlowStep(Floats& u, const Floats& h, float rate);
 
 // Experts: trits of neuron n at [n * d + i], also for down (its column n).
 struct ExpertNeurons {

@@ -62,6 +62,7 @@ CheckpointFiles::CheckpointFiles(const std::string& dir, const Config& config) :
   }
   for (const auto& [name, tensor] : header.items()) {
     if (name == "__metadata__") continue;
+    if (tensor.at("dtype") == "U8") continue;  // members, which are packed as they are
     Require(tensor.at("dtype") == "F32", name + " is not F32");
     const uint64_t begin = tensor.at("data_offsets")[0], end = tensor.at("data_offsets")[1];
     Entry& entry = tensors_[name];
@@ -101,14 +102,30 @@ ExpertNeurons CheckpointFiles::Expert(int64_t layer, int64_t expert) const {
   const auto& [x, y, z] = config_.region;
   const int64_t i = expert % X / x, j = expert / X % Y / y, k = expert / X / Y / z;
   const int64_t region = i + X / x * (j + Y / y * k);
+  const int64_t place = expert % X % x + x * (expert / X % Y % y + y * (expert / X / Y % z));
   const std::string p = "layers." + std::to_string(layer) + ".";
-  const auto tied_at = tensors_.find(p + "tied.gate");
-  const int64_t tied = tied_at == tensors_.end() ? 0 : tied_at->second.shape[1], own = config_.f - tied;
+  // Each group that is there, with the copy that the expert has.
+  struct Group {
+    std::string name;
+    int64_t copy, first, neurons;
+  };
+  std::vector<Group> groups;
+  int64_t first = 0;
+  for (const auto& [name, copy] : std::vector<std::pair<std::string, int64_t>>{
+           {"base.", 0}, {"tied.", region}, {"member.", place}, {"own.", expert}}) {
+    const auto at = tensors_.find(p + name + "gate");
+    if (at == tensors_.end()) continue;
+    groups.push_back({p + name, copy, first, at->second.shape[1]});
+    first += at->second.shape[1];
+  }
+  Require(first == config_.f, "the groups have another number of neurons");
   ExpertNeurons out;
   for (int64_t n = 0; n < config_.f; ++n) {
+    size_t g = 0;
+    while (n >= groups[g].first + groups[g].neurons) ++g;
     const auto part = [&](const char* name) {
-      if (n < tied) return Row(tensors_.at(p + "tied." + name).values, region * tied + n, config_.d);
-      return Row(tensors_.at(p + "own." + name).values, expert * own + n - tied, config_.d);
+      return Row(tensors_.at(groups[g].name + name).values,
+                 groups[g].copy * groups[g].neurons + n - groups[g].first, config_.d);
     };
     const Floats gate = part("gate"), up = part("up"), down = part("down");
     const float m_gate = MeanMagnitude(gate), m_up = MeanMagnitude(up), m_down = MeanMagnitude(down);

@@ -75,14 +75,15 @@ class Reader {
   std::string what_;
 };
 
-Json ReadSealed(const std::string& path, const std::string& format) {
+Json ReadSealed(const std::string& path, const std::string& format, int newest) {
   std::string text = FileBytes(path);
   const Json json = Json::parse(text);
   const std::string checksum = json.at("checksum");
   const size_t at = text.find(checksum);  // it is the first key
   text.replace(at, 32, std::string(32, '0'));
   Require(Hash(text) == checksum, path + " fails its checksum");
-  Require(json.at("format") == format && json.at("version") == 1, path + " is of another format");
+  const int version = json.at("version");
+  Require(json.at("format") == format && version >= 1 && version <= newest, path + " is of another format");
   return json;
 }
 
@@ -101,6 +102,10 @@ Config ReadConfig(const Json& j) {
   c.readout_norm = j.at("readout_norm");
   c.decay_floor = static_cast<float>(j.at("decay_floor").get<double>());
   c.rope_theta = j.at("rope_theta");
+  if (!j.contains("route_from")) return c;
+  c.route_from = j.at("route_from");
+  c.slow_rate = static_cast<float>(j.at("slow_rate").get<double>());
+  c.route_bias = j.at("route_bias");
   return c;
 }
 
@@ -119,7 +124,7 @@ struct Section {
 
 // The order that the page gives.
 std::vector<Section> SectionsOf(const Config& c) {
-  enum : uint32_t { kFloat, kInt8, kTwoBit };
+  enum : uint32_t { kFloat, kInt8, kTwoBit, kBytes };
   std::vector<Section> out;
   const auto floats = [&](const std::string& name, int64_t rows, int64_t cols) {
     out.push_back({name, kFloat, rows, cols});
@@ -155,6 +160,8 @@ std::vector<Section> SectionsOf(const Config& c) {
     if (c.readout_norm) floats(p + "norm_readout", 1, c.d);
     floats(p + "route", 3, c.d);
     floats(p + "positions", c.experts(), 3);
+    if (c.route_bias) floats(p + "route_bias", 1, c.experts());
+    if (c.route_from == "address") out.push_back({p + "members", kBytes, 1, c.vocab});
   }
   return out;
 }
@@ -266,15 +273,18 @@ ModelFiles::ModelFiles(const std::string& dir) {
 }
 
 void ModelFiles::ReadManifests(const std::string& dir) {
-  const Json model = ReadSealed(dir + "/model.json", "omni-model");
-  const Json deltas = ReadSealed(dir + "/deltas.json", "omni-deltas");
+  const Json model = ReadSealed(dir + "/model.json", "omni-model", 2);
+  const Json deltas = ReadSealed(dir + "/deltas.json", "omni-deltas", 1);
   config_ = ReadConfig(model.at("config"));
   model_hash_ = model.at("model_hash");
   delta_digest_ = model.at("deltas").at("xxh3_128");
   delta_keys_ = model.at("deltas").at("keys");
   Require(deltas.at("xxh3_128") == delta_digest_, "deltas.json is another model's");
 
-  std::string identity = "omni-model 1\nconfig " + Hash(model.at("config").dump()) + "\n";
+  Require(model.at("version") == (model.at("config").contains("route_from") ? 2 : 1),
+          "model.json is of another version than its config");
+  std::string identity = "omni-model " + model.at("version").dump() + "\n";
+  identity += "config " + Hash(model.at("config").dump()) + "\n";
   std::set<std::string> listed = {"model.json", "deltas.json"};
   std::map<std::string, std::string> bytes;
   for (const Json* manifest : {&model, &deltas}) {
@@ -324,6 +334,7 @@ void ModelFiles::ReadShared(const std::string& bytes) {
     if (s.kind == 1) matrices_[s.name] = Int8Matrix(s, data);
     if (s.kind == 2) matrices_[s.name] = TwoBitMatrix(s, data);
     if (s.kind == 0) floats_[s.name] = FloatsOf(data);
+    if (s.kind == 3) bytes_[s.name] = data;
   }
   Require(end == bytes.size(), "shared.bin has bytes left over");
   for (auto& [name, matrix] : matrices_) {

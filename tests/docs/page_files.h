@@ -19,9 +19,13 @@ struct Config {
   bool key_scale, readout_norm;
   float decay_floor;
   double rope_theta;
+  std::string route_from = "token";
+  float slow_rate = 0;
+  bool route_bias = false;
 
   bool IsAttention(int64_t layer) const { return layer % attention_period == attention_period - 1; }
   int64_t head() const { return d / heads; }
+  bool HasSlowState() const { return route_from != "token"; }
   int64_t experts() const { return lattice[0] * lattice[1] * lattice[2]; }
 };
 
@@ -42,6 +46,7 @@ class ModelFiles {
   const std::string& tokenizer() const { return tokenizer_; }  // the file's bytes
   const Matrix& matrix(const std::string& name) const { return matrices_.at(name); }
   const Floats& floats(const std::string& name) const { return floats_.at(name); }
+  const std::string& bytes(const std::string& name) const { return bytes_.at(name); }
   ExpertNeurons Expert(int64_t layer, int64_t expert) const;
   // How many tiles of all tables are listed in each way: in whole tables; in deltas as the keyframe's, as
   // another one stored, as trits scattered over the keyframe's.
@@ -63,6 +68,7 @@ class ModelFiles {
   int64_t delta_keys_ = 0;
   std::map<std::string, Matrix> matrices_;
   std::map<std::string, Floats> floats_;
+  std::map<std::string, std::string> bytes_;
   std::vector<std::string> packs_;
   std::map<std::pair<int64_t, int64_t>, std::vector<std::string>> tiles_;  // by layer and expert
   TileCounts counts_;

@@ -32,6 +32,7 @@ Model::Model(const ModelFiles& files) : files_(files), c_(files.config()) {
       rings_[layer] = {std::vector<uint16_t>(halves), std::vector<uint16_t>(halves)};
     } else {
       states_[layer] = Floats(static_cast<size_t>(c_.d * c_.r));
+      if (c_.HasSlowState()) slow_[layer] = Floats(static_cast<size_t>(c_.d));
     }
   }
 }
@@ -112,6 +113,24 @@ const ExpertNeurons& Model::Expert(int64_t layer, int64_t expert) {
   return it->second;
 }
 
+int64_t Model::RouteOf(int64_t layer, int64_t token, const Floats& h) {
+  const float* route = files_.floats(Name(layer, "route")).data();
+  const float* bias = c_.route_bias ? files_.floats(Name(layer, "route_bias")).data() : nullptr;
+  const Point z = Landing(route, c_.HasSlowState() ? slow_.at(layer) : h);
+  if (c_.HasSlowState()) SlowStep(slow_.at(layer), h, c_.slow_rate);
+  const int64_t nearest =
+      NearestExpert(z, files_.floats(Name(layer, "positions")).data(), bias, c_.experts());
+  if (c_.route_from != "address") return nearest;
+  const int64_t member =
+      static_cast<uint8_t>(files_.bytes(Name(layer, "members"))[static_cast<size_t>(token)]);
+  const auto& [X, Y, Z] = c_.lattice;
+  const auto& [x, y, z_edge] = c_.region;
+  const int64_t i = nearest % X / x * x + member % x;
+  const int64_t j = nearest / X % Y / y * y + member / x % y;
+  const int64_t k = nearest / X / Y / z_edge * z_edge + member / x / y;
+  return i + X * (j + Y * k);
+}
+
 Model::Result Model::Consume(int64_t token) {
   const Matrix& embed = files_.matrix("embed");
   Floats x;
@@ -128,8 +147,7 @@ Model::Result Model::Consume(int64_t token) {
       AddTo(x, SharedFfn(layer, Quantize(h)));
       continue;
     }
-    const Point z = Landing(files_.floats(Name(layer, "route")).data(), h);
-    result.routes.push_back(NearestExpert(z, files_.floats(Name(layer, "positions")).data(), c_.experts()));
+    result.routes.push_back(RouteOf(layer, token, h));
     const ExpertNeurons& expert = Expert(layer, result.routes.back());
     AddTo(x, ExpertOutput(expert, Quantize(ExpertActivations(expert, Quantize(h))), c_.d));
   }
@@ -145,26 +163,32 @@ std::string Model::SaveState() const {
     halves.append(reinterpret_cast<const char*>(ring.keys.data()), 2 * ring.keys.size());
     halves.append(reinterpret_cast<const char*>(ring.values.data()), 2 * ring.values.size());
   }
-  const int64_t meaning[12] = {c_.layers,
-                               c_.attention_period,
-                               c_.d,
-                               c_.r,
-                               c_.heads,
-                               c_.kv_heads,
-                               c_.window,
-                               c_.key_scale,
-                               c_.readout_norm,
-                               c_.state_norm_period,
-                               std::bit_cast<int32_t>(c_.decay_floor),
-                               std::bit_cast<int64_t>(c_.rope_theta)};
+  std::string slow;
+  for (const auto& [layer, u] : slow_) slow.append(reinterpret_cast<const char*>(u.data()), 4 * u.size());
+  std::vector<int64_t> meaning = {c_.layers,
+                                  c_.attention_period,
+                                  c_.d,
+                                  c_.r,
+                                  c_.heads,
+                                  c_.kv_heads,
+                                  c_.window,
+                                  c_.key_scale,
+                                  c_.readout_norm,
+                                  c_.state_norm_period,
+                                  std::bit_cast<int32_t>(c_.decay_floor),
+                                  std::bit_cast<int64_t>(c_.rope_theta)};
   std::string out = "OMNISESS";
-  Put(&out, uint32_t{1});
+  if (c_.HasSlowState()) {
+    meaning.push_back(c_.route_from == "ahead" ? 1 : 2);
+    meaning.push_back(std::bit_cast<int32_t>(c_.slow_rate));
+  }
+  Put(&out, uint32_t{c_.HasSlowState() ? 2u : 1u});
   Put(&out, uint32_t{0});
-  Put(&out, uint64_t{XXH3_64bits(meaning, sizeof meaning)});
+  Put(&out, uint64_t{XXH3_64bits(meaning.data(), 8 * meaning.size())});
   Put(&out, position_);
   Put(&out, uint64_t{floats.size() / 4});
   Put(&out, uint64_t{halves.size() / 2});
-  out += floats + halves;
+  out += floats + halves + slow;
   Put(&out, uint64_t{XXH3_64bits(out.data(), out.size())});
   return out;
 }

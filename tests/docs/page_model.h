@@ -32,6 +32,7 @@ class Model {
 
   Floats Linear(const std::string& name, const Quantized& x) const;
   Floats Recurrence(int64_t layer, const Quantized& x);
+  int64_t RouteOf(int64_t layer, int64_t token, const Floats& h);
   Floats Attention(int64_t layer, const Quantized& x);
   Floats SharedFfn(int64_t layer, const Quantized& h) const;
   const ExpertNeurons& Expert(int64_t layer, int64_t expert);
@@ -39,7 +40,7 @@ class Model {
   const ModelFiles& files_;
   const Config& c_;
   int64_t position_ = 0, renormalisations_ = 0;
-  std::map<int64_t, Floats> states_;  // S by layer
+  std::map<int64_t, Floats> states_, slow_;  // S and u by layer
   std::map<int64_t, Ring> rings_;
   std::map<std::pair<int64_t, int64_t>, ExpertNeurons> experts_;  // that were used
 };

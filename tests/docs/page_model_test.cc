@@ -147,13 +147,44 @@ TEST_F(PagesTest, GiveTheBitsOfAModelWithoutFlagsWhoseStatesAreRenormalised) {
   EXPECT_GT(pages.renormalisations(), 0);
 }
 
+// Neurons of every kind, with regions of several edges.
+ModelConfig SlowConfig(const ModelConfig& from, RouteFrom route_from) {
+  ModelConfig config = from;
+  config.route_from = route_from;
+  config.slow_rate = 0.3f;
+  config.route_bias = true;
+  return config;
+}
+
+ModelConfig AddressConfig() {
+  ModelConfig config = SlowConfig(testing::SmallConfig(), RouteFrom::kAddress);
+  config.lattice = {4, 2, 4}, config.region = {2, 2, 2};
+  config.f = 64 + 64 + 64 + 3;
+  config.base_neurons = config.member_neurons = 64, config.own_neurons = 3;
+  return config;
+}
+
+TEST_F(PagesTest, GiveTheBitsOfModelsThatAreRoutedByTheTokensBefore) {
+  for (const ModelConfig& config :
+       {SlowConfig(testing::OddCheckpointConfig(), RouteFrom::kAhead), AddressConfig()}) {
+    const std::string dir = Pack(testing::RandomCheckpoint(config, 6));
+    const std::optional<Model> product = Open(dir);
+    ASSERT_TRUE(product.has_value());
+    const page::ModelFiles files(dir);
+    EXPECT_EQ(files.model_hash(), product->hash());
+    page::Model pages(files);
+    ExpectSameBits(*product, pages, Numbers(30, config.vocab));
+  }
+}
+
 void ExpectSameMatrix(const page::Matrix& got, const page::Matrix& want, const std::string& name) {
   EXPECT_EQ(got.weights, want.weights) << name;
   EXPECT_EQ(got.scale, want.scale) << name;
 }
 
 TEST_F(PagesTest, QuantiseACheckpointToThePackersCodes) {
-  for (const ModelConfig& config : {testing::SmallConfig(), testing::OddCheckpointConfig()}) {
+  for (const ModelConfig& config :
+       {testing::SmallConfig(), testing::OddCheckpointConfig(), AddressConfig()}) {
     const std::string dir = Pack(testing::RandomCheckpoint(config, 7));
     const page::ModelFiles packed(dir);
     const page::CheckpointFiles checkpoint(dir + ".checkpoint", packed.config());

@@ -11,6 +11,10 @@ const int kRuns = 40000;
 std::vector<std::string> Seeds() {
   std::vector<std::string> seeds;
   for (const char* preset : {"perspective-1t", "mini", "tiny"}) seeds.push_back(ToJson(*Preset(preset)));
+  ModelConfig format2 = *Preset("tiny");
+  format2.route_from = RouteFrom::kAddress, format2.slow_rate = 0.0625f, format2.route_bias = true;
+  format2.own_neurons = 0, format2.member_neurons = 64;
+  seeds.push_back(ToJson(format2));
   seeds.push_back(R"({"preset":)" + std::string(100000, '[') + std::string(100000, ']') + "}");
   seeds.push_back("{\"a\\nb\\u001b[2J" + std::string(5000, 'x') + "\":1}");
   return seeds;

@@ -285,6 +285,21 @@ TEST_P(FloatsTest, AddAdds) {
   }
 }
 
+TEST_P(FloatsTest, SlowStepMovesByAShareOfTheDifference) {
+  Random random(12);
+  for (int64_t n : Sizes()) {
+    for (const float rate : {1.0f, 0.0625f, 0.3f}) {
+      Guarded<float> u(random.Floats(n, -3, 3)), h(random.Floats(n, -3, 3));
+      const std::vector<float> before = u.Copy();
+      ops().slow_step(u.data(), h.data(), rate, n);
+      for (int64_t i = 0; i < n; ++i) {
+        const float difference = h[i] - before[static_cast<size_t>(i)];
+        ASSERT_TRUE(SameFloat(u[i], std::fma(rate, difference, before[static_cast<size_t>(i)]))) << n;
+      }
+    }
+  }
+}
+
 TEST_P(FloatsTest, ExpSumMatchesReference) {
   Random random(11);
   for (int64_t n : Sizes()) {

@@ -42,7 +42,7 @@ find "${folders[@]}" -type f -regex '.*\.\(h\|cc\|cu\|cuh\|inc\)' -print0 | sort
 
     # The store knows bytes and tiles, not the mathematics of layers.
     store_sees = "^engine/(base/.*|text/tokenizer|"
-    store_sees = store_sees "model/(config|expert_source|weights|checkpoint|quantize|session_state))[.]h$"
+    store_sees = store_sees "model/(config|neuron_groups|expert_source|weights|checkpoint|quantize|session_state))[.]h$"
 
     # Libraries that only these parts may see.
     only["torch"] = "engine/train"

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "engine/model/checkpoint.h"
+#include "engine/model/neuron_groups.h"
 #include "tests/testing/random_model.h"
 
 namespace omni::testing {
@@ -43,6 +44,14 @@ class Maker {
     out_->tensors[name] = std::move(tensor);
   }
 
+  void Members(const std::string& name) {
+    const ModelConfig& c = out_->config;
+    Tensor tensor{{c.vocab}, {}, {}};
+    for (int64_t token = 0; token < c.vocab; ++token)
+      tensor.bytes.push_back(static_cast<uint8_t>(random_.Below(c.experts_per_region())));
+    out_->tensors[name] = std::move(tensor);
+  }
+
  private:
   Checkpoint* out_;
   Random random_;
@@ -71,15 +80,14 @@ void MakeLayer(const ModelConfig& c, int64_t layer, Maker& make) {
   make.Normal(p + "wv", {c.d, c.d}, deviation);
   make.Normal(p + "wo", {c.d, c.d}, deviation);
   if (c.readout_norm) make.Normal(p + "norm_readout", {c.d}, 0.05f, 1.0f);
-  const int64_t tied = c.f - c.own_neurons;
   for (const char* part : {"gate", "up", "down"}) {
-    if (tied > 0) make.Normal(absl::StrCat(p, "tied.", part), {c.num_regions(), tied, c.d}, deviation);
-    if (c.own_neurons > 0) {
-      make.Normal(absl::StrCat(p, "own.", part), {c.num_experts(), c.own_neurons, c.d}, deviation);
-    }
+    for (const NeuronGroup& group : NeuronGroups(c))
+      make.Normal(absl::StrCat(p, group.tensor, ".", part), {group.copies, group.count, c.d}, deviation);
   }
   make.Normal(p + "route", {3, c.d}, 2.0f * deviation);
   make.CellCentres(p + "positions");
+  if (c.route_bias) make.Normal(p + "route_bias", {c.num_experts()}, 0.02f);
+  if (c.route_from == RouteFrom::kAddress) make.Members(p + "members");
 }
 
 }  // namespace
@@ -107,6 +115,7 @@ absl::Status WriteCheckpoint(const std::string& path, const Checkpoint& checkpoi
     TensorView view;
     view.shape = tensor.shape;
     view.data = tensor.values.data();
+    if (!tensor.bytes.empty()) view.dtype = DType::kU8, view.data = tensor.bytes.data();
     views[name] = view;
   }
   return WriteSafetensors(path + "/model.safetensors", views, {});

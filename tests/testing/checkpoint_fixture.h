@@ -16,6 +16,7 @@ namespace omni::testing {
 struct Tensor {
   std::vector<int64_t> shape;
   std::vector<float> values;
+  std::vector<uint8_t> bytes = {};  // in place of values
 };
 
 // A checkpoint in memory, so that a test may change it before it is written.

@@ -35,8 +35,8 @@ class FaultyLink : public RegionLink {
     }
   }
   void Flush() override { inner_->Flush(); }
-  void Prefetch(LayerId layer, std::span<const ExpertId> experts) override {
-    inner_->Prefetch(layer, experts);
+  void Prefetch(LayerId layer, std::span<const ExpertId> experts, Foresight foresight) override {
+    inner_->Prefetch(layer, experts, foresight);
   }
   void Renew() override { inner_->Renew(); }
 

@@ -88,6 +88,23 @@ ModelConfig FlaglessConfig() {
   return c;
 }
 
+ModelConfig AheadConfig() {
+  ModelConfig c = OddConfig();
+  c.route_from = RouteFrom::kAhead;
+  c.slow_rate = 0.3f;
+  c.route_bias = true;
+  return c;
+}
+
+ModelConfig AddressConfig() {
+  ModelConfig c = TinyConfig();
+  c.f = 256, c.vocab = 307;
+  c.base_neurons = 64, c.member_neurons = 64, c.own_neurons = 64;
+  c.route_from = RouteFrom::kAddress;
+  c.slow_rate = 0.0625f;
+  return c;
+}
+
 RandomModel::RandomModel(const ModelConfig& config, uint64_t seed) : seed_(seed) {
   weights_.config = config;
   const int64_t d = config.d, d_pad = PadTo(d, 64), kv = config.kv_heads * config.head_dim();
@@ -146,6 +163,15 @@ RandomModel::RandomModel(const ModelConfig& config, uint64_t seed) : seed_(seed)
     plain.positions = MakePositions(random, config);
     layer.route = plain.route.data();
     layer.positions = plain.positions.data();
+    if (config.route_bias) {
+      plain.route_bias = Uniforms(random, config.num_experts(), -0.02f, 0.02f);
+      layer.route_bias = plain.route_bias.data();
+    }
+    if (config.route_from == RouteFrom::kAddress) {
+      for (int64_t token = 0; token < config.vocab; ++token)
+        plain.members.push_back(static_cast<uint8_t>(random.Below(config.experts_per_region())));
+      layer.members = plain.members.data();
+    }
     for (size_t e = 0; e < experts; ++e) {
       PackExpert(LayerId(static_cast<int32_t>(l)), ExpertId(static_cast<int32_t>(e)));
     }

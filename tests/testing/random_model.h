@@ -33,7 +33,8 @@ struct PlainLinear {
 
 struct PlainLayer {
   PlainLinear wp, wk, wq, wv, wo, gate, up, down;
-  std::vector<float> norm1, norm2, bp, norm_readout, route, positions;
+  std::vector<float> norm1, norm2, bp, norm_readout, route, positions, route_bias;
+  std::vector<uint8_t> members;
 };
 
 // Trits neuron-major: gate, up and down are all [f, d].
@@ -47,6 +48,11 @@ ModelConfig TinyConfig();  // the preset
 ModelConfig OddConfig();   // d = 100, r = 12, f = 130, 6 experts, window 7, 1 key/value head
 ModelConfig
 FlaglessConfig();  // no key scale, no readout norm, attention every 2nd layer, state norm every 5th token
+
+// Routes by the slow state: OddConfig, the nearest expert with a bias; TinyConfig, regions and members, with
+// neurons of every kind.
+ModelConfig AheadConfig();
+ModelConfig AddressConfig();
 
 class RandomModel : public ExpertSource {
  public:

@@ -18,6 +18,7 @@ void AddTo(std::vector<double>& x, const std::vector<double>& y) {
 
 ReferenceModel::ReferenceModel(const RandomModel& model) : model_(model), c_(model.config()) {
   state_.assign(static_cast<size_t>(c_.layers), Vector(static_cast<size_t>(c_.d * c_.r)));
+  slow_.assign(state_.size(), Vector(static_cast<size_t>(c_.d)));
   keys_.resize(state_.size());
   values_.resize(state_.size());
 }
@@ -136,24 +137,31 @@ ReferenceModel::Vector ReferenceModel::SharedFfn(int64_t layer, const Vector& h)
   return Multiply(w.down, Quantize(a));
 }
 
-ExpertId ReferenceModel::RouteOf(int64_t layer, const Vector& h) {
+ExpertId ReferenceModel::RouteOf(int64_t layer, const Vector& h, TokenId token) {
   const PlainLayer& w = model_.plain(layer);
+  Vector seen = h;
+  if (c_.has_slow_state()) {
+    Vector& u = slow_[static_cast<size_t>(layer)];
+    seen = u;
+    for (size_t i = 0; i < u.size(); ++i) u[i] += static_cast<double>(c_.slow_rate) * (h[i] - u[i]);
+  }
   double z[3] = {};
   for (size_t axis = 0; axis < 3; ++axis) {
-    for (size_t i = 0; i < h.size(); ++i) z[axis] += w.route[axis * h.size() + i] * h[i];
+    for (size_t i = 0; i < h.size(); ++i) z[axis] += w.route[axis * h.size() + i] * seen[i];
     z[axis] -= std::floor(z[axis]);
   }
   int32_t best = 0;
-  double least = 2;
+  double least = 3;
   for (int32_t e = 0; e < c_.num_experts(); ++e) {
-    double distance = 0;
+    double distance = c_.route_bias ? -w.route_bias[static_cast<size_t>(e)] : 0;
     for (int32_t axis = 0; axis < 3; ++axis) {
       const double direct = std::fabs(z[axis] - w.positions[static_cast<size_t>(3 * e + axis)]);
       distance += std::pow(std::min(direct, 1 - direct), 2);
     }
     if (distance < least) least = distance, best = e;
   }
-  return ExpertId(best);
+  if (c_.route_from != RouteFrom::kAddress) return ExpertId(best);
+  return c_.ExpertOf(c_.RegionOf(ExpertId(best)), w.members[token.index()]);
 }
 
 ReferenceModel::Vector ReferenceModel::ExpertFfn(int64_t layer, ExpertId expert, const Vector& h) {
@@ -194,7 +202,7 @@ std::vector<double> ReferenceModel::Step(TokenId token, std::vector<ExpertId>* r
     if (attention) {
       AddTo(x, SharedFfn(layer, h));
     } else {
-      routes->push_back(RouteOf(layer, h));
+      routes->push_back(RouteOf(layer, h, token));
       AddTo(x, ExpertFfn(layer, routes->back(), h));
     }
   }

@@ -31,13 +31,14 @@ class ReferenceModel {
   Vector Attention(int64_t layer, const Vector& x);
   Vector SharedFfn(int64_t layer, const Vector& h);
   Vector ExpertFfn(int64_t layer, ExpertId expert, const Vector& h);
-  ExpertId RouteOf(int64_t layer, const Vector& h);
+  ExpertId RouteOf(int64_t layer, const Vector& h, TokenId token);
   void Rotate(double* head);
 
   const RandomModel& model_;
   const ModelConfig& c_;
   int64_t position_ = 0;
   std::vector<Vector> state_;                       // per layer: S
+  std::vector<Vector> slow_;                        // per layer: u
   std::vector<std::vector<Vector>> keys_, values_;  // per layer and position, all of them
 };
 

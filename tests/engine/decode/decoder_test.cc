@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <functional>
+#include <set>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -68,7 +69,9 @@ class DecoderTest : public ::testing::TestWithParam<Case> {
 
 INSTANTIATE_TEST_SUITE_P(Shapes, DecoderTest,
                          ::testing::Values(Case{"Tiny", testing::TinyConfig}, Case{"Odd", testing::OddConfig},
-                                           Case{"Flagless", testing::FlaglessConfig}),
+                                           Case{"Flagless", testing::FlaglessConfig},
+                                           Case{"Ahead", testing::AheadConfig},
+                                           Case{"Address", testing::AddressConfig}),
                          [](const auto& info) { return std::string(info.param.name); });
 
 // Float keeps 24 bits and no sum here is longer than a few hundred terms, so a token without a flipped code
@@ -362,6 +365,58 @@ TEST(DecoderJobsTest, GroupsRowsByAscendingExpert) {
   std::sort(covered.begin(), covered.end());
   ASSERT_EQ(covered.size(), rows.size());
   EXPECT_EQ(std::unique(covered.begin(), covered.end()), covered.end());
+}
+
+// Every layer's routes of a token, as they were known before it started and as they were taken.
+TEST(DecoderKnownRoutesTest, AreTheRoutesOfTheNextTokenInEveryLayer) {
+  for (const ModelConfig& config : {testing::AheadConfig(), testing::AddressConfig()}) {
+    RandomModel model(config, 5);
+    WorkerPool pool(2);
+    CpuDecoder decoder(model.weights(), pool);
+    SessionState first(config), second(config);
+    const std::vector<TokenId> tokens = RandomTokens(40, config.vocab, 3);
+    std::set<ExpertId> taken;
+    for (size_t t = 0; t + 2 < tokens.size(); t += 2) {
+      // Of the second session two rows: only its first is known.
+      const std::vector<BatchRow> rows = {
+          {&first, tokens[t], true}, {&second, tokens[t + 1], true}, {&second, tokens[t + 2], true}};
+      ASSERT_TRUE(decoder.Begin(rows).ok());
+      std::vector<std::vector<ExpertId>> known;
+      for (int32_t l = 0; l < config.layers; ++l) {
+        if (config.IsAttention(l)) continue;
+        const auto routes = decoder.KnownRoutes(LayerId(l));
+        known.emplace_back(routes.begin(), routes.end());
+        ASSERT_EQ(known.back().size(), 2u);
+      }
+      size_t at = 0;
+      std::vector<float> out;
+      for (int32_t l = 0; l < config.layers; ++l) {
+        const std::vector<ExpertJob> jobs = decoder.RunLayer(LayerId(l)).value();
+        for (const ExpertJob& job : jobs) {
+          out.resize(job.rows.size() * static_cast<size_t>(config.d));
+          ASSERT_TRUE(RunExpert(config, *model.Acquire(job.layer, job.expert), job, pool, out.data()).ok());
+          decoder.AddExpertOutput(job, out.data());
+        }
+        if (config.IsAttention(l)) continue;
+        EXPECT_EQ(decoder.routes()[0], known[at][0]) << "layer " << l;
+        EXPECT_EQ(decoder.routes()[1], known[at][1]) << "layer " << l;
+        taken.insert(known[at].begin(), known[at].end());
+        ++at;
+      }
+      ASSERT_TRUE(decoder.Finish().ok());
+    }
+    EXPECT_GT(taken.size(), 2u);  // not one expert for all
+  }
+}
+
+TEST(DecoderKnownRoutesTest, AreNoneWhereThePresentTokenIsRouted) {
+  RandomModel model(testing::TinyConfig(), 5);
+  WorkerPool pool(1);
+  CpuDecoder decoder(model.weights(), pool);
+  SessionState state(model.config());
+  const BatchRow row{&state, TokenId(7), true};
+  ASSERT_TRUE(decoder.Begin({&row, 1}).ok());
+  EXPECT_TRUE(decoder.KnownRoutes(LayerId(0)).empty());
 }
 
 TEST(DecoderPredictTest, AGuessWithTheStateOfTheLayerItselfIsItsRoute) {

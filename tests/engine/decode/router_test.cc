@@ -48,16 +48,26 @@ TEST(RouterTest, DistanceTakesTheShorterWayRoundEveryAxis) {
 TEST(RouterTest, TheLowestIdWinsEqualDistances) {
   const std::vector<float> positions = {0.5f,  0.5f, 0.5f, 0.25f, 0.0f, 0.0f,
                                         0.75f, 0.0f, 0.0f, 0.25f, 0.0f, 0.0f};
-  EXPECT_EQ(NearestExpert({0.0f, 0.0f, 0.0f}, positions.data(), 4),
+  EXPECT_EQ(NearestExpert({0.0f, 0.0f, 0.0f}, positions.data(), nullptr, 4),
             ExpertId(1));  // 1, 2 and 3 are equally near
-  EXPECT_EQ(NearestExpert({0.75f, 0.0f, 0.0f}, positions.data(), 4), ExpertId(2));
-  EXPECT_EQ(NearestExpert({0.25f, 0.0f, 0.0f}, positions.data(), 4),
+  EXPECT_EQ(NearestExpert({0.75f, 0.0f, 0.0f}, positions.data(), nullptr, 4), ExpertId(2));
+  EXPECT_EQ(NearestExpert({0.25f, 0.0f, 0.0f}, positions.data(), nullptr, 4),
             ExpertId(1));  // 3 lies at the same place
+}
+
+TEST(RouterTest, ABiasMakesAnExpertNearer) {
+  const std::vector<float> positions = {0.25f, 0.0f, 0.0f, 0.5f, 0.0f, 0.0f}, near = {0.0f, 0.0f};
+  const TorusPoint z = {0.375f, 0.0f, 0.0f};  // 1/64 from both
+  EXPECT_EQ(NearestExpert(z, positions.data(), near.data(), 2), ExpertId(0));
+  const std::vector<float> one = {0.0f, 0.001f}, other = {0.001f, 0.001f}, far = {-1.0f, -2.0f};
+  EXPECT_EQ(NearestExpert(z, positions.data(), one.data(), 2), ExpertId(1));
+  EXPECT_EQ(NearestExpert(z, positions.data(), other.data(), 2), ExpertId(0));
+  EXPECT_EQ(NearestExpert(z, positions.data(), far.data(), 2), ExpertId(0));
 }
 
 TEST(RouterTest, APointThatIsNoNumberGoesToExpertZero) {
   const std::vector<float> positions = CellCentres(testing::TinyConfig());
-  EXPECT_EQ(NearestExpert({std::nanf(""), 0.9f, 0.9f}, positions.data(), 128), ExpertId(0));
+  EXPECT_EQ(NearestExpert({std::nanf(""), 0.9f, 0.9f}, positions.data(), nullptr, 128), ExpertId(0));
 }
 
 TEST(RouterTest, ACellsPointsGoToTheCellsExpert) {
@@ -67,7 +77,7 @@ TEST(RouterTest, ACellsPointsGoToTheCellsExpert) {
   testing::Random random(4);
   for (int i = 0; i < 100000; ++i) {
     const TorusPoint z = {random.Uniform(0, 1), random.Uniform(0, 1), random.Uniform(0, 1)};
-    const ExpertId nearest = NearestExpert(z, positions.data(), c.num_experts());
+    const ExpertId nearest = NearestExpert(z, positions.data(), nullptr, c.num_experts());
     reached.insert(nearest);
     int64_t cell[3];
     bool inside = true;  // not within float's reach of a face, where two cells are equally near

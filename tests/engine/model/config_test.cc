@@ -128,6 +128,16 @@ TEST(Config, RejectsEveryWrongFieldByNameAndValue) {
       {"own_neurons is -64", [](ModelConfig& c) { c.own_neurons = -64; }},
       {"own_neurons is 192", [](ModelConfig& c) { c.own_neurons = 192; }},
       {"own_neurons is 63", [](ModelConfig& c) { c.own_neurons = 63; }},
+      {"base_neurons is 32", [](ModelConfig& c) { c.base_neurons = 32; }},
+      {"member_neurons is 192", [](ModelConfig& c) { c.member_neurons = 192; }},
+      {"member_neurons is 32", [](ModelConfig& c) { c.own_neurons = 0, c.member_neurons = 32; }},
+      {"slow_rate is 0.5", [](ModelConfig& c) { c.slow_rate = 0.5f; }},
+      {"slow_rate is 0;", [](ModelConfig& c) { c.route_from = RouteFrom::kAhead; }},
+      {"slow_rate is 1.5", [](ModelConfig& c) { c.route_from = RouteFrom::kAddress, c.slow_rate = 1.5f; }},
+      {"region is 512 experts",
+       [](ModelConfig& c) {
+         c.lattice = c.region = {8, 8, 8}, c.route_from = RouteFrom::kAddress, c.slow_rate = 1;
+       }},
       {"decay_floor is 0", [](ModelConfig& c) { c.decay_floor = 0; }},
       {"decay_floor is nan", [](ModelConfig& c) { c.decay_floor = NAN; }},
       {"state_norm_period is 0", [](ModelConfig& c) { c.state_norm_period = 0; }},
@@ -168,6 +178,34 @@ TEST(Config, JsonRoundTripsEveryField) {
   EXPECT_EQ(ToJson(*back), ToJson(c));
 }
 
+TEST(Config, WhatFormat2AddsIsWrittenOnlyWhereItIsUsed) {
+  ModelConfig c = Make("tiny");
+  EXPECT_EQ(c.format(), 1);
+  EXPECT_THAT(ToJson(c), ::testing::Not(HasSubstr("route_from")));
+  const ModelConfig plain = c;
+  c.route_from = RouteFrom::kAddress, c.slow_rate = 0.0625f;
+  c.own_neurons = 0, c.member_neurons = 64;
+  EXPECT_EQ(c.format(), 2);
+  EXPECT_THAT(ToJson(c), HasSubstr("\"route_from\": \"address\",\n  \"slow_rate\": 0.0625,\n"
+                                   "  \"route_bias\": false,\n  \"base_neurons\": 0,\n"
+                                   "  \"member_neurons\": 64\n}\n"));
+  const absl::StatusOr<ModelConfig> back = ConfigFromJson(ToJson(c));
+  ASSERT_TRUE(back.ok()) << back.status();
+  EXPECT_EQ(*back, c);
+  // Each of them alone makes it format 2.
+  for (void (*change)(ModelConfig&) :
+       {+[](ModelConfig& m) { m.route_from = RouteFrom::kAhead, m.slow_rate = 1; },
+        +[](ModelConfig& m) { m.route_bias = true; },
+        +[](ModelConfig& m) { m.base_neurons = 64, m.own_neurons = 0; },
+        +[](ModelConfig& m) { m.member_neurons = 64, m.own_neurons = 0; }}) {
+    ModelConfig one = plain;
+    change(one);
+    ASSERT_TRUE(Validate(one).ok()) << Validate(one);
+    EXPECT_EQ(one.format(), 2);
+    EXPECT_EQ(ConfigFromJson(ToJson(one)).value(), one);
+  }
+}
+
 TEST(Config, JsonTextIsStable) {
   const std::string text = ToJson(Make("tiny"));
   EXPECT_THAT(text, ::testing::StartsWith(
@@ -196,6 +234,11 @@ TEST(Config, JsonErrorsNameTheKey) {
   ExpectJsonError(good, "\"window\": 16", "\"window\": 18446744073709551615", "window is of another type");
   ExpectJsonError(good, "\"window\": 16", "\"window\": 0", "window is 0");
   ExpectJsonError(good, "\"key_scale\": true", "\"key_scale\": 1", "key_scale is of another type");
+  ExpectJsonError(good, "\"rope_theta\"", "\"route_from\": \"ahead\", \"rope_theta\"",
+                  "'slow_rate' is missing");
+  ExpectJsonError(good, "\"rope_theta\"", "\"slow_rate\": 0, \"rope_theta\"", "'route_from' is missing");
+  ExpectJsonError(good, "\"rope_theta\"", "\"route_from\": \"back\", \"rope_theta\"",
+                  "\"token\", \"ahead\" or \"address\"");
   ExpectJsonError(good, "-5.0", "-1e300", "decay_floor is -1e+300");
   ExpectJsonError(good, "\"tiny\"", "7", "preset is of another type");
   ExpectJsonError(good, "\"lattice\": [", "\"lattice\": [1,", "lattice is of another type");

@@ -24,6 +24,8 @@ SessionState Filled(const ModelConfig& config) {
       }
     } else {
       for (int64_t i = 0; i < config.d * config.r; ++i) state.pdr(layer)[i] = random.Normal();
+      for (int64_t i = 0; config.has_slow_state() && i < config.d; ++i)
+        state.slow(layer)[i] = random.Normal();
     }
   }
   state.set_position(12345);
@@ -44,10 +46,14 @@ TEST(SessionStateTest, HoldsEveryLayerApart) {
   EXPECT_EQ(state.pdr(LayerId(1)) - state.pdr(LayerId(0)), 1200);
   EXPECT_EQ(state.pdr(LayerId(4)) - state.pdr(LayerId(2)), 1200);  // layer 3 is attention
   EXPECT_EQ(state.values(LayerId(3)) - state.keys(LayerId(3)), 350);
+  SessionState slow(testing::AheadConfig());
+  EXPECT_EQ(slow.bytes(), state.bytes() + 4 * 4 * 100);
+  EXPECT_EQ(SessionState::BytesFor(testing::AheadConfig()), slow.bytes());
+  EXPECT_EQ(slow.slow(LayerId(4)) - slow.slow(LayerId(2)), 100);
 }
 
 TEST(SessionStateTest, SaveAndRestoreKeepEveryByte) {
-  for (const ModelConfig& config : {testing::TinyConfig(), testing::OddConfig()}) {
+  for (const ModelConfig& config : {testing::TinyConfig(), testing::OddConfig(), testing::AheadConfig()}) {
     const std::string bytes = Filled(config).Save();
     const auto restored = SessionState::Restore(config, bytes);
     ASSERT_TRUE(restored.ok()) << restored.status();
@@ -88,7 +94,8 @@ TEST(SessionStateTest, RestoreRejectsForgedFieldsUnderAValidChecksum) {
     std::memcpy(altered.data() + offset, &value, size);
     return SessionState::Restore(config, Resealed(altered)).status();
   };
-  EXPECT_THAT(forged(8, 2, 4).message(), ::testing::HasSubstr("version 2"));
+  EXPECT_THAT(forged(8, 3, 4).message(), ::testing::HasSubstr("version 3"));
+  EXPECT_FALSE(forged(8, 2, 4).ok());  // of a model with a slow state
   EXPECT_FALSE(forged(12, 1, 4).ok());
   EXPECT_THAT(forged(16, 1, 8).message(), ::testing::HasSubstr("another configuration"));
   EXPECT_FALSE(forged(24, ~uint64_t{0}, 8).ok());  // position -1
@@ -123,6 +130,14 @@ TEST(SessionStateTest, BelongsToOneConfiguration) {
     EXPECT_FALSE(state.Fits(other));
     EXPECT_FALSE(SessionState::Restore(other, bytes).ok());
   }
+  ModelConfig slow = testing::AheadConfig();
+  EXPECT_FALSE(state.Fits(slow));
+  EXPECT_FALSE(SessionState::Restore(slow, bytes).ok());
+  const std::string slow_bytes = Filled(slow).Save();
+  EXPECT_FALSE(SessionState::Restore(config, slow_bytes).ok());
+  EXPECT_TRUE(SessionState::Restore(slow, slow_bytes).ok());
+  slow.slow_rate = 0.25f;
+  EXPECT_FALSE(SessionState::Restore(slow, slow_bytes).ok());
   ModelConfig same = config;
   same.preset = "renamed";
   EXPECT_TRUE(SessionState::Restore(same, bytes).ok());

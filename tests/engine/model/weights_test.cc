@@ -15,7 +15,8 @@ namespace {
 using ::testing::HasSubstr;
 
 TEST(CheckWeightsTest, AcceptsWholeModels) {
-  for (const ModelConfig& config : {testing::TinyConfig(), testing::OddConfig(), testing::FlaglessConfig()}) {
+  for (const ModelConfig& config : {testing::TinyConfig(), testing::OddConfig(), testing::FlaglessConfig(),
+                                    testing::AheadConfig(), testing::AddressConfig()}) {
     const testing::RandomModel model(config, 1);
     EXPECT_EQ(CheckWeights(model.weights()), absl::OkStatus());
   }
@@ -48,6 +49,23 @@ TEST(CheckWeightsTest, NamesTheLayerAndTheMatrixThatIsWrong) {
   positions[7] = 1.0f;
   EXPECT_THAT(message([&](ModelWeights& w) { w.layers[0].positions = positions.data(); }),
               HasSubstr("positions: element 7 is 1"));
+}
+
+TEST(CheckWeightsTest, WantsWhatRoutesAreMadeOfAndNothingElse) {
+  const testing::RandomModel ahead(testing::AheadConfig(), 1), address(testing::AddressConfig(), 1);
+  ModelWeights weights = ahead.weights();
+  weights.layers[0].route_bias = nullptr;
+  EXPECT_THAT(CheckWeights(weights).message(), HasSubstr("layer 0, route_bias: it is missing"));
+  weights = ahead.weights();
+  weights.layers[2].members = address.weights().layers[0].members;
+  EXPECT_THAT(CheckWeights(weights).message(), HasSubstr("layer 2, members: it is there although"));
+  weights = address.weights();
+  weights.layers[1].members = nullptr;
+  EXPECT_THAT(CheckWeights(weights).message(), HasSubstr("layer 1, members: it is missing"));
+  std::vector<uint8_t> members(static_cast<size_t>(address.config().vocab));
+  members[299] = 8;  // regions have eight experts
+  weights.layers[1].members = members.data();
+  EXPECT_THAT(CheckWeights(weights).message(), HasSubstr("token 299 has member 8 of a region of 8 experts"));
 }
 
 TEST(CheckTileTest, AcceptsTritsAndRejectsOtherCodesAndScales) {

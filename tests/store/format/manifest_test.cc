@@ -47,7 +47,20 @@ TEST(Manifest, RejectsEveryFlippedBitAndEveryCut) {
 
 TEST(Manifest, SaysWhichVersionItCannotRead) {
   const std::string text = absl::StrReplaceAll(Example().Encode(), {{"\"version\": 1", "\"version\": 7"}});
-  EXPECT_THAT(MessageOf(text), HasSubstr("m/model.json: format version 7, this program reads 1"));
+  EXPECT_THAT(MessageOf(text), HasSubstr("m/model.json: format version 7, this program reads up to 2"));
+}
+
+TEST(Manifest, IsOfTheVersionThatItsConfigNeeds) {
+  Manifest m = Example();
+  const std::string plain = m.Encode();
+  EXPECT_THAT(plain, HasSubstr("\"version\": 1"));
+  m.config.route_from = RouteFrom::kAhead, m.config.slow_rate = 0.5f;
+  const std::string text = m.Encode();
+  EXPECT_THAT(text, HasSubstr("\"version\": 2"));
+  EXPECT_NE(m.ModelHash(), Example().ModelHash());
+  const auto back = Manifest::Parse("m", text);
+  ASSERT_TRUE(back.ok()) << back.status();
+  EXPECT_EQ(back->config, m.config);
 }
 
 TEST(Manifest, SaysWhenItIsSomethingElse) {

@@ -153,7 +153,8 @@ TEST_F(StreamedTest, ThreadsShareTheLeastCacheWithoutWaitingForEver) {
       for (int i = 0; i < 200; ++i) {
         const ExpertId guess[2] = {ExpertId(static_cast<int32_t>(random.Below(8))),
                                    ExpertId(static_cast<int32_t>(random.Below(8)))};
-        streamed->experts().ReadAhead(RequesterId(), LayerId(static_cast<int32_t>(random.Below(3))), guess);
+        streamed->experts().ReadAhead(RequesterId(), LayerId(static_cast<int32_t>(random.Below(3))), guess,
+                                      Foresight::kGuess);
       }
     }
     threads.clear();

@@ -50,12 +50,32 @@ class HeldTest : public StreamedTest {
   std::vector<ExpertTiles> kept_;
 };
 
+TEST_F(HeldTest, WhatIsKnownIsReadWholeAndAGuessOnlyAsFarAsTwoExpertsGo) {
+  Pack(testing::StreamedConfig());
+  const auto tiles = static_cast<size_t>(tiles_per_expert());
+  for (const Foresight foresight : {Foresight::kGuess, Foresight::kKnown}) {
+    const auto model = OpenHeld(1000);
+    for (int32_t layer = 0; layer < 2; ++layer) {
+      for (int32_t e = 0; e < 4; ++e) {
+        const ExpertId expert(7 * e % config_.num_experts());
+        model->experts().ReadAhead(RequesterId(e), LayerId(layer), {&expert, 1}, foresight);
+      }
+    }
+    if (foresight == Foresight::kGuess) {
+      EXPECT_EQ(held_->other(), 2 * tiles);
+    } else {
+      EXPECT_GT(held_->other(), 2 * tiles);
+    }
+    held_->LetGo();
+  }
+}
+
 TEST_F(HeldTest, AGuessIsReadBehindWhatIsAskedForAndJoinedWhenItWasRight) {
   Pack(testing::StreamedConfig());
   const auto model = OpenHeld(1000);
   const auto tiles = static_cast<size_t>(tiles_per_expert());
   const ExpertId guess(5);
-  model->experts().ReadAhead(RequesterId(), LayerId(1), {&guess, 1});
+  model->experts().ReadAhead(RequesterId(), LayerId(1), {&guess, 1}, Foresight::kGuess);
   EXPECT_EQ(held_->other(), tiles);
   Ask(*model, 0, 0);
   EXPECT_EQ(held_->urgent(), tiles);
@@ -159,7 +179,7 @@ TEST_F(HeldTest, WhatIsExpectedStaysUntilItsLayerIsOver) {
   Pack(testing::StreamedConfig());
   const auto model = OpenHeld(3 * tiles_per_expert());
   const ExpertId guess(0);
-  model->experts().ReadAhead(RequesterId(), LayerId(1), {&guess, 1});
+  model->experts().ReadAhead(RequesterId(), LayerId(1), {&guess, 1}, Foresight::kGuess);
   held_->LetGo();
   // Experts of another region fill the cache again and again; the expected one is not given up for them.
   for (int32_t expert : {0, 2, 5, 7, 0, 2, 5, 7}) {
@@ -190,11 +210,11 @@ TEST_F(HeldTest, AGuessStaysWhateverAnotherRequesterAsksForOrGuesses) {
   const ExpertId guess = config_.ExpertOf(RegionId(0), 0), other = config_.ExpertOf(RegionId(1), 0);
   Ask(*model, 0, 0, first);  // both are at work in layer 0
   Ask(*model, 0, 0, second);
-  model->experts().ReadAhead(first, LayerId(1), {&guess, 1});
+  model->experts().ReadAhead(first, LayerId(1), {&guess, 1}, Foresight::kGuess);
   held_->LetGo();
   ASSERT_EQ(answers_, asked_ += 2);
-  model->experts().ReadAhead(second, LayerId(1), {&other, 1});  // for the same layer
-  Ask(*model, 1, other.value, second);                          // asks for that layer, and goes on to others
+  model->experts().ReadAhead(second, LayerId(1), {&other, 1}, Foresight::kGuess);  // for the same layer
+  Ask(*model, 1, other.value, second);  // asks for that layer, and goes on to others
   held_->LetGo();
   ASSERT_EQ(answers_, ++asked_);
   Walk(*model, std::array{0, 2, 5, 7}, second);
@@ -209,7 +229,7 @@ TEST_F(HeldTest, TheGuessesOfARequesterThatIsForgottenAreGivenUpForOthers) {
   const auto model = OpenHeld(2 * tiles_per_expert(), PolicyKind::kLru);
   const RequesterId first(1), second(2);
   const ExpertId guess(0);
-  model->experts().ReadAhead(first, LayerId(1), {&guess, 1});
+  model->experts().ReadAhead(first, LayerId(1), {&guess, 1}, Foresight::kGuess);
   Walk(*model, std::array{0}, second);
   EXPECT_EQ(model->cache()->stats().evicted, tiles_per_expert());  // of layer 0, not the guess
   model->experts().ForgetRequester(first);
@@ -232,7 +252,7 @@ void HeldTest::QueueBehindAnother(const Model& model) {
   Ask(model, 0, first.value);
   EXPECT_EQ(model.cache()->stats().waiting, 2);
   const ExpertId guess = config_.ExpertOf(RegionId(1), 0);
-  model.experts().ReadAhead(RequesterId(), LayerId(1), {&guess, 1});
+  model.experts().ReadAhead(RequesterId(), LayerId(1), {&guess, 1}, Foresight::kGuess);
   held_->LetGo();
   kept_.pop_back();  // the sibling's own tile, which is not enough
   EXPECT_EQ(model.cache()->stats().waiting, 2);

@@ -106,13 +106,25 @@ void ExpectEmbedding(const ModelWeights& w, const Tensor& tensor) {
   }
 }
 
-// The float row of neuron n of an expert's part, from the checkpoint's tied or own tensor.
+// The float row of neuron n of an expert's part, from the checkpoint's tensor of its group: base, then the
+// region's, then the place's in the region, then its own.
 const float* NeuronRow(const Checkpoint& c, int64_t layer, ExpertId expert, const char* part, int64_t n) {
-  const int64_t tied = c.config.f - c.config.own_neurons, d = c.config.d;
-  const std::string p = absl::StrCat("layers.", layer, n < tied ? ".tied." : ".own.", part);
-  const int64_t row =
-      n < tied ? c.config.RegionOf(expert).value * tied + n : expert.value * c.config.own_neurons + n - tied;
-  return c.tensors.at(p).values.data() + row * d;
+  const ModelConfig& m = c.config;
+  const struct {
+    const char* tensor;
+    int64_t neurons, copy;
+  } groups[] = {{".base.", m.base_neurons, 0},
+                {".tied.", m.f - m.base_neurons - m.member_neurons - m.own_neurons, m.RegionOf(expert).value},
+                {".member.", m.member_neurons, m.IndexInRegion(expert)},
+                {".own.", m.own_neurons, expert.value}};
+  for (const auto& group : groups) {
+    if (n < group.neurons) {
+      const Tensor& tensor = c.tensors.at(absl::StrCat("layers.", layer, group.tensor, part));
+      return tensor.values.data() + (group.copy * group.neurons + n) * m.d;
+    }
+    n -= group.neurons;
+  }
+  return nullptr;
 }
 
 void ExpectExpert(const ExpertTiles& got, const Checkpoint& c, int64_t layer, ExpertId expert) {
@@ -170,6 +182,11 @@ void ExpectModel(const Model& model, const Checkpoint& c) {
     if (c.config.readout_norm) ExpectFloats(layer.norm_readout, tensor("norm_readout"));
     ExpectFloats(layer.route, tensor("route"));
     ExpectFloats(layer.positions, tensor("positions"));
+    if (c.config.route_bias) ExpectFloats(layer.route_bias, tensor("route_bias"));
+    if (c.config.route_from == RouteFrom::kAddress) {
+      const std::vector<uint8_t>& members = tensor("members").bytes;
+      EXPECT_TRUE(std::equal(members.begin(), members.end(), layer.members));
+    }
     for (int32_t e = 0; e < c.config.num_experts(); ++e) {
       auto tiles = model.experts().Acquire(LayerId(static_cast<int32_t>(l)), ExpertId(e));
       ASSERT_TRUE(tiles.ok()) << tiles.status();
@@ -189,6 +206,19 @@ ModelConfig OneRank() {
   c.d = 2, c.heads = 1, c.kv_heads = 1;
   c.lattice = {1, 1, 1}, c.region = {1, 1, 1};
   c.readout_norm = false;
+  return c;
+}
+
+ModelConfig SlowRoutes(ModelConfig c, RouteFrom route_from) {
+  c.route_from = route_from, c.slow_rate = 0.25f, c.route_bias = true;
+  return c;
+}
+
+// Neurons of every kind, the last tile not full.
+ModelConfig AllGroups() {
+  ModelConfig c = SlowRoutes(testing::OddCheckpointConfig(), RouteFrom::kAddress);
+  c.f = 64 + 64 + 128 + 5;
+  c.base_neurons = 64, c.member_neurons = 128, c.own_neurons = 5;
   return c;
 }
 
@@ -215,7 +245,11 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{"SmallWhole", testing::SmallConfig(), {.whole = true}},
                       Case{"SmallPages", testing::SmallConfig(), {.tile_alignment = 4096}},
                       Case{"OddManyPacks", testing::OddCheckpointConfig(), {.max_pack_bytes = 1}},
-                      Case{"OneRank", OneRank(), {}}, Case{"OnlyAttention", OnlyAttention(), {}}),
+                      Case{"Ahead", SlowRoutes(testing::OddCheckpointConfig(), RouteFrom::kAhead), {}},
+                      Case{"Address", SlowRoutes(testing::SmallConfig(), RouteFrom::kAddress), {}},
+                      Case{"AllGroups", AllGroups(), {}},
+                      Case{"AllGroupsWhole", AllGroups(), {.whole = true}}, Case{"OneRank", OneRank(), {}},
+                      Case{"OnlyAttention", OnlyAttention(), {}}),
     [](const auto& info) { return info.param.name; });
 
 TEST_P(PackedModel, HoldsWhatDirectQuantisationGives) {

@@ -203,7 +203,7 @@ TEST_F(RegionTest, AGuessForAnotherRegionIsPassedOver) {
   const absl::StatusOr<Model> model = OpenModel(dir(), Regions({RegionId(0)}, Residency::kStreamed));
   ASSERT_TRUE(model.ok()) << model.status();
   const ExpertId other = config_.ExpertOf(RegionId(1), 0);
-  model->experts().ReadAhead(RequesterId(), LayerId(0), {&other, 1});
+  model->experts().ReadAhead(RequesterId(), LayerId(0), {&other, 1}, Foresight::kGuess);
   EXPECT_EQ(model->cache()->stats().guessed, 0);
 }
 
