@@ -11,6 +11,7 @@
 #include "cli/stream_flags.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
+#include "cli/verbs/eval_routes.h"
 #include "engine/base/json.h"
 #include "engine/base/log.h"
 #include "engine/text/text_file.h"
@@ -90,6 +91,11 @@ absl::StatusOr<int> Eval(const EvalArgs& args) {
   if (model->cache() != nullptr && StderrIsTerminal()) Note(DescribeStreaming(*model));
   WorkerPool pool(ThreadsOrDefault(args.threads));
   if (!pool.status().ok()) return pool.status();
+  if (args.metric == "routes") {
+    const absl::Status done = EvalRoutes(*path, *model, pool, args.files, *texts, args.carry, args.json);
+    if (!done.ok()) return done;
+    return kExitOk;
+  }
   const Tokenizer& tokenizer = model->tokenizer();
   EvalOptions options;
   options.carry = args.carry;
@@ -128,23 +134,35 @@ absl::StatusOr<int> Eval(const EvalArgs& args) {
 }  // namespace
 
 void AddEval(CLI::App& root, Invocation& invocation) {
-  Verb verb(root, invocation, "eval", "Measure how well a model predicts texts",
-            "  omni eval ppl valid.txt\n"
-            "  omni eval ppl test.txt.xz --json | jq .bits_per_byte\n"
-            "  zcat test.txt.gz | omni eval ppl -\n\n"
-            "Documents are separated by lines that are <|endoftext|> and nothing else, not even a space; a "
-            "CR before\n"
-            "the line feed is allowed. The line feed before a separator belongs to it and not to the "
-            "document, and\n"
-            "so does the one after it; empty documents are skipped. Each document starts afresh, after an\n"
-            "<|endoftext|>, and its end is predicted too. Bits per byte count the documents' bytes, not the\n"
-            "separators.\n"
-            "With --carry nothing is split or added: separators are text like any other, the state is "
-            "carried from\n"
-            "the first byte to the last, and the first token is not predicted, nor are its bytes counted.\n"
-            "A text without anything to predict is left out and named, and the exit code is 1.");
+  Verb verb(
+      root, invocation, "eval", "Measure how well a model predicts texts, or how it routes them",
+      "  omni eval ppl valid.txt\n"
+      "  omni eval ppl test.txt.xz --json | jq .bits_per_byte\n"
+      "  zcat test.txt.gz | omni eval ppl -\n"
+      "  omni eval routes test.txt --json | jq .same_region\n\n"
+      "Documents are separated by lines that are <|endoftext|> and nothing else, not even a space; a "
+      "CR before\n"
+      "the line feed is allowed. The line feed before a separator belongs to it and not to the "
+      "document, and\n"
+      "so does the one after it; empty documents are skipped. Each document starts afresh, after an\n"
+      "<|endoftext|>, and its end is predicted too. Bits per byte count the documents' bytes, not the\n"
+      "separators.\n"
+      "With --carry nothing is split or added: separators are text like any other, the state is "
+      "carried from\n"
+      "the first byte to the last, and the first token is not predicted, nor are its bytes counted.\n"
+      "A text without anything to predict is left out and named, and the exit code is 1.\n\n"
+      "routes: means over the expert layers of the tokens' shares that went where the token before them "
+      "went\n"
+      "(same expert, same region, one hop on the lattice or the same), of the experts' entropy, and of "
+      "the\n"
+      "share of it that the token's id tells; the share of experts known before their token starts; and, "
+      "for\n"
+      "caches that keep as many tiles of each layer as 8, 16 and 32 experts have and give up what was used\n"
+      "longest ago, the share of the bytes that they hold and the bytes a token then reads from disk.");
   auto args = std::make_shared<EvalArgs>();
-  verb.Argument("METRIC", args->metric, "What to measure: ppl")->required()->check(CLI::IsMember({"ppl"}));
+  verb.Argument("METRIC", args->metric, "What to measure: ppl or routes")
+      ->required()
+      ->check(CLI::IsMember({"ppl", "routes"}));
   verb.Files("FILE", args->files, "Text files, plain or .xz; - reads standard input")->required();
   verb.Model(args->model);
   verb.Threads(args->threads);

@@ -13,7 +13,7 @@
 #include "cli/verbs/torus_svg.h"
 #include "engine/base/json.h"
 #include "engine/base/replace_file.h"
-#include "engine/decode/cpu_decoder.h"
+#include "engine/decode/follow_routes.h"
 #include "engine/text/prompt.h"
 #include "store/cache/routing_trace.h"
 #include "store/model/find_model.h"
@@ -22,54 +22,12 @@
 namespace omni::cli {
 namespace {
 
-constexpr size_t kRowsPerBatch = 64;
-
 struct TraceArgs {
   std::string prompt, model, plot, routes;
   int64_t threads = 0;
   StreamFlags stream;
   bool json = false;
 };
-
-// experts[t][i]: what token t was routed to in the i-th expert layer.
-struct Routes {
-  std::vector<int64_t> layers;
-  std::vector<std::vector<ExpertId>> experts;
-};
-
-absl::StatusOr<Routes> Follow(const ModelWeights& weights, ExpertSource& provider, WorkerPool& pool,
-                              const std::vector<TokenId>& tokens) {
-  const ModelConfig& config = weights.config;
-  Routes routes;
-  for (int64_t l = 0; l < config.layers; ++l) {
-    if (!config.IsAttention(l)) routes.layers.push_back(l);
-  }
-  routes.experts.resize(tokens.size());
-  CpuDecoder decoder(weights, pool);
-  SessionState state(config);
-  std::vector<float> out;
-  for (size_t begin = 0; begin < tokens.size(); begin += kRowsPerBatch) {
-    const size_t end = std::min(begin + kRowsPerBatch, tokens.size());
-    std::vector<BatchRow> rows;
-    for (size_t t = begin; t < end; ++t) rows.push_back({&state, tokens[t], false});
-    if (absl::Status s = decoder.Begin(rows); !s.ok()) return s;
-    for (int32_t l = 0; l < config.layers; ++l) {
-      const absl::StatusOr<std::vector<ExpertJob>> jobs = decoder.RunLayer(LayerId(l));
-      if (!jobs.ok()) return jobs.status();
-      for (const ExpertJob& job : *jobs) {
-        absl::StatusOr<ExpertTiles> tiles = provider.Acquire(job.layer, job.expert);
-        if (!tiles.ok()) return tiles.status();
-        out.resize(job.rows.size() * static_cast<size_t>(config.d));
-        if (absl::Status s = RunExpert(config, *tiles, job, pool, out.data()); !s.ok()) return s;
-        decoder.AddExpertOutput(job, out.data());
-      }
-      if (config.IsAttention(l)) continue;
-      for (size_t t = begin; t < end; ++t) routes.experts[t].push_back(decoder.routes()[t - begin]);
-    }
-    if (absl::Status s = decoder.Finish().status(); !s.ok()) return s;
-  }
-  return routes;
-}
 
 // A token's bytes on one line: what is not printable ASCII is written as C escapes.
 std::string Escaped(const Tokenizer& tokenizer, TokenId token) {
@@ -87,7 +45,8 @@ std::string Escaped(const Tokenizer& tokenizer, TokenId token) {
   return text;
 }
 
-void PrintTable(const Tokenizer& tokenizer, const std::vector<TokenId>& tokens, const Routes& routes) {
+void PrintTable(const Tokenizer& tokenizer, const std::vector<TokenId>& tokens,
+                const FollowedRoutes& routes) {
   size_t width = 5;
   for (TokenId t : tokens) width = std::max(width, Escaped(tokenizer, t).size() + 2);
   std::string line = absl::StrFormat("%6s  %-*s", "#", static_cast<int>(width), "token");
@@ -96,35 +55,35 @@ void PrintTable(const Tokenizer& tokenizer, const std::vector<TokenId>& tokens, 
   for (size_t t = 0; t < tokens.size(); ++t) {
     line =
         absl::StrFormat("%6d  %-*s", t, static_cast<int>(width), "'" + Escaped(tokenizer, tokens[t]) + "'");
-    for (ExpertId e : routes.experts[t]) absl::StrAppendFormat(&line, " %5d", e.value);
+    for (ExpertId e : routes.Of(t)) absl::StrAppendFormat(&line, " %5d", e.value);
     PrintF("%s\n", line.c_str());
   }
 }
 
-void PrintJson(const Tokenizer& tokenizer, const std::vector<TokenId>& tokens, const Routes& routes) {
+void PrintJson(const Tokenizer& tokenizer, const std::vector<TokenId>& tokens, const FollowedRoutes& routes) {
   nlohmann::json rows = nlohmann::json::array();
   for (size_t t = 0; t < tokens.size(); ++t) {
     std::vector<int32_t> experts;
-    for (ExpertId e : routes.experts[t]) experts.push_back(e.value);
+    for (ExpertId e : routes.Of(t)) experts.push_back(e.value);
     rows.push_back({{"id", tokens[t].value}, {"text", Escaped(tokenizer, tokens[t])}, {"experts", experts}});
   }
   const nlohmann::json json = {{"layers", routes.layers}, {"tokens", rows}};
   PrintF("%s\n", JsonText(json));
 }
 
-absl::Status WritePlot(const std::string& path, const ModelConfig& config, const Routes& routes) {
+absl::Status WritePlot(const std::string& path, const ModelConfig& config, const FollowedRoutes& routes) {
   std::vector<int64_t> visits(static_cast<size_t>(config.num_experts()));
-  for (const auto& experts : routes.experts) {
-    for (ExpertId e : experts) ++visits[e.index()];
+  for (ExpertId e : routes.experts) ++visits[e.index()];
+  Steps steps;
+  for (size_t t = 1; t < static_cast<size_t>(routes.tokens()); ++t) {
+    for (size_t i = 0; i < routes.layers.size(); ++i) ++steps[{routes.Of(t - 1)[i], routes.Of(t)[i]}];
   }
-  return WriteOutput(path, TorusSvg(config, visits));
+  return WriteOutput(path, TorusSvg(config, visits, steps));
 }
 
-absl::Status WriteRoutes(const std::string& path, const ModelConfig& config, const Routes& routes) {
+absl::Status WriteRoutes(const std::string& path, const ModelConfig& config, const FollowedRoutes& routes) {
   RoutingTrace trace = EmptyTrace(config);
-  for (const auto& experts : routes.experts) {
-    for (ExpertId e : experts) trace.experts.push_back(static_cast<uint16_t>(e.value));
-  }
+  for (ExpertId e : routes.experts) trace.experts.push_back(static_cast<uint16_t>(e.value));
   return SaveTrace(trace, path);
 }
 
@@ -142,7 +101,7 @@ absl::StatusOr<int> Trace(const TraceArgs& args) {
   const std::vector<TokenId> tokens = PromptTokens(tokenizer, *prompt);
   WorkerPool pool(ThreadsOrDefault(args.threads));
   if (!pool.status().ok()) return pool.status();
-  absl::StatusOr<Routes> routes = Follow(model->weights(), model->experts(), pool, tokens);
+  absl::StatusOr<FollowedRoutes> routes = FollowRoutes(model->weights(), model->experts(), pool, tokens);
   if (!routes.ok()) return routes.status();
   if (!args.plot.empty()) {
     if (absl::Status s = WritePlot(args.plot, model->weights().config, *routes); !s.ok()) return s;
@@ -172,7 +131,8 @@ void AddTrace(CLI::App& root, Invocation& invocation) {
   verb.Threads(args->threads);
   args->stream.Add(verb);
   verb.Json(args->json);
-  verb.Path("--plot", args->plot, "Also draw the torus in slices, with visit counts, as an SVG file");
+  verb.Path("--plot", args->plot,
+            "Also draw the torus in slices, with visit counts and steps, as an SVG file");
   verb.Path("--routes", args->routes, "Also write the routes alone, as a file that cache benchmarks read");
   verb.Body([args] { return Trace(*args); });
 }

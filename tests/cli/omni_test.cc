@@ -376,6 +376,27 @@ TEST_F(OmniTest, EvalReadsPlainAndXzTextsAlike) {
   ExpectOneLine(Omni({"eval", "ppl", "-m", Model(), *dir_ / "cut.xz"}), 1, "not a whole .xz file");
 }
 
+TEST_F(OmniTest, EvalRoutesSaysHowTokensAreRouted) {
+  std::ofstream(*dir_ / "routes.txt") << "the sea and the ship and the sea\n<|endoftext|>\nthe fox\n";
+  const nlohmann::json figures =
+      Json(Omni({"eval", "routes", "-m", Model(), *dir_ / "routes.txt", "--json"}));
+  EXPECT_GT(figures.at("tokens"), 10);
+  EXPECT_EQ(figures.at("known_ahead"), 0.0);
+  EXPECT_GE(figures.at("same_region"), figures.at("same_expert"));
+  EXPECT_GE(figures.at("one_hop"), figures.at("same_expert"));
+  EXPECT_GT(figures.at("hit_8"), 0.5);  // there are eight experts: what is read once is kept
+  EXPECT_EQ(figures.at("hit_8"), figures.at("hit_32"));
+  // Streamed, they are the same.
+  const Output streamed =
+      Omni({"eval", "routes", "-m", Model(), *dir_ / "routes.txt", "--json", "--ram", "256M"});
+  EXPECT_EQ(Json(streamed), figures);
+  const Output text = Omni({"eval", "routes", "-m", Model(), *dir_ / "routes.txt"});
+  EXPECT_THAT(text.out, HasSubstr("same region"));
+  std::ofstream(*dir_ / "blank.txt") << "\n<|endoftext|>\n";
+  ExpectOneLine(Omni({"eval", "routes", "-m", Model(), *dir_ / "blank.txt"}), 1,
+                "blank.txt: there is nothing");
+}
+
 TEST_F(OmniTest, TraceShowsEveryTokenOfEveryExpertLayer) {
   const nlohmann::json json = Json(Omni({"trace", "-m", Model(), "the sea was calm", "--json", "--plot",
                                          *dir_ / "torus.svg", "--routes", *dir_ / "sea.routes"}));
@@ -402,6 +423,7 @@ TEST_F(OmniTest, TraceShowsEveryTokenOfEveryExpertLayer) {
   std::ifstream svg(*dir_ / "torus.svg");
   const std::string drawn((std::istreambuf_iterator<char>(svg)), {});
   EXPECT_THAT(drawn, AllOf(StartsWith("<svg"), HasSubstr("expert 7"), HasSubstr("</svg>")));
+  EXPECT_THAT(drawn, HasSubstr("<line "));  // of a step
 }
 
 TEST_F(OmniTest, TrainWithoutATrainerSaysWhatToDo) {
