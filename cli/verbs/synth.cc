@@ -23,7 +23,8 @@ using Clock = std::chrono::steady_clock;
 struct SynthArgs {
   std::string preset = "perspective-1t", out;
   int64_t layers = 0, experts = 0, seed = 1;
-  float delta = 0.10f;
+  float delta = 0.10f, base = 0, member = 0, slow_rate = 0.0625f;
+  std::string route_from = "token";
   bool whole = false, json = false;
 };
 
@@ -52,7 +53,13 @@ absl::Status CheckRoom(const std::string& out, int64_t bytes) {
 }
 
 absl::StatusOr<int> Synth(const SynthArgs& args) {
-  const absl::StatusOr<ModelConfig> config = SynthConfig(args.preset, args.layers, args.experts, args.delta);
+  SynthRoutes routes{.base = args.base, .member = args.member};
+  if (args.route_from != "token") {
+    routes.route_from = args.route_from == "ahead" ? RouteFrom::kAhead : RouteFrom::kAddress;
+    routes.slow_rate = args.slow_rate;
+  }
+  const absl::StatusOr<ModelConfig> config =
+      SynthConfig(args.preset, args.layers, args.experts, args.delta, routes);
   if (!config.ok()) return UsageError(std::string(config.status().message()));
   const int64_t bytes = SynthBytes(*config, args.whole);
   if (absl::Status s = CheckRoom(args.out, bytes); !s.ok()) return s;
@@ -91,18 +98,27 @@ absl::StatusOr<int> Synth(const SynthArgs& args) {
 }  // namespace
 
 void AddSynth(CLI::App& root, Invocation& invocation) {
-  Verb verb(root, invocation, "synth",
-            "Write a model of full size with seeded, untrained weights, to measure with",
-            "  omni synth --out /data/1t                          # the whole preset: 45 GB\n"
-            "  omni synth --layers 8 --experts 16 --out /tmp/part  # its first layers, a smaller torus\n"
-            "  omni synth --whole --experts 32 --out /data/whole   # the same weights, every expert whole\n"
-            "A run that was stopped goes on when the same command is given again.");
+  Verb verb(
+      root, invocation, "synth", "Write a model of full size with seeded, untrained weights, to measure with",
+      "  omni synth --out /data/1t                          # the whole preset: 45 GB\n"
+      "  omni synth --layers 8 --experts 16 --out /tmp/part  # its first layers, a smaller torus\n"
+      "  omni synth --layers 8 --route-from address --member 0.25 --out /tmp/known  # known a token ahead\n"
+      "  omni synth --whole --experts 32 --out /data/whole   # the same weights, every expert whole\n"
+      "A run that was stopped goes on when the same command is given again.");
   auto args = std::make_shared<SynthArgs>();
   verb.Choice("--preset", args->preset, PresetNames(), "Of which configuration (default perspective-1t)");
   verb.Number("--layers", args->layers, {0, 1024}, "The first so many layers; 0: all");
   verb.Number("--experts", args->experts, {0, 1 << 16},
               "A torus of so many experts, a power of two; 0: the preset's");
   verb.Real("--delta", args->delta, {0, 1}, "Share of an expert's tiles that are its own");
+  verb.Real("--base", args->base, {0, 1}, "Share of an expert's tiles that all experts of a layer have");
+  verb.Real("--member", args->member, {0, 1},
+            "Share of an expert's tiles that the experts at one place of their regions have");
+  verb.Choice("--route-from", args->route_from, {"token", "ahead", "address"},
+              "What routers read: the present token, or the tokens before, and with address the token's "
+              "member in the region");
+  verb.Real("--slow-rate", args->slow_rate, {1e-6, 1},
+            "How fast what is read of the tokens before follows them, with ahead and address");
   verb.Number("--seed", args->seed, {0, INT64_MAX}, "What the weights follow from");
   verb.Bool("--whole", args->whole, "Store every expert whole: the same weights, without sharing");
   verb.Require(verb.Path("--out", args->out, "Directory to make; must not exist or be empty"));

@@ -10,6 +10,7 @@
 #include <absl/strings/match.h>
 #include <absl/strings/str_cat.h>
 
+#include "engine/model/neuron_groups.h"
 #include "engine/text/tokenizer.h"
 #include "kernels/op.h"
 #include "store/file/hash.h"
@@ -73,7 +74,7 @@ class Synthetic : public PackSource {
       : config_(config),
         seed_(seed),
         layout_(config.d),
-        shared_tiles_(TilesPerExpert(config) - (config.own_neurons + kTileNeurons - 1) / kTileNeurons),
+        groups_(NeuronGroups(config)),
         tile_(static_cast<size_t>(layout_.payload())) {}
 
   const ModelConfig& config() const override { return config_; }
@@ -83,17 +84,25 @@ class Synthetic : public PackSource {
   absl::StatusOr<std::string> Section(const SharedSection& section) override;
   absl::StatusOr<const uint8_t*> Tile(LayerId layer, ExpertId expert, int64_t tile) override;
   bool EqualsKeyframe(LayerId, ExpertId expert, int64_t tile) const override {
-    return tile < shared_tiles_ || config_.IndexInRegion(expert) == 0;
+    if (config_.IndexInRegion(expert) == 0) return true;
+    const NeuronKind kind = GroupOf(tile).kind;
+    return kind == NeuronKind::kBase || kind == NeuronKind::kRegion;
   }
   bool tiles_resemble() const override { return false; }
 
  private:
   std::string Floats(const SharedSection& section) const;
+  std::string Members(const SharedSection& section) const;
+  const NeuronGroup& GroupOf(int64_t tile) const {
+    return *std::find_if(groups_.begin(), groups_.end(), [&](const NeuronGroup& group) {
+      return tile * kTileNeurons < group.first + group.count;
+    });
+  }
 
   ModelConfig config_;
   uint64_t seed_;
   TileLayout layout_;
-  int64_t shared_tiles_;  // of an expert: its region's
+  std::vector<NeuronGroup> groups_;
   std::vector<uint8_t> tile_;
 };
 
@@ -114,12 +123,15 @@ std::string Synthetic::Floats(const SharedSection& section) const {
   } else if (absl::EndsWith(name, ".route")) {
     std::vector<uint8_t> bytes(values.size() * 12);
     RandomBytes(seed_, ContentHash(name).low, 1, 0).Fill(bytes.data(), static_cast<int64_t>(bytes.size()));
+    // The slow state of rows that know nothing of each other varies by alpha / (2 - alpha).
+    const float alpha = config_.slow_rate;
+    const float spread = config_.has_slow_state() ? 0.25f * std::sqrt((2 - alpha) / alpha) : 1.0f;
     for (size_t i = 0; i < values.size(); ++i) {  // twelve uniform bytes: near enough to a normal variable
       float sum = 0;
       for (size_t j = 0; j < 12; ++j) sum += static_cast<float>(bytes[12 * i + j]);
-      values[i] = (sum - 12 * 127.5f) / 256.0f / std::sqrt(d);
+      values[i] = (sum - 12 * 127.5f) / 256.0f / std::sqrt(d) * spread;
     }
-  } else if (absl::EndsWith(name, ".bp")) {
+  } else if (absl::EndsWith(name, ".bp") || absl::EndsWith(name, ".route_bias")) {
     std::fill(values.begin(), values.end(), 0.0f);
   } else if (name == "embed.scale") {
     std::fill(values.begin(), values.end(), 1.0f / 73);  // of uniform int8: unit size
@@ -139,7 +151,18 @@ std::string Synthetic::Floats(const SharedSection& section) const {
   return bytes;
 }
 
+// Each token's, at random.
+std::string Synthetic::Members(const SharedSection& section) const {
+  std::string bytes(static_cast<size_t>(section.bytes), '\0');
+  auto* data = reinterpret_cast<uint8_t*>(bytes.data());
+  RandomBytes(seed_, ContentHash(section.name).low, 2, 0).Fill(data, section.bytes);
+  for (int64_t i = 0; i < section.bytes; ++i)
+    data[i] = static_cast<uint8_t>(data[i] % config_.experts_per_region());
+  return bytes;
+}
+
 absl::StatusOr<std::string> Synthetic::Section(const SharedSection& section) {
+  if (section.kind == SectionKind::kBytes) return Members(section);
   if (section.kind == SectionKind::kFloat32) return Floats(section);
   std::string bytes(static_cast<size_t>(section.bytes), '\0');
   auto* data = reinterpret_cast<uint8_t*>(bytes.data());
@@ -163,9 +186,9 @@ absl::StatusOr<std::string> Synthetic::Section(const SharedSection& section) {
 }
 
 absl::StatusOr<const uint8_t*> Synthetic::Tile(LayerId layer, ExpertId expert, int64_t tile) {
-  // A region's tiles are its keyframe expert's.
-  const ExpertId owner =
-      EqualsKeyframe(layer, expert, tile) ? config_.ExpertOf(config_.RegionOf(expert), 0) : expert;
+  // What experts have in common is the first one's.
+  const NeuronGroup& group = GroupOf(tile);
+  const ExpertId owner = group.FirstWith(config_, group.CopyOf(config_, expert));
   const int64_t codes = layout_.gate_scale_offset();
   uint8_t* out = tile_.data();
   RandomBytes(seed_, static_cast<uint64_t>(layer.value) << 32 | static_cast<uint64_t>(owner.value),
@@ -202,7 +225,7 @@ absl::StatusOr<const uint8_t*> Synthetic::Tile(LayerId layer, ExpertId expert, i
 }  // namespace
 
 absl::StatusOr<ModelConfig> SynthConfig(const std::string& preset, int64_t layers, int64_t experts,
-                                        double delta) {
+                                        double delta, const SynthRoutes& routes) {
   absl::StatusOr<ModelConfig> config = Preset(preset);
   if (!config.ok()) return config.status();
   if (layers > 0) config->layers = layers;
@@ -216,8 +239,20 @@ absl::StatusOr<ModelConfig> SynthConfig(const std::string& preset, int64_t layer
                                                    preset, "'s lattice; give a power of two from 8 to ",
                                                    Preset(preset)->num_experts()));
   }
-  const int64_t tiles = TilesPerExpert(*config), own = std::llround(delta * static_cast<double>(tiles));
+  const int64_t tiles = TilesPerExpert(*config);
+  const auto share = [&](double of) { return std::llround(of * static_cast<double>(tiles)); };
+  const int64_t own = share(delta), base = share(routes.base), member = share(routes.member);
+  if (own + base + member > tiles) {
+    return absl::InvalidArgumentError(
+        "the shares of own, base and member tiles are more than 1 together; make one of them smaller");
+  }
+  // The last tile may not be full.
   config->own_neurons = own == 0 ? 0 : config->f - (tiles - own) * kTileNeurons;
+  config->base_neurons = std::min(base * kTileNeurons, config->f);
+  config->member_neurons = member * kTileNeurons;
+  if (own == 0 && member > 0) config->member_neurons = config->f - (tiles - member) * kTileNeurons;
+  config->route_from = routes.route_from;
+  config->slow_rate = routes.slow_rate;
   if (absl::Status s = Validate(*config); !s.ok()) return s;
   return config;
 }
@@ -228,12 +263,10 @@ std::unique_ptr<PackSource> SyntheticSource(const ModelConfig& config, uint64_t 
 
 int64_t SynthBytes(const ModelConfig& config, bool whole) {
   const TileLayout layout(config.d);
-  const int64_t tiles = TilesPerExpert(config), own = (config.own_neurons + kTileNeurons - 1) / kTileNeurons;
   const int64_t alignment = layout.payload() >= (int64_t{64} << 10) ? 4096 : 64;
   int64_t expert_layers = 0;
   for (int64_t l = 0; l < config.layers; ++l) expert_layers += !config.IsAttention(l);
-  const int64_t others = config.num_experts() - config.num_regions();
-  const int64_t stored = config.num_regions() * tiles + others * (whole ? tiles : own);
+  const int64_t stored = whole ? config.num_experts() * TilesPerExpert(config) : UniqueTilesPerLayer(config);
   return SharedLayout(config).file_bytes + expert_layers * stored * PadTo(layout.payload(), alignment);
 }
 

@@ -61,6 +61,20 @@ TEST(SynthConfig, CutsLayersAndHalvesTheTorus) {
   EXPECT_FALSE(SynthConfig("no such", 0, 0, 0.1).ok());
 }
 
+TEST(SynthConfig, SharesTilesAmongTheGroups) {
+  const auto config =
+      SynthConfig("perspective-1t", 0, 0, 0.1,
+                  {.route_from = RouteFrom::kAddress, .slow_rate = 0.0625f, .base = 0.25, .member = 0.25});
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->base_neurons, 43 * 64);
+  EXPECT_EQ(config->member_neurons, 43 * 64);
+  EXPECT_EQ(config->own_neurons, 17 * 64);
+  EXPECT_EQ(config->format(), 2);
+  EXPECT_EQ(CountParameters(*config).total(), CountParameters(*Preset("perspective-1t")).total());
+  EXPECT_EQ(SynthConfig("tiny", 0, 0, 0, {.member = 0.5})->member_neurons, 64);
+  EXPECT_FALSE(SynthConfig("tiny", 0, 0, 0.5, {.base = 0.5, .member = 0.5}).ok());
+}
+
 TEST(SynthBytes, OfTheWholePresetAreFortyFourGigabytes) {
   const auto config = SynthConfig("perspective-1t", 0, 0, 0.1);
   EXPECT_NEAR(static_cast<double>(SynthBytes(*config, false)), 46.6e9, 1.5e9);
@@ -82,14 +96,24 @@ TEST(Synth, WritesTheSameModelEveryTimeAndAnotherForAnotherSeed) {
   }
 }
 
-TEST(Synth, SharesWhatIsAskedForAndTheSameWeightsWhole) {
+class SynthShares : public ::testing::TestWithParam<SynthRoutes> {};
+
+INSTANTIATE_TEST_SUITE_P(Routes, SynthShares,
+                         ::testing::Values(SynthRoutes{},
+                                           SynthRoutes{RouteFrom::kAddress, 0.0625f, 0.125, 0.25},
+                                           SynthRoutes{RouteFrom::kAhead, 1.0f, 0.0, 0.5}),
+                         [](const auto& info) { return absl::StrCat("Kind", info.index); });
+
+TEST_P(SynthShares, WhatIsAskedForAndTheSameWeightsWhole) {
   TempDir temp;
-  const auto config = SynthConfig("char", 0, 16, 0.25);
+  const auto config = SynthConfig("char", 0, 16, 0.25, GetParam());
   ASSERT_TRUE(Write(*config, 1, temp / "delta", {}).ok());
   ASSERT_TRUE(Write(*config, 1, temp / "whole", {.whole = true}).ok());
   EXPECT_EQ(Content(temp / "delta"), Content(temp / "whole"));
   const ModelStats delta = OpenModel(temp / "delta")->stats(), whole = OpenModel(temp / "whole")->stats();
-  EXPECT_DOUBLE_EQ(delta.keyframe_delta, 0.25);
+  if (config->member_neurons == 0) {
+    EXPECT_DOUBLE_EQ(delta.keyframe_delta, 0.25);
+  }
   EXPECT_EQ(delta.stored_tiles, delta.unique_tiles);
   EXPECT_EQ(whole.stored_tiles, whole.tiles);
   for (bool is_whole : {false, true}) {
