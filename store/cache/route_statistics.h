@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include <absl/container/btree_map.h>
 #include <absl/container/flat_hash_map.h>
 
 #include "engine/base/ids.h"
@@ -42,8 +43,8 @@ class RouteStatistics {
   size_t places_ = 0;  // expert layers
   int64_t tokens_ = 0, steps_ = 0, same_expert_ = 0, same_region_ = 0, one_hop_ = 0;
   std::vector<std::vector<int64_t>> visits_;  // by place and expert
-  absl::flat_hash_map<int32_t, int64_t> token_count_;
-  std::vector<absl::flat_hash_map<uint64_t, int64_t>> pair_count_;  // by place; of token and expert
+  absl::btree_map<int32_t, int64_t> token_count_;
+  std::vector<absl::btree_map<uint64_t, int64_t>> pair_count_;  // by place; of token and expert
 };
 
 // What a cache that gives up the tile used longest ago would find, if in every layer it held as many tiles as
