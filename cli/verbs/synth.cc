@@ -20,10 +20,12 @@ namespace {
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
+constexpr float kDefaultSlowRate = 0.0625f;
+
 struct SynthArgs {
   std::string preset = "perspective-1t", out;
   int64_t layers = 0, experts = 0, seed = 1;
-  float delta = 0.10f, base = 0, member = 0, slow_rate = 0.0625f;
+  float delta = 0.10f, base = 0, member = 0, slow_rate = 0;  // slow_rate 0: not given
   std::string route_from = "token";
   bool whole = false, json = false;
 };
@@ -56,7 +58,11 @@ absl::StatusOr<int> Synth(const SynthArgs& args) {
   SynthRoutes routes{.base = args.base, .member = args.member};
   if (args.route_from != "token") {
     routes.route_from = args.route_from == "ahead" ? RouteFrom::kAhead : RouteFrom::kAddress;
-    routes.slow_rate = args.slow_rate;
+    routes.slow_rate = args.slow_rate > 0 ? args.slow_rate : kDefaultSlowRate;
+  } else if (args.slow_rate > 0) {
+    return UsageError(
+        "--slow-rate does nothing where routers read the present token; give --route-from ahead or "
+        "address, or leave it out");
   }
   const absl::StatusOr<ModelConfig> config =
       SynthConfig(args.preset, args.layers, args.experts, args.delta, routes);
@@ -117,8 +123,9 @@ void AddSynth(CLI::App& root, Invocation& invocation) {
   verb.Choice("--route-from", args->route_from, {"token", "ahead", "address"},
               "What routers read: the present token, or the tokens before, and with address the token's "
               "member in the region");
-  verb.Real("--slow-rate", args->slow_rate, {1e-6, 1},
-            "How fast what is read of the tokens before follows them, with ahead and address");
+  verb.Real(
+      "--slow-rate", args->slow_rate, {0, 1},
+      "How fast what is read of the tokens before follows them, with ahead and address (default 0.0625)");
   verb.Number("--seed", args->seed, {0, INT64_MAX}, "What the weights follow from");
   verb.Bool("--whole", args->whole, "Store every expert whole: the same weights, without sharing");
   verb.Require(verb.Path("--out", args->out, "Directory to make; must not exist or be empty"));
