@@ -54,7 +54,12 @@ struct Database::Impl {
   mutable std::atomic<int> snapshots = 0;
 
   absl::Status Convert(const rocksdb::Status& s) const { return FromRocks(path, kKind, s); }
-  absl::Status Closed() const { return absl::FailedPreconditionError(path + ": the database is closed"); }
+  absl::Status Closed() const {
+    if (failed)
+      return absl::UnavailableError(path +
+                                    ": a write failed, and the database cannot be opened again so far");
+    return absl::FailedPreconditionError(path + ": the database is closed");
+  }
   absl::Status InUse(std::string_view what) const {
     return absl::FailedPreconditionError(absl::StrCat(path, ": cannot be ",
                                                       absl::string_view(what.data(), what.size()),
