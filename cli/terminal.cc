@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -154,6 +155,20 @@ void StatusLine::Clear() {
   if (!enabled_) return;
   const LogPause pause;
   EraseLine();
+}
+
+std::function<void(double share)> ShowShare(StatusLine& line, const std::string& what) {
+  line.Show(what);
+  if (!line.enabled()) return nullptr;
+  using Clock = std::chrono::steady_clock;
+  return [&line, what, started = Clock::now(), shown = Clock::now()](double share) mutable {
+    const auto now = Clock::now();
+    if (now - shown < std::chrono::milliseconds(200)) return;
+    shown = now;
+    const double seconds = std::chrono::duration<double>(now - started).count();
+    line.Show(absl::StrCat(what, "  ", OneDecimal(100 * share), " %, ", OneDecimal(seconds * (1 / share - 1)),
+                           " s left"));
+  };
 }
 
 void Note(const std::string& text) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 namespace omni::cli {
@@ -45,6 +46,10 @@ class StatusLine {
  private:
   bool enabled_;
 };
+
+// Shows `what` on the line at once, and with the share that is done and the time left whenever the result is
+// called, a few times a second at most. Empty if the line is not enabled. The line outlives it.
+std::function<void(double share)> ShowShare(StatusLine& line, const std::string& what);
 
 // A note on stderr, made one line, dimmed where colours are allowed.
 void Note(const std::string& text);

@@ -1,7 +1,6 @@
 #include "engine/decode/eval.h"
 
 #include <algorithm>
-#include <chrono>
 #include <memory>
 
 #include <absl/strings/str_cat.h>
@@ -21,8 +20,6 @@
 namespace omni::cli {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 struct EvalArgs {
   std::string metric, model;
   std::vector<std::string> files;
@@ -41,20 +38,6 @@ absl::StatusOr<std::vector<std::string>> ReadTexts(const std::vector<std::string
     texts.push_back(*std::move(text));
   }
   return texts;
-}
-
-// Shows how far a text is, a few times a second.
-std::function<void(double)> ShowShare(StatusLine& status, const std::string& what) {
-  status.Show(what);
-  if (!status.enabled()) return nullptr;
-  return [&status, what, started = Clock::now(), shown = Clock::now()](double share) mutable {
-    const auto now = Clock::now();
-    if (now - shown < std::chrono::milliseconds(200)) return;
-    shown = now;
-    const double seconds = std::chrono::duration<double>(now - started).count();
-    status.Show(absl::StrCat(what, "  ", OneDecimal(100 * share), " %, ",
-                             OneDecimal(seconds * (1 / share - 1)), " s left"));
-  };
 }
 
 void PrintResult(const EvalResult& sum, const EvalArgs& args, int threads, const std::string& model_hash,

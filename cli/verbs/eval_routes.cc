@@ -1,6 +1,7 @@
 #include "cli/verbs/eval_routes.h"
 
 #include <array>
+#include <functional>
 #include <memory>
 
 #include <absl/strings/str_cat.h>
@@ -111,10 +112,23 @@ absl::Status EvalRoutes(const std::string& path, Model& model, WorkerPool& pool,
   Sums sums;
   StatusLine status(StderrCanErase());
   for (size_t i = 0; i < texts.size(); ++i) {
-    status.Show("following " + files[i]);
-    for (const std::vector<TokenId>& tokens : Pieces(model.tokenizer(), texts[i], carry)) {
+    const std::vector<std::vector<TokenId>> pieces = Pieces(model.tokenizer(), texts[i], carry);
+    size_t all = 0, done = 0;
+    for (const std::vector<TokenId>& tokens : pieces) all += tokens.size();
+    if (all == 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(files[i], ": there is nothing in it to follow; leave it out"));
+    }
+    const std::function<void(double)> show = ShowShare(status, "following " + files[i]);
+    for (const std::vector<TokenId>& tokens : pieces) {
+      const auto show_all = [&](double share) {
+        show((static_cast<double>(done) + share * static_cast<double>(tokens.size())) /
+             static_cast<double>(all));
+      };
       const absl::StatusOr<FollowedRoutes> routes =
-          FollowRoutes(model.weights(), model.experts(), pool, tokens);
+          FollowRoutes(model.weights(), model.experts(), pool, tokens,
+                       show ? std::function<void(double)>(show_all) : nullptr);
+      done += tokens.size();
       if (!routes.ok()) {
         return absl::Status(routes.status().code(), absl::StrCat(files[i], ": ", routes.status().message()));
       }
@@ -130,8 +144,6 @@ absl::Status EvalRoutes(const std::string& path, Model& model, WorkerPool& pool,
     }
   }
   status.Clear();
-  if (statistics.tokens() == 0)
-    return absl::InvalidArgumentError(absl::StrCat(files.front(), ": there is nothing in it to follow"));
   nlohmann::json figures = Figures(statistics, sums, caches, (*open)->tile_bytes);
   if (json) {
     figures["carry"] = carry;

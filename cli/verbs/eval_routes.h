@@ -13,6 +13,7 @@ namespace omni::cli {
 
 // Follows the texts, named by `files`, through the model in the directory `path` and prints what there is to
 // say of their routes. With `carry` a text is one piece, else each of its documents begins anew.
+// A text without tokens is an error that names it.
 absl::Status EvalRoutes(const std::string& path, Model& model, WorkerPool& pool,
                         const std::vector<std::string>& files, const std::vector<std::string>& texts,
                         bool carry, bool json);

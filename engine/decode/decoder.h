@@ -72,7 +72,7 @@ class Decoder {
   // Routes of the last expert layer run, by row.
   virtual std::span<const ExpertId> routes() const = 0;
   // Where each row would go if its residual stream, as it stands, were routed by `layer`, an expert layer
-  // still to come: a guess. Valid until the next call.
+  // still to come: a guess, for models whose routers read the present token. Valid until the next call.
   virtual std::span<const ExpertId> PredictRoutes(LayerId layer) = 0;
   // Between Begin and the layer's start, of an expert layer of a model whose routes come from the slow state:
   // the expert of each session's first row in the batch, in the batch's order. Empty for other models. Valid

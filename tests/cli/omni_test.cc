@@ -121,6 +121,7 @@ TEST_F(OmniTest, WrongUsageIsOneLineAndExitCode2) {
   ExpectOneLine(Omni({"pack", "only-one"}), 2, "DIR is required");
   ExpectOneLine(Omni({"pack", "--from", "a"}), 2, "DIR is required");
   ExpectOneLine(Omni({"pack", "--from", "a", "b", "c"}), 2, "--from");
+  ExpectOneLine(Omni({"synth", "--out", "a", "--slow-rate", "0.5"}), 2, "--slow-rate does nothing");
   ExpectOneLine(Omni({"pack", "a", "b", "--tile-alignment", "100"}), 2, "--tile-alignment: '100'");
 }
 
@@ -394,6 +395,8 @@ TEST_F(OmniTest, EvalRoutesSaysHowTokensAreRouted) {
   EXPECT_THAT(text.out, HasSubstr("same region"));
   std::ofstream(*dir_ / "blank.txt") << "\n<|endoftext|>\n";
   ExpectOneLine(Omni({"eval", "routes", "-m", Model(), *dir_ / "blank.txt"}), 1,
+                "blank.txt: there is nothing");
+  ExpectOneLine(Omni({"eval", "routes", "-m", Model(), *dir_ / "routes.txt", *dir_ / "blank.txt"}), 1,
                 "blank.txt: there is nothing");
 }
 

@@ -98,7 +98,8 @@ ModelConfig AheadConfig() {
 
 ModelConfig AddressConfig() {
   ModelConfig c = TinyConfig();
-  c.f = 256, c.vocab = 307;
+  c.f = 256;
+  c.vocab = 307;  // Tiny's 300 draws weights of which one code flips, see decoder_test's reference test
   c.base_neurons = 64, c.member_neurons = 64, c.own_neurons = 64;
   c.route_from = RouteFrom::kAddress;
   c.slow_rate = 0.0625f;
