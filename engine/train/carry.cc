@@ -10,6 +10,7 @@ Carry Carry::Make(const ModelConfig& config, int64_t batch, int64_t memory) {
       c.values.push_back(torch::zeros({batch, config.kv_heads, memory, config.head_dim()}));
     } else {
       c.pdr.push_back(torch::zeros({batch, config.r, config.d}));
+      if (config.has_slow_state()) c.slow.push_back(torch::zeros({batch, config.d}));
     }
   }
   c.valid.assign(static_cast<size_t>(batch), 0);
@@ -18,6 +19,7 @@ Carry Carry::Make(const ModelConfig& config, int64_t batch, int64_t memory) {
 
 void Carry::ResetRow(int64_t row) {
   for (auto& s : pdr) s[row].zero_();
+  for (auto& s : slow) s[row].zero_();
   valid[static_cast<size_t>(row)] = 0;
 }
 

@@ -13,6 +13,7 @@ namespace omni::train {
 // State of `batch` parallel sequences between two segments; no gradient flows through it.
 struct Carry {
   std::vector<torch::Tensor> pdr;     // per PDR layer [B, r, d]
+  std::vector<torch::Tensor> slow;    // per PDR layer the router's slow state [B, d]; none where it has none
   std::vector<torch::Tensor> keys;    // per attention layer [B, H_kv, M, h], rotated, rounded to fp16
   std::vector<torch::Tensor> values;  // likewise
   int64_t position = 0;               // of the next token, common to all rows (attention is relative)

@@ -18,6 +18,14 @@ using bf16 = uint16_t;  // bit pattern
 // Packed right-hand side of a product: ceil(N/32) panels of [ceil(K/2)][32] pairs (k even in the low half).
 inline int64_t PackedPairs(int64_t k, int64_t n) { return (n + 31) / 32 * 32 * ((k + 1) / 2); }
 
+// What a router chooses from.
+struct Lattice {
+  const float* positions;  // [experts, 3]
+  int64_t experts;
+  const float* bias = nullptr;      // [experts]; null: 0
+  const int32_t* region = nullptr;  // [experts]; null: every expert is a region of its own
+};
+
 struct CpuOps {
   const char* name;
 
@@ -70,12 +78,13 @@ struct CpuOps {
                    const float* boundary, const float* dout, int64_t ldo, float* dp, float* dv, int64_t lddp,
                    float* dk, float* dq, float* db);
 
-  // Router: z [n,3] in [0,1), positions [e,3]. route[n] nearest expert, prob[n] =
-  // softmax(-dist^2/temperature)[route], mean_prob[e] += probabilities (sum over rows).
-  void (*route)(const float* z, const float* positions, int64_t n, int64_t experts, float temperature,
-                int32_t* route, float* prob, float* mean_prob);
+  // Router: z [n,3] in [0,1), experts at positions [e,3]. route[n] the expert of least dist^2 - bias, prob[n]
+  // the sum of softmax(-dist^2/temperature) over the experts of its region, mean_prob[e] += probabilities
+  // (sum over rows).
+  void (*route)(const float* z, const Lattice& lattice, int64_t n, float temperature, int32_t* route,
+                float* prob, float* mean_prob);
   // dz from dprob[n] (gradient of prob) and dmean[e] (gradient of each row's probability of e).
-  void (*route_grad)(const float* z, const float* positions, int64_t n, int64_t experts, float temperature,
+  void (*route_grad)(const float* z, const Lattice& lattice, int64_t n, float temperature,
                      const int32_t* route, const float* dprob, const float* dmean, float* dz);
 
   // logits [rows, vocab] -> loss sum (nats, double) and, in place, gradient (softmax - onehot) * grad_scale.

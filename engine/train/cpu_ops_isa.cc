@@ -248,9 +248,10 @@ void SwigluGrad(const float* gate, const float* up, int64_t ld, int64_t rows, in
   }
 }
 
-// softmax(-dist^2 / temperature) over experts for one row into w (padded to 16); returns the nearest expert.
-int32_t RouteRow(const float* z, const float* pos_t, int64_t padded, int64_t experts, float temperature,
-                 float* w) {
+// softmax(-dist^2 / temperature) over experts for one row into w (padded to 16); returns the nearest expert
+// but for the bias.
+int32_t RouteRow(const float* z, const float* pos_t, int64_t padded, int64_t experts, const float* bias,
+                 float temperature, float* w) {
   const Vec zero{};
   float best = 1e30f;
   for (int64_t e = 0; e < padded; e += 16) {
@@ -267,6 +268,13 @@ int32_t RouteRow(const float* z, const float* pos_t, int64_t padded, int64_t exp
   int32_t nearest = 0;
   for (int64_t e = 0; e < experts; ++e) {
     if (w[e] < best) best = w[e], nearest = static_cast<int32_t>(e);
+  }
+  if (bias != nullptr) {
+    float least = 1e30f;
+    for (int64_t e = 0; e < experts; ++e) {
+      const float biased = w[e] - bias[e];
+      if (biased < least) least = biased, nearest = static_cast<int32_t>(e);
+    }
   }
   Vec total = zero;
   for (int64_t e = 0; e < padded; e += 16) {
@@ -290,35 +298,52 @@ std::vector<float> TransposePositions(const float* positions, int64_t experts, i
   return t;
 }
 
-void Route(const float* z, const float* positions, int64_t n, int64_t experts, float temperature,
-           int32_t* route, float* prob, float* mean_prob) {
-  const int64_t padded = (experts + 15) / 16 * 16;
-  const std::vector<float> pos_t = TransposePositions(positions, experts, padded);
+bool IsChosen(const Lattice& lattice, int64_t expert, int32_t route) {
+  return lattice.region == nullptr ? expert == route : lattice.region[expert] == lattice.region[route];
+}
+
+float ChosenProbability(const Lattice& lattice, int32_t route, const float* w) {
+  if (lattice.region == nullptr) return w[route];
+  float sum = 0;
+  for (int64_t e = 0; e < lattice.experts; ++e) sum += IsChosen(lattice, e, route) ? w[e] : 0.0f;
+  return sum;
+}
+
+void Route(const float* z, const Lattice& lattice, int64_t n, float temperature, int32_t* route, float* prob,
+           float* mean_prob) {
+  const int64_t experts = lattice.experts, padded = (experts + 15) / 16 * 16;
+  const std::vector<float> pos_t = TransposePositions(lattice.positions, experts, padded);
   std::vector<float> w(static_cast<size_t>(padded));
   for (int64_t i = 0; i < n; ++i) {
-    route[i] = RouteRow(z + 3 * i, pos_t.data(), padded, experts, temperature, w.data());
-    prob[i] = w[static_cast<size_t>(route[i])];
+    route[i] = RouteRow(z + 3 * i, pos_t.data(), padded, experts, lattice.bias, temperature, w.data());
+    prob[i] = ChosenProbability(lattice, route[i], w.data());
     for (int64_t e = 0; e < experts; ++e) mean_prob[e] += w[e];
   }
 }
 
-void RouteGrad(const float* z, const float* positions, int64_t n, int64_t experts, float temperature,
-               const int32_t* route, const float* dprob, const float* dmean, float* dz) {
-  const int64_t padded = (experts + 15) / 16 * 16;
-  const std::vector<float> pos_t = TransposePositions(positions, experts, padded);
+void RouteGrad(const float* z, const Lattice& lattice, int64_t n, float temperature, const int32_t* route,
+               const float* dprob, const float* dmean, float* dz) {
+  const int64_t experts = lattice.experts, padded = (experts + 15) / 16 * 16;
+  const std::vector<float> pos_t = TransposePositions(lattice.positions, experts, padded);
   std::vector<float> w(static_cast<size_t>(padded)), dm(static_cast<size_t>(padded), 0.0f);
   std::copy(dmean, dmean + experts, dm.begin());
   const Vec zero{};
   for (int64_t i = 0; i < n; ++i) {
-    RouteRow(z + 3 * i, pos_t.data(), padded, experts, temperature, w.data());
+    RouteRow(z + 3 * i, pos_t.data(), padded, experts, nullptr, temperature, w.data());
     const int32_t r = route[i];
     Vec inner = zero;
     for (int64_t e = 0; e < padded; e += 16) inner += Load(w.data() + e) * Load(dm.data() + e);
-    const float mean = Sum(inner) + w[static_cast<size_t>(r)] * dprob[i];
+    const float mean = Sum(inner) + ChosenProbability(lattice, r, w.data()) * dprob[i];
     Vec grad[3] = {};
     for (int64_t e = 0; e < padded; e += 16) {
       Vec de = Load(dm.data() + e) - mean;
-      if (r >= e && r < e + 16) de[r - e] += dprob[i];
+      if (lattice.region != nullptr) {
+        for (int64_t l = 0; l < std::min<int64_t>(16, experts - e); ++l) {
+          if (IsChosen(lattice, e + l, r)) de[l] += dprob[i];
+        }
+      } else if (r >= e && r < e + 16) {
+        de[r - e] += dprob[i];
+      }
       const Vec dlogit = Load(w.data() + e) * de;
       for (int axis = 0; axis < 3; ++axis) {
         // signed shortest way from the expert to z, in (-1/2, 1/2]

@@ -32,6 +32,7 @@ class Streams {
   // inputs and targets [batch * count] (targets are the next tokens), and the cursors move on by count.
   void Next(int64_t count, int32_t* inputs, int32_t* targets);
   void Skip(int64_t count);  // the cursors move on by count
+  const std::vector<int32_t>& tokens() const { return tokens_; }
   int64_t size() const { return static_cast<int64_t>(tokens_.size()); }
   const std::vector<int64_t>& cursors() const { return at_; }
   void set_cursors(std::vector<int64_t> at) { at_ = std::move(at); }

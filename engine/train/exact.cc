@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "engine/decode/rope.h"
+#include "engine/decode/router.h"
 #include "engine/train/autograd.h"
 #include "engine/train/cpu_ops.h"
 #include "kernels/op.h"
@@ -109,10 +110,19 @@ Tensor Swiglu(const Tensor& z) {
   return a;
 }
 
+std::vector<int32_t> Nearest(const Tensor& rows, const Param& route, const Tensor& positions,
+                             const Tensor& bias) {
+  std::vector<int32_t> nearest(static_cast<size_t>(rows.size(0)));
+  for (size_t i = 0; i < nearest.size(); ++i) {
+    const TorusPoint z =
+        omni::Route(Law(), F(route.w), F(rows) + static_cast<int64_t>(i) * rows.size(1), rows.size(1));
+    nearest[i] = NearestExpert(z, F(positions), bias.defined() ? F(bias) : nullptr, positions.size(0)).value;
+  }
+  return nearest;
+}
+
 Tensor Experts(const Tensor& h, const ExpertParams& params, const std::vector<int32_t>& route) {
-  const int64_t n = h.size(0), d = h.size(1);
-  const int64_t tied = params.tied_down ? params.tied_down->rows() : 0;
-  const int64_t f = tied + (params.own_down ? params.own_down->rows() : 0);
+  const int64_t n = h.size(0), d = h.size(1), f = params.neurons();
   Tensor y = torch::zeros({n, d});
   std::vector<bf16> q(static_cast<size_t>(d)), qa(static_cast<size_t>(f));
   std::vector<float> a(static_cast<size_t>(f));
@@ -122,29 +132,30 @@ Tensor Experts(const Tensor& h, const ExpertParams& params, const std::vector<in
     Ops().quantize(F(h) + i * d, 1, d, q.data(), &s);
     struct Part {
       const Param *gate_up, *down;
-      int64_t group, offset;
+      int64_t copy, offset;
     };
     std::vector<Part> parts;
-    if (params.tied_down)
-      parts.push_back(
-          {params.tied_gate_up, params.tied_down, params.region_of[static_cast<size_t>(expert)], 0});
-    if (params.own_down) parts.push_back({params.own_gate_up, params.own_down, expert, tied});
+    int64_t offset = 0;
+    for (const ExpertGroup& group : params.groups) {
+      parts.push_back({group.gate_up, group.down, group.CopyOf(expert), offset});
+      offset += group.neurons();
+    }
     for (const Part& p : parts) {
       const int64_t neurons = p.down->rows();
-      const std::vector<int32_t> sums = Sums(q.data(), p.gate_up->group_packed_t(p.group), 2 * neurons, d);
+      const std::vector<int32_t> sums = Sums(q.data(), p.gate_up->group_packed_t(p.copy), 2 * neurons, d);
       std::vector<float> up_scale(static_cast<size_t>(neurons));
       for (int64_t j = 0; j < neurons; ++j) {
         up_scale[static_cast<size_t>(j)] =
-            p.gate_up->group_scale(p.group)[neurons + j] * p.down->group_scale(p.group)[j];
+            p.gate_up->group_scale(p.copy)[neurons + j] * p.down->group_scale(p.copy)[j];
       }
-      Law().swiglu(sums.data(), sums.data() + neurons, 1, p.gate_up->group_scale(p.group), up_scale.data(), s,
+      Law().swiglu(sums.data(), sums.data() + neurons, 1, p.gate_up->group_scale(p.copy), up_scale.data(), s,
                    neurons, a.data() + p.offset);
     }
     Ops().quantize(a.data(), 1, f, qa.data(), &sa);
     std::vector<int32_t> total(static_cast<size_t>(d), 0);
     for (const Part& p : parts) {
       const std::vector<int32_t> sums =
-          Sums(qa.data() + p.offset, p.down->group_packed(p.group), d, p.down->rows());
+          Sums(qa.data() + p.offset, p.down->group_packed(p.copy), d, p.down->rows());
       for (int64_t j = 0; j < d; ++j) total[static_cast<size_t>(j)] += sums[static_cast<size_t>(j)];
     }
     for (int64_t j = 0; j < d; ++j) F(y)[i * d + j] = static_cast<float>(total[static_cast<size_t>(j)]) * sa;

@@ -20,6 +20,9 @@ torch::Tensor Pdr(const torch::Tensor& z, const Param& bias, const ModelConfig& 
 torch::Tensor Attention(const torch::Tensor& z, const ModelConfig& config, int64_t batch, Carry& carry,
                         size_t index);
 torch::Tensor Swiglu(const torch::Tensor& z);
+// The expert nearest to each row's point; bias may be undefined.
+std::vector<int32_t> Nearest(const torch::Tensor& rows, const Param& route, const torch::Tensor& positions,
+                             const torch::Tensor& bias);
 torch::Tensor Experts(const torch::Tensor& h, const ExpertParams& params, const std::vector<int32_t>& route);
 
 }  // namespace omni::train::exact

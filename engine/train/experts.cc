@@ -1,9 +1,11 @@
-// The experts' FFN: tokens sorted by expert, the tied neurons of a region as one product over all of its
-// tokens, each expert's own neurons as one over its own.
+// The experts' FFN: tokens sorted by region and expert, neurons that several experts have in common as one
+// product over all tokens of those that lie side by side.
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <map>
 #include <numeric>
 
 #include "engine/train/autograd.h"
@@ -13,24 +15,26 @@
 namespace omni::train {
 namespace {
 
-// Where each token goes: order[i] = token computed in place i; expert e's places are [expert_at[e],
-// expert_at[e+1]) and a region's places are adjacent too.
+// Where each token goes: order[i] = token computed in place i. spans[g] are the places whose tokens have the
+// same copy of group g, one after another.
 struct Plan : torch::CustomClassHolder {  // so that a gradient function can keep it
   std::vector<int32_t> order;
   struct Span {
-    int64_t group, first, count;
+    int64_t copy, first, count;
   };
-  std::vector<Span> regions, experts;
+  std::vector<std::vector<Span>> spans;
 };
 
+// Tokens sorted by region, then by expert.
 c10::intrusive_ptr<Plan> MakePlan(const ExpertParams& params, const std::vector<int32_t>& route) {
   auto plan = c10::make_intrusive<Plan>();
   const auto n = static_cast<int64_t>(route.size());
   plan->order.resize(route.size());
   std::iota(plan->order.begin(), plan->order.end(), 0);
-  if (params.shared_start) {
-    plan->regions = {{0, 0, n}};
-    plan->experts = {{0, 0, n}};
+  const bool parted = std::any_of(params.groups.begin(), params.groups.end(),
+                                  [](const ExpertGroup& g) { return g.down->live_groups() > 1; });
+  if (!parted) {
+    plan->spans.assign(params.groups.size(), {{0, 0, n}});
     return plan;
   }
   const auto experts = static_cast<int64_t>(params.region_of.size());
@@ -41,16 +45,20 @@ c10::intrusive_ptr<Plan> MakePlan(const ExpertParams& params, const std::vector<
   std::stable_sort(by_region.begin(), by_region.end(),
                    [&](int32_t a, int32_t b) { return params.region_of[a] < params.region_of[b]; });
   std::vector<int64_t> next(static_cast<size_t>(experts));
+  plan->spans.resize(params.groups.size());
   int64_t at = 0;
   for (int32_t e : by_region) {
     next[static_cast<size_t>(e)] = at;
-    const int64_t c = count[static_cast<size_t>(e)], region = params.region_of[static_cast<size_t>(e)];
+    const int64_t c = count[static_cast<size_t>(e)];
     if (c == 0) continue;
-    plan->experts.push_back({e, at, c});
-    if (!plan->regions.empty() && plan->regions.back().group == region) {
-      plan->regions.back().count += c;
-    } else {
-      plan->regions.push_back({region, at, c});
+    for (size_t g = 0; g < params.groups.size(); ++g) {
+      std::vector<Plan::Span>& spans = plan->spans[g];
+      const int64_t copy = params.groups[g].CopyOf(e);
+      if (!spans.empty() && spans.back().copy == copy) {
+        spans.back().count += c;
+      } else {
+        spans.push_back({copy, at, c});
+      }
     }
     at += c;
   }
@@ -60,39 +68,62 @@ c10::intrusive_ptr<Plan> MakePlan(const ExpertParams& params, const std::vector<
   return plan;
 }
 
-// One product of a span of sorted tokens with one group of a parameter pair; `offset` is the group's first
-// neuron.
+// One product of a span of sorted tokens with one copy of a group, whose first neuron is `offset`.
 struct Piece {
   Plan::Span span;
+  size_t group;
   Param *gate_up, *down;
   int64_t offset, neurons;
 };
 
 std::vector<Piece> Pieces(const ExpertParams& params, const Plan& plan) {
-  std::vector<Piece> pieces;
-  int64_t tied = 0;
-  if (params.tied_down) {
-    tied = params.tied_down->rows();
-    for (const auto& span : plan.regions)
-      pieces.push_back({span, params.tied_gate_up, params.tied_down, 0, tied});
-  }
-  if (params.own_down) {
-    for (const auto& span : plan.experts) {
-      pieces.push_back({span, params.own_gate_up, params.own_down, tied, params.own_down->rows()});
-    }
-  }
   // A single span is cut for the threads; many are shared out whole, the largest first.
   std::vector<Piece> cut;
   constexpr int64_t kRows = 14 * 16;
-  for (const auto& piece : pieces) {
-    for (int64_t first = 0; first < piece.span.count; first += kRows) {
-      Piece part = piece;
-      part.span.first += first;
-      part.span.count = std::min(kRows, piece.span.count - first);
-      cut.push_back(part);
+  int64_t offset = 0;
+  for (size_t g = 0; g < params.groups.size(); ++g) {
+    const ExpertGroup& group = params.groups[g];
+    for (const Plan::Span& span : plan.spans[g]) {
+      for (int64_t first = 0; first < span.count; first += kRows) {
+        cut.push_back({{span.copy, span.first + first, std::min(kRows, span.count - first)},
+                       g,
+                       group.gate_up,
+                       group.down,
+                       offset,
+                       group.neurons()});
+      }
     }
+    offset += group.neurons();
   }
   return cut;
+}
+
+// The gradient of some rows of one copy of a parameter, from all the tokens that have it.
+struct CopyGradient {
+  std::vector<Plan::Span> spans;  // of one copy
+  Param* param;
+  bool of_down;
+  int64_t offset, row, rows;
+};
+
+std::vector<CopyGradient> CopyGradients(const ExpertParams& params, const Plan& plan) {
+  constexpr int64_t kRows = 14 * 8;
+  std::vector<CopyGradient> tasks;
+  int64_t offset = 0;
+  for (size_t g = 0; g < params.groups.size(); ++g) {
+    const ExpertGroup& group = params.groups[g];
+    const int64_t neurons = group.neurons();
+    std::map<int64_t, std::vector<Plan::Span>> by_copy;
+    for (const Plan::Span& span : plan.spans[g]) by_copy[span.copy].push_back(span);
+    for (const auto& [copy, spans] : by_copy) {
+      for (int64_t r = 0; r < 2 * neurons; r += kRows)
+        tasks.push_back({spans, group.gate_up, false, offset, r, std::min(kRows, 2 * neurons - r)});
+      for (int64_t r = 0; r < neurons; r += kRows)
+        tasks.push_back({spans, group.down, true, offset, r, std::min(kRows, neurons - r)});
+    }
+    offset += neurons;
+  }
+  return tasks;
 }
 
 template <typename Work>
@@ -109,21 +140,19 @@ struct ExpertsFn : Function<ExpertsFn> {
   static Tensor forward(AutogradContext* ctx, const Tensor& h, const Tensor& prob, const ExpertParams* params,
                         const std::vector<int32_t>* route) {
     const CpuOps& ops = Ops();
-    const int64_t n = h.size(0), d = h.size(1);
-    const int64_t tied = params->tied_down ? params->tied_down->rows() : 0;
-    const int64_t f = tied + (params->own_down ? params->own_down->rows() : 0);
+    const int64_t n = h.size(0), d = h.size(1), f = params->neurons();
     const c10::intrusive_ptr<Plan> plan = MakePlan(*params, *route);
     const int32_t* order = plan->order.data();
     Tensor q = Bf16(n, d), s = torch::empty({n});
     at::parallel_for(0, n, 128, [&](int64_t b, int64_t e) {
       for (int64_t i = b; i < e; ++i) ops.quantize(F(h) + order[i] * d, 1, d, B(q) + i * d, F(s) + i);
     });
-    // Per row: [tied gate | tied up | own gate | own up].
+    // Per row: [first group's gate | its up | the second's gate | ...].
     Tensor gu = torch::empty({n, 2 * f}), a = torch::empty({n, f}), qa = Bf16(n, f), sa = torch::empty({n});
     const std::vector<Piece> pieces = Pieces(*params, *plan);
     ForEach(pieces.size(), [&](size_t index) {
       const Piece& p = pieces[index];
-      const int64_t first = p.span.first, g = p.span.group;
+      const int64_t first = p.span.first, g = p.span.copy;
       const std::vector<float> scale = GateUpScale(p, g);
       float* out = F(gu) + first * 2 * f + 2 * p.offset;
       ops.gemm(B(q) + first * d, d, p.span.count, p.gate_up->group_packed_t(g), 2 * p.neurons, d,
@@ -132,15 +161,16 @@ struct ExpertsFn : Function<ExpertsFn> {
     });
     QuantizeRows(a, qa, sa);
     Tensor y = torch::empty({n, d});
-    // Tied pieces first, then own ones on top: two passes, since both write the same rows.
+    // The first group's pieces, then those of the next ones on top: a pass for each, since all write the
+    // same rows.
     Tensor sorted = torch::empty({n, d});
-    for (const bool own : {false, true}) {
+    for (size_t group = 0; group < params->groups.size(); ++group) {
       ForEach(pieces.size(), [&](size_t index) {
         const Piece& p = pieces[index];
-        if ((p.down == params->own_down) != own) return;
+        if (p.group != group) return;
         const int64_t first = p.span.first;
-        ops.gemm(B(qa) + first * f + p.offset, f, p.span.count, p.down->group_packed(p.span.group), d,
-                 p.neurons, nullptr, nullptr, own && tied > 0, F(sorted) + first * d, d);
+        ops.gemm(B(qa) + first * f + p.offset, f, p.span.count, p.down->group_packed(p.span.copy), d,
+                 p.neurons, nullptr, nullptr, group > 0, F(sorted) + first * d, d);
       });
     }
     at::parallel_for(0, n, 128, [&](int64_t b, int64_t e) {
@@ -193,12 +223,11 @@ struct ExpertsFn : Function<ExpertsFn> {
            for_w = Bf16(n, 2 * f);
     Tensor sorted = torch::empty({n, d}), dh = torch::empty({n, d});
     const std::vector<Piece> pieces = Pieces(*params, *plan);
-    const int64_t tied = params->tied_down ? params->tied_down->rows() : 0;
-    for (const bool own : {false, true}) {
+    for (size_t group = 0; group < params->groups.size(); ++group) {
       ForEach(pieces.size(), [&](size_t index) {
         const Piece& p = pieces[index];
-        if ((p.down == params->own_down) != own) return;
-        const int64_t first = p.span.first, count = p.span.count, g = p.span.group;
+        if (p.group != group) return;
+        const int64_t first = p.span.first, count = p.span.count, g = p.span.copy;
         const std::vector<float> scale = GateUpScale(p, g);
         ops.gemm(B(dys) + first * d, d, count, p.down->group_packed_t(g), p.neurons, d, nullptr, nullptr,
                  false, F(da) + first * f + p.offset, f);
@@ -208,56 +237,41 @@ struct ExpertsFn : Function<ExpertsFn> {
         ops.to_bf16(F(dgu) + at, count, 2 * p.neurons, 2 * f, nullptr, scale.data(), B(for_x) + at, 2 * f);
         ops.to_bf16(F(dgu) + at, count, 2 * p.neurons, 2 * f, F(s) + first, nullptr, B(for_w) + at, 2 * f);
         ops.gemm(B(for_x) + at, 2 * f, count, p.gate_up->group_packed(g), d, 2 * p.neurons, nullptr, nullptr,
-                 own && tied > 0, F(sorted) + first * d, d);
+                 group > 0, F(sorted) + first * d, d);
       });
     }
     at::parallel_for(0, n, 256, [&](int64_t b, int64_t e) {
       for (int64_t i = b; i < e; ++i)
         std::copy(F(sorted) + i * d, F(sorted) + (i + 1) * d, F(dh) + order[i] * d);
     });
-    // Weight gradients: whole spans (one writer per group), cut along the rows of the gradient instead.
-    struct Task {
-      Piece piece;
-      bool down;
-      int64_t row, rows;
-    };
-    std::vector<Task> tasks;
-    const auto add = [&](const Plan::Span& span, Param* gate_up, Param* down, int64_t offset) {
-      const int64_t neurons = down->rows();
-      constexpr int64_t kRows = 14 * 8;
-      for (int64_t r = 0; r < 2 * neurons; r += kRows) {
-        tasks.push_back({{span, gate_up, down, offset, neurons}, false, r, std::min(kRows, 2 * neurons - r)});
-      }
-      for (int64_t r = 0; r < neurons; r += kRows) {
-        tasks.push_back({{span, gate_up, down, offset, neurons}, true, r, std::min(kRows, neurons - r)});
-      }
-    };
-    if (params->tied_down) {
-      for (const auto& span : plan->regions) add(span, params->tied_gate_up, params->tied_down, 0);
-    }
-    if (params->own_down) {
-      for (const auto& span : plan->experts) add(span, params->own_gate_up, params->own_down, tied);
-    }
+    // Weight gradients: whole copies (one writer each), cut along the rows of the gradient instead.
+    const std::vector<CopyGradient> tasks = CopyGradients(*params, *plan);
     ForEach(tasks.size(), [&](size_t index) {
-      const Task& t = tasks[index];
-      const Piece& p = t.piece;
+      const CopyGradient& t = tasks[index];
       thread_local std::vector<uint32_t> scratch;
       scratch.resize(static_cast<size_t>(GemmTnScratch(t.rows, d)));
-      const int64_t first = p.span.first, g = p.span.group;
-      if (t.down) {
-        ops.gemm_tn(B(qa) + first * f + p.offset + t.row, f, t.rows, B(dyw) + first * d, d, d, p.span.count,
-                    true, p.down->group_grad(g) + t.row * d, d, scratch.data());
-      } else {
-        ops.gemm_tn(B(for_w) + first * 2 * f + 2 * p.offset + t.row, 2 * f, t.rows, B(q) + first * d, d, d,
-                    p.span.count, true, p.gate_up->group_grad(g) + t.row * d, d, scratch.data());
+      for (const Plan::Span& span : t.spans) {
+        const int64_t first = span.first;
+        if (t.of_down) {
+          ops.gemm_tn(B(qa) + first * f + t.offset + t.row, f, t.rows, B(dyw) + first * d, d, d, span.count,
+                      true, t.param->group_grad(span.copy) + t.row * d, d, scratch.data());
+        } else {
+          ops.gemm_tn(B(for_w) + first * 2 * f + 2 * t.offset + t.row, 2 * f, t.rows, B(q) + first * d, d, d,
+                      span.count, true, t.param->group_grad(span.copy) + t.row * d, d, scratch.data());
+        }
       }
     });
-    if (params->shared_start) dprob.zero_();  // all experts are one: nothing to choose between
+    if (!params->gated) dprob.zero_();
     return {dh, dprob, Variable(), Variable()};
   }
 };
 
 }  // namespace
+
+int64_t ExpertParams::neurons() const {
+  return std::accumulate(groups.begin(), groups.end(), int64_t{0},
+                         [](int64_t sum, const ExpertGroup& g) { return sum + g.neurons(); });
+}
 
 Tensor Experts(const Tensor& h, const Tensor& prob, const ExpertParams& params,
                std::shared_ptr<std::vector<int32_t>> route) {

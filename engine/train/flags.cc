@@ -102,6 +102,16 @@ class Flags {
       return {};
     });
   }
+  void Routes(const std::string& names, RouteFrom& value, const std::string& help) {
+    Add(names, "KIND", help, [&value](const Words& words) -> std::string {
+      for (const RouteFrom kind : {RouteFrom::kToken, RouteFrom::kAhead, RouteFrom::kAddress}) {
+        if (words[0] != RouteFromName(kind)) continue;
+        value = kind;
+        return {};
+      }
+      return absl::StrCat("'", words[0], "' is neither token, ahead nor address");
+    });
+  }
   // X,Y,Z or three words.
   void Triple(const std::string& names, std::array<int64_t, 3>& value, const std::string& help) {
     CLI::Option* option = Add(names, "X,Y,Z", help, [&value](const Words& words) -> std::string {
@@ -205,10 +215,19 @@ void AddFlags(Flags& f, TrainSettings& s) {
   f.Real("--momentum", s.momentum, 0, 0.9999, "Muon's");
   f.Real("--beta2", s.beta2, 0, 0.99999, "AdamW's second decay");
   f.Real("--clip", s.clip, 0, 1e9, "gradient norm limit, 0: off");
+  f.Real("--router-lr", s.router_lr, 0, 10, "share of --lr for routers; 0.03 for routes of format 2, else 1");
+  f.Real("--router-clip", s.router_clip, 0, 1e9,
+         "limit of the routers' gradient norm, 0: off; 1 for routes of format 2");
   f.Real("--dropout", s.dropout, 0, 0.9, "on embeddings and residual branches");
   f.Real("--balance", s.balance, 0, 10, "weight of the balance loss");
   f.Real("--smoothness", s.smoothness, 0, 10, "weight of the routing smoothness loss");
+  f.Real("--balance-rate", s.balance_rate, 0, 1, "of the biases of --route-bias, a step");
+  f.Number("--balance-tokens", s.balance_tokens, 1, kAny, "tokens of the moving mean that they follow");
   f.Number("--shared-steps", s.shared_steps, 0, kAny, "first steps, in which all experts are one");
+  f.Number("--part-region", s.part_region, 0, kAny,
+           "first steps, in which all regions' neurons are one; if not given --shared-steps");
+  f.Number("--part-member", s.part_member, 0, kAny, "members' neurons, likewise");
+  f.Number("--part-own", s.part_own, 0, kAny, "experts' own neurons, likewise");
   f.Number("--expert-every", s.expert_every, 1, 1 << 20, "steps that make one update of the parted experts");
   f.Real("--cooldown", s.cooldown, 0, 1, "0: cosine; else constant rate, linear over this last share");
   f.Number("--reset-every", s.reset_every, 0, kAny,
@@ -229,8 +248,14 @@ void AddFlags(Flags& f, TrainSettings& s) {
   f.Number("--kv-heads", s.config.kv_heads, 1, 65536, "attention's key and value heads");
   f.Number("--window", s.config.window, 1, 1 << 20, "attention window");
   f.Number("--vocab", s.config.vocab, 257, 1 << 24, "vocabulary");
-  f.Number("--own", s.config.own_neurons, 0, 1 << 20, "neurons of an expert that are not its region's");
+  f.Number("--base", s.config.base_neurons, 0, 1 << 20, "neurons that all experts of a layer have");
+  f.Number("--member", s.config.member_neurons, 0, 1 << 20,
+           "neurons of those at the same place of their regions");
+  f.Number("--own", s.config.own_neurons, 0, 1 << 20, "neurons of one expert; the rest is its region's");
   f.Triple("--lattice", s.config.lattice, "experts along the three axes");
+  f.Routes("--route-from", s.config.route_from, "what is routed: token, ahead or address");
+  f.Real("--slow-rate", s.config.slow_rate, 0, 1, "of the slow state of ahead and address; 0.0625");
+  f.Switch("--route-bias", s.config.route_bias, "balance experts by biases; on for ahead and address");
   f.Triple("--region", s.config.region, "experts of a region along the three axes");
 }
 
@@ -274,6 +299,7 @@ absl::StatusOr<CommandLine> ParseCommandLine(const std::vector<std::string>& arg
   if (s.data.empty()) return absl::InvalidArgumentError("--data: is needed: the text to train on");
   if (s.out.empty()) return absl::InvalidArgumentError("--out: is needed: the directory of the run");
   s.chosen = std::move(chosen);
+  FollowRoutes(&s);
   s.memory = std::min(s.memory, s.config.window - 1);
   if (absl::Status st = CheckSettings(s); !st.ok()) return st;
   return line;

@@ -28,22 +28,36 @@ torch::Tensor DropoutAdd(const torch::Tensor& x, const torch::Tensor& o, uint64_
 struct RouterSettings {
   float temperature = 0.02f, balance = 0.01f, smoothness = 0.0f;
   int64_t tokens = 0;  // per sequence, for the smoothness of consecutive tokens
+  // What is subtracted from each expert's squared distance, [E], as it is until the gradient is taken; may be
+  // undefined. No part of a probability.
+  torch::Tensor bias = {};
+  // Of each expert, [E], if a region is chosen rather than an expert; must outlive the gradient.
+  const std::vector<int32_t>* region_of = nullptr;
 };
 struct RouterResult {
-  torch::Tensor prob;  // [N], softmax weight of the chosen expert; carries the gradient
-  std::shared_ptr<std::vector<int32_t>> route;  // [N]
+  torch::Tensor prob;  // [N], softmax weight of the chosen expert or region; carries the gradient
+  std::shared_ptr<std::vector<int32_t>> route;  // [N], the nearest expert
   double balance = 0, smoothness = 0;  // loss values, already weighted; their gradient is added in backward
 };
 RouterResult Route(const torch::Tensor& h, Param& w, const torch::Tensor& positions,
                    const RouterSettings& settings);
 
-// Experts whose first neurons belong to their region and whose last ones are their own. Parameters: gate and
-// up rows stacked [groups, 2 * neurons, d]; down neuron-major [groups, neurons, d].
+// One of the groups that the experts' neurons are in (engine/model/neuron_groups.h). Parameters: gate and up
+// rows stacked [copies, 2 * neurons, d]; down neuron-major [copies, neurons, d].
+struct ExpertGroup {
+  Param *gate_up, *down;
+  std::vector<int32_t> copy_of;  // per expert
+
+  int64_t neurons() const { return down->rows(); }
+  // Until a group parts all experts have its copy 0.
+  int32_t CopyOf(int32_t expert) const { return down->parted ? copy_of[static_cast<size_t>(expert)] : 0; }
+};
 struct ExpertParams {
-  Param *tied_gate_up = nullptr, *tied_down = nullptr;  // groups = regions; null if nothing is tied
-  Param *own_gate_up = nullptr, *own_down = nullptr;    // groups = experts; null if everything is tied
-  std::vector<int32_t> region_of;                       // per expert
-  bool shared_start = false;  // every token uses region 0 and expert 0: the dense start before experts part
+  std::vector<ExpertGroup> groups;  // in the order of an expert's neurons
+  std::vector<int32_t> region_of;   // per expert
+  bool gated = true;                // what the router chooses makes a difference: prob gets a gradient
+
+  int64_t neurons() const;
 };
 // y * (1 + prob - detach(prob)) per token.
 torch::Tensor Experts(const torch::Tensor& h, const torch::Tensor& prob, const ExpertParams& params,

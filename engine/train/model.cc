@@ -4,8 +4,12 @@
 #include <cmath>
 #include <cstring>
 
+#include <absl/strings/str_cat.h>
+
 #include "engine/train/attention.h"
 #include "engine/train/exact.h"
+#include "engine/train/members.h"
+#include "engine/train/slow_route.h"
 
 namespace omni::train {
 namespace {
@@ -23,19 +27,96 @@ float BitsToFloat(uint16_t b) {
 
 std::vector<Param*> TrainModel::params(Part part) {
   std::vector<Param*> some = {embed_.get(), norm_out_.get()};
+  const auto add = [&](const std::unique_ptr<Param>& p) {
+    if (!p) return;
+    const bool gathers = p->coding == Coding::kTernary && p->parted;
+    if (part == Part::kAll || !gathers) some.push_back(p.get());
+  };
   for (Layer& l : layers_) {
     for (auto* p : {&l.norm1, &l.norm2, &l.mix_in, &l.bias, &l.norm_readout, &l.mix_out, &l.gate_up, &l.down,
-                    &l.route, &l.tied_gate_up, &l.tied_down, &l.own_gate_up, &l.own_down}) {
-      if (*p && (part == Part::kAll || (*p)->coding != Coding::kTernary)) some.push_back(p->get());
+                    &l.route}) {
+      add(*p);
+    }
+    for (const Group& g : l.groups) {
+      add(g.gate_up);
+      add(g.down);
     }
   }
   return some;
 }
 
-void TrainModel::Quantize(bool shared_start, Part part) {
+void TrainModel::SetParted(NeuronKind kind, bool parted) {
+  for (Layer& layer : layers_) {
+    if (layer.groups.empty()) continue;
+    layer.experts.gated = false;
+    for (Group& g : layer.groups) {
+      if (g.group.kind == kind) g.gate_up->parted = g.down->parted = parted && kind != NeuronKind::kBase;
+      // By address the member is the token's affair.
+      const bool router_chooses = !(by_address() && g.group.kind == NeuronKind::kMember);
+      if (g.down->parted && router_chooses) layer.experts.gated = true;
+    }
+  }
+}
+
+void TrainModel::PartGroup(NeuronKind kind) {
+  torch::NoGradGuard no_grad;
+  for (Layer& layer : layers_) {
+    for (Group& g : layer.groups) {
+      if (g.group.kind != kind) continue;
+      for (Param* p : {g.gate_up.get(), g.down.get()}) {
+        for (Tensor* t : {&p->w, &p->m, &p->v}) t->copy_(t->narrow(0, 0, 1).expand_as(*t).clone());
+      }
+    }
+  }
+  SetParted(kind, true);
+}
+
+void TrainModel::DealMembers(const std::vector<int64_t>& token_counts, uint64_t key) {
+  for (size_t l = 0; by_address() && l < layers_.size(); ++l) {
+    if (layers_[l].groups.empty()) continue;
+    layers_[l].members = train::DealMembers(token_counts, config_.experts_per_region(), key + l);
+  }
+}
+
+void TrainModel::Address(const Layer& layer, const Tensor& tokens, std::vector<int32_t>* route) const {
+  if (!by_address()) return;
+  const auto* id = tokens.data_ptr<int32_t>();
+  for (size_t i = 0; i < route->size(); ++i) {
+    const RegionId region(layer.experts.region_of[static_cast<size_t>((*route)[i])]);
+    (*route)[i] = config_.ExpertOf(region, layer.members[static_cast<size_t>(id[i])]).value;
+  }
+}
+
+void TrainModel::Balance(const Routes& routes, const BalanceSettings& settings) {
+  size_t index = 0;
+  for (Layer& layer : layers_) {
+    if (!layer.bias_of_experts.defined()) continue;
+    const std::vector<int32_t>& region_of = layer.experts.region_of;
+    const auto balanced = [&](int32_t e) {
+      return static_cast<size_t>(by_address() ? region_of[static_cast<size_t>(e)] : e);
+    };
+    const auto size = static_cast<size_t>(layer.loads.numel());
+    std::vector<int64_t> counts(size, 0);
+    for (int32_t e : routes[index++]) ++counts[balanced(e)];
+    std::vector<float> bias(size);
+    auto* of_experts = layer.bias_of_experts.data_ptr<float>();
+    for (size_t e = 0; e < region_of.size(); ++e) bias[balanced(static_cast<int32_t>(e))] = of_experts[e];
+    BalanceStep(counts, settings, {layer.loads.data_ptr<float>(), size}, bias);
+    for (size_t e = 0; e < region_of.size(); ++e) of_experts[e] = bias[balanced(static_cast<int32_t>(e))];
+  }
+}
+
+std::vector<std::pair<std::string, Tensor*>> TrainModel::loads() {
+  std::vector<std::pair<std::string, Tensor*>> all;
+  for (size_t l = 0; l < layers_.size(); ++l) {
+    if (layers_[l].loads.defined()) all.emplace_back(absl::StrCat("loads.", l), &layers_[l].loads);
+  }
+  return all;
+}
+
+void TrainModel::Quantize(Part part) {
   for (Param* p : params(part)) {
-    if (p->coding == Coding::kNone) continue;
-    p->Quantize(p->coding == Coding::kTernary && shared_start ? 1 : p->groups());
+    if (p->coding != Coding::kNone) p->Quantize();
   }
 }
 
@@ -43,39 +124,27 @@ void TrainModel::ZeroGradients(Part part) {
   for (Param* p : params(part)) p->grad.zero_();
 }
 
-void TrainModel::FinishGradients(Part part, int64_t expert_steps) {
+void TrainModel::FinishGradients(Part part, int64_t parted_steps) {
   torch::NoGradGuard no_grad;
   if (embedded_.defined() && embedded_.grad().defined()) {
     embed_->grad[0].index_add_(0, embedded_tokens_, embedded_.grad());
   }
   embedded_ = Tensor();
-  if (part == Part::kAllButExperts) return;
   // y = sum a' T_down with a' = a * m_down: the straight-through gradient of a down column is divided by its
   // scale, that of an up row multiplied by it.
-  const double share = 1.0 / static_cast<double>(expert_steps);
+  const double share = 1.0 / static_cast<double>(parted_steps);
   for (Layer& layer : layers_) {
-    for (auto [gate_up, down] : {std::pair{layer.tied_gate_up.get(), layer.tied_down.get()},
-                                 std::pair{layer.own_gate_up.get(), layer.own_down.get()}}) {
-      if (!down) continue;
+    for (Group& g : layer.groups) {
+      Param *gate_up = g.gate_up.get(), *down = g.down.get();
+      if (part == Part::kAllButParted && down->parted) continue;
       const int64_t neurons = down->rows();
       const Tensor scale = down->scale.unsqueeze(2);
       gate_up->grad.narrow(1, neurons, neurons).mul_(scale);
       down->grad.div_(scale.clamp_min(1e-12));
-      if (expert_steps > 1) {
+      if (parted_steps > 1 && down->parted) {
         gate_up->grad.mul_(share);
         down->grad.mul_(share);
       }
-    }
-  }
-}
-
-void TrainModel::PartExperts() {
-  torch::NoGradGuard no_grad;
-  for (Layer& layer : layers_) {
-    for (Param* p :
-         {layer.tied_gate_up.get(), layer.tied_down.get(), layer.own_gate_up.get(), layer.own_down.get()}) {
-      if (!p) continue;
-      for (Tensor* t : {&p->w, &p->m, &p->v}) t->copy_(t->narrow(0, 0, 1).expand_as(*t).clone());
     }
   }
 }
@@ -120,15 +189,21 @@ Tensor TrainModel::Trunk(const Tensor& tokens, int64_t batch, Carry& carry, cons
     if (c.IsAttention(l)) {
       y = QuantLinear(Swiglu(QuantLinear(h, *layer.gate_up)), *layer.down);
     } else {
-      layer.experts.shared_start = settings.shared_start;
       // The router learns from what it sees but does not steer it: its gradient, 1/temperature times the
       // gate's, would drown the trunk's.
+      const Tensor seen = h.detach();
+      const Tensor rows = c.has_slow_state() ? SlowRows(seen, c.slow_rate, batch, carry.slow[pdr - 1]) : seen;
       const RouterResult r =
-          Route(h.detach().requires_grad_(torch::GradMode::is_enabled()), *layer.route, layer.positions,
-                {.balance = settings.balance, .smoothness = settings.smoothness, .tokens = n / batch});
+          Route(rows.requires_grad_(torch::GradMode::is_enabled()), *layer.route, layer.positions,
+                {.balance = settings.balance,
+                 .smoothness = settings.smoothness,
+                 .tokens = n / batch,
+                 .bias = layer.bias_of_experts,
+                 .region_of = by_address() ? &layer.experts.region_of : nullptr});
       result->balance += r.balance;
       result->smoothness += r.smoothness;
-      for (int32_t e : *r.route) ++result->expert_counts[static_cast<size_t>(e)];
+      Address(layer, tokens, r.route.get());
+      result->routes.push_back(*r.route);
       y = Experts(h, r.prob, layer.experts, r.route);
     }
     x = DropoutAdd(x, y, next_key(), settings.dropout);
@@ -153,15 +228,22 @@ void TrainModel::Advance(Carry& carry, int64_t tokens) const {
 ForwardResult TrainModel::Forward(const Tensor& tokens, const Tensor& targets, int64_t batch, Carry& carry,
                                   const ForwardSettings& settings) {
   ForwardResult result;
-  result.expert_counts.assign(static_cast<size_t>(config_.num_experts()), 0);
   const Tensor y = Trunk(tokens, batch, carry, settings, &result);
   result.loss = HeadLoss(y, *embed_, targets);
   return result;
 }
 
-Tensor TrainModel::Logits(const Tensor& tokens, int64_t batch, Carry& carry,
-                          std::vector<std::vector<int32_t>>* routes,
-                          const std::vector<std::vector<int32_t>>* forced) {
+Routes TrainModel::RoutesOf(const Tensor& tokens, int64_t batch, int64_t memory) {
+  torch::NoGradGuard no_grad;
+  Carry carry = Carry::Make(config_, batch, memory);
+  ForwardResult result;
+  Trunk(tokens, batch, carry, {}, &result);
+  embedded_ = Tensor();
+  return std::move(result.routes);
+}
+
+Tensor TrainModel::Logits(const Tensor& tokens, int64_t batch, Carry& carry, Routes* routes,
+                          const Routes* forced) {
   torch::NoGradGuard no_grad;
   const ModelConfig& c = config_;
   Embed(tokens);
@@ -184,7 +266,9 @@ Tensor TrainModel::Logits(const Tensor& tokens, int64_t batch, Carry& carry,
       x = x + QuantLinear(exact::Swiglu(QuantLinear(h, *layer.gate_up)), *layer.down);
       continue;
     }
-    std::vector<int32_t> route = *Route(h, *layer.route, layer.positions, {}).route;
+    const Tensor rows = c.has_slow_state() ? SlowRows(h, c.slow_rate, batch, carry.slow[expert_layer]) : h;
+    std::vector<int32_t> route = exact::Nearest(rows, *layer.route, layer.positions, layer.bias_of_experts);
+    Address(layer, tokens, &route);
     if (forced) route = (*forced)[expert_layer];
     x = x + exact::Experts(h, layer.experts, route);
     if (routes) routes->push_back(std::move(route));

@@ -10,6 +10,8 @@
 #include <absl/status/status.h>
 
 #include "engine/model/config.h"
+#include "engine/model/neuron_groups.h"
+#include "engine/train/balance.h"
 #include "engine/train/carry.h"
 #include "engine/train/init_settings.h"
 #include "engine/train/layers.h"
@@ -21,44 +23,58 @@ struct ForwardSettings {
   float dropout = 0;
   uint64_t dropout_key = 0;
   float balance = 0.01f, smoothness = 0;
-  bool shared_start = false;
 };
+
+// The expert of every token, by expert layer.
+using Routes = std::vector<std::vector<int32_t>>;
 
 struct ForwardResult {
   torch::Tensor loss;  // mean nats over counted targets
   double balance = 0, smoothness = 0;
-  std::vector<int64_t> expert_counts;  // tokens per expert, summed over layers
+  Routes routes;
 };
 
 class TrainModel {
  public:
   TrainModel(const ModelConfig& config, const InitSettings& init);
 
-  // Which parameters a call is about: experts gather gradients over several steps, the rest is updated at
-  // each.
-  enum class Part { kAll, kAllButExperts };
+  // Which parameters a call is about: parted groups of experts gather gradients over several steps, the rest
+  // is updated at each.
+  enum class Part { kAll, kAllButParted };
 
   const ModelConfig& config() const { return config_; }
   std::vector<Param*> params(Part part = Part::kAll);
 
+  // Whether the copies of the experts' neurons of a kind differ. Until they do the first stands for all. At
+  // the start they all do, but for base neurons, of which there is one copy.
+  void SetParted(NeuronKind kind, bool parted);
+  // Makes all copies like the first, weights and moments: from here on they differ.
+  void PartGroup(NeuronKind kind);
+
+  // Where the config's route_from is address: deals the members anew, by how often each token occurs.
+  void DealMembers(const std::vector<int64_t>& token_counts, uint64_t key);
+  // Where route_bias is on: a step of the biases, from what Forward chose.
+  void Balance(const Routes& routes, const BalanceSettings& settings);
+  // The moving means of the loads that it keeps, by name.
+  std::vector<std::pair<std::string, torch::Tensor*>> loads();
+
   // Refreshes every coded weight from the float ones; call after loading and after each optimiser step.
-  void Quantize(bool shared_start, Part part = Part::kAll);
+  void Quantize(Part part = Part::kAll);
   // tokens, targets: int32 [B * T], row after row; T a multiple of 16. Fills gradients' graph if grad mode is
   // on.
   ForwardResult Forward(const torch::Tensor& tokens, const torch::Tensor& targets, int64_t batch,
                         Carry& carry, const ForwardSettings& settings);
+  // What Forward would choose, from zero state and without gradients.
+  Routes RoutesOf(const torch::Tensor& tokens, int64_t batch, int64_t memory);
   // As Forward without targets or gradients, in the law's arithmetic (exact.h): the quantised head's logits
   // [B * T, V]. carry's memory must be W - 1. routes (may be null) receives the chosen experts, one vector
   // per expert layer; forced (may be null) replays them.
-  torch::Tensor Logits(const torch::Tensor& tokens, int64_t batch, Carry& carry,
-                       std::vector<std::vector<int32_t>>* routes,
-                       const std::vector<std::vector<int32_t>>* forced);
+  torch::Tensor Logits(const torch::Tensor& tokens, int64_t batch, Carry& carry, Routes* routes,
+                       const Routes* forced);
   // After backward on a loss: adds the embedding's input gradient and the straight-through scale factors.
-  // Experts' gradients, summed over expert_steps calls of Forward, become their mean.
-  void FinishGradients(Part part = Part::kAll, int64_t expert_steps = 1);
+  // Parted groups' gradients, summed over parted_steps calls of Forward, become their mean.
+  void FinishGradients(Part part = Part::kAll, int64_t parted_steps = 1);
   void ZeroGradients(Part part = Part::kAll);
-  // Copies region 0 and expert 0 (weights and moments) to all: the end of the shared start.
-  void PartExperts();
 
   // model.safetensors as engine/model/checkpoint.h says.
   absl::Status SaveWeights(const std::string& path) const;
@@ -69,11 +85,19 @@ class TrainModel {
   absl::Status LoadWeights(const std::string& path);
 
  private:
+  struct Group {
+    NeuronGroup group;
+    std::unique_ptr<Param> gate_up, down;
+  };
   struct Layer {
     std::unique_ptr<Param> norm1, norm2, mix_in, bias, norm_readout, mix_out;
     std::unique_ptr<Param> gate_up, down;  // shared FFN
-    std::unique_ptr<Param> route, tied_gate_up, tied_down, own_gate_up, own_down;
-    torch::Tensor positions;  // [E, 3]
+    std::unique_ptr<Param> route;
+    std::vector<Group> groups;
+    torch::Tensor positions;        // [E, 3]
+    torch::Tensor bias_of_experts;  // [E] if route_bias is on
+    torch::Tensor loads;            // [E or regions], of what is balanced; likewise
+    std::vector<uint8_t> members;   // [V] if route_from is address
     ExpertParams experts;
   };
 
@@ -81,6 +105,9 @@ class TrainModel {
   torch::Tensor Trunk(const torch::Tensor& tokens, int64_t batch, Carry& carry,
                       const ForwardSettings& settings, ForwardResult* result);
   void Advance(Carry& carry, int64_t tokens) const;  // positions, memory, the state norm
+  bool by_address() const { return config_.route_from == RouteFrom::kAddress; }
+  // From the nearest experts to those that the tokens go to.
+  void Address(const Layer& layer, const torch::Tensor& tokens, std::vector<int32_t>* route) const;
   // Every tensor of model.safetensors with the slice of the parameter it is.
   std::vector<std::pair<std::string, torch::Tensor>> NamedTensors() const;
 

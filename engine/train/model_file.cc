@@ -1,4 +1,7 @@
 // The weights' files.
+#include <algorithm>
+#include <iterator>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -14,8 +17,12 @@ using torch::Tensor;
 
 // Experts' tensors have a dimension for the group, of which the shared start uses the first.
 bool IsGrouped(const std::string& name) {
-  return name.find(".tied.") != std::string::npos || name.find(".own.") != std::string::npos;
+  constexpr std::string_view kGroups[] = {".base.", ".tied.", ".member.", ".own."};
+  return std::any_of(std::begin(kGroups), std::end(kGroups),
+                     [&](std::string_view group) { return name.find(group) != std::string::npos; });
 }
+
+std::string MembersName(size_t layer) { return absl::StrCat("layers.", layer, ".members"); }
 
 }  // namespace
 
@@ -51,15 +58,14 @@ std::vector<std::pair<std::string, Tensor>> TrainModel::NamedTensors() const {
     if (layer.norm_readout) out.emplace_back(n + "norm_readout", layer.norm_readout->w);
     out.emplace_back(n + "route", layer.route->w[0]);
     out.emplace_back(n + "positions", layer.positions);
-    const auto experts = [&](const std::string& part, const Param* gate_up, const Param* down) {
-      if (!down) return;
-      const int64_t neurons = down->rows();
-      out.emplace_back(n + part + ".gate", gate_up->w.narrow(1, 0, neurons));
-      out.emplace_back(n + part + ".up", gate_up->w.narrow(1, neurons, neurons));
-      out.emplace_back(n + part + ".down", down->w);
-    };
-    experts("tied", layer.tied_gate_up.get(), layer.tied_down.get());
-    experts("own", layer.own_gate_up.get(), layer.own_down.get());
+    if (layer.bias_of_experts.defined()) out.emplace_back(n + "route_bias", layer.bias_of_experts);
+    for (const Group& g : layer.groups) {
+      const int64_t neurons = g.group.count;
+      const std::string part = n + g.group.tensor;
+      out.emplace_back(part + ".gate", g.gate_up->w.narrow(1, 0, neurons));
+      out.emplace_back(part + ".up", g.gate_up->w.narrow(1, neurons, neurons));
+      out.emplace_back(part + ".down", g.down->w);
+    }
   }
   return out;
 }
@@ -70,6 +76,11 @@ absl::Status TrainModel::SaveWeights(const std::string& path) const {
   for (const auto& [name, tensor] : NamedTensors()) {
     keep.push_back(tensor.contiguous());
     views[name] = {DType::kF32, keep.back().sizes().vec(), keep.back().data_ptr()};
+  }
+  for (size_t l = 0; l < layers_.size(); ++l) {
+    const std::vector<uint8_t>& members = layers_[l].members;
+    if (!members.empty())
+      views[MembersName(l)] = {DType::kU8, {static_cast<int64_t>(members.size())}, members.data()};
   }
   return WriteSafetensors(path, views, {{"format", "omni-checkpoint-1"}});
 }
@@ -111,6 +122,19 @@ absl::Status TrainModel::LoadWeights(const std::string& path) {
     const auto data = file->F32(name, tensor.sizes().vec());
     if (!data.ok()) return data.status();
     Tensor(tensor).copy_(torch::from_blob(const_cast<float*>(*data), tensor.sizes(), torch::kFloat32));
+  }
+  for (size_t l = 0; l < layers_.size(); ++l) {
+    std::vector<uint8_t>& members = layers_[l].members;
+    if (members.empty()) continue;
+    const auto data = file->U8(MembersName(l), {static_cast<int64_t>(members.size())});
+    if (!data.ok()) return data.status();
+    std::copy_n(*data, members.size(), members.begin());
+    const auto highest = std::max_element(members.begin(), members.end());
+    if (*highest >= config_.experts_per_region()) {
+      return absl::DataLossError(absl::StrCat(path, ": '", MembersName(l), "' is damaged: member ",
+                                              int{*highest}, " of a region of ", config_.experts_per_region(),
+                                              " experts"));
+    }
   }
   return absl::OkStatus();
 }

@@ -33,7 +33,7 @@ TrainModel::TrainModel(const ModelConfig& config, const InitSettings& init) : co
   torch::NoGradGuard no_grad;
   auto gen = at::detail::createCPUGenerator(init.seed);
   const ModelConfig& c = config_;
-  const int64_t d = c.d, f = c.f, own = c.own_neurons, tied = f - own, h = c.head_dim();
+  const int64_t d = c.d, f = c.f, h = c.head_dim();
   const double in_d = 1.0 / std::sqrt(static_cast<double>(d)), in_f = 1.0 / std::sqrt(static_cast<double>(f));
   const double depth = 1.0 / std::sqrt(2.0 * static_cast<double>(c.layers));  // residual branches start small
   embed_ = Matrix("embed", 1, c.vocab, d, Coding::kInt8, init.embed_std, gen);
@@ -68,22 +68,22 @@ TrainModel::TrainModel(const ModelConfig& config, const InitSettings& init) : co
     }
     if (c.readout_norm) layer.norm_readout = Vector(n + "norm_readout", d, 1.0f);
     layer.route = Matrix(n + "route", 1, 3, d, Coding::kNone, init.route_std * in_d, gen);
-    const auto expert = [&](const char* name, int64_t groups, int64_t rows, double std_dev) {
+    const auto expert = [&](const std::string& name, int64_t groups, int64_t rows, double std_dev) {
       return Matrix(n + name, groups, rows, d, Coding::kTernary, std_dev, gen);
     };
-    if (tied > 0) {
-      layer.tied_gate_up = expert("tied.gate_up", c.num_regions(), 2 * tied, in_d);
-      layer.tied_down = expert("tied.down", c.num_regions(), tied, in_f * depth);
+    for (const NeuronGroup& group : NeuronGroups(c)) {
+      const std::string name = absl::StrCat(group.tensor, ".");
+      Group& g = layer.groups.emplace_back();
+      g.group = group;
+      g.gate_up = expert(name + "gate_up", group.copies, 2 * group.count, in_d);
+      g.down = expert(name + "down", group.copies, group.count, in_f * depth);
+      g.gate_up->stacked = {group.count, group.count};
+      g.down->stacked = {group.count};
     }
-    if (own > 0) {
-      layer.own_gate_up = expert("own.gate_up", c.num_experts(), 2 * own, in_d);
-      layer.own_down = expert("own.down", c.num_experts(), own, in_f * depth);
-    }
-    for (auto [gate_up, down] : {std::pair{layer.tied_gate_up.get(), layer.tied_down.get()},
-                                 std::pair{layer.own_gate_up.get(), layer.own_down.get()}}) {
-      if (!down) continue;
-      gate_up->stacked = {down->rows(), down->rows()};
-      down->stacked = {down->rows()};
+    if (c.route_bias) {
+      const int64_t balanced = by_address() ? c.num_regions() : c.num_experts();
+      layer.bias_of_experts = torch::zeros({c.num_experts()});
+      layer.loads = torch::full({balanced}, 1.0f / static_cast<float>(balanced));
     }
     layer.positions = torch::empty({c.num_experts(), 3});
     for (int64_t e = 0; e < c.num_experts(); ++e) {
@@ -98,10 +98,11 @@ TrainModel::TrainModel(const ModelConfig& config, const InitSettings& init) : co
   for (Layer& layer : layers_) {
     if (!layer.route) continue;
     ExpertParams& e = layer.experts;
-    e.tied_gate_up = layer.tied_gate_up.get();
-    e.tied_down = layer.tied_down.get();
-    e.own_gate_up = layer.own_gate_up.get();
-    e.own_down = layer.own_down.get();
+    for (const Group& g : layer.groups) {
+      ExpertGroup& group = e.groups.emplace_back(ExpertGroup{g.gate_up.get(), g.down.get(), {}});
+      for (int32_t i = 0; i < c.num_experts(); ++i)
+        group.copy_of.push_back(static_cast<int32_t>(g.group.CopyOf(c, ExpertId(i))));
+    }
     for (int32_t i = 0; i < c.num_experts(); ++i) e.region_of.push_back(c.RegionOf(ExpertId(i)).value);
   }
   for (Param* p : params()) {
@@ -109,6 +110,8 @@ TrainModel::TrainModel(const ModelConfig& config, const InitSettings& init) : co
     p->m = torch::zeros_like(p->w);
     p->v = torch::zeros_like(p->w);
   }
+  SetParted(NeuronKind::kBase, false);
+  DealMembers(std::vector<int64_t>(static_cast<size_t>(c.vocab), 1), init.seed);
 }
 
 }  // namespace omni::train

@@ -13,18 +13,18 @@ namespace {
 
 using torch::Tensor;
 
-int64_t LiveGroups(const Param& p, bool shared_start) {
-  return shared_start && p.coding == Coding::kTernary ? 1 : p.groups();
+float ClipScale(double norm, float limit) {
+  return static_cast<float>(limit > 0 && norm > limit ? limit / norm : 1.0);
 }
 
-void MuonStep(const std::vector<Param*>& params, const OptimizerSettings& s, bool shared_start, float scale) {
+void MuonStep(const std::vector<Param*>& params, const OptimizerSettings& s, float scale) {
   struct Matrix {
     Param* p;
     int64_t group, row, rows;
   };
   std::vector<Matrix> matrices;
   for (Param* p : params) {
-    for (int64_t g = 0; g < LiveGroups(*p, shared_start); ++g) {
+    for (int64_t g = 0; g < p->live_groups(); ++g) {
       int64_t row = 0;
       for (int64_t rows : p->stacked) {
         matrices.push_back({p, g, row, rows});
@@ -84,8 +84,7 @@ Tensor Orthogonalized(const Tensor& x) {
   return tall ? y.t() : y;
 }
 
-double OptimizerStep(const std::vector<Param*>& params, int64_t step, const OptimizerSettings& s,
-                     bool shared_start) {
+double OptimizerStep(const std::vector<Param*>& params, int64_t step, const OptimizerSettings& s) {
   constexpr int64_t kBlock = 1 << 16;
   const bool muon = s.matrices == MatrixRule::kMuon;
   struct Block {
@@ -94,7 +93,7 @@ double OptimizerStep(const std::vector<Param*>& params, int64_t step, const Opti
   };
   std::vector<Block> blocks;
   for (Param* p : params) {
-    const int64_t n = p->w.numel() / p->groups() * LiveGroups(*p, shared_start);
+    const int64_t n = p->w.numel() / p->groups() * p->live_groups();
     for (int64_t i = 0; i < n; i += kBlock) blocks.push_back({p, i, std::min(kBlock, n - i)});
   }
   std::vector<double> squares(blocks.size());
@@ -104,16 +103,13 @@ double OptimizerStep(const std::vector<Param*>& params, int64_t step, const Opti
       squares[static_cast<size_t>(i)] = Ops().sum_squares(k.p->grad.data_ptr<float>() + k.first, k.count);
     }
   });
-  // Routers (uncoded matrices) have gradients of another size: they neither count nor are clipped; AdamW sets
-  // their step.
-  double total = 0;
-  for (size_t i = 0; i < blocks.size(); ++i) {
-    if (!blocks[i].p->is_router()) total += squares[i];
-  }
+  // Routers (uncoded matrices) have gradients of another size: they are clipped by themselves.
+  double total = 0, of_routers = 0;
+  for (size_t i = 0; i < blocks.size(); ++i) (blocks[i].p->is_router() ? of_routers : total) += squares[i];
   const double norm = std::sqrt(total);
-  const auto scale = static_cast<float>(s.clip > 0 && norm > s.clip ? s.clip / norm : 1.0);
+  const float scale = ClipScale(norm, s.clip), router_scale = ClipScale(std::sqrt(of_routers), s.router_clip);
   if (muon) {
-    MuonStep(params, s, shared_start, scale);
+    MuonStep(params, s, scale);
     std::erase_if(blocks, [](const Block& b) { return !b.p->stacked.empty(); });
   }
   const auto correction1 =
@@ -124,9 +120,10 @@ double OptimizerStep(const std::vector<Param*>& params, int64_t step, const Opti
     for (int64_t i = b; i < e; ++i) {
       const Block& k = blocks[static_cast<size_t>(i)];
       Ops().adamw(k.p->w.data_ptr<float>() + k.first, k.p->m.data_ptr<float>() + k.first,
-                  k.p->v.data_ptr<float>() + k.first, k.p->grad.data_ptr<float>() + k.first, k.count, s.lr,
-                  s.beta1, s.beta2, s.eps, k.p->decay ? s.weight_decay : 0.0f, correction1, correction2,
-                  k.p->is_router() ? 1.0f : scale);
+                  k.p->v.data_ptr<float>() + k.first, k.p->grad.data_ptr<float>() + k.first, k.count,
+                  k.p->is_router() ? s.lr * s.router_lr : s.lr, s.beta1, s.beta2, s.eps,
+                  k.p->decay ? s.weight_decay : 0.0f, correction1, correction2,
+                  k.p->is_router() ? router_scale : scale);
     }
   });
   return norm;

@@ -17,8 +17,8 @@ const uint32_t* Param::group_packed(int64_t g) const {
   return reinterpret_cast<const uint32_t*>(packed.data_ptr<int32_t>()) + g * PackedPairs(rows(), cols());
 }
 
-void Param::Quantize(int64_t count) {
-  const int64_t groups_n = groups(), r = rows(), c = cols();
+void Param::Quantize() {
+  const int64_t groups_n = groups(), count = live_groups(), r = rows(), c = cols();
   if (!codes.defined()) {
     codes = torch::empty({groups_n, r, c}, torch::kInt16);
     scale = torch::empty({groups_n, r});

@@ -19,6 +19,8 @@ struct Param {
   torch::Tensor m, v;  // AdamW's moments; m is Muon's momentum where that updates w
   Coding coding = Coding::kNone;
   bool decay = false;  // weight decay applies
+  // Whether the groups of w differ. Until they do the first stands for all, and it alone is kept up to date.
+  bool parted = true;
   // Rows of the matrices that are stacked in w (q, k, v ...), for an optimiser that looks at whole matrices;
   // empty: it is left to AdamW.
   std::vector<int64_t> stacked;
@@ -28,6 +30,7 @@ struct Param {
   torch::Tensor codes, scale, packed_t, packed;
 
   int64_t groups() const { return w.dim() == 3 ? w.size(0) : 1; }
+  int64_t live_groups() const { return parted ? groups() : 1; }
   int64_t rows() const { return w.dim() == 3 ? w.size(1) : 1; }
   int64_t cols() const { return w.dim() == 3 ? w.size(2) : w.size(0); }
 
@@ -39,8 +42,8 @@ struct Param {
   const uint32_t* group_packed(int64_t g) const;
   float* group_grad(int64_t g) { return grad.data_ptr<float>() + g * rows() * cols(); }
 
-  // Codes and packs of groups [0, count) from w, on all threads.
-  void Quantize(int64_t count);
+  // Codes and packs of the live groups from w, on all threads.
+  void Quantize();
 };
 
 }  // namespace omni::train

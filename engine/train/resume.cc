@@ -49,21 +49,67 @@ absl::StatusOr<Tokenizer> CheckTokenizer(const fs::path& checkpoint, const Train
                    "begin a new run"));
 }
 
-// Whether the experts, which were one for the first `before` steps, have to part at the step that is gone on
-// from.
-absl::StatusOr<bool> ExpertsPart(const TrainSettings& s, int64_t step, int64_t before) {
-  const bool parted = step >= before, now = step >= s.shared_steps;
+// With a space after it.
+const char* FlagOf(NeuronKind kind) {
+  switch (kind) {
+    case NeuronKind::kBase:
+      break;
+    case NeuronKind::kRegion:
+      return "--part-region ";
+    case NeuronKind::kMember:
+      return "--part-member ";
+    case NeuronKind::kOwn:
+      return "--part-own ";
+  }
+  return "";
+}
+
+// Whether neurons of a kind, whose copies were one until step `before`, have to part at the step that is gone
+// on from.
+absl::StatusOr<bool> HasToPart(const TrainSettings& s, NeuronKind kind, int64_t step, int64_t before) {
+  const int64_t part = PartStep(s, kind);
+  const bool parted = step >= before, now = step >= part;
   // Just parted they are still equal, and can go on as one.
   if (parted && !now && step > before) {
+    const bool shared = part == s.shared_steps;
     return absl::InvalidArgumentError(
-        absl::StrCat("--shared-steps ", s.shared_steps, ": the experts parted after step ", before,
-                     ", and cannot be one again at step ", step, "; give at most ", step));
+        absl::StrCat(shared ? "--shared-steps " : FlagOf(kind), part, ": the experts parted after step ",
+                     before, ", and cannot be one again at step ", step, "; give at most ", step));
   }
-  if (now && step % s.expert_every != 0) {
+  return now && !parted;
+}
+
+// The settings as far as they say when neurons part, as they were recorded. Where nothing was they part from
+// the start.
+TrainSettings RecordedParting(const nlohmann::json& recorded) {
+  TrainSettings was;
+  const auto read = [&](const char* flag, int64_t* value) {
+    const auto it = recorded.find(flag);
+    if (it != recorded.end() && it->is_number_integer()) *value = it->get<int64_t>();
+  };
+  read("shared-steps", &was.shared_steps);
+  read("part-region", &was.part_region);
+  read("part-member", &was.part_member);
+  read("part-own", &was.part_own);
+  return was;
+}
+
+absl::StatusOr<std::vector<NeuronKind>> Parting(const TrainSettings& s, int64_t step,
+                                                const nlohmann::json& recorded, bool unknown) {
+  const TrainSettings was = RecordedParting(recorded);
+  std::vector<NeuronKind> kinds;
+  for (const NeuronGroup& group : NeuronGroups(s.config)) {
+    const absl::StatusOr<bool> part = HasToPart(s, group.kind, step, PartStep(was, group.kind));
+    if (!part.ok()) return part.status();
+    // Where it is not known they may not have parted, and at this very step parting once more changes
+    // nothing.
+    if (*part || (unknown && step == PartStep(s, group.kind))) kinds.push_back(group.kind);
+  }
+  if (step >= FirstPartStep(s) && step % s.expert_every != 0) {
     return absl::InvalidArgumentError(absl::StrCat(
         "--expert-every ", s.expert_every, ": the checkpoint's step, ", step, ", is no multiple of it"));
   }
-  return now && !parted;
+  return kinds;
 }
 
 }  // namespace
@@ -85,13 +131,10 @@ absl::StatusOr<Resumed> CheckResume(const TrainSettings& s) {
   absl::StatusOr<Tokenizer> tokenizer = CheckTokenizer(checkpoint, s, record.tokenizer_hash);
   if (!tokenizer.ok()) return tokenizer.status();
   resumed.corpus = {std::move(*tokenizer), record.data_hash};
-  const auto shared = recorded->find("shared-steps");
-  const int64_t before =
-      shared != recorded->end() && shared->is_number_integer() ? shared->get<int64_t>() : 0;
-  const absl::StatusOr<bool> part = ExpertsPart(s, resumed.state.step, before);
-  if (!part.ok()) return part.status();
-  // Where it is not known they may not have parted, and at this very step parting once more changes nothing.
-  resumed.experts_part = *part || (resumed.unknown && resumed.state.step == s.shared_steps);
+  absl::StatusOr<std::vector<NeuronKind>> parting =
+      Parting(s, resumed.state.step, *recorded, resumed.unknown);
+  if (!parting.ok()) return parting.status();
+  resumed.parting = std::move(*parting);
   return resumed;
 }
 

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include <absl/status/statusor.h>
 #include <nlohmann/json.hpp>
 
+#include "engine/model/neuron_groups.h"
 #include "engine/train/corpus.h"
 #include "engine/train/run_state.h"
 #include "engine/train/settings.h"
@@ -15,8 +17,9 @@ namespace omni::train {
 struct Resumed {
   RunState state;
   EarlierCorpus corpus;
-  nlohmann::json changes;     // settings that were chosen anew: flag's name to value
-  bool experts_part = false;  // with these settings they have parted by now, and they have not yet
+  nlohmann::json changes;  // settings that were chosen anew: flag's name to value
+  // Neurons that with these settings have parted by now, and have not yet.
+  std::vector<NeuronKind> parting;
   bool unknown = false;  // an older version wrote the checkpoint: it does not say what it was started with
 };
 

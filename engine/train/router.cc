@@ -5,6 +5,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "engine/decode/router.h"
 #include "engine/train/autograd.h"
 #include "engine/train/cpu_ops.h"
 #include "engine/train/layers.h"
@@ -13,23 +14,19 @@ namespace omni::train {
 namespace {
 
 // frac(W h) in [0, 1).
-void TorusPoint(const float* h, const float* w, int64_t rows, int64_t d, float* z) {
+void TorusPoints(const float* h, const float* w, int64_t rows, int64_t d, float* z) {
+  const kernels::Ops& ops = kernels::ActiveOps();
   for (int64_t i = 0; i < rows; ++i) {
-    for (int axis = 0; axis < 3; ++axis) {
-      float part[16] = {};
-      const float *row = h + i * d, *column = w + axis * d;
-      int64_t j = 0;
-      for (; j + 16 <= d; j += 16) {
-        for (int64_t l = 0; l < 16; ++l) part[l] = std::fma(row[j + l], column[j + l], part[l]);
-      }
-      for (; j < d; ++j) part[j % 16] = std::fma(row[j], column[j], part[j % 16]);
-      for (int half = 8; half >= 1; half /= 2) {
-        for (int l = 0; l < half; ++l) part[l] += part[l + half];
-      }
-      const float frac = part[0] - std::floor(part[0]);
-      z[3 * i + axis] = frac >= 1.0f ? 0.0f : frac;
-    }
+    const omni::TorusPoint point = omni::Route(ops, w, h + i * d, d);
+    std::copy(point.begin(), point.end(), z + 3 * i);
   }
+}
+
+Lattice LatticeOf(const Tensor& positions, const RouterSettings& settings) {
+  return {.positions = F(positions),
+          .experts = positions.size(0),
+          .bias = settings.bias.defined() ? F(settings.bias) : nullptr,
+          .region = settings.region_of != nullptr ? settings.region_of->data() : nullptr};
 }
 
 float Wrap(float delta) { return delta - std::nearbyint(delta); }
@@ -44,9 +41,9 @@ struct RouteFn : Function<RouteFn> {
     at::parallel_for(0, threads, 1, [&](int64_t t0, int64_t t1) {
       for (int64_t t = t0; t < t1; ++t) {
         const int64_t b = std::min(n, t * per), e = std::min(n, b + per);
-        TorusPoint(F(h) + b * d, F(w->w), e - b, d, F(z) + 3 * b);
-        Ops().route(F(z) + 3 * b, F(positions), e - b, experts, settings->temperature, route->data() + b,
-                    F(prob) + b, F(mean) + t * experts);
+        TorusPoints(F(h) + b * d, F(w->w), e - b, d, F(z) + 3 * b);
+        Ops().route(F(z) + 3 * b, LatticeOf(positions, *settings), e - b, settings->temperature,
+                    route->data() + b, F(prob) + b, F(mean) + t * experts);
       }
     });
     // Balance (Switch): experts * sum_e share_e * mean probability_e; the share carries no gradient.
@@ -66,18 +63,22 @@ struct RouteFn : Function<RouteFn> {
     }
     result->smoothness = settings->smoothness * smooth / static_cast<double>(n);
     result->route = route;
-    ctx->save_for_backward({h, z, positions, share * (factor / static_cast<double>(n))});
+    ctx->save_for_backward({h, z, positions, share * (factor / static_cast<double>(n)), settings->bias});
     ctx->saved_data["w"] = Address(w);
     ctx->saved_data["temperature"] = static_cast<double>(settings->temperature);
     ctx->saved_data["smoothness"] = static_cast<double>(settings->smoothness) / static_cast<double>(n);
     ctx->saved_data["tokens"] = settings->tokens;
+    ctx->saved_data["region_of"] = Address(settings->region_of);
     return prob;
   }
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
     const Tensor &h = saved[0], &z = saved[1], &positions = saved[2], &dmean = saved[3];
     auto* w = Pointer<Param>(ctx, "w");
-    const int64_t n = h.size(0), experts = positions.size(0), tokens = ctx->saved_data["tokens"].toInt();
+    const RouterSettings settings = {.bias = saved[4],
+                                     .region_of = Pointer<const std::vector<int32_t>>(ctx, "region_of")};
+    const Lattice lattice = LatticeOf(positions, settings);
+    const int64_t n = h.size(0), tokens = ctx->saved_data["tokens"].toInt();
     const auto temperature = static_cast<float>(ctx->saved_data["temperature"].toDouble());
     const auto smooth = static_cast<float>(2.0 * ctx->saved_data["smoothness"].toDouble());
     const Tensor dprob = grads[0].contiguous();
@@ -85,11 +86,10 @@ struct RouteFn : Function<RouteFn> {
     at::parallel_for(0, n, 512, [&](int64_t b, int64_t e) {
       // The nearest expert is found again rather than kept: route_grad only needs the index.
       std::vector<int32_t> route(static_cast<size_t>(e - b));
-      std::vector<float> prob(static_cast<size_t>(e - b)), mean(static_cast<size_t>(experts));
-      Ops().route(F(z) + 3 * b, F(positions), e - b, experts, temperature, route.data(), prob.data(),
-                  mean.data());
-      Ops().route_grad(F(z) + 3 * b, F(positions), e - b, experts, temperature, route.data(), F(dprob) + b,
-                       F(dmean), F(dz) + 3 * b);
+      std::vector<float> prob(static_cast<size_t>(e - b)), mean(static_cast<size_t>(lattice.experts));
+      Ops().route(F(z) + 3 * b, lattice, e - b, temperature, route.data(), prob.data(), mean.data());
+      Ops().route_grad(F(z) + 3 * b, lattice, e - b, temperature, route.data(), F(dprob) + b, F(dmean),
+                       F(dz) + 3 * b);
     });
     if (smooth > 0) {
       for (int64_t i = 1; i < n; ++i) {

@@ -1,5 +1,8 @@
 #include "engine/train/settings.h"
 
+#include <algorithm>
+#include <limits>
+
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_join.h>
 
@@ -12,11 +15,24 @@ template <typename T>
 Json ToValue(const T& value) {
   return value;
 }
+Json ToValue(const RouteFrom& from) { return RouteFromName(from); }
 Json ToValue(const MatrixRule& rule) { return rule == MatrixRule::kMuon ? "muon" : "adamw"; }
 
 std::string Print(const Json& value) { return value.dump(-1, ' ', false, Json::error_handler_t::replace); }
 
 }  // namespace
+
+std::string RouteFromName(RouteFrom kind) {
+  switch (kind) {
+    case RouteFrom::kToken:
+      return "token";
+    case RouteFrom::kAhead:
+      return "ahead";
+    case RouteFrom::kAddress:
+      return "address";
+  }
+  return "";
+}
 
 absl::StatusOr<TrainSettings> PresetSettings(const std::string& preset) {
   const absl::StatusOr<ModelConfig> config = Preset(preset == "books" ? "mini" : preset);
@@ -49,17 +65,61 @@ absl::StatusOr<TrainSettings> PresetSettings(const std::string& preset) {
   return s;
 }
 
+void FollowRoutes(TrainSettings* s) {
+  const auto given = [&](const char* flag) { return s->chosen.contains(flag); };
+  ModelConfig& c = s->config;
+  if (c.has_slow_state()) {
+    if (!given("slow-rate") && c.slow_rate == 0.0f) c.slow_rate = 1.0f / 16;
+    if (!given("route-bias")) c.route_bias = true;
+  }
+  if (!c.has_slow_state() && !c.route_bias) return;
+  if (!given("router-lr")) s->router_lr = 0.03;
+  if (!given("router-clip")) s->router_clip = 1.0;
+  if (c.route_bias && !given("balance")) s->balance = 0;
+}
+
+int64_t PartStep(const TrainSettings& s, NeuronKind kind) {
+  int64_t step = TrainSettings::kWithShared;
+  switch (kind) {
+    case NeuronKind::kBase:
+      return std::numeric_limits<int64_t>::max();
+    case NeuronKind::kRegion:
+      step = s.part_region;
+      break;
+    case NeuronKind::kMember:
+      step = s.part_member;
+      break;
+    case NeuronKind::kOwn:
+      step = s.part_own;
+      break;
+  }
+  return step == TrainSettings::kWithShared ? s.shared_steps : step;
+}
+
+int64_t FirstPartStep(const TrainSettings& s) {
+  int64_t first = std::numeric_limits<int64_t>::max();
+  for (const NeuronGroup& group : NeuronGroups(s.config)) first = std::min(first, PartStep(s, group.kind));
+  return first;
+}
+
 absl::Status CheckSettings(const TrainSettings& s) {
   if (absl::Status st = Validate(s.config); !st.ok()) return st;
   if (s.tokens % 16 != 0) {
     return absl::InvalidArgumentError(absl::StrCat("--seq ", s.tokens, ": must be a multiple of 16"));
   }
   const auto whole = [&](int64_t step) { return step % s.expert_every == 0; };
-  if (s.shared_steps < s.steps &&
-      (!whole(s.shared_steps) || !whole(s.save_every) || !whole(s.stop_at) || !whole(s.steps))) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "--steps, --shared-steps, --save-every and --stop-at must be multiples of --expert-every ",
-        s.expert_every, ": a checkpoint holds no half-gathered gradients"));
+  if (FirstPartStep(s) < s.steps && (!whole(s.save_every) || !whole(s.stop_at) || !whole(s.steps))) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--steps, --save-every and --stop-at must be multiples of --expert-every ",
+                     s.expert_every, ": a checkpoint holds no half-gathered gradients"));
+  }
+  for (const NeuronGroup& group : NeuronGroups(s.config)) {
+    const int64_t part = PartStep(s, group.kind);
+    if (part >= s.steps || whole(part)) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("--shared-steps and --part-region, --part-member and --part-own must be multiples of "
+                     "--expert-every ",
+                     s.expert_every, ": neurons part between two updates; ", part, " is none"));
   }
   if (s.eval_every > 0 && s.eval_tokens < s.tokens) {
     return absl::InvalidArgumentError(absl::StrCat(

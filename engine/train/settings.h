@@ -12,10 +12,13 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/model/config.h"
+#include "engine/model/neuron_groups.h"
 #include "engine/train/init_settings.h"
 #include "engine/train/matrix_rule.h"
 
 namespace omni::train {
+
+std::string RouteFromName(RouteFrom kind);  // as the flag takes it: token, ahead, address
 
 struct TrainSettings {
   std::string preset = "books";
@@ -33,12 +36,19 @@ struct TrainSettings {
   int64_t tokenizer_bytes = 40 << 20;  // text it is learnt from
   int64_t steps = 1000, batch = 32, tokens = 256, memory = 256;
   double lr = 3e-3, lr_end = 0.05, weight_decay = 0.1, beta1 = 0.9, beta2 = 0.95, clip = 1.0;
+  double router_lr = 1.0;    // share of the rate that routers learn with
+  double router_clip = 0.0;  // limit of the norm of the routers' gradients, 0: off
   MatrixRule matrices = MatrixRule::kMuon;
   double momentum = 0.95;
   int64_t warmup = 100;
   double cooldown = 0;  // 0: cosine; else constant, then linear over this last share of the steps
   double dropout = 0, balance = 0.01, smoothness = 0;
-  int64_t shared_steps = 0;  // first steps, in which all experts are one
+  double balance_rate = 1e-3;       // of the biases, a step, where the config's route_bias is on
+  int64_t balance_tokens = 100000;  // of the moving mean of the loads that they follow
+  int64_t shared_steps = 0;         // first steps, in which all experts are one
+  // Steps after which neurons of a kind part by themselves; kWithShared: after shared_steps.
+  static constexpr int64_t kWithShared = -1;
+  int64_t part_region = kWithShared, part_member = kWithShared, part_own = kWithShared;
   // Steps whose gradients make one update of a parted expert, which sees few tokens in each.
   int64_t expert_every = 1;
   int64_t reset_every = 0;  // segments after which a row starts over with zero state (0: never)
@@ -84,10 +94,17 @@ void VisitSettings(Settings& s, Fn&& fn) {
   fn("momentum", s.momentum, OnResume::kChosen);
   fn("beta2", s.beta2, OnResume::kChosen);
   fn("clip", s.clip, OnResume::kChosen);
+  fn("router-lr", s.router_lr, OnResume::kChosen);
+  fn("router-clip", s.router_clip, OnResume::kChosen);
   fn("dropout", s.dropout, OnResume::kChosen);
   fn("balance", s.balance, OnResume::kChosen);
   fn("smoothness", s.smoothness, OnResume::kChosen);
+  fn("balance-rate", s.balance_rate, OnResume::kChosen);
+  fn("balance-tokens", s.balance_tokens, OnResume::kChosen);
   fn("shared-steps", s.shared_steps, OnResume::kChosen);
+  fn("part-region", s.part_region, OnResume::kChosen);
+  fn("part-member", s.part_member, OnResume::kChosen);
+  fn("part-own", s.part_own, OnResume::kChosen);
   fn("expert-every", s.expert_every, OnResume::kChosen);
   fn("cooldown", s.cooldown, OnResume::kChosen);
   fn("reset-every", s.reset_every, OnResume::kChosen);
@@ -107,13 +124,28 @@ void VisitSettings(Settings& s, Fn&& fn) {
   fn("kv-heads", s.config.kv_heads, OnResume::kSame);
   fn("window", s.config.window, OnResume::kSame);
   fn("vocab", s.config.vocab, OnResume::kSame);
+  fn("base", s.config.base_neurons, OnResume::kSame);
+  fn("member", s.config.member_neurons, OnResume::kSame);
   fn("own", s.config.own_neurons, OnResume::kSame);
   fn("lattice", s.config.lattice, OnResume::kSame);
   fn("region", s.config.region, OnResume::kSame);
+  fn("route-from", s.config.route_from, OnResume::kSame);
+  fn("slow-rate", s.config.slow_rate, OnResume::kSame);
+  fn("route-bias", s.config.route_bias, OnResume::kSame);
 }
 
 // The settings that a preset begins with: char, books, or one of the model presets of engine/model/config.h.
 absl::StatusOr<TrainSettings> PresetSettings(const std::string& preset);
+
+// Settings nobody chose that depend on those that somebody did: where the model is not of format 1, how its
+// routers learn and are balanced.
+void FollowRoutes(TrainSettings* settings);
+
+// The step at which the copies of the neurons of a kind part: the first that is computed with different ones.
+// Base neurons never do.
+int64_t PartStep(const TrainSettings& settings, NeuronKind kind);
+// The first at which any neurons that the model has do.
+int64_t FirstPartStep(const TrainSettings& settings);
 
 // OK, or InvalidArgument naming the flag: settings that contradict each other, or a model that there cannot
 // be. Looks at no file.

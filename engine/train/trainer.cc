@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 #include <filesystem>
+#include <limits>
 #include <new>
 #include <optional>
 #include <utility>
@@ -28,6 +29,7 @@
 #include "engine/train/run_log.h"
 #include "engine/train/run_state.h"
 #include "engine/train/schedule.h"
+#include "engine/train/validation.h"
 
 namespace omni::train {
 namespace {
@@ -39,6 +41,8 @@ using Part = TrainModel::Part;
 using Json = nlohmann::json;
 
 constexpr int64_t kReportEvery = 20;  // steps
+constexpr int64_t kSampleRows = 4;
+constexpr double kNotMeasured = std::numeric_limits<double>::quiet_NaN();  // left out of the log
 
 double Gini(std::vector<int64_t> counts) {
   std::sort(counts.begin(), counts.end());
@@ -51,26 +55,7 @@ double Gini(std::vector<int64_t> counts) {
   return total > 0 ? 2 * weighted / (n * total) - (n + 1) / n : 0;
 }
 
-Tensor Ids(int64_t n) { return torch::empty({n}, torch::kInt32); }
-
 double Seconds(Clock::duration time) { return std::chrono::duration<double>(time).count(); }
-
-// Mean nats per token over the first tokens of `ids`, in parallel streams with carried state.
-double Evaluate(TrainModel& model, const std::vector<int32_t>& ids, const TrainSettings& s,
-                bool shared_start) {
-  torch::NoGradGuard no_grad;
-  const ValidationShape shape = ShapeOfValidation(static_cast<int64_t>(ids.size()), s);
-  Streams streams({ids.begin(), ids.begin() + shape.tokens}, shape.batch);
-  Carry carry = Carry::Make(model.config(), shape.batch, s.memory);
-  double total = 0;
-  for (int64_t i = 0; i < shape.segments; ++i) {
-    Tensor inputs = Ids(shape.batch * s.tokens), targets = Ids(shape.batch * s.tokens);
-    streams.Next(s.tokens, inputs.data_ptr<int32_t>(), targets.data_ptr<int32_t>());
-    total += model.Forward(inputs, targets, shape.batch, carry, {.shared_start = shared_start})
-                 .loss.item<double>();
-  }
-  return total / static_cast<double>(shape.segments);
-}
 
 absl::Status NotFinite(int64_t step, std::string_view which) {
   return absl::InternalError(absl::StrCat("step ", step, ": the ",
@@ -88,11 +73,13 @@ class Run {
         log_(std::move(log)),
         model_(s_.config, s_.init),
         train_tokens_(corpus_.train.size()),
+        sample_(RouteSample(corpus_.train, kSampleRows, s_)),
         streams_(std::move(corpus_.train), s_.batch),
         carry_(Carry::Make(s_.config, s_.batch, s_.memory)),
         counts_(static_cast<size_t>(s_.config.num_experts()), 0) {}
 
   absl::Status Begin() {
+    model_.DealMembers(TokenCounts(), s_.init.seed * 1000003);
     streams_.Skip(s_.skip_steps * s_.tokens);
     if (!s_.start.empty()) {
       if (absl::Status st = LoadStart(); !st.ok()) return st;
@@ -117,7 +104,7 @@ class Run {
     for (const auto& [flag, value] : resumed.changes.items()) {
       progress_.Say(absl::StrCat("note: --", flag, " is ", value.dump(), " from here on"));
     }
-    if (resumed.experts_part) model_.PartExperts();
+    for (NeuronKind kind : resumed.parting) model_.PartGroup(kind);
     SayWhatItTrainsOn();
     if (absl::Status st = log_.Cut(state_.step); !st.ok()) return st;
     return log_.Append({{"resumed_at", state_.step}, {"command", s_.command}, {"changes", resumed.changes}});
@@ -125,7 +112,10 @@ class Run {
 
   absl::Status Train(const std::function<bool()>& stop) {
     state_.record = {corpus_.data_hash, TextHash(corpus_.tokenizer.Serialize()), RecordedSettings(s_)};
-    model_.Quantize(Shared(state_.step));
+    for (const NeuronGroup& group : groups_) {
+      model_.SetParted(group.kind, state_.step >= PartStep(s_, group.kind));
+    }
+    model_.Quantize();
     first_step_ = state_.step;
     seconds_before_ = state_.seconds;
     started_ = Clock::now();
@@ -143,7 +133,7 @@ class Run {
       stopping = stopping || (stop && stop());
       const bool ends = state_.step == last || (stopping && CanBeSaved(state_.step));
       if (ends || (s_.save_every > 0 && state_.step % s_.save_every == 0)) {
-        state_.shared_start = state_.step <= s_.shared_steps;
+        state_.shared_start = state_.step <= first_part_;
         if (absl::Status st = SaveCheckpoint(s_.out, model_, corpus_.tokenizer, streams_, carry_, state_);
             !st.ok()) {
           return st;
@@ -158,9 +148,8 @@ class Run {
   }
 
  private:
-  bool Shared(int64_t step) const { return step < s_.shared_steps; }
   // A checkpoint holds no half-gathered gradients of parted experts.
-  bool CanBeSaved(int64_t step) const { return step <= s_.shared_steps || step % s_.expert_every == 0; }
+  bool CanBeSaved(int64_t step) const { return step <= first_part_ || step % s_.expert_every == 0; }
   int64_t LastStep() const { return s_.stop_at > 0 ? std::min(s_.stop_at, s_.steps) : s_.steps; }
 
   absl::Status LoadStart() {
@@ -189,7 +178,7 @@ class Run {
 
   absl::Status Step() {
     const int64_t step = state_.step, n = s_.batch * s_.tokens;
-    Tensor inputs = Ids(n), targets = Ids(n);
+    Tensor inputs = torch::empty({n}, torch::kInt32), targets = torch::empty_like(inputs);
     streams_.Next(s_.tokens, inputs.data_ptr<int32_t>(), targets.data_ptr<int32_t>());
     if (s_.reset_every > 0) {
       for (int64_t b = 0; b < s_.batch; ++b) {
@@ -199,40 +188,59 @@ class Run {
     model_.ZeroGradients(fresh_);
     // Parted experts are updated after every expert_every-th step, from gradients gathered since the last
     // time.
-    const bool experts_due = Shared(step) || step % s_.expert_every == s_.expert_every - 1;
-    const Part part = experts_due ? Part::kAll : Part::kAllButExperts;
+    const bool all_due = step % s_.expert_every == s_.expert_every - 1;
+    const Part part = all_due ? Part::kAll : Part::kAllButParted;
+    const bool reported = (step + 1) % kReportEvery == 0;
+    Routes before;
+    if (reported) before = SampleRoutes();
     const ForwardResult result =
         model_.Forward(inputs, targets, s_.batch, carry_,
                        {.dropout = static_cast<float>(s_.dropout),
                         .dropout_key = s_.init.seed * 1000003 + static_cast<uint64_t>(step),
                         .balance = static_cast<float>(s_.balance),
-                        .smoothness = static_cast<float>(s_.smoothness),
-                        .shared_start = Shared(step)});
+                        .smoothness = static_cast<float>(s_.smoothness)});
     result.loss.backward();
-    model_.FinishGradients(part, Shared(step) ? 1 : s_.expert_every);
+    model_.FinishGradients(part, s_.expert_every);
     lr_ = LearningRate(step, {s_.steps, s_.warmup, s_.lr, s_.lr_end, s_.cooldown});
     norm_ = OptimizerStep(model_.params(part), step,
                           {.lr = static_cast<float>(lr_),
+                           .router_lr = static_cast<float>(s_.router_lr),
+                           .router_clip = static_cast<float>(s_.router_clip),
                            .beta1 = static_cast<float>(s_.beta1),
                            .beta2 = static_cast<float>(s_.beta2),
                            .weight_decay = static_cast<float>(s_.weight_decay),
                            .clip = static_cast<float>(s_.clip),
                            .matrices = s_.matrices,
-                           .momentum = static_cast<float>(s_.momentum)},
-                          Shared(step));
+                           .momentum = static_cast<float>(s_.momentum)});
+    model_.Balance(result.routes,
+                   {.rate = s_.balance_rate, .tokens = static_cast<double>(s_.balance_tokens)});
     const double loss = result.loss.item<double>();
     if (!std::isfinite(loss) || !std::isfinite(norm_)) return NotFinite(step, "loss");
     ++state_.step;
-    if (step + 1 == s_.shared_steps) model_.PartExperts();
-    model_.Quantize(Shared(state_.step), part);
+    for (const NeuronGroup& group : groups_) {
+      if (state_.step == PartStep(s_, group.kind)) model_.PartGroup(group.kind);
+    }
+    model_.Quantize(part);
     fresh_ = part;
+    if (reported) churn_ = ChangedShare(before, SampleRoutes());
     loss_ += loss;
     ++loss_count_;
-    for (size_t e = 0; e < counts_.size(); ++e) counts_[e] += result.expert_counts[e];
+    for (const std::vector<int32_t>& route : result.routes) {
+      for (int32_t e : route) ++counts_[static_cast<size_t>(e)];
+    }
     balance_ = result.balance;
     smoothness_ = result.smoothness;
     return absl::OkStatus();
   }
+
+  // Of the training text, that a member may be dealt to every token.
+  std::vector<int64_t> TokenCounts() const {
+    std::vector<int64_t> counts(static_cast<size_t>(s_.config.vocab), 0);
+    for (int32_t token : streams_.tokens()) ++counts[static_cast<size_t>(token)];
+    return counts;
+  }
+
+  Routes SampleRoutes() { return model_.RoutesOf(sample_, kSampleRows, s_.memory); }
 
   // What has happened since the last report, on stderr and in the log. `busy`: seconds of this process's
   // steps.
@@ -254,15 +262,20 @@ class Run {
                  {"experts_used", used},
                  {"gini", gini},
                  {"balance", balance_},
-                 {"smoothness", smoothness_}};
+                 {"smoothness", smoothness_},
+                 {"churn", churn_}};
+    churn_ = kNotMeasured;
     if (evaluate) {
       const auto before = Clock::now();
-      const double nats = Evaluate(model_, corpus_.valid, s_, Shared(state_.step));
+      const Validation validation = Validate(model_, corpus_.valid, s_);
+      const double nats = validation.nats;
       evaluating_ += Seconds(Clock::now() - before);
       if (!std::isfinite(nats)) return NotFinite(state_.step, "validation loss");
       const double bits = nats / std::log(2.0) / corpus_.valid_bytes_per_token;
       line["valid_nats_per_token"] = nats;
       line["valid_bits_per_byte"] = bits;
+      line["same_expert"] = validation.same_expert;
+      line["same_region"] = validation.same_region;
       progress_.Say(absl::StrFormat("valid %.4f nats/token, %.4f bits/byte", nats, bits));
     }
     loss_ = 0;
@@ -280,12 +293,16 @@ class Run {
   Progress progress_;
   TrainModel model_;
   size_t train_tokens_;
+  Tensor sample_;
   Streams streams_;  // has taken corpus_.train
   Carry carry_;
   RunState state_;
+  const std::vector<NeuronGroup> groups_ = NeuronGroups(s_.config);
+  const int64_t first_part_ = FirstPartStep(s_);
   Part fresh_ = Part::kAll;  // whose gradients begin anew with the next step
   // Of the last step.
   double lr_ = 0, norm_ = 0, balance_ = 0, smoothness_ = 0;
+  double churn_ = kNotMeasured;  // share of the sample's routes that it changed
   // Since the last report.
   double loss_ = 0;
   int64_t loss_count_ = 0;

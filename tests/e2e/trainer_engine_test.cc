@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <cmath>
 #include <fstream>
+#include <map>
 #include <optional>
+#include <utility>
 
 #include "engine/decode/cpu_decoder.h"
 #include "engine/train/data.h"
@@ -42,37 +44,54 @@ std::string Text(int64_t words, uint64_t seed) {
   return text;
 }
 
-class TrainerAndEngine : public ::testing::Test {
- protected:
-  static void SetUpTestSuite() {
-    dir_ = new testing::TempDir;
-    std::ofstream(*dir_ / "text.txt") << Text(6000, 1);
+// A model trained for a while with routes of a kind, and packed.
+struct Trained {
+  explicit Trained(RouteFrom kind) {
+    std::ofstream(dir / "text.txt") << Text(6000, 1);
     train::TrainSettings s;
     s.config = *Preset("tiny");
-    s.data = {*dir_ / "text.txt"};
-    s.out = *dir_ / "run";
+    s.config.route_from = kind;
+    s.data = {dir / "text.txt"};
+    s.out = dir / "run";
     s.steps = 150;
     s.batch = 8;
     s.tokens = 64;
     s.memory = 15;
     s.warmup = 20;
     s.balance = 0.05;
-    ASSERT_TRUE(train::Train(s).ok());
-    const absl::Status packed = PackModel(*dir_ / "run/checkpoint", *dir_ / "model", {});
-    ASSERT_TRUE(packed.ok()) << packed;
+    if (kind != RouteFrom::kToken) {
+      s.config.slow_rate = 0.25f;
+      s.config.route_bias = true;
+      s.config.lattice = {4, 4, 4};
+      s.config.f = 256;
+      s.config.base_neurons = s.config.member_neurons = s.config.own_neurons = 64;
+      s.balance = 0;
+    }
+    status = train::Train(s);
+    if (status.ok()) status = PackModel(dir / "run/checkpoint", dir / "model", {});
   }
-  static void TearDownTestSuite() { delete dir_; }
+
+  testing::TempDir dir;
+  absl::Status status;
+};
+
+class TrainerAndEngine : public ::testing::TestWithParam<RouteFrom> {
+ protected:
+  static void TearDownTestSuite() { delete std::exchange(all_, nullptr); }
 
   void SetUp() override {
-    auto opened = OpenModel(*dir_ / "model");
+    if (all_ == nullptr) all_ = new std::map<RouteFrom, Trained>;
+    const Trained& trained = all_->try_emplace(GetParam(), GetParam()).first->second;
+    ASSERT_TRUE(trained.status.ok()) << trained.status;
+    auto opened = OpenModel(trained.dir / "model");
     ASSERT_TRUE(opened.ok()) << opened.status();
     model_.emplace(*std::move(opened));
     const auto ids = train::EncodeCorpus(model_->tokenizer(), Text(4000, 99));
     ASSERT_GE(static_cast<int64_t>(ids.size()), kTokens);
     ids_.assign(ids.begin(), ids.begin() + kTokens);
     trained_ = std::make_unique<train::TrainModel>(config(), train::InitSettings{});
-    ASSERT_TRUE(trained_->LoadWeights(*dir_ / "run/checkpoint/model.safetensors").ok());
-    trained_->Quantize(false);
+    ASSERT_TRUE(trained_->LoadWeights(trained.dir / "run/checkpoint/model.safetensors").ok());
+    trained_->Quantize();
   }
 
   const ModelConfig& config() const { return model_->weights().config; }
@@ -110,14 +129,18 @@ class TrainerAndEngine : public ::testing::Test {
     return {logits.data_ptr<float>(), logits.data_ptr<float>() + logits.numel()};
   }
 
-  static testing::TempDir* dir_;
+  static std::map<RouteFrom, Trained>* all_;
   std::optional<Model> model_;
   std::unique_ptr<train::TrainModel> trained_;
   std::vector<int32_t> ids_;
 };
-testing::TempDir* TrainerAndEngine::dir_ = nullptr;
+std::map<RouteFrom, Trained>* TrainerAndEngine::all_ = nullptr;
 
-TEST_F(TrainerAndEngine, LogitsAgreeWithinAThousandthOfTheirRangeWhenRoutesAreReplayed) {
+INSTANTIATE_TEST_SUITE_P(Routes, TrainerAndEngine,
+                         ::testing::Values(RouteFrom::kToken, RouteFrom::kAhead, RouteFrom::kAddress),
+                         [](const auto& info) { return train::RouteFromName(info.param); });
+
+TEST_P(TrainerAndEngine, LogitsAgreeWithinAThousandthOfTheirRangeWhenRoutesAreReplayed) {
   std::vector<std::vector<int32_t>> routes;
   const std::vector<float> engine = Engine(&routes), trainer = Trainer(nullptr, &routes);
   ASSERT_EQ(engine.size(), trainer.size());
@@ -135,7 +158,7 @@ TEST_F(TrainerAndEngine, LogitsAgreeWithinAThousandthOfTheirRangeWhenRoutesAreRe
   EXPECT_GE(static_cast<double>(close), 0.999 * static_cast<double>(kTokens));
 }
 
-TEST_F(TrainerAndEngine, RoutesAgreeWhenBothRunFreely) {
+TEST_P(TrainerAndEngine, RoutesAgreeWhenBothRunFreely) {
   std::vector<std::vector<int32_t>> engine, trainer;
   Engine(&engine);
   Trainer(&trainer, nullptr);
@@ -146,6 +169,16 @@ TEST_F(TrainerAndEngine, RoutesAgreeWhenBothRunFreely) {
   }
   EXPECT_EQ(all, 3 * kTokens);
   EXPECT_GE(static_cast<double>(same), 0.999 * static_cast<double>(all));
+}
+
+TEST_P(TrainerAndEngine, AgreeToTheBit) {
+  std::vector<std::vector<int32_t>> engine_routes, trainer_routes;
+  const std::vector<float> engine = Engine(&engine_routes), trainer = Trainer(&trainer_routes, nullptr);
+  EXPECT_EQ(engine_routes, trainer_routes);
+  int64_t differing = 0;
+  ASSERT_EQ(engine.size(), trainer.size());
+  for (size_t i = 0; i < engine.size(); ++i) differing += engine[i] != trainer[i];
+  EXPECT_EQ(differing, 0);
 }
 
 }  // namespace

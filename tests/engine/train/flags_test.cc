@@ -30,19 +30,37 @@ std::string Problem(const Words& arguments, const Variables& variables = {}) {
 
 // A value for each flag that no preset has.
 const std::map<std::string, std::string> kValues = {
-    {"preset", "tiny"},     {"data", "other.txt"},   {"valid", "valid.txt"},   {"holdout", "0.125"},
-    {"tune", "0.25"},       {"out", "elsewhere"},    {"resume", "true"},       {"start", "start.st"},
-    {"skip-steps", "17"},   {"tokenizer", "tok"},    {"steps", "8800"},        {"stop-at", "120"},
-    {"batch", "3"},         {"seq", "48"},           {"memory", "100"},        {"lr", "0.0125"},
-    {"lr-end", "0.5"},      {"warmup", "9"},         {"weight-decay", "0.3"},  {"matrices", "adamw"},
-    {"momentum", "0.75"},   {"beta2", "0.875"},      {"clip", "3.5"},          {"dropout", "0.375"},
-    {"balance", "0.5"},     {"smoothness", "0.625"}, {"shared-steps", "2000"}, {"expert-every", "2"},
-    {"cooldown", "0.0625"}, {"reset-every", "33"},   {"gamma-min", "0.25"},    {"gamma-max", "0.75"},
-    {"eval-every", "50"},   {"eval-tokens", "5000"}, {"save-every", "200"},    {"plot", "true"},
-    {"seed", "99"},         {"threads", "3"},        {"layers", "12"},         {"width", "256"},
-    {"rank", "24"},         {"ffn", "640"},          {"heads", "8"},           {"kv-heads", "1"},
-    {"window", "300"},      {"vocab", "1000"},       {"own", "128"},           {"lattice", "4,8,2"},
-    {"region", "4,2,1"},
+    {"preset", "tiny"},       {"data", "other.txt"},
+    {"valid", "valid.txt"},   {"holdout", "0.125"},
+    {"tune", "0.25"},         {"out", "elsewhere"},
+    {"resume", "true"},       {"start", "start.st"},
+    {"skip-steps", "17"},     {"tokenizer", "tok"},
+    {"steps", "8800"},        {"stop-at", "120"},
+    {"batch", "3"},           {"seq", "48"},
+    {"memory", "100"},        {"lr", "0.0125"},
+    {"lr-end", "0.5"},        {"warmup", "9"},
+    {"weight-decay", "0.3"},  {"matrices", "adamw"},
+    {"momentum", "0.75"},     {"beta2", "0.875"},
+    {"clip", "3.5"},          {"dropout", "0.375"},
+    {"balance", "0.5"},       {"smoothness", "0.625"},
+    {"shared-steps", "2000"}, {"expert-every", "2"},
+    {"cooldown", "0.0625"},   {"reset-every", "33"},
+    {"gamma-min", "0.25"},    {"gamma-max", "0.75"},
+    {"eval-every", "50"},     {"eval-tokens", "5000"},
+    {"save-every", "200"},    {"plot", "true"},
+    {"seed", "99"},           {"threads", "3"},
+    {"layers", "12"},         {"width", "256"},
+    {"rank", "24"},           {"ffn", "640"},
+    {"heads", "8"},           {"kv-heads", "1"},
+    {"window", "300"},        {"vocab", "1000"},
+    {"own", "128"},           {"lattice", "4,8,2"},
+    {"region", "4,2,1"},      {"base", "64"},
+    {"member", "192"},        {"route-from", "ahead"},
+    {"slow-rate", "0.25"},    {"route-bias", "true"},
+    {"router-lr", "0.5"},     {"router-clip", "2.5"},
+    {"balance-rate", "0.01"}, {"balance-tokens", "5000"},
+    {"part-region", "400"},   {"part-member", "800"},
+    {"part-own", "1200"},
 };
 
 // The command line without the flag, as what it needs at least.
@@ -50,6 +68,7 @@ Words Rest(const std::string& flag) {
   Words rest;
   if (flag != "data") rest.insert(rest.end(), {"--data", "text.txt"});
   if (flag != "out") rest.insert(rest.end(), {"--out", "run"});
+  if (flag == "slow-rate") rest.insert(rest.end(), {"--route-from", "address"});
   return rest;
 }
 
@@ -124,7 +143,8 @@ TEST(TrainFlags, AreNamedWithTheirValueWhenThatIsWrong) {
   for (const std::string& flag : AllFlags()) {
     const nlohmann::json usual = SettingsJson(TrainSettings())[flag];
     const bool takes_anything =
-        (usual.is_string() && flag != "preset" && flag != "matrices") || flag == "data" || flag == "valid";
+        (usual.is_string() && flag != "preset" && flag != "matrices" && flag != "route-from") ||
+        flag == "data" || flag == "valid";
     if (takes_anything) continue;
     for (const std::string wrong : {"", "abc", "-1", "7x", "nan", "1e400", "99999999999999999999999"}) {
       SCOPED_TRACE(flag + "=" + wrong);
@@ -138,6 +158,31 @@ TEST(TrainFlags, AreNamedWithTheirValueWhenThatIsWrong) {
       EXPECT_THAT(Problem(Rest(flag), {{TwinOf(flag), wrong}}), StartsWith(TwinOf(flag) + ": "));
     }
   }
+}
+
+TEST(TrainFlags, SetWhatDependsOnTheRoutesUnlessItIsGiven) {
+  const auto token = Parse(Rest(""));
+  ASSERT_TRUE(token.ok()) << token.status();
+  EXPECT_EQ(token->settings.config.format(), 1);
+  EXPECT_EQ(token->settings.router_lr, 1.0);
+  EXPECT_EQ(token->settings.router_clip, 0.0);
+  EXPECT_EQ(token->settings.balance, 0.01);
+  const auto address = Parse(With(Rest(""), {"--route-from", "address"}));
+  ASSERT_TRUE(address.ok()) << address.status();
+  EXPECT_EQ(address->settings.config.slow_rate, 0.0625f);
+  EXPECT_TRUE(address->settings.config.route_bias);
+  EXPECT_EQ(address->settings.router_lr, 0.03);
+  EXPECT_EQ(address->settings.router_clip, 1.0);
+  EXPECT_EQ(address->settings.balance, 0.0);
+  const auto given = Parse(With(Rest(""), {"--route-from", "ahead", "--slow-rate", "1", "--route-bias=false",
+                                           "--router-lr", "0.5", "--router-clip", "0", "--balance", "0.1"}));
+  ASSERT_TRUE(given.ok()) << given.status();
+  EXPECT_EQ(given->settings.config.slow_rate, 1.0f);
+  EXPECT_FALSE(given->settings.config.route_bias);
+  EXPECT_EQ(given->settings.router_lr, 0.5);
+  EXPECT_EQ(given->settings.router_clip, 0.0);
+  EXPECT_EQ(given->settings.balance, 0.1);
+  EXPECT_THAT(Problem(With(Rest(""), {"--slow-rate", "0.5"})), HasSubstr("slow_rate is 0.5"));
 }
 
 TEST(TrainFlags, TakePathsAsTheyAre) {
@@ -175,6 +220,7 @@ TEST(TrainFlags, RefuseSettingsThatContradictEachOther) {
   EXPECT_THAT(Problem(With(Rest(""), {"--seq", "40"})), HasSubstr("--seq 40"));
   EXPECT_THAT(Problem(With(Rest(""), {"--tune", "0.1", "--valid", "v"})), HasSubstr("--tune and --valid"));
   EXPECT_THAT(Problem(With(Rest(""), {"--shared-steps", "4001"})), HasSubstr("--expert-every 4"));
+  EXPECT_THAT(Problem(With(Rest(""), {"--part-own", "4001"})), HasSubstr("--expert-every 4"));
   EXPECT_THAT(Problem(With(Rest(""), {"--eval-every", "8", "--eval-tokens", "100"})),
               HasSubstr("--eval-tokens 100"));
   EXPECT_THAT(Problem(With(Rest(""), {"--heads", "7"})), HasSubstr("heads is 7"));

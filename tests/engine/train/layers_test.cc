@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "engine/train/layers.h"
+#include "engine/train/slow_route.h"
 
 namespace omni::train {
 namespace {
@@ -17,7 +18,7 @@ Param MakeParam(std::vector<int64_t> shape, Coding coding, double std_dev) {
   p.w = torch::randn(shape) * std_dev;
   p.grad = torch::zeros_like(p.w);
   p.coding = coding;
-  if (coding != Coding::kNone) p.Quantize(p.groups());
+  if (coding != Coding::kNone) p.Quantize();
   return p;
 }
 
@@ -199,55 +200,169 @@ TEST_F(TrainLayers, RouterGradientMatchesAutogradOfTheSoftmaxOnTheTorus) {
   ExpectClose(w.grad, w2.grad(), 1e-4);
 }
 
-TEST_F(TrainLayers, ExpertsMatchAStraightThroughReferencePerToken) {
-  const int64_t d = 32, tied = 48, own = 16, regions = 2, experts = 6, n = 300;
-  Param tied_gu = MakeParam({regions, 2 * tied, d}, Coding::kTernary, 0.2),
-        tied_down = MakeParam({regions, tied, d}, Coding::kTernary, 0.2);
-  Param own_gu = MakeParam({experts, 2 * own, d}, Coding::kTernary, 0.2),
-        own_down = MakeParam({experts, own, d}, Coding::kTernary, 0.2);
-  ExpertParams params{&tied_gu, &tied_down, &own_gu, &own_down, {0, 1, 0, 1, 0, 1}, false};
-  auto route = std::make_shared<std::vector<int32_t>>();
-  for (int64_t i = 0; i < n; ++i)
-    route->push_back(static_cast<int32_t>((i * i + i / 3) % 5));  // expert 5 stays unused
-  Tensor h = torch::randn({n, d}).requires_grad_(), prob = torch::rand({n}).requires_grad_(),
-         dy = torch::randn({n, d});
-  const Tensor y = Experts(h, prob, params, route);
-  y.backward(dy);
+TEST_F(TrainLayers, RouterGradientOfARegionIsThatOfTheSumOverItsExpertsAndBiasesAreNoPartOfIt) {
+  const int64_t experts = 20, d = 32, n = 60;
+  const Tensor positions = torch::rand({experts, 3}), bias = torch::randn({experts}) * 0.05;
+  std::vector<int32_t> region_of;
+  for (int32_t e = 0; e < experts; ++e) region_of.push_back(e / 2 % 3);
+  Param w = MakeParam({1, 3, d}, Coding::kNone, 0.3);
+  Tensor h = torch::randn({n, d}).requires_grad_();
+  const RouterResult result =
+      Route(h, w, positions,
+            {.temperature = 0.02f, .balance = 0, .tokens = 10, .bias = bias, .region_of = &region_of});
+  const Tensor dprob = torch::randn({n});
+  result.prob.backward(dprob);
 
-  Tensor h2 = h.detach().clone().requires_grad_(), prob2 = prob.detach().clone().requires_grad_();
-  std::vector<Tensor> leaf;
-  for (Param* p : {&tied_gu, &tied_down, &own_gu, &own_down}) leaf.push_back(p->w.clone().requires_grad_());
-  const Tensor x = FakeInt8(h2);
-  std::vector<Tensor> rows;
-  for (int64_t i = 0; i < n; ++i) {
-    const int64_t e = (*route)[static_cast<size_t>(i)], region = params.region_of[static_cast<size_t>(e)];
-    const Tensor gu1 = FakeTernary(leaf[0][region]), gu2 = FakeTernary(leaf[2][e]);
-    const Tensor down_raw = torch::cat({leaf[1][region], leaf[3][e]});
-    const Tensor scale = down_raw.detach().abs().mean(1);
-    const Tensor down = FakeTernary(down_raw);
-    const Tensor gate =
-        torch::cat({torch::mv(gu1.narrow(0, 0, tied), x[i]), torch::mv(gu2.narrow(0, 0, own), x[i])});
-    const Tensor up =
-        torch::cat({torch::mv(gu1.narrow(0, tied, tied), x[i]), torch::mv(gu2.narrow(0, own, own), x[i])});
-    // The activation is quantised with down's scale in it; the weight keeps its own.
-    const Tensor a = torch::silu(gate) * up;
-    const Tensor quantised = FakeInt8((a * scale).unsqueeze(0))[0] / scale;
-    rows.push_back(torch::mv(down.t(), quantised) * (1 + prob2[i] - prob2[i].detach()));
+  Tensor h2 = h.detach().clone().requires_grad_(), w2 = w.w.clone().requires_grad_();
+  const Tensor raw = torch::mm(h2, w2[0].t());
+  const Tensor z = raw - raw.detach().floor();
+  const auto wrap = [](const Tensor& x) { return x - x.detach().round(); };
+  const Tensor dist = wrap(z.unsqueeze(1) - positions.unsqueeze(0)).pow(2).sum(2);
+  const Tensor p = torch::softmax(-dist / 0.02, 1), route = std::get<1>((dist - bias).min(1));
+  const Tensor regions = torch::tensor(region_of);
+  const Tensor same = (regions.unsqueeze(0) == regions.index({route}).unsqueeze(1)).to(torch::kFloat32);
+  const Tensor chosen = (p * same).sum(1);
+  (chosen * dprob).sum().backward();
+  EXPECT_GT((route != std::get<1>(dist.min(1))).sum().item<int64_t>(), 3);  // the bias matters
+  for (int64_t i = 0; i < n; ++i)
+    EXPECT_EQ((*result.route)[static_cast<size_t>(i)], route[i].item<int64_t>());
+  ExpectClose(result.prob.detach(), chosen.detach(), 1e-4);
+  ExpectClose(h.grad(), h2.grad(), 1e-4);
+  ExpectClose(w.grad, w2.grad(), 1e-4);
+}
+
+TEST_F(TrainLayers, SlowRowsAreTheStateBeforeEachTokenAndGoOnWhereTheyWereCut) {
+  const int64_t batch = 2, tokens = 48, d = 37;
+  const Tensor h = torch::randn({batch * tokens, d}), start = torch::randn({batch, d});
+  for (const float rate : {1.0f, 0.0625f, 0.3f}) {
+    Tensor u = start.clone();
+    const Tensor got = SlowRows(h, rate, batch, u);
+    for (int64_t b = 0; b < batch; ++b) {
+      for (int64_t j = 0; j < d; ++j) {
+        float want = start[b][j].item<float>();
+        for (int64_t t = 0; t < tokens; ++t) {
+          ASSERT_EQ(got[b * tokens + t][j].item<float>(), want);
+          const float gap = h[b * tokens + t][j].item<float>() - want;
+          want = std::fma(rate, gap, want);
+        }
+        EXPECT_EQ(u[b][j].item<float>(), want);
+      }
+    }
+    Tensor parts = start.clone();
+    const Tensor cut = h.view({batch, tokens, d});
+    const auto piece = [&](int64_t first, int64_t count) {
+      return SlowRows(cut.narrow(1, first, count).reshape({batch * count, d}), rate, batch, parts)
+          .view({batch, count, d});
+    };
+    const Tensor first = piece(0, 16), second = piece(16, 32);
+    EXPECT_TRUE(torch::equal(torch::cat({first, second}, 1).view_as(got), got));
+    EXPECT_TRUE(torch::equal(parts, u));
   }
-  const Tensor want = torch::stack(rows);
-  want.backward(dy);
-  ExpectClose(y.detach(), want.detach(), 1e-4);
-  ExpectClose(h.grad(), h2.grad(), 2e-2);
-  ExpectClose(prob.grad(), prob2.grad(), 1e-4);
-  const std::vector<Param*> got = {&tied_gu, &tied_down, &own_gu, &own_down};
-  for (size_t i = 0; i < got.size(); i += 2) {
-    const int64_t neurons = got[i + 1]->rows();
-    const Tensor scale = got[i + 1]->scale.unsqueeze(2);
-    got[i]->grad.narrow(1, neurons, neurons).mul_(scale);
-    got[i + 1]->grad.div_(scale);
-    ExpectClose(got[i]->grad, leaf[i].grad(), 2e-2);
-    ExpectClose(got[i + 1]->grad, leaf[i + 1].grad(), 2e-2);
+}
+
+// Groups of experts' neurons with parameters of their own, and the experts' FFN as the law states it.
+class TrainExperts : public TrainLayers {
+ protected:
+  static constexpr int64_t kWidth = 32, kRows = 300;
+
+  // copy_of: per expert.
+  void AddGroup(int64_t copies, int64_t neurons, const std::vector<int32_t>& copy_of) {
+    params_.push_back(
+        std::make_unique<Param>(MakeParam({copies, 2 * neurons, kWidth}, Coding::kTernary, 0.2)));
+    params_.push_back(std::make_unique<Param>(MakeParam({copies, neurons, kWidth}, Coding::kTernary, 0.2)));
+    experts_.groups.push_back({params_[params_.size() - 2].get(), params_.back().get(), copy_of});
   }
+
+  void ExpectTheReferencePerToken(const std::vector<int32_t>& route) {
+    Tensor h = torch::randn({kRows, kWidth}).requires_grad_(), prob = torch::rand({kRows}).requires_grad_(),
+           dy = torch::randn({kRows, kWidth});
+    const Tensor y = Experts(h, prob, experts_, std::make_shared<std::vector<int32_t>>(route));
+    y.backward(dy);
+    Tensor h2 = h.detach().clone().requires_grad_(), prob2 = prob.detach().clone().requires_grad_();
+    std::vector<Tensor> leaf;
+    for (const auto& p : params_) leaf.push_back(p->w.clone().requires_grad_());
+    const Tensor x = FakeInt8(h2);
+    std::vector<Tensor> rows;
+    for (int64_t i = 0; i < kRows; ++i) {
+      std::vector<Tensor> gates, ups, downs;
+      for (size_t g = 0; g < experts_.groups.size(); ++g) {
+        const int64_t copy = experts_.groups[g].CopyOf(route[static_cast<size_t>(i)]),
+                      neurons = experts_.groups[g].neurons();
+        const Tensor gate_up = FakeTernary(leaf[2 * g][copy]);
+        gates.push_back(torch::mv(gate_up.narrow(0, 0, neurons), x[i]));
+        ups.push_back(torch::mv(gate_up.narrow(0, neurons, neurons), x[i]));
+        downs.push_back(leaf[2 * g + 1][copy]);
+      }
+      const Tensor down_raw = torch::cat(downs), scale = down_raw.detach().abs().mean(1);
+      const Tensor down = FakeTernary(down_raw);
+      // The activation is quantised with down's scale in it; the weight keeps its own.
+      const Tensor a = torch::silu(torch::cat(gates)) * torch::cat(ups);
+      const Tensor quantised = FakeInt8((a * scale).unsqueeze(0))[0] / scale;
+      rows.push_back(torch::mv(down.t(), quantised) * (1 + prob2[i] - prob2[i].detach()));
+    }
+    const Tensor want = torch::stack(rows);
+    want.backward(dy);
+    ExpectClose(y.detach(), want.detach(), 1e-4);
+    ExpectClose(h.grad(), h2.grad(), 2e-2);
+    ExpectClose(prob.grad(), prob2.grad(), 1e-4);
+    for (size_t i = 0; i < params_.size(); i += 2) {
+      Param &gate_up = *params_[i], &down = *params_[i + 1];
+      const int64_t neurons = down.rows();
+      const Tensor scale = down.scale.unsqueeze(2);
+      gate_up.grad.narrow(1, neurons, neurons).mul_(scale);
+      down.grad.div_(scale);
+      const int64_t live = down.live_groups();  // the scales of others are not kept
+      ExpectClose(gate_up.grad.narrow(0, 0, live), leaf[i].grad().narrow(0, 0, live), 2e-2);
+      ExpectClose(down.grad.narrow(0, 0, live), leaf[i + 1].grad().narrow(0, 0, live), 2e-2);
+    }
+  }
+
+  // Some expert of `experts` for every row; the last stays unused.
+  static std::vector<int32_t> Some(int64_t experts) {
+    std::vector<int32_t> route;
+    for (int64_t i = 0; i < kRows; ++i)
+      route.push_back(static_cast<int32_t>((i * i + i / 3) % (experts - 1)));
+    return route;
+  }
+
+  std::vector<std::unique_ptr<Param>> params_;
+  ExpertParams experts_;
+};
+
+TEST_F(TrainExperts, MatchAStraightThroughReferencePerToken) {
+  experts_.region_of = {0, 1, 0, 1, 0, 1};
+  AddGroup(2, 48, experts_.region_of);
+  AddGroup(6, 16, {0, 1, 2, 3, 4, 5});
+  ExpectTheReferencePerToken(Some(6));
+}
+
+TEST_F(TrainExperts, OfFourGroupsMatchAStraightThroughReferencePerToken) {
+  experts_.region_of = {0, 0, 1, 1, 0, 0, 1, 1};  // members 0, 1, 0, 1, 2, 3, 2, 3
+  AddGroup(1, 32, std::vector<int32_t>(8, 0));
+  AddGroup(2, 16, experts_.region_of);
+  AddGroup(4, 48, {0, 1, 0, 1, 2, 3, 2, 3});
+  AddGroup(8, 16, {0, 1, 2, 3, 4, 5, 6, 7});
+  ExpectTheReferencePerToken(Some(8));
+}
+
+TEST_F(TrainExperts, HaveTheFirstCopyOfAGroupThatHasNotParted) {
+  experts_.region_of = {0, 0, 1, 1, 0, 0, 1, 1};
+  AddGroup(2, 16, experts_.region_of);
+  AddGroup(4, 48, {0, 1, 0, 1, 2, 3, 2, 3});
+  for (size_t i : {2, 3}) params_[i]->parted = false;
+  ExpectTheReferencePerToken(Some(8));
+}
+
+TEST_F(TrainExperts, GiveTheRouterNoGradientWhereItsChoiceMakesNoDifference) {
+  experts_.region_of = {0, 1};
+  AddGroup(2, 16, experts_.region_of);
+  experts_.gated = false;
+  Tensor prob = torch::rand({4}).requires_grad_();
+  Experts(torch::randn({4, kWidth}).requires_grad_(), prob, experts_,
+          std::make_shared<std::vector<int32_t>>(std::vector<int32_t>{0, 1, 1, 0}))
+      .sum()
+      .backward();
+  EXPECT_EQ(prob.grad().abs().max().item<float>(), 0.0f);
 }
 
 TEST_F(TrainLayers, DropoutKeepsTheMeanAndUsesOneMaskForwardAndBack) {

@@ -193,6 +193,70 @@ TEST_F(TrainResume, TakesUpAStoppedRunToTheSameBytes) {
   }
 }
 
+TEST_F(TrainResume, TakesUpRunsOfEveryKindOfRoutesToTheSameBytes) {
+  for (const RouteFrom kind : {RouteFrom::kToken, RouteFrom::kAhead, RouteFrom::kAddress}) {
+    const std::string name = RouteFromName(kind);
+    const TrainSettings whole = SmallRouted("whole-" + name, kind);
+    const absl::Status trained = Train(whole);
+    ASSERT_TRUE(trained.ok()) << trained;
+    for (const int64_t step : {2, 6, 8}) {
+      SCOPED_TRACE(name + " " + std::to_string(step));
+      TrainSettings s = SmallRouted(name + std::to_string(step), kind);
+      s.stop_at = step;
+      ASSERT_TRUE(Train(s).ok());
+      s.stop_at = 0;
+      s.resume = true;
+      const absl::Status resumed = Train(s);
+      ASSERT_TRUE(resumed.ok()) << resumed;
+      EXPECT_EQ(Weights(s), Weights(whole));
+    }
+  }
+}
+
+TEST_F(TrainResume, PartsNeuronsOfAKindLaterOrEarlierIfAsked) {
+  TrainSettings whole = SmallRouted("whole", RouteFrom::kAddress);
+  whole.part_own = 6;
+  ASSERT_TRUE(Train(whole).ok());
+  TrainSettings s = SmallRouted("run", RouteFrom::kAddress);
+  s.stop_at = 6;
+  ASSERT_TRUE(Train(s).ok());
+  s.stop_at = 0;
+  s.resume = true;
+  s.part_own = 6;
+  EXPECT_THAT(Problem(s), HasSubstr("--part-own 8, now 6"));
+  s.chosen = {"part-own"};
+  ASSERT_TRUE(Train(s).ok());
+  EXPECT_EQ(Weights(s), Weights(whole));
+  TrainSettings again = SmallRouted("again", RouteFrom::kAddress);
+  again.stop_at = 6;
+  ASSERT_TRUE(Train(again).ok());
+  again.stop_at = 0;
+  again.resume = true;
+  again.part_member = 8;
+  again.chosen = {"part-member"};
+  EXPECT_THAT(Problem(again), HasSubstr("--part-member 8: the experts parted after step 4"));
+}
+
+TEST_F(TrainResume, RefusesADamagedMemberTable) {
+  TrainSettings s = SmallRouted("run", RouteFrom::kAddress);
+  s.stop_at = 4;
+  ASSERT_TRUE(Train(s).ok());
+  const std::string path = File(s, "model.safetensors").string();
+  {
+    auto file = SafetensorsFile::Open(path);
+    ASSERT_TRUE(file.ok()) << file.status();
+    auto tensors = file->tensors();
+    TensorView& members = tensors["layers.0.members"];
+    std::vector<uint8_t> table(static_cast<size_t>(members.count()), 8);  // a region has eight
+    members.data = table.data();
+    ASSERT_TRUE(WriteSafetensors(path + ".new", tensors, file->metadata()).ok());
+  }
+  fs::rename(path + ".new", path);
+  s.stop_at = 0;
+  s.resume = true;
+  EXPECT_THAT(Problem(s), HasSubstr("'layers.0.members' is damaged: member 8"));
+}
+
 TEST_F(TrainResume, BeginsOnlyWithWeightsOfTheSameTokenizer) {
   const TrainSettings first = Stopped("first", 4);
   TrainSettings next = Small("next");

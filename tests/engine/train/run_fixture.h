@@ -46,6 +46,24 @@ class TrainRun : public ::testing::Test {
     s.threads = 1;
     return s;
   }
+  // Small with routes of that kind and all four groups of neurons, which part one after another.
+  TrainSettings SmallRouted(const std::string& out, RouteFrom kind) const {
+    TrainSettings s = Small(out);
+    s.config.route_from = kind;
+    if (kind != RouteFrom::kToken) s.config.slow_rate = 0.25f;
+    s.config.route_bias = true;
+    s.config.f = 256;
+    s.config.base_neurons = s.config.member_neurons = s.config.own_neurons = 64;
+    s.expert_every = 2;
+    s.part_region = 2;
+    s.part_member = 4;
+    s.part_own = 8;
+    s.balance = 0;
+    s.balance_tokens = 500;
+    s.router_lr = 0.03;
+    s.router_clip = 1;
+    return s;
+  }
   std::string Path(const std::string& name) const { return temp_ / name; }
   static std::string Bytes(const std::filesystem::path& path) {
     std::ifstream in(path, std::ios::binary);

@@ -118,6 +118,39 @@ TEST_F(TrainRun, LearnsAndLogsWhatItDid) {
   EXPECT_NE(Bytes(fs::path(s.out) / "plot.svg").find("<polyline"), std::string::npos);
 }
 
+TEST_F(TrainRun, LearnsWithEveryKindOfRoutesAndLogsHowTheyMove) {
+  for (const RouteFrom kind : {RouteFrom::kToken, RouteFrom::kAhead, RouteFrom::kAddress}) {
+    SCOPED_TRACE(RouteFromName(kind));
+    TrainSettings s = SmallRouted(RouteFromName(kind), kind);
+    s.steps = 60;
+    s.dropout = 0;
+    s.lr = 5e-3;
+    s.tune = 0.2;
+    s.eval_every = 20;
+    const absl::Status trained = Train(s);
+    ASSERT_TRUE(trained.ok()) << trained;
+    const nlohmann::json last = Log(s).back();
+    EXPECT_LT(last["valid_nats_per_token"], 0.6 * std::log(300));
+    EXPECT_GE(last["same_region"], last["same_expert"]);
+    EXPECT_GE(last["churn"], 0.0);
+    EXPECT_LT(last["churn"], 0.5);
+  }
+}
+
+TEST_F(TrainRun, MovesRoutesLessTheSlowerRoutersLearn) {
+  const auto churn = [&](double rate, const std::string& name) {
+    TrainSettings s = SmallRouted(name, RouteFrom::kToken);
+    s.steps = 20;
+    s.warmup = 0;
+    s.router_lr = rate;
+    s.balance_rate = 0;
+    EXPECT_TRUE(Train(s).ok());
+    return Log(s).back()["churn"].get<double>();
+  };
+  const double slow = churn(0, "slow"), fast = churn(10, "fast");
+  EXPECT_LT(slow, fast);
+}
+
 TEST_F(TrainRun, RefusesWhatItCannotUse) {
   TrainSettings s = Small("refused");
   s.data = {Path("missing.txt")};
@@ -229,8 +262,7 @@ TEST(Muon, UpdatesEachStackedMatrixByTheScaledDirectionAndDecays) {
   p.decay = true;
   p.stacked = {64, 32};
   const torch::Tensor before = p.w.clone();
-  OptimizerStep({&p}, 0, {.lr = 0.01f, .weight_decay = 0.5f, .clip = 0, .matrices = MatrixRule::kMuon},
-                false);
+  OptimizerStep({&p}, 0, {.lr = 0.01f, .weight_decay = 0.5f, .clip = 0, .matrices = MatrixRule::kMuon});
   int64_t row = 0;
   for (const int64_t rows : p.stacked) {
     const torch::Tensor w0 = before[0].narrow(0, row, rows), w1 = p.w[0].narrow(0, row, rows);
