@@ -121,6 +121,17 @@ absl::Status CheckSettings(const TrainSettings& s) {
                      "--expert-every ",
                      s.expert_every, ": neurons part between two updates; ", part, " is none"));
   }
+  const struct {
+    const char* flag;
+    int64_t step, neurons;
+  } parts[] = {{"--part-region", s.part_region, s.config.region_neurons()},
+               {"--part-member", s.part_member, s.config.member_neurons},
+               {"--part-own", s.part_own, s.config.own_neurons}};
+  for (const auto& part : parts) {
+    if (part.step == TrainSettings::kWithShared || part.neurons > 0) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(part.flag, " ", part.step, ": the model has no such neurons; leave the flag out"));
+  }
   if (s.eval_every > 0 && s.eval_tokens < s.tokens) {
     return absl::InvalidArgumentError(absl::StrCat(
         "--eval-tokens ", s.eval_tokens, ": a validation needs one segment at least, --seq ", s.tokens));

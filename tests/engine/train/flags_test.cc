@@ -68,6 +68,7 @@ Words Rest(const std::string& flag) {
   Words rest;
   if (flag != "data") rest.insert(rest.end(), {"--data", "text.txt"});
   if (flag != "out") rest.insert(rest.end(), {"--out", "run"});
+  if (flag == "part-member") rest.insert(rest.end(), {"--member", "64"});
   if (flag == "slow-rate") rest.insert(rest.end(), {"--route-from", "address"});
   return rest;
 }
@@ -221,6 +222,7 @@ TEST(TrainFlags, RefuseSettingsThatContradictEachOther) {
   EXPECT_THAT(Problem(With(Rest(""), {"--tune", "0.1", "--valid", "v"})), HasSubstr("--tune and --valid"));
   EXPECT_THAT(Problem(With(Rest(""), {"--shared-steps", "4001"})), HasSubstr("--expert-every 4"));
   EXPECT_THAT(Problem(With(Rest(""), {"--part-own", "4001"})), HasSubstr("--expert-every 4"));
+  EXPECT_THAT(Problem(With(Rest(""), {"--part-member", "4000"})), HasSubstr("no such neurons"));
   EXPECT_THAT(Problem(With(Rest(""), {"--eval-every", "8", "--eval-tokens", "100"})),
               HasSubstr("--eval-tokens 100"));
   EXPECT_THAT(Problem(With(Rest(""), {"--heads", "7"})), HasSubstr("heads is 7"));
