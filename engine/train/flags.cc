@@ -228,7 +228,8 @@ void AddFlags(Flags& f, TrainSettings& s) {
            "first steps, in which all regions' neurons are one; if not given --shared-steps");
   f.Number("--part-member", s.part_member, 0, kAny, "members' neurons, likewise");
   f.Number("--part-own", s.part_own, 0, kAny, "experts' own neurons, likewise");
-  f.Number("--expert-every", s.expert_every, 1, 1 << 20, "steps that make one update of the parted experts");
+  f.Number("--expert-every", s.expert_every, 1, 1 << 20,
+           "steps that make one update of the parted experts' neurons");
   f.Real("--cooldown", s.cooldown, 0, 1, "0: cosine; else constant rate, linear over this last share");
   f.Number("--reset-every", s.reset_every, 0, kAny,
            "segments after which a sequence starts over with zero state, 0: never");

@@ -29,7 +29,7 @@ std::vector<Param*> TrainModel::params(Part part) {
   std::vector<Param*> some = {embed_.get(), norm_out_.get()};
   const auto add = [&](const std::unique_ptr<Param>& p) {
     if (!p) return;
-    const bool gathers = p->coding == Coding::kTernary && p->parted;
+    const bool gathers = p->coding == Coding::kTernary && p->live_groups() > 1;
     if (part == Part::kAll || !gathers) some.push_back(p.get());
   };
   for (Layer& l : layers_) {
@@ -136,12 +136,13 @@ void TrainModel::FinishGradients(Part part, int64_t parted_steps) {
   for (Layer& layer : layers_) {
     for (Group& g : layer.groups) {
       Param *gate_up = g.gate_up.get(), *down = g.down.get();
-      if (part == Part::kAllButParted && down->parted) continue;
+      const bool gathers = down->live_groups() > 1;
+      if (part == Part::kAllButParted && gathers) continue;
       const int64_t neurons = down->rows();
       const Tensor scale = down->scale.unsqueeze(2);
       gate_up->grad.narrow(1, neurons, neurons).mul_(scale);
       down->grad.div_(scale.clamp_min(1e-12));
-      if (parted_steps > 1 && down->parted) {
+      if (parted_steps > 1 && gathers) {
         gate_up->grad.mul_(share);
         down->grad.mul_(share);
       }

@@ -38,8 +38,8 @@ class TrainModel {
  public:
   TrainModel(const ModelConfig& config, const InitSettings& init);
 
-  // Which parameters a call is about: parted groups of experts gather gradients over several steps, the rest
-  // is updated at each.
+  // Which parameters a call is about: groups of experts whose copies differ gather gradients over several
+  // steps, the rest is updated at each.
   enum class Part { kAll, kAllButParted };
 
   const ModelConfig& config() const { return config_; }

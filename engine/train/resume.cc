@@ -99,6 +99,7 @@ absl::StatusOr<std::vector<NeuronKind>> Parting(const TrainSettings& s, int64_t 
   const TrainSettings was = RecordedParting(recorded);
   std::vector<NeuronKind> kinds;
   for (const NeuronGroup& group : NeuronGroups(s.config)) {
+    if (group.copies == 1) continue;
     const absl::StatusOr<bool> part = HasToPart(s, group.kind, step, PartStep(was, group.kind));
     if (!part.ok()) return part.status();
     // Where it is not known they may not have parted, and at this very step parting once more changes

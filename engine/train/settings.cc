@@ -98,7 +98,9 @@ int64_t PartStep(const TrainSettings& s, NeuronKind kind) {
 
 int64_t FirstPartStep(const TrainSettings& s) {
   int64_t first = std::numeric_limits<int64_t>::max();
-  for (const NeuronGroup& group : NeuronGroups(s.config)) first = std::min(first, PartStep(s, group.kind));
+  for (const NeuronGroup& group : NeuronGroups(s.config)) {
+    if (group.copies > 1) first = std::min(first, PartStep(s, group.kind));
+  }
   return first;
 }
 
@@ -115,7 +117,7 @@ absl::Status CheckSettings(const TrainSettings& s) {
   }
   for (const NeuronGroup& group : NeuronGroups(s.config)) {
     const int64_t part = PartStep(s, group.kind);
-    if (part >= s.steps || whole(part)) continue;
+    if (group.copies == 1 || part >= s.steps || whole(part)) continue;
     return absl::InvalidArgumentError(
         absl::StrCat("--shared-steps and --part-region, --part-member and --part-own must be multiples of "
                      "--expert-every ",

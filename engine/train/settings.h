@@ -49,7 +49,7 @@ struct TrainSettings {
   // Steps after which neurons of a kind part by themselves; kWithShared: after shared_steps.
   static constexpr int64_t kWithShared = -1;
   int64_t part_region = kWithShared, part_member = kWithShared, part_own = kWithShared;
-  // Steps whose gradients make one update of a parted expert, which sees few tokens in each.
+  // Steps whose gradients make one update of neurons of which there are several copies: each sees few tokens.
   int64_t expert_every = 1;
   int64_t reset_every = 0;  // segments after which a row starts over with zero state (0: never)
   int64_t eval_every = 0, eval_tokens = 1 << 17, save_every = 0;
@@ -144,7 +144,7 @@ void FollowRoutes(TrainSettings* settings);
 // The step at which the copies of the neurons of a kind part: the first that is computed with different ones.
 // Base neurons never do.
 int64_t PartStep(const TrainSettings& settings, NeuronKind kind);
-// The first at which any neurons that the model has do.
+// The first at which any neurons of which the model has several copies do.
 int64_t FirstPartStep(const TrainSettings& settings);
 
 // OK, or InvalidArgument naming the flag: settings that contradict each other, or a model that there cannot

@@ -76,6 +76,20 @@ TEST_F(TrainRun, PartedExpertsMoveOnlyWhenTheirGradientsAreGathered) {
   EXPECT_LT(weights(1, "each"), weights(4, "fourth"));
 }
 
+TEST_F(TrainRun, NeuronsOfWhichThereIsOneCopyAreUpdatedAtEveryStep) {
+  const auto weights = [&](int64_t every, const char* name) {
+    TrainSettings s = Small(name);
+    s.config.lattice = s.config.region = {1, 1, 1};
+    s.config.own_neurons = 0;
+    s.expert_every = every;
+    s.shared_steps = 0;
+    EXPECT_TRUE(Train(s).ok());
+    EXPECT_TRUE(fs::exists(fs::path(s.out) / "checkpoint/start.safetensors"));
+    return Weights(s);
+  };
+  EXPECT_EQ(weights(1, "each"), weights(4, "fourth"));
+}
+
 TEST_F(TrainRun, BeginsWithTheWeightsOfAnEarlierSharedStart) {
   TrainSettings first = Small("first");
   first.steps = first.shared_steps = 60;
