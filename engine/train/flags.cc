@@ -235,6 +235,7 @@ void AddFlags(Flags& f, TrainSettings& s) {
            "segments after which a sequence starts over with zero state, 0: never");
   f.Real("--gamma-min", s.init.gamma_min, 0.01, 0.9999, "initial decay of the first dimension");
   f.Real("--gamma-max", s.init.gamma_max, 0.01, 0.9999, "and of the last");
+  f.Real("--route-std", s.init.route_std, 0, 10, "of the routers' first weights, times 1/sqrt(width)");
   f.Number("--eval-every", s.eval_every, 0, kAny, "steps between validations, 0: never");
   f.Number("--eval-tokens", s.eval_tokens, 1, kAny, "tokens of a running validation");
   f.Number("--save-every", s.save_every, 0, kAny, "steps between checkpoints, 0: only at the end");

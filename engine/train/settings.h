@@ -110,6 +110,7 @@ void VisitSettings(Settings& s, Fn&& fn) {
   fn("reset-every", s.reset_every, OnResume::kChosen);
   fn("gamma-min", s.init.gamma_min, OnResume::kSame);
   fn("gamma-max", s.init.gamma_max, OnResume::kSame);
+  fn("route-std", s.init.route_std, OnResume::kSame);
   fn("eval-every", s.eval_every, OnResume::kAny);
   fn("eval-tokens", s.eval_tokens, OnResume::kAny);
   fn("save-every", s.save_every, OnResume::kAny);

@@ -60,7 +60,7 @@ const std::map<std::string, std::string> kValues = {
     {"router-lr", "0.5"},     {"router-clip", "2.5"},
     {"balance-rate", "0.01"}, {"balance-tokens", "5000"},
     {"part-region", "400"},   {"part-member", "800"},
-    {"part-own", "1200"},
+    {"part-own", "1200"},     {"route-std", "0.25"},
 };
 
 // The command line without the flag, as what it needs at least.
