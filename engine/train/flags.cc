@@ -230,6 +230,10 @@ void AddFlags(Flags& f, TrainSettings& s) {
   f.Number("--part-own", s.part_own, 0, kAny, "experts' own neurons, likewise");
   f.Number("--expert-every", s.expert_every, 1, 1 << 20,
            "steps that make one update of the parted experts' neurons");
+  f.Real("--use-power", s.use_power, 0, 1,
+         "parted neurons' rate: times their share of the tokens to this power, 0: off");
+  f.Real("--own-pull", s.own_pull, 0, 1000, "decay of experts' own neurons towards their region's mean");
+  f.Real("--part-noise", s.part_noise, 0, 1, "of neurons that part, by the size of their rows");
   f.Real("--cooldown", s.cooldown, 0, 1, "0: cosine; else constant rate, linear over this last share");
   f.Number("--reset-every", s.reset_every, 0, kAny,
            "segments after which a sequence starts over with zero state, 0: never");

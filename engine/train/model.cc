@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include <absl/strings/str_cat.h>
 
 #include "engine/train/attention.h"
+#include "engine/train/copies.h"
 #include "engine/train/exact.h"
 #include "engine/train/members.h"
 #include "engine/train/slow_route.h"
@@ -58,17 +60,51 @@ void TrainModel::SetParted(NeuronKind kind, bool parted) {
   }
 }
 
-void TrainModel::PartGroup(NeuronKind kind) {
-  torch::NoGradGuard no_grad;
+void TrainModel::PartGroup(NeuronKind kind, double noise, uint64_t key) {
   for (Layer& layer : layers_) {
     for (Group& g : layer.groups) {
       if (g.group.kind != kind) continue;
       for (Param* p : {g.gate_up.get(), g.down.get()}) {
-        for (Tensor* t : {&p->w, &p->m, &p->v}) t->copy_(t->narrow(0, 0, 1).expand_as(*t).clone());
+        Divide(p->w, noise, ++key);
+        for (Tensor* t : {&p->m, &p->v}) Divide(*t, 0, 0);
       }
     }
   }
   SetParted(kind, true);
+}
+
+void TrainModel::CountUse(const Routes& routes) {
+  size_t index = 0;
+  for (Layer& layer : layers_) {
+    if (layer.groups.empty()) continue;
+    for (size_t g = 0; g < layer.groups.size(); ++g) {
+      std::vector<int64_t>& used = layer.groups[g].used;
+      used.resize(static_cast<size_t>(layer.groups[g].group.copies), 0);
+      for (int32_t e : routes[index])
+        ++used[static_cast<size_t>(layer.experts.groups[g].copy_of[static_cast<size_t>(e)])];
+    }
+    ++index;
+  }
+}
+
+void TrainModel::SetRatesByUse(double power) {
+  for (Layer& layer : layers_) {
+    for (Group& g : layer.groups) {
+      const int64_t total = std::accumulate(g.used.begin(), g.used.end(), int64_t{0});
+      const bool differ = g.down->live_groups() > 1;
+      g.gate_up->rates = g.down->rates = differ ? RatesByUse(g.used, total, power) : std::vector<float>();
+      g.used.clear();
+    }
+  }
+}
+
+void TrainModel::PullOwn(double share) {
+  for (Layer& layer : layers_) {
+    for (Group& g : layer.groups) {
+      if (g.group.kind != NeuronKind::kOwn || !g.down->parted) continue;
+      for (Param* p : {g.gate_up.get(), g.down.get()}) PullToRegions(p->w, layer.experts.region_of, share);
+    }
+  }
 }
 
 void TrainModel::DealMembers(const std::vector<int64_t>& token_counts, uint64_t key) {

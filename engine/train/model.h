@@ -48,13 +48,20 @@ class TrainModel {
   // Whether the copies of the experts' neurons of a kind differ. Until they do the first stands for all. At
   // the start they all do, but for base neurons, of which there is one copy.
   void SetParted(NeuronKind kind, bool parted);
-  // Makes all copies like the first, weights and moments: from here on they differ.
-  void PartGroup(NeuronKind kind);
+  // Makes all copies like the first, moments as they are and weights with noise of that share (Divide): from
+  // here on they differ.
+  void PartGroup(NeuronKind kind, double noise, uint64_t key);
 
   // Where the config's route_from is address: deals the members anew, by how often each token occurs.
   void DealMembers(const std::vector<int64_t>& token_counts, uint64_t key);
   // Where route_bias is on: a step of the biases, from what Forward chose.
   void Balance(const Routes& routes, const BalanceSettings& settings);
+  // Takes note of the tokens that each copy of parted neurons was used by, from what Forward chose; and sets
+  // the rates of the next update by what was noted since the last time (RatesByUse).
+  void CountUse(const Routes& routes);
+  void SetRatesByUse(double power);
+  // Experts' own neurons, where parted: PullToRegions.
+  void PullOwn(double share);
   // The moving means of the loads that it keeps, by name.
   std::vector<std::pair<std::string, torch::Tensor*>> loads();
 
@@ -88,6 +95,7 @@ class TrainModel {
   struct Group {
     NeuronGroup group;
     std::unique_ptr<Param> gate_up, down;
+    std::vector<int64_t> used;  // tokens by copy since the last update
   };
   struct Layer {
     std::unique_ptr<Param> norm1, norm2, mix_in, bias, norm_readout, mix_out;

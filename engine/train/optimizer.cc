@@ -47,7 +47,8 @@ void MuonStep(const std::vector<Param*>& params, const OptimizerSettings& s, flo
         m.lerp_(g, 1 - s.momentum);
         const Tensor update = Orthogonalized(g.lerp(m, s.momentum));
         const auto size = static_cast<double>(std::max(x.rows, x.p->cols()));
-        w.mul_(1 - s.lr * (x.p->decay ? s.weight_decay : 0.0f)).add_(update, -s.lr * 0.2 * std::sqrt(size));
+        const float lr = s.lr * x.p->rate(x.group);
+        w.mul_(1 - lr * (x.p->decay ? s.weight_decay : 0.0f)).add_(update, -lr * 0.2 * std::sqrt(size));
       }
     }
   });
@@ -90,11 +91,18 @@ double OptimizerStep(const std::vector<Param*>& params, int64_t step, const Opti
   struct Block {
     Param* p;
     int64_t first, count;
+    float lr;
   };
   std::vector<Block> blocks;
   for (Param* p : params) {
-    const int64_t n = p->w.numel() / p->groups() * p->live_groups();
-    for (int64_t i = 0; i < n; i += kBlock) blocks.push_back({p, i, std::min(kBlock, n - i)});
+    const float lr = p->is_router() ? s.lr * s.router_lr : s.lr;
+    // Groups that learn at rates of their own are blocks of their own.
+    const int64_t group = p->w.numel() / p->groups(), parts = p->rates.empty() ? 1 : p->live_groups();
+    const int64_t n = group * p->live_groups() / parts;
+    for (int64_t g = 0; g < parts; ++g) {
+      for (int64_t i = 0; i < n; i += kBlock)
+        blocks.push_back({p, g * n + i, std::min(kBlock, n - i), lr * p->rate(g)});
+    }
   }
   std::vector<double> squares(blocks.size());
   at::parallel_for(0, static_cast<int64_t>(blocks.size()), 1, [&](int64_t b, int64_t e) {
@@ -120,9 +128,8 @@ double OptimizerStep(const std::vector<Param*>& params, int64_t step, const Opti
     for (int64_t i = b; i < e; ++i) {
       const Block& k = blocks[static_cast<size_t>(i)];
       Ops().adamw(k.p->w.data_ptr<float>() + k.first, k.p->m.data_ptr<float>() + k.first,
-                  k.p->v.data_ptr<float>() + k.first, k.p->grad.data_ptr<float>() + k.first, k.count,
-                  k.p->is_router() ? s.lr * s.router_lr : s.lr, s.beta1, s.beta2, s.eps,
-                  k.p->decay ? s.weight_decay : 0.0f, correction1, correction2,
+                  k.p->v.data_ptr<float>() + k.first, k.p->grad.data_ptr<float>() + k.first, k.count, k.lr,
+                  s.beta1, s.beta2, s.eps, k.p->decay ? s.weight_decay : 0.0f, correction1, correction2,
                   k.p->is_router() ? router_scale : scale);
     }
   });

@@ -21,6 +21,8 @@ struct Param {
   bool decay = false;  // weight decay applies
   // Whether the groups of w differ. Until they do the first stands for all, and it alone is kept up to date.
   bool parted = true;
+  // Share of the learning rate that each group is updated with; empty: all of it.
+  std::vector<float> rates;
   // Rows of the matrices that are stacked in w (q, k, v ...), for an optimiser that looks at whole matrices;
   // empty: it is left to AdamW.
   std::vector<int64_t> stacked;
@@ -34,6 +36,7 @@ struct Param {
   int64_t rows() const { return w.dim() == 3 ? w.size(1) : 1; }
   int64_t cols() const { return w.dim() == 3 ? w.size(2) : w.size(0); }
 
+  float rate(int64_t group) const { return rates.empty() ? 1.0f : rates[static_cast<size_t>(group)]; }
   bool is_router() const { return coding == Coding::kNone && w.dim() == 3; }
 
   const uint16_t* group_codes(int64_t g) const;

@@ -115,7 +115,8 @@ absl::Status CheckSettings(const TrainSettings& s) {
         absl::StrCat("--steps, --save-every and --stop-at must be multiples of --expert-every ",
                      s.expert_every, ": a checkpoint holds no half-gathered gradients"));
   }
-  for (const NeuronGroup& group : NeuronGroups(s.config)) {
+  const std::vector<NeuronGroup> groups = NeuronGroups(s.config);
+  for (const NeuronGroup& group : groups) {
     const int64_t part = PartStep(s, group.kind);
     if (group.copies == 1 || part >= s.steps || whole(part)) continue;
     return absl::InvalidArgumentError(
@@ -133,6 +134,18 @@ absl::Status CheckSettings(const TrainSettings& s) {
     if (part.step == TrainSettings::kWithShared || part.neurons > 0) continue;
     return absl::InvalidArgumentError(
         absl::StrCat(part.flag, " ", part.step, ": the model has no such neurons; leave the flag out"));
+  }
+  if (s.own_pull > 0 && s.config.own_neurons == 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--own-pull ", s.own_pull, ": the model has no own neurons; leave the flag out"));
+  }
+  const bool parts_later = std::any_of(groups.begin(), groups.end(), [&](const NeuronGroup& group) {
+    return group.copies > 1 && PartStep(s, group.kind) > 0;
+  });
+  if (s.part_noise > 0 && !parts_later) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--part-noise ", s.part_noise,
+                     ": the experts differ from the start; give --shared-steps, or leave the flag out"));
   }
   if (s.eval_every > 0 && s.eval_tokens < s.tokens) {
     return absl::InvalidArgumentError(absl::StrCat(

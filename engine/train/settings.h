@@ -51,6 +51,9 @@ struct TrainSettings {
   int64_t part_region = kWithShared, part_member = kWithShared, part_own = kWithShared;
   // Steps whose gradients make one update of neurons of which there are several copies: each sees few tokens.
   int64_t expert_every = 1;
+  double use_power = 0;     // of a copy's share of the tokens, that its rate is multiplied by; 0: off
+  double own_pull = 0;      // of own neurons to the mean of their region's, as weight decay is to zero
+  double part_noise = 0;    // of neurons that part, by the root mean square of their rows
   int64_t reset_every = 0;  // segments after which a row starts over with zero state (0: never)
   int64_t eval_every = 0, eval_tokens = 1 << 17, save_every = 0;
   int64_t stop_at = 0;  // ends (saved) after this step; the schedule still spans `steps`
@@ -106,6 +109,9 @@ void VisitSettings(Settings& s, Fn&& fn) {
   fn("part-member", s.part_member, OnResume::kChosen);
   fn("part-own", s.part_own, OnResume::kChosen);
   fn("expert-every", s.expert_every, OnResume::kChosen);
+  fn("use-power", s.use_power, OnResume::kChosen);
+  fn("own-pull", s.own_pull, OnResume::kChosen);
+  fn("part-noise", s.part_noise, OnResume::kChosen);
   fn("cooldown", s.cooldown, OnResume::kChosen);
   fn("reset-every", s.reset_every, OnResume::kChosen);
   fn("gamma-min", s.init.gamma_min, OnResume::kSame);

@@ -104,7 +104,7 @@ class Run {
     for (const auto& [flag, value] : resumed.changes.items()) {
       progress_.Say(absl::StrCat("note: --", flag, " is ", value.dump(), " from here on"));
     }
-    for (NeuronKind kind : resumed.parting) model_.PartGroup(kind);
+    for (NeuronKind kind : resumed.parting) PartGroup(kind);
     SayWhatItTrainsOn();
     if (absl::Status st = log_.Cut(state_.step); !st.ok()) return st;
     return log_.Append({{"resumed_at", state_.step}, {"command", s_.command}, {"changes", resumed.changes}});
@@ -201,6 +201,10 @@ class Run {
                         .smoothness = static_cast<float>(s_.smoothness)});
     result.loss.backward();
     model_.FinishGradients(part, s_.expert_every);
+    if (s_.use_power > 0) {
+      model_.CountUse(result.routes);
+      if (all_due) model_.SetRatesByUse(s_.use_power);
+    }
     lr_ = LearningRate(step, {s_.steps, s_.warmup, s_.lr, s_.lr_end, s_.cooldown});
     norm_ = OptimizerStep(model_.params(part), step,
                           {.lr = static_cast<float>(lr_),
@@ -212,13 +216,14 @@ class Run {
                            .clip = static_cast<float>(s_.clip),
                            .matrices = s_.matrices,
                            .momentum = static_cast<float>(s_.momentum)});
+    if (s_.own_pull > 0 && all_due) model_.PullOwn(std::min(1.0, lr_ * s_.own_pull));
     model_.Balance(result.routes,
                    {.rate = s_.balance_rate, .tokens = static_cast<double>(s_.balance_tokens)});
     const double loss = result.loss.item<double>();
     if (!std::isfinite(loss) || !std::isfinite(norm_)) return NotFinite(step, "loss");
     ++state_.step;
     for (const NeuronGroup& group : groups_) {
-      if (state_.step == PartStep(s_, group.kind)) model_.PartGroup(group.kind);
+      if (state_.step == PartStep(s_, group.kind)) PartGroup(group.kind);
     }
     model_.Quantize(part);
     fresh_ = part;
@@ -231,6 +236,10 @@ class Run {
     balance_ = result.balance;
     smoothness_ = result.smoothness;
     return absl::OkStatus();
+  }
+
+  void PartGroup(NeuronKind kind) {
+    model_.PartGroup(kind, s_.part_noise, s_.init.seed * 1000003 + static_cast<uint64_t>(kind) * 1000);
   }
 
   // Of the training text, that a member may be dealt to every token.

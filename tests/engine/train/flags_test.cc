@@ -61,6 +61,8 @@ const std::map<std::string, std::string> kValues = {
     {"balance-rate", "0.01"}, {"balance-tokens", "5000"},
     {"part-region", "400"},   {"part-member", "800"},
     {"part-own", "1200"},     {"route-std", "0.25"},
+    {"use-power", "0.5"},     {"own-pull", "0.25"},
+    {"part-noise", "0.02"},
 };
 
 // The command line without the flag, as what it needs at least.
@@ -225,6 +227,9 @@ TEST(TrainFlags, RefuseSettingsThatContradictEachOther) {
   EXPECT_THAT(Problem(With(Rest(""), {"--part-member", "4000"})), HasSubstr("no such neurons"));
   EXPECT_THAT(Problem(With(Rest(""), {"--eval-every", "8", "--eval-tokens", "100"})),
               HasSubstr("--eval-tokens 100"));
+  EXPECT_THAT(Problem(With(Rest(""), {"--own", "0", "--own-pull", "1"})), HasSubstr("no own neurons"));
+  EXPECT_THAT(Problem(With(Rest(""), {"--part-noise", "0.01", "--shared-steps", "0"})),
+              HasSubstr("differ from the start"));
   EXPECT_THAT(Problem(With(Rest(""), {"--heads", "7"})), HasSubstr("heads is 7"));
 }
 

@@ -213,6 +213,35 @@ TEST_F(TrainResume, TakesUpRunsOfEveryKindOfRoutesToTheSameBytes) {
   }
 }
 
+// Each changes what is learnt, and none stands in the way of a resumed run's bytes.
+TEST_F(TrainResume, TakesUpRunsWithEveryOptionOfPartedNeuronsToTheSameBytes) {
+  const struct {
+    const char* name;
+    void (*set)(TrainSettings*);
+  } options[] = {{"use-power", [](TrainSettings* s) { s->use_power = 0.5; }},
+                 {"own-pull", [](TrainSettings* s) { s->own_pull = 20; }},
+                 {"part-noise", [](TrainSettings* s) { s->part_noise = 0.02; }}};
+  const TrainSettings plain = SmallRouted("plain", RouteFrom::kAddress);
+  ASSERT_TRUE(Train(plain).ok());
+  for (const auto& option : options) {
+    SCOPED_TRACE(option.name);
+    TrainSettings whole = SmallRouted(std::string("whole-") + option.name, RouteFrom::kAddress);
+    option.set(&whole);
+    const absl::Status trained = Train(whole);
+    ASSERT_TRUE(trained.ok()) << trained;
+    EXPECT_NE(Weights(whole), Weights(plain));
+    TrainSettings s = whole;
+    s.out = Path(std::string("cut-") + option.name);
+    s.stop_at = 8;  // where own neurons part
+    ASSERT_TRUE(Train(s).ok());
+    s.stop_at = 0;
+    s.resume = true;
+    const absl::Status resumed = Train(s);
+    ASSERT_TRUE(resumed.ok()) << resumed;
+    EXPECT_EQ(Weights(s), Weights(whole));
+  }
+}
+
 TEST_F(TrainResume, PartsNeuronsOfAKindLaterOrEarlierIfAsked) {
   TrainSettings whole = SmallRouted("whole", RouteFrom::kAddress);
   whole.part_own = 6;
