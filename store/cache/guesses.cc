@@ -13,12 +13,14 @@ Guesses::Requester& Guesses::Of(RequesterId id) {
 void Guesses::Visit(RequesterId id, int64_t place) {
   Requester& requester = Of(id);
   if (place == requester.place) return;
-  EndPlace(requester.held[static_cast<size_t>(requester.place)]);
+  if (requester.place != kNowhere) EndPlace(requester.held[static_cast<size_t>(requester.place)]);
   requester.place = place;
 }
 
 std::vector<uint32_t> Guesses::Renew(RequesterId id, int64_t place) {
-  return std::exchange(Of(id).held[static_cast<size_t>(place)], {});
+  Requester& requester = Of(id);
+  if (requester.place == place) requester.place = kNowhere;  // what it asked for there was before this
+  return std::exchange(requester.held[static_cast<size_t>(place)], {});
 }
 
 void Guesses::Hold(RequesterId id, int64_t place, uint32_t slot) {

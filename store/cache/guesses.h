@@ -29,8 +29,9 @@ class Guesses {
   int64_t held() const { return held_; }  // slots, those held twice counted twice
 
  private:
+  static constexpr int64_t kNowhere = -1;
   struct Requester {
-    int64_t place = 0;                        // of the layer it asked for last
+    int64_t place = kNowhere;                 // of the layer it asked for last, since it guessed for it
     std::vector<std::vector<uint32_t>> held;  // by place: slots
   };
   Requester& Of(RequesterId requester);

@@ -224,6 +224,25 @@ TEST_F(HeldTest, AGuessStaysWhateverAnotherRequesterAsksForOrGuesses) {
   EXPECT_EQ(model->cache()->stats().ready_requests, ready + 1);
 }
 
+// The next token's experts are told when the last one's last layer is over.
+TEST_F(HeldTest, WhatIsSaidOfTheLayerThatWasAskedLastStaysUntilItIsAskedAgain) {
+  Pack(testing::StreamedConfig());
+  const auto model = OpenHeld(3 * tiles_per_expert(), PolicyKind::kLru);
+  const RequesterId region(1), other(2);
+  const ExpertId next = config_.ExpertOf(RegionId(0), 1);
+  Ask(*model, 2, 0, region);
+  held_->LetGo();
+  ASSERT_EQ(answers_, ++asked_);
+  model->experts().ReadAhead(region, LayerId(2), {&next, 1}, Foresight::kKnown);
+  held_->LetGo();
+  Walk(*model, std::array{0}, region);             // the next token's first layer
+  Walk(*model, std::array{3, 4, 5, 6, 7}, other);  // others fill the cache
+  const int64_t ready = model->cache()->stats().ready_requests;
+  Ask(*model, 2, next.value, region);
+  EXPECT_EQ(answers_, ++asked_);
+  EXPECT_EQ(model->cache()->stats().ready_requests, ready + 1);
+}
+
 TEST_F(HeldTest, TheGuessesOfARequesterThatIsForgottenAreGivenUpForOthers) {
   Pack(testing::StreamedConfig());
   const auto model = OpenHeld(2 * tiles_per_expert(), PolicyKind::kLru);
