@@ -13,10 +13,17 @@
 namespace omni::train::OMNI_TRAIN_ISA {
 namespace {
 
-typedef float Vec __attribute__((vector_size(64)));
-typedef int32_t IVec __attribute__((vector_size(64)));
-typedef uint32_t UVec __attribute__((vector_size(64)));
-typedef double DVec __attribute__((vector_size(64)));
+// A register of floats.
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+#elif defined(__AVX2__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+typedef float Vec __attribute__((vector_size(4 * kLanes)));
+typedef int32_t IVec __attribute__((vector_size(4 * kLanes)));
+typedef uint32_t UVec __attribute__((vector_size(4 * kLanes)));
 
 // Flush-to-zero while decays below float's normal range pass by.
 struct DenormalsOff {
@@ -27,35 +34,15 @@ struct DenormalsOff {
 
 inline Vec Load(const float* p) {
   Vec v;
-  std::memcpy(&v, p, 64);
+  std::memcpy(&v, p, sizeof v);
   return v;
 }
-inline void Store(float* p, Vec v) { std::memcpy(p, &v, 64); }
+inline void Store(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
 
 inline float Sum(Vec v) {
   float total = 0;
-  for (int i = 0; i < 16; ++i) total += v[i];
+  for (int i = 0; i < kLanes; ++i) total += v[i];
   return total;
-}
-
-// Lane t of the result is the sum of rows[t].
-inline Vec SumRows(const Vec* rows) {
-  Vec a[8];
-  const IVec lo8 = {0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23};
-  const IVec hi8 = {8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31};
-  for (int i = 0; i < 8; ++i)
-    a[i] = __builtin_shuffle(rows[i], rows[i + 8], lo8) + __builtin_shuffle(rows[i], rows[i + 8], hi8);
-  const IVec lo4 = {0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27};
-  const IVec hi4 = {4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31};
-  for (int i = 0; i < 4; ++i)
-    a[i] = __builtin_shuffle(a[i], a[i + 4], lo4) + __builtin_shuffle(a[i], a[i + 4], hi4);
-  const IVec lo2 = {0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29};
-  const IVec hi2 = {2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31};
-  for (int i = 0; i < 2; ++i)
-    a[i] = __builtin_shuffle(a[i], a[i + 2], lo2) + __builtin_shuffle(a[i], a[i + 2], hi2);
-  const IVec lo1 = {0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30};
-  const IVec hi1 = {1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31};
-  return __builtin_shuffle(a[0], a[1], lo1) + __builtin_shuffle(a[0], a[1], hi1);
 }
 
 // exp to about 1 ulp for x in [-88, 88] (clamped): 2^n * polynomial(x - n log 2).
@@ -179,7 +166,7 @@ void RmsNorm(const float* x, const float* g, int64_t rows, int64_t d, float* h, 
     const float* row = x + i * d;
     Vec acc{};
     int64_t j = 0;
-    for (; j + 16 <= d; j += 16) acc += Load(row + j) * Load(row + j);
+    for (; j + kLanes <= d; j += kLanes) acc += Load(row + j) * Load(row + j);
     float sum = Sum(acc);
     for (; j < d; ++j) sum += row[j] * row[j];
     const float r = 1.0f / std::sqrt(sum / static_cast<float>(d) + 1e-6f);
@@ -195,7 +182,7 @@ void RmsNormGrad(const float* x, const float* g, const float* inv, const float* 
     const float* grad = dh + i * d;
     Vec acc{};
     int64_t j = 0;
-    for (; j + 16 <= d; j += 16) acc += Load(row + j) * Load(g + j) * Load(grad + j);
+    for (; j + kLanes <= d; j += kLanes) acc += Load(row + j) * Load(g + j) * Load(grad + j);
     float dot = Sum(acc);
     for (; j < d; ++j) dot += row[j] * g[j] * grad[j];
     const float r = inv[i];
@@ -213,7 +200,7 @@ void Swiglu(const float* gate, const float* up, int64_t ld, int64_t rows, int64_
     const float* u = up + i * ld;
     float* out = a + i * lda;
     int64_t j = 0;
-    for (; j + 16 <= f; j += 16) {
+    for (; j + kLanes <= f; j += kLanes) {
       const Vec x = Load(g + j);
       Store(out + j, Load(u + j) * (x / (1.0f + ExpVec(-x))));
     }
@@ -230,7 +217,7 @@ void SwigluGrad(const float* gate, const float* up, int64_t ld, int64_t rows, in
     float* dg = dgate + i * lddg;
     float* du = dup + i * lddg;
     int64_t j = 0;
-    for (; j + 16 <= f; j += 16) {
+    for (; j + kLanes <= f; j += kLanes) {
       const Vec x = Load(g + j), d = Load(grad + j);
       const Vec s = 1.0f / (1.0f + ExpVec(-x));
       const Vec y = x * s;
@@ -254,7 +241,7 @@ int32_t RouteRow(const float* z, const float* pos_t, int64_t padded, int64_t exp
                  float temperature, float* w) {
   const Vec zero{};
   float best = 1e30f;
-  for (int64_t e = 0; e < padded; e += 16) {
+  for (int64_t e = 0; e < padded; e += kLanes) {
     Vec dist = zero;
     for (int axis = 0; axis < 3; ++axis) {
       Vec delta = (zero + z[axis]) - Load(pos_t + axis * padded + e);
@@ -277,16 +264,16 @@ int32_t RouteRow(const float* z, const float* pos_t, int64_t padded, int64_t exp
     }
   }
   Vec total = zero;
-  for (int64_t e = 0; e < padded; e += 16) {
+  for (int64_t e = 0; e < padded; e += kLanes) {
     Vec y = ExpVec((best - Load(w + e)) / temperature);
-    if (e + 16 > experts) {
-      for (int64_t l = experts - e; l < 16; ++l) y[l] = 0;
+    if (e + kLanes > experts) {
+      for (int64_t l = std::max<int64_t>(0, experts - e); l < kLanes; ++l) y[l] = 0;
     }
     total += y;
     Store(w + e, y);
   }
   const float inv = 1.0f / Sum(total);
-  for (int64_t e = 0; e < padded; e += 16) Store(w + e, Load(w + e) * inv);
+  for (int64_t e = 0; e < padded; e += kLanes) Store(w + e, Load(w + e) * inv);
   return nearest;
 }
 
@@ -332,16 +319,16 @@ void RouteGrad(const float* z, const Lattice& lattice, int64_t n, float temperat
     RouteRow(z + 3 * i, pos_t.data(), padded, experts, nullptr, temperature, w.data());
     const int32_t r = route[i];
     Vec inner = zero;
-    for (int64_t e = 0; e < padded; e += 16) inner += Load(w.data() + e) * Load(dm.data() + e);
+    for (int64_t e = 0; e < padded; e += kLanes) inner += Load(w.data() + e) * Load(dm.data() + e);
     const float mean = Sum(inner) + ChosenProbability(lattice, r, w.data()) * dprob[i];
     Vec grad[3] = {};
-    for (int64_t e = 0; e < padded; e += 16) {
+    for (int64_t e = 0; e < padded; e += kLanes) {
       Vec de = Load(dm.data() + e) - mean;
       if (lattice.region != nullptr) {
-        for (int64_t l = 0; l < std::min<int64_t>(16, experts - e); ++l) {
+        for (int64_t l = 0; l < std::min<int64_t>(kLanes, experts - e); ++l) {
           if (IsChosen(lattice, e + l, r)) de[l] += dprob[i];
         }
-      } else if (r >= e && r < e + 16) {
+      } else if (r >= e && r < e + kLanes) {
         de[r - e] += dprob[i];
       }
       const Vec dlogit = Load(w.data() + e) * de;
@@ -371,7 +358,7 @@ double CrossEntropy(float* logits, const int32_t* targets, int64_t rows, int64_t
     Vec total{};
     float sum = 0;
     int64_t j = 0;
-    for (; j + 16 <= vocab; j += 16) {
+    for (; j + kLanes <= vocab; j += kLanes) {
       const Vec e = ExpVec(Load(row + j) - max);
       Store(row + j, e);
       total += e;
