@@ -37,6 +37,9 @@ struct CpuOps {
   // zeros to even; scales may be null (1). product * (row_scale * col_scale), in that order.
   void (*gemm)(const bf16* a, int64_t lda, int64_t m, const uint32_t* packed, int64_t n, int64_t k,
                const float* row_scale, const float* col_scale, bool accumulate, float* c, int64_t ldc);
+  // The same where A and B hold integers from -127 to 127 and their sums are below 2^24: exact.
+  void (*gemm_codes)(const bf16* a, int64_t lda, int64_t m, const uint32_t* packed, int64_t n, int64_t k,
+                     const float* row_scale, const float* col_scale, bool accumulate, float* c, int64_t ldc);
   // C[M,N] (+)= A^T B over `tokens` rows: A [tokens, M], B [tokens, N], both bf16. scratch: GemmTnScratch(M,
   // N) words.
   void (*gemm_tn)(const bf16* a, int64_t lda, int64_t m, const bf16* b, int64_t ldb, int64_t n,

@@ -17,7 +17,7 @@ const kernels::Ops& Law() { return kernels::ActiveOps(); }
 // Exact integer sums of one bf16-coded row with a packed matrix.
 std::vector<int32_t> Sums(const bf16* q, const uint32_t* packed, int64_t out, int64_t in) {
   std::vector<float> sums(static_cast<size_t>(out));
-  Ops().gemm(q, in, 1, packed, out, in, nullptr, nullptr, false, sums.data(), out);
+  Ops().gemm_codes(q, in, 1, packed, out, in, nullptr, nullptr, false, sums.data(), out);
   return {sums.begin(), sums.end()};
 }
 

@@ -155,8 +155,8 @@ struct ExpertsFn : Function<ExpertsFn> {
       const int64_t first = p.span.first, g = p.span.copy;
       const std::vector<float> scale = GateUpScale(p, g);
       float* out = F(gu) + first * 2 * f + 2 * p.offset;
-      ops.gemm(B(q) + first * d, d, p.span.count, p.gate_up->group_packed_t(g), 2 * p.neurons, d,
-               F(s) + first, scale.data(), false, out, 2 * f);
+      ops.gemm_codes(B(q) + first * d, d, p.span.count, p.gate_up->group_packed_t(g), 2 * p.neurons, d,
+                     F(s) + first, scale.data(), false, out, 2 * f);
       ops.swiglu(out, out + p.neurons, 2 * f, p.span.count, p.neurons, F(a) + first * f + p.offset, f);
     });
     QuantizeRows(a, qa, sa);
@@ -169,8 +169,8 @@ struct ExpertsFn : Function<ExpertsFn> {
         const Piece& p = pieces[index];
         if (p.group != group) return;
         const int64_t first = p.span.first;
-        ops.gemm(B(qa) + first * f + p.offset, f, p.span.count, p.down->group_packed(p.span.copy), d,
-                 p.neurons, nullptr, nullptr, group > 0, F(sorted) + first * d, d);
+        ops.gemm_codes(B(qa) + first * f + p.offset, f, p.span.count, p.down->group_packed(p.span.copy), d,
+                       p.neurons, nullptr, nullptr, group > 0, F(sorted) + first * d, d);
       });
     }
     at::parallel_for(0, n, 128, [&](int64_t b, int64_t e) {

@@ -66,8 +66,8 @@ struct QuantLinearFn : Function<QuantLinearFn> {
     Tensor q = Bf16(rows, in), s = torch::empty({rows}), y = torch::empty({rows, out});
     QuantizeRows(x, q, s);
     at::parallel_for(0, rows, kGrain, [&](int64_t b, int64_t e) {
-      Ops().gemm(B(q) + b * in, in, e - b, w->group_packed_t(0), out, in, F(s) + b, w->group_scale(0), false,
-                 F(y) + b * out, out);
+      Ops().gemm_codes(B(q) + b * in, in, e - b, w->group_packed_t(0), out, in, F(s) + b, w->group_scale(0),
+                       false, F(y) + b * out, out);
     });
     ctx->save_for_backward({q, s});
     ctx->saved_data["w"] = Address(w);
@@ -210,8 +210,8 @@ struct HeadLossFn : Function<HeadLossFn> {
       at::parallel_for(0, count, 14, [&](int64_t b, int64_t e) {
         const int64_t row = first + b;
         float* block = F(logits) + b * vocab;
-        Ops().gemm(B(q) + row * d, d, e - b, embedding->group_packed_t(0), vocab, d, F(s) + row,
-                   embedding->group_scale(0), false, block, vocab);
+        Ops().gemm_codes(B(q) + row * d, d, e - b, embedding->group_packed_t(0), vocab, d, F(s) + row,
+                         embedding->group_scale(0), false, block, vocab);
         for (int64_t i = b; i < e; ++i) {
           part[static_cast<size_t>(i)] =
               Ops().cross_entropy(F(logits) + i * vocab, target + first + i, 1, vocab, grad_scale);

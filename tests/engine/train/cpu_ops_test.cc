@@ -73,11 +73,15 @@ class TrainCpuOps : public ::testing::TestWithParam<const char*> {
 struct Shape {
   int64_t m, n, k;
 };
-const Shape kShapes[] = {{1, 1, 2}, {13, 31, 16}, {14, 32, 64}, {15, 33, 66}, {29, 100, 128}, {70, 576, 30}};
+const Shape kShapes[] = {{1, 1, 2},     {13, 31, 16},  {14, 32, 64}, {15, 33, 66},  {29, 100, 128},
+                         {70, 576, 30}, {7, 17, 1030}, {97, 40, 33}, {200, 48, 514}};
 
 TEST_P(TrainCpuOps, ProductsAreExactOnIntegersWhicheverWayTheWeightIsPacked) {
   for (const auto& [m, n, k] : kShapes) {
-    const auto a = Integers(m * k, 1), w = Integers(n * k, 2);
+    const int64_t lda = (k + 1) / 2 * 2;  // rows of A are padded to pairs
+    auto a = Integers(m * lda, 1);
+    for (int64_t i = 0; i < m && k < lda; ++i) a[static_cast<size_t>(i * lda + k)] = 0;
+    const auto w = Integers(n * k, 2);
     std::vector<float> want(static_cast<size_t>(m * n)), scale_m(static_cast<size_t>(m)),
         scale_n(static_cast<size_t>(n));
     for (int64_t i = 0; i < m; ++i) scale_m[static_cast<size_t>(i)] = 0.5f + static_cast<float>(i % 3);
@@ -87,7 +91,7 @@ TEST_P(TrainCpuOps, ProductsAreExactOnIntegersWhicheverWayTheWeightIsPacked) {
       for (int64_t j = 0; j < n; ++j) {
         float sum = 0;
         for (int64_t t = 0; t < k; ++t)
-          sum += Value(a[static_cast<size_t>(i * k + t)]) * Value(w[static_cast<size_t>(j * k + t)]);
+          sum += Value(a[static_cast<size_t>(i * lda + t)]) * Value(w[static_cast<size_t>(j * k + t)]);
         want[static_cast<size_t>(i * n + j)] = sum;
       }
     }
@@ -99,15 +103,17 @@ TEST_P(TrainCpuOps, ProductsAreExactOnIntegersWhicheverWayTheWeightIsPacked) {
     ops_->pack_transposed(w.data(), k, n, k, packed.data());
     ops_->pack(transposed.data(), n, k, n, packed2.data());
     EXPECT_EQ(packed, packed2);
-    std::vector<float> c(static_cast<size_t>(m * n), 7.0f);
-    ops_->gemm(a.data(), k, m, packed.data(), n, k, nullptr, nullptr, false, c.data(), n);
-    EXPECT_EQ(c, want) << m << " x " << n << " x " << k;
-    ops_->gemm(a.data(), k, m, packed.data(), n, k, scale_m.data(), scale_n.data(), true, c.data(), n);
-    for (int64_t i = 0; i < m * n; ++i) {
-      const auto at = static_cast<size_t>(i);
-      ASSERT_EQ(c[at],
-                want[at] * (scale_m[at / static_cast<size_t>(n)] * scale_n[at % static_cast<size_t>(n)]) +
-                    want[at]);
+    for (const auto product : {ops_->gemm, ops_->gemm_codes}) {
+      std::vector<float> c(static_cast<size_t>(m * n), 7.0f);
+      product(a.data(), lda, m, packed.data(), n, k, nullptr, nullptr, false, c.data(), n);
+      EXPECT_EQ(c, want) << m << " x " << n << " x " << k;
+      product(a.data(), lda, m, packed.data(), n, k, scale_m.data(), scale_n.data(), true, c.data(), n);
+      for (int64_t i = 0; i < m * n; ++i) {
+        const auto at = static_cast<size_t>(i);
+        ASSERT_EQ(c[at],
+                  want[at] * (scale_m[at / static_cast<size_t>(n)] * scale_n[at % static_cast<size_t>(n)]) +
+                      want[at]);
+      }
     }
   }
 }
