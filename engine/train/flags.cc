@@ -93,12 +93,15 @@ class Flags {
       return {};
     });
   }
-  void Rule(const std::string& names, MatrixRule& value, const std::string& help) {
-    Add(names, "RULE", help, [&value](const Words& words) -> std::string {
-      if (words[0] != "muon" && words[0] != "adamw") {
-        return absl::StrCat("'", words[0], "' is neither muon nor adamw");
+  // One of two words.
+  template <typename Enum>
+  void Either(const std::string& names, Enum& value, const char* first, Enum of_first, const char* second,
+              Enum of_second, const std::string& help) {
+    Add(names, "RULE", help, [&value, first, of_first, second, of_second](const Words& words) -> std::string {
+      if (words[0] != first && words[0] != second) {
+        return absl::StrCat("'", words[0], "' is neither ", first, " nor ", second);
       }
-      value = words[0] == "muon" ? MatrixRule::kMuon : MatrixRule::kAdamW;
+      value = words[0] == first ? of_first : of_second;
       return {};
     });
   }
@@ -211,7 +214,8 @@ void AddFlags(Flags& f, TrainSettings& s) {
   f.Real("--lr-end", s.lr_end, 0, 1, "share of it at the end");
   f.Number("--warmup", s.warmup, 0, 1 << 30, "warm-up steps");
   f.Real("--weight-decay", s.weight_decay, 0, 10, "AdamW's decay of matrices");
-  f.Rule("--matrices", s.matrices, "what updates matrices: muon or adamw");
+  f.Either("--matrices", s.matrices, "muon", MatrixRule::kMuon, "adamw", MatrixRule::kAdamW,
+           "what updates matrices: muon or adamw");
   f.Real("--momentum", s.momentum, 0, 0.9999, "Muon's");
   f.Real("--beta2", s.beta2, 0, 0.99999, "AdamW's second decay");
   f.Real("--clip", s.clip, 0, 1e9, "gradient norm limit, 0: off");
@@ -230,6 +234,8 @@ void AddFlags(Flags& f, TrainSettings& s) {
   f.Number("--part-own", s.part_own, 0, kAny, "experts' own neurons, likewise");
   f.Number("--expert-every", s.expert_every, 1, 1 << 20,
            "steps that make one update of the parted experts' neurons");
+  f.Either("--members", s.members, "frequency", MemberRule::kFrequency, "similar", MemberRule::kSimilar,
+           "how tokens are dealt to the members of a region: by frequency alone, or similar ones together");
   f.Real("--use-power", s.use_power, 0, 1,
          "parted neurons' rate: times their share of the tokens to this power, 0: off");
   f.Real("--own-pull", s.own_pull, 0, 1000, "decay of experts' own neurons towards their region's mean");

@@ -10,7 +10,6 @@
 #include "engine/train/attention.h"
 #include "engine/train/copies.h"
 #include "engine/train/exact.h"
-#include "engine/train/members.h"
 #include "engine/train/slow_route.h"
 
 namespace omni::train {
@@ -107,10 +106,10 @@ void TrainModel::PullOwn(double share) {
   }
 }
 
-void TrainModel::DealMembers(const std::vector<int64_t>& token_counts, uint64_t key) {
+void TrainModel::DealMembers(const std::function<std::vector<uint8_t>(uint64_t key)>& deal) {
   for (size_t l = 0; by_address() && l < layers_.size(); ++l) {
     if (layers_[l].groups.empty()) continue;
-    layers_[l].members = train::DealMembers(token_counts, config_.experts_per_region(), key + l);
+    layers_[l].members = deal(l);
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include <torch/types.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -52,8 +53,9 @@ class TrainModel {
   // here on they differ.
   void PartGroup(NeuronKind kind, double noise, uint64_t key);
 
-  // Where the config's route_from is address: deals the members anew, by how often each token occurs.
-  void DealMembers(const std::vector<int64_t>& token_counts, uint64_t key);
+  // Where the config's route_from is address: gives each expert layer the member of every token, from a key
+  // of the layer.
+  void DealMembers(const std::function<std::vector<uint8_t>(uint64_t key)>& deal);
   // Where route_bias is on: a step of the biases, from what Forward chose.
   void Balance(const Routes& routes, const BalanceSettings& settings);
   // Takes note of the tokens that each copy of parted neurons was used by, from what Forward chose; and sets

@@ -5,6 +5,7 @@
 
 #include <absl/strings/str_cat.h>
 
+#include "engine/train/members.h"
 #include "engine/train/model.h"
 
 namespace omni::train {
@@ -111,7 +112,9 @@ TrainModel::TrainModel(const ModelConfig& config, const InitSettings& init) : co
     p->v = torch::zeros_like(p->w);
   }
   SetParted(NeuronKind::kBase, false);
-  DealMembers(std::vector<int64_t>(static_cast<size_t>(c.vocab), 1), init.seed);
+  const std::vector<int64_t> once(static_cast<size_t>(c.vocab), 1);
+  DealMembers(
+      [&](uint64_t key) { return train::DealMembers(once, c.experts_per_region(), init.seed + key); });
 }
 
 }  // namespace omni::train

@@ -18,6 +18,8 @@ Json ToValue(const T& value) {
 Json ToValue(const RouteFrom& from) { return RouteFromName(from); }
 Json ToValue(const MatrixRule& rule) { return rule == MatrixRule::kMuon ? "muon" : "adamw"; }
 
+Json ToValue(const MemberRule& rule) { return rule == MemberRule::kSimilar ? "similar" : "frequency"; }
+
 std::string Print(const Json& value) { return value.dump(-1, ' ', false, Json::error_handler_t::replace); }
 
 }  // namespace
@@ -134,6 +136,10 @@ absl::Status CheckSettings(const TrainSettings& s) {
     if (part.step == TrainSettings::kWithShared || part.neurons > 0) continue;
     return absl::InvalidArgumentError(
         absl::StrCat(part.flag, " ", part.step, ": the model has no such neurons; leave the flag out"));
+  }
+  if (s.members != MemberRule::kFrequency && s.config.route_from != RouteFrom::kAddress) {
+    return absl::InvalidArgumentError(
+        "--members similar: tokens have members with --route-from address alone; leave the flag out");
   }
   if (s.own_pull > 0 && s.config.own_neurons == 0) {
     return absl::InvalidArgumentError(

@@ -15,6 +15,7 @@
 #include "engine/model/neuron_groups.h"
 #include "engine/train/init_settings.h"
 #include "engine/train/matrix_rule.h"
+#include "engine/train/members.h"
 
 namespace omni::train {
 
@@ -51,6 +52,7 @@ struct TrainSettings {
   int64_t part_region = kWithShared, part_member = kWithShared, part_own = kWithShared;
   // Steps whose gradients make one update of neurons of which there are several copies: each sees few tokens.
   int64_t expert_every = 1;
+  MemberRule members = MemberRule::kFrequency;  // how tokens are dealt to them, where route_from is address
   double use_power = 0;     // of a copy's share of the tokens, that its rate is multiplied by; 0: off
   double own_pull = 0;      // of own neurons to the mean of their region's, as weight decay is to zero
   double part_noise = 0;    // of neurons that part, by the root mean square of their rows
@@ -109,6 +111,7 @@ void VisitSettings(Settings& s, Fn&& fn) {
   fn("part-member", s.part_member, OnResume::kChosen);
   fn("part-own", s.part_own, OnResume::kChosen);
   fn("expert-every", s.expert_every, OnResume::kChosen);
+  fn("members", s.members, OnResume::kSame);
   fn("use-power", s.use_power, OnResume::kChosen);
   fn("own-pull", s.own_pull, OnResume::kChosen);
   fn("part-noise", s.part_noise, OnResume::kChosen);

@@ -20,6 +20,7 @@
 #include "engine/train/checkpoint_io.h"
 #include "engine/train/corpus.h"
 #include "engine/train/data.h"
+#include "engine/train/members.h"
 #include "engine/train/model.h"
 #include "engine/train/optimizer.h"
 #include "engine/train/plot.h"
@@ -42,6 +43,7 @@ using Json = nlohmann::json;
 
 constexpr int64_t kReportEvery = 20;  // steps
 constexpr int64_t kSampleRows = 4;
+constexpr int64_t kFollowers = 4 << 20;  // places of the text that are looked at
 constexpr double kNotMeasured = std::numeric_limits<double>::quiet_NaN();  // left out of the log
 
 double Gini(std::vector<int64_t> counts) {
@@ -79,7 +81,7 @@ class Run {
         counts_(static_cast<size_t>(s_.config.num_experts()), 0) {}
 
   absl::Status Begin() {
-    model_.DealMembers(TokenCounts(), s_.init.seed * 1000003);
+    DealMembers();
     streams_.Skip(s_.skip_steps * s_.tokens);
     if (!s_.start.empty()) {
       if (absl::Status st = LoadStart(); !st.ok()) return st;
@@ -242,11 +244,20 @@ class Run {
     model_.PartGroup(kind, s_.part_noise, s_.init.seed * 1000003 + static_cast<uint64_t>(kind) * 1000);
   }
 
-  // Of the training text, that a member may be dealt to every token.
-  std::vector<int64_t> TokenCounts() const {
+  // By what the training text says of the tokens.
+  void DealMembers() {
+    if (s_.config.route_from != RouteFrom::kAddress) return;
     std::vector<int64_t> counts(static_cast<size_t>(s_.config.vocab), 0);
     for (int32_t token : streams_.tokens()) ++counts[static_cast<size_t>(token)];
-    return counts;
+    const bool similar = s_.members == MemberRule::kSimilar;
+    const std::vector<Follower> followers =
+        similar ? CountFollowers(streams_.tokens(), kFollowers) : std::vector<Follower>();
+    model_.DealMembers([&](uint64_t layer) {
+      const uint64_t key = s_.init.seed * 1000003 + layer;
+      const int64_t members = s_.config.experts_per_region();
+      return similar ? DealSimilarMembers(counts, followers, members, key)
+                     : train::DealMembers(counts, members, key);
+    });
   }
 
   Routes SampleRoutes() { return model_.RoutesOf(sample_, kSampleRows, s_.memory); }

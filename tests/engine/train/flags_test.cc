@@ -62,7 +62,7 @@ const std::map<std::string, std::string> kValues = {
     {"part-region", "400"},   {"part-member", "800"},
     {"part-own", "1200"},     {"route-std", "0.25"},
     {"use-power", "0.5"},     {"own-pull", "0.25"},
-    {"part-noise", "0.02"},
+    {"part-noise", "0.02"},   {"members", "similar"},
 };
 
 // The command line without the flag, as what it needs at least.
@@ -71,7 +71,7 @@ Words Rest(const std::string& flag) {
   if (flag != "data") rest.insert(rest.end(), {"--data", "text.txt"});
   if (flag != "out") rest.insert(rest.end(), {"--out", "run"});
   if (flag == "part-member") rest.insert(rest.end(), {"--member", "64"});
-  if (flag == "slow-rate") rest.insert(rest.end(), {"--route-from", "address"});
+  if (flag == "slow-rate" || flag == "members") rest.insert(rest.end(), {"--route-from", "address"});
   return rest;
 }
 
@@ -230,6 +230,7 @@ TEST(TrainFlags, RefuseSettingsThatContradictEachOther) {
   EXPECT_THAT(Problem(With(Rest(""), {"--own", "0", "--own-pull", "1"})), HasSubstr("no own neurons"));
   EXPECT_THAT(Problem(With(Rest(""), {"--part-noise", "0.01", "--shared-steps", "0"})),
               HasSubstr("differ from the start"));
+  EXPECT_THAT(Problem(With(Rest(""), {"--members", "similar"})), HasSubstr("--route-from address"));
   EXPECT_THAT(Problem(With(Rest(""), {"--heads", "7"})), HasSubstr("heads is 7"));
 }
 

@@ -59,5 +59,61 @@ TEST(DealMembers, PutsOtherTokensTogetherForAnotherKeyAndTheSameForTheSame) {
   EXPECT_LT(still, together / 4);  // an eighth by chance
 }
 
+TEST(CountFollowers, CountsEveryPairOfNeighboursOrPlacesEvenlyOverTheText) {
+  const std::vector<int32_t> text = {3, 1, 3, 1, 2, 3, 1};
+  const std::vector<Follower> followers = CountFollowers(text, 100);
+  ASSERT_EQ(followers.size(), 4u);
+  const int64_t want[4][3] = {{1, 2, 1}, {1, 3, 1}, {2, 3, 1}, {3, 1, 3}};
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(followers[i].token, want[i][0]);
+    EXPECT_EQ(followers[i].next, want[i][1]);
+    EXPECT_EQ(followers[i].count, want[i][2]);
+  }
+  const auto places = [](const std::vector<Follower>& all) {
+    return std::accumulate(all.begin(), all.end(), int64_t{0},
+                           [](int64_t sum, const Follower& f) { return sum + f.count; });
+  };
+  EXPECT_EQ(places(CountFollowers(text, 3)), 3);
+  EXPECT_TRUE(CountFollowers({}, 3).empty());
+}
+
+// Tokens of eight kinds, `token % 8`, each kind followed by tokens of the next one.
+std::vector<int32_t> TextOfKinds(int32_t tokens) {
+  std::vector<int32_t> text;
+  uint64_t x = 1;
+  for (int32_t i = 0; i < 60000; ++i) {
+    x = x * 6364136223846793005ULL + 1442695040888963407ULL;
+    text.push_back(static_cast<int32_t>((x >> 33) % static_cast<uint64_t>(tokens / 8)) * 8 + i % 8);
+  }
+  return text;
+}
+
+TEST(DealSimilarMembers, PutsTokensTogetherThatAreFollowedByTheSameUnderEqualLoad) {
+  constexpr int32_t kTokens = 400;
+  const std::vector<int32_t> text = TextOfKinds(kTokens);
+  std::vector<int64_t> counts(kTokens, 0);
+  for (int32_t token : text) ++counts[static_cast<size_t>(token)];
+  const std::vector<Follower> followers = CountFollowers(text, 1 << 20);
+  const std::vector<uint8_t> table = DealSimilarMembers(counts, followers, 4, 9);
+  int64_t together = 0, pairs = 0;
+  for (size_t a = 0; a < kTokens; ++a) {
+    for (size_t b = a % 8; b < a; b += 8, ++pairs) together += table[a] == table[b];
+  }
+  EXPECT_GT(together, pairs * 7 / 10);  // a quarter by chance
+  const auto loads = Loads(table, counts, 4);
+  const auto [least, most] = std::minmax_element(loads.begin(), loads.end());
+  EXPECT_LE(*most - *least, 60000 / 4 / 20);
+  EXPECT_EQ(table, DealSimilarMembers(counts, followers, 4, 9));
+  EXPECT_NE(table, DealSimilarMembers(counts, followers, 4, 10));
+}
+
+TEST(DealSimilarMembers, SharesOutTokensOfWhichNothingIsKnown) {
+  std::vector<int64_t> tokens(8, 0);
+  for (uint8_t member : DealSimilarMembers(std::vector<int64_t>(2048, 0), {}, 8, 5)) ++tokens.at(member);
+  const auto [least, most] = std::minmax_element(tokens.begin(), tokens.end());
+  EXPECT_LE(*most - *least, 32);
+  EXPECT_EQ(DealSimilarMembers({1, 2, 3}, {}, 8, 5).size(), 3u);  // fewer tokens than members
+}
+
 }  // namespace
 }  // namespace omni::train
