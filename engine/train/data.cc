@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <iterator>
 #include <string_view>
 #include <system_error>
 
@@ -45,6 +46,12 @@ absl::StatusOr<std::vector<fs::path>> FilesIn(const std::string& folder) {
   if (files.empty()) return absl::NotFoundError(absl::StrCat(folder, ": no .txt or .xz file in this folder"));
   std::sort(files.begin(), files.end());
   return files;
+}
+
+// From the t-th token of a segment to the one that is read next.
+int64_t Gap(Stride stride, int64_t t) {
+  constexpr int64_t kGaps[] = {1, 1, 2, 3, 5, 8, 13};
+  return stride == Stride::kPlain ? 1 : kGaps[t % static_cast<int64_t>(std::size(kGaps))];
 }
 
 }  // namespace
@@ -93,22 +100,25 @@ std::string TextHash(std::string_view text) {
   return absl::StrCat(absl::Hex(XXH3_64bits(text.data(), text.size()), absl::kZeroPad16));
 }
 
-Streams::Streams(std::vector<int32_t> tokens, int64_t batch) : tokens_(std::move(tokens)) {
+Streams::Streams(std::vector<int32_t> tokens, int64_t batch, Stride stride)
+    : tokens_(std::move(tokens)), stride_(stride) {
   for (int64_t b = 0; b < batch; ++b) at_.push_back(size() / batch * b);
 }
 
 void Streams::Next(int64_t count, int32_t* inputs, int32_t* targets) {
-  for (size_t b = 0; b < at_.size(); ++b) {
+  for (int64_t& at : at_) {
     for (int64_t t = 0; t < count; ++t) {
-      *inputs++ = tokens_[static_cast<size_t>(at_[b])];
-      at_[b] = (at_[b] + 1) % size();
-      *targets++ = tokens_[static_cast<size_t>(at_[b])];
+      *inputs++ = tokens_[static_cast<size_t>(at)];
+      *targets++ = tokens_[static_cast<size_t>((at + 1) % size())];
+      at = (at + Gap(stride_, t)) % size();
     }
   }
 }
 
-void Streams::Skip(int64_t count) {
-  for (int64_t& at : at_) at = (at + count) % size();
+void Streams::Skip(int64_t segments, int64_t count) {
+  int64_t segment = 0;
+  for (int64_t t = 0; t < count; ++t) segment += Gap(stride_, t);
+  for (int64_t& at : at_) at = (at + segments * segment) % size();
 }
 
 }  // namespace omni::train

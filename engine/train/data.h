@@ -25,13 +25,20 @@ std::vector<int32_t> EncodeCorpus(const Tokenizer& tokenizer, const std::string&
 // What identifies a text or a file's bytes: XXH3 of 64 bits as 16 hex digits.
 std::string TextHash(std::string_view text);
 
+// Which tokens of the text a cursor reads.
+enum class Stride {
+  kPlain,      // every one
+  kFibonacci,  // at gaps of 1, 1, 2, 3, 5, 8, 13 over and over, anew with every segment
+};
+
 // `batch` cursors spread evenly over the tokens, each reading on and wrapping round.
 class Streams {
  public:
-  Streams(std::vector<int32_t> tokens, int64_t batch);
-  // inputs and targets [batch * count] (targets are the next tokens), and the cursors move on by count.
+  Streams(std::vector<int32_t> tokens, int64_t batch, Stride stride = Stride::kPlain);
+  // A segment of `count` tokens of every cursor: inputs and targets [batch * count], targets being the tokens
+  // that are next in the text. The cursors move on.
   void Next(int64_t count, int32_t* inputs, int32_t* targets);
-  void Skip(int64_t count);  // the cursors move on by count
+  void Skip(int64_t segments, int64_t count);  // the cursors move on as Next would move them
   const std::vector<int32_t>& tokens() const { return tokens_; }
   int64_t size() const { return static_cast<int64_t>(tokens_.size()); }
   const std::vector<int64_t>& cursors() const { return at_; }
@@ -40,6 +47,7 @@ class Streams {
  private:
   std::vector<int32_t> tokens_;
   std::vector<int64_t> at_;
+  Stride stride_;
 };
 
 }  // namespace omni::train

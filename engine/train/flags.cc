@@ -209,6 +209,8 @@ void AddFlags(Flags& f, TrainSettings& s) {
   f.Number("--stop-at", s.stop_at, 0, kAny, "end after this step (the schedule still spans --steps); 0: off");
   f.Number("--batch", s.batch, 1, 65536, "parallel sequences");
   f.Number("--seq", s.tokens, 16, 65536, "tokens per segment (multiple of 16)");
+  f.Either("--stride", s.stride, "plain", Stride::kPlain, "fibonacci", Stride::kFibonacci,
+           "which tokens a sequence reads: plain, or at gaps of 1, 1, 2, 3, 5, 8, 13");
   f.Number("--memory", s.memory, 0, 65536, "earlier positions attention sees, at most --window minus 1");
   f.Real("--lr", s.lr, 1e-8, 1, "peak learning rate");
   f.Real("--lr-end", s.lr_end, 0, 1, "share of it at the end");

@@ -18,6 +18,7 @@ Json ToValue(const T& value) {
 Json ToValue(const RouteFrom& from) { return RouteFromName(from); }
 Json ToValue(const MatrixRule& rule) { return rule == MatrixRule::kMuon ? "muon" : "adamw"; }
 
+Json ToValue(const Stride& stride) { return stride == Stride::kFibonacci ? "fibonacci" : "plain"; }
 Json ToValue(const MemberRule& rule) { return rule == MemberRule::kSimilar ? "similar" : "frequency"; }
 
 std::string Print(const Json& value) { return value.dump(-1, ' ', false, Json::error_handler_t::replace); }

@@ -13,6 +13,7 @@
 
 #include "engine/model/config.h"
 #include "engine/model/neuron_groups.h"
+#include "engine/train/data.h"
 #include "engine/train/init_settings.h"
 #include "engine/train/matrix_rule.h"
 #include "engine/train/members.h"
@@ -36,6 +37,7 @@ struct TrainSettings {
   std::string tokenizer;               // an existing tokenizer file; else one is learnt
   int64_t tokenizer_bytes = 40 << 20;  // text it is learnt from
   int64_t steps = 1000, batch = 32, tokens = 256, memory = 256;
+  Stride stride = Stride::kPlain;
   double lr = 3e-3, lr_end = 0.05, weight_decay = 0.1, beta1 = 0.9, beta2 = 0.95, clip = 1.0;
   double router_lr = 1.0;    // share of the rate that routers learn with
   double router_clip = 0.0;  // limit of the norm of the routers' gradients, 0: off
@@ -91,6 +93,7 @@ void VisitSettings(Settings& s, Fn&& fn) {
   fn("batch", s.batch, OnResume::kSame);
   fn("seq", s.tokens, OnResume::kSame);
   fn("memory", s.memory, OnResume::kSame);
+  fn("stride", s.stride, OnResume::kChosen);
   fn("lr", s.lr, OnResume::kChosen);
   fn("lr-end", s.lr_end, OnResume::kChosen);
   fn("warmup", s.warmup, OnResume::kChosen);

@@ -76,13 +76,13 @@ class Run {
         model_(s_.config, s_.init),
         train_tokens_(corpus_.train.size()),
         sample_(RouteSample(corpus_.train, kSampleRows, s_)),
-        streams_(std::move(corpus_.train), s_.batch),
+        streams_(std::move(corpus_.train), s_.batch, s_.stride),
         carry_(Carry::Make(s_.config, s_.batch, s_.memory)),
         counts_(static_cast<size_t>(s_.config.num_experts()), 0) {}
 
   absl::Status Begin() {
     DealMembers();
-    streams_.Skip(s_.skip_steps * s_.tokens);
+    streams_.Skip(s_.skip_steps, s_.tokens);
     if (!s_.start.empty()) {
       if (absl::Status st = LoadStart(); !st.ok()) return st;
     }

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <numeric>
 #include <string>
 
 #include "engine/train/data.h"
@@ -131,6 +132,32 @@ TEST_F(CorpusTest, RefusesWhatIsNoText) {
       settings_.valid.clear();
     }
   }
+}
+
+TEST(Streams, ReadOnFromEvenlySpreadPlacesAndWrapRound) {
+  Streams streams({0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, 2);
+  std::vector<int32_t> inputs(8), targets(8);
+  streams.Next(4, inputs.data(), targets.data());
+  EXPECT_EQ(inputs, (std::vector<int32_t>{0, 1, 2, 3, 5, 6, 7, 8}));
+  EXPECT_EQ(targets, (std::vector<int32_t>{1, 2, 3, 4, 6, 7, 8, 9}));
+  streams.Next(4, inputs.data(), targets.data());
+  EXPECT_EQ(inputs, (std::vector<int32_t>{4, 5, 6, 7, 9, 0, 1, 2}));
+}
+
+TEST(Streams, OfFibonacciStrideLeapOverTextButAreAskedForTheNextToken) {
+  std::vector<int32_t> text(1000);
+  std::iota(text.begin(), text.end(), 0);
+  Streams streams(text, 2, Stride::kFibonacci), skipped(text, 2, Stride::kFibonacci);
+  std::vector<int32_t> inputs(18), targets(18);
+  streams.Next(9, inputs.data(), targets.data());
+  EXPECT_EQ(inputs, (std::vector<int32_t>{0, 1, 2, 4, 7, 12, 20, 33, 34,  //
+                                          500, 501, 502, 504, 507, 512, 520, 533, 534}));
+  for (size_t i = 0; i < inputs.size(); ++i) EXPECT_EQ(targets[i], inputs[i] + 1);
+  streams.Next(9, inputs.data(), targets.data());
+  EXPECT_EQ(inputs[0], 35);  // gaps begin anew with every segment
+  EXPECT_EQ(inputs[2], 37);
+  skipped.Skip(2, 9);
+  EXPECT_EQ(skipped.cursors(), streams.cursors());
 }
 
 }  // namespace

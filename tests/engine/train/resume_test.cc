@@ -220,6 +220,7 @@ TEST_F(TrainResume, TakesUpRunsWithEveryOptionOfPartedNeuronsToTheSameBytes) {
     void (*set)(TrainSettings*);
   } options[] = {{"use-power", [](TrainSettings* s) { s->use_power = 0.5; }},
                  {"members", [](TrainSettings* s) { s->members = MemberRule::kSimilar; }},
+                 {"stride", [](TrainSettings* s) { s->stride = Stride::kFibonacci; }},
                  {"own-pull", [](TrainSettings* s) { s->own_pull = 20; }},
                  {"part-noise", [](TrainSettings* s) { s->part_noise = 0.02; }}};
   const TrainSettings plain = SmallRouted("plain", RouteFrom::kAddress);
