@@ -29,7 +29,7 @@ std::vector<std::pair<std::string, Tensor*>> Tensors(TrainModel& model, Carry& c
     out.emplace_back(absl::StrCat("carry.pdr.", i), &carry.pdr[i]);
   for (size_t i = 0; i < carry.slow.size(); ++i)
     out.emplace_back(absl::StrCat("carry.slow.", i), &carry.slow[i]);
-  for (auto& [name, loads] : model.loads()) out.emplace_back(name, loads);
+  for (auto& [name, means] : model.means()) out.emplace_back(name, means);
   for (size_t i = 0; i < carry.keys.size(); ++i) {
     out.emplace_back(absl::StrCat("carry.keys.", i), &carry.keys[i]);
     out.emplace_back(absl::StrCat("carry.values.", i), &carry.values[i]);

@@ -33,9 +33,12 @@ struct RouterSettings {
   torch::Tensor bias = {};
   // Of each expert, [E], if a region is chosen rather than an expert; must outlive the gradient.
   const std::vector<int32_t>* region_of = nullptr;
+  bool untaken = false;  // asks for RouterResult::untaken
 };
 struct RouterResult {
   torch::Tensor prob;  // [N], softmax weight of the chosen expert or region; carries the gradient
+  // [N, experts or regions], p - detach(p) of each, which is 0; carries the gradient.
+  torch::Tensor untaken;
   std::shared_ptr<std::vector<int32_t>> route;  // [N], the nearest expert
   double balance = 0, smoothness = 0;  // loss values, already weighted; their gradient is added in backward
 };
@@ -62,6 +65,15 @@ struct ExpertParams {
 // y * (1 + prob - detach(prob)) per token.
 torch::Tensor Experts(const torch::Tensor& h, const torch::Tensor& prob, const ExpertParams& params,
                       std::shared_ptr<std::vector<int32_t>> route);
+
+// y + sum_j untaken_j mean_outputs_j over all j but the one taken, which is y; the gradient to untaken says
+// what another choice would have changed, if its output were its usual one. mean_outputs [choices, d];
+// taken[N].
+torch::Tensor WithUntaken(const torch::Tensor& y, const torch::Tensor& untaken,
+                          const torch::Tensor& mean_outputs, const std::vector<int32_t>& taken);
+// Moves the mean output of each choice that was taken towards the mean of its rows of y.
+void UpdateMeanOutputs(const torch::Tensor& y, const std::vector<int32_t>& taken,
+                       torch::Tensor& mean_outputs);
 
 // Mean cross entropy (nats) of the quantised head; targets int32 [N], negative ones skipped.
 torch::Tensor HeadLoss(const torch::Tensor& y, Param& embedding, const torch::Tensor& targets);

@@ -141,10 +141,19 @@ void TrainModel::Balance(const Routes& routes, const BalanceSettings& settings) 
   }
 }
 
-std::vector<std::pair<std::string, Tensor*>> TrainModel::loads() {
+void TrainModel::KeepMeanOutputs() {
+  const int64_t choices = by_address() ? config_.num_regions() : config_.num_experts();
+  for (Layer& layer : layers_) {
+    if (!layer.groups.empty()) layer.mean_outputs = torch::zeros({choices, config_.d});
+  }
+}
+
+std::vector<std::pair<std::string, Tensor*>> TrainModel::means() {
   std::vector<std::pair<std::string, Tensor*>> all;
   for (size_t l = 0; l < layers_.size(); ++l) {
-    if (layers_[l].loads.defined()) all.emplace_back(absl::StrCat("loads.", l), &layers_[l].loads);
+    Layer& layer = layers_[l];
+    if (layer.loads.defined()) all.emplace_back(absl::StrCat("loads.", l), &layer.loads);
+    if (layer.mean_outputs.defined()) all.emplace_back(absl::StrCat("mean_outputs.", l), &layer.mean_outputs);
   }
   return all;
 }
@@ -235,12 +244,21 @@ Tensor TrainModel::Trunk(const Tensor& tokens, int64_t batch, Carry& carry, cons
                  .smoothness = settings.smoothness,
                  .tokens = n / batch,
                  .bias = layer.bias_of_experts,
-                 .region_of = by_address() ? &layer.experts.region_of : nullptr});
+                 .region_of = by_address() ? &layer.experts.region_of : nullptr,
+                 .untaken = layer.mean_outputs.defined()});
       result->balance += r.balance;
       result->smoothness += r.smoothness;
       Address(layer, tokens, r.route.get());
       result->routes.push_back(*r.route);
       y = Experts(h, r.prob, layer.experts, r.route);
+      if (layer.mean_outputs.defined() && layer.experts.gated && torch::GradMode::is_enabled()) {
+        std::vector<int32_t> taken = *r.route;
+        if (by_address()) {
+          for (int32_t& e : taken) e = layer.experts.region_of[static_cast<size_t>(e)];
+        }
+        y = WithUntaken(y, r.untaken, layer.mean_outputs, taken);
+        UpdateMeanOutputs(y, taken, layer.mean_outputs);
+      }
     }
     x = DropoutAdd(x, y, next_key(), settings.dropout);
   }

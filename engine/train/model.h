@@ -64,8 +64,10 @@ class TrainModel {
   void SetRatesByUse(double power);
   // Experts' own neurons, where parted: PullToRegions.
   void PullOwn(double share);
-  // The moving means of the loads that it keeps, by name.
-  std::vector<std::pair<std::string, torch::Tensor*>> loads();
+  // From here on routers learn from the usual output of what they did not choose, too (WithUntaken).
+  void KeepMeanOutputs();
+  // The moving means of loads and outputs that it keeps, by name.
+  std::vector<std::pair<std::string, torch::Tensor*>> means();
 
   // Refreshes every coded weight from the float ones; call after loading and after each optimiser step.
   void Quantize(Part part = Part::kAll);
@@ -107,6 +109,7 @@ class TrainModel {
     torch::Tensor positions;        // [E, 3]
     torch::Tensor bias_of_experts;  // [E] if route_bias is on
     torch::Tensor loads;            // [E or regions], of what is balanced; likewise
+    torch::Tensor mean_outputs;     // [E or regions, d] if KeepMeanOutputs was called
     std::vector<uint8_t> members;   // [V] if route_from is address
     ExpertParams experts;
   };

@@ -29,11 +29,18 @@ Lattice LatticeOf(const Tensor& positions, const RouterSettings& settings) {
           .region = settings.region_of != nullptr ? settings.region_of->data() : nullptr};
 }
 
+// Experts, or regions.
+int64_t Choices(const Lattice& lattice) {
+  return lattice.region == nullptr
+             ? lattice.experts
+             : int64_t{*std::max_element(lattice.region, lattice.region + lattice.experts)} + 1;
+}
+
 float Wrap(float delta) { return delta - std::nearbyint(delta); }
 
 struct RouteFn : Function<RouteFn> {
-  static Tensor forward(AutogradContext* ctx, const Tensor& h, Param* w, const Tensor& positions,
-                        const RouterSettings* settings, RouterResult* result) {
+  static variable_list forward(AutogradContext* ctx, const Tensor& h, Param* w, const Tensor& positions,
+                               const RouterSettings* settings, RouterResult* result) {
     const int64_t n = h.size(0), d = h.size(1), experts = positions.size(0), threads = at::get_num_threads();
     Tensor z = torch::empty({n, 3}), prob = torch::empty({n}), mean = torch::zeros({threads, experts});
     auto route = std::make_shared<std::vector<int32_t>>(static_cast<size_t>(n));
@@ -69,7 +76,7 @@ struct RouteFn : Function<RouteFn> {
     ctx->saved_data["smoothness"] = static_cast<double>(settings->smoothness) / static_cast<double>(n);
     ctx->saved_data["tokens"] = settings->tokens;
     ctx->saved_data["region_of"] = Address(settings->region_of);
-    return prob;
+    return {prob, torch::zeros({settings->untaken ? n : 0, Choices(LatticeOf(positions, *settings))})};
   }
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
@@ -82,14 +89,26 @@ struct RouteFn : Function<RouteFn> {
     const auto temperature = static_cast<float>(ctx->saved_data["temperature"].toDouble());
     const auto smooth = static_cast<float>(2.0 * ctx->saved_data["smoothness"].toDouble());
     const Tensor dprob = grads[0].contiguous();
+    const Tensor duntaken = grads[1].defined() && grads[1].size(0) > 0 ? grads[1].contiguous() : Tensor();
     Tensor dz = torch::empty({n, 3});
     at::parallel_for(0, n, 512, [&](int64_t b, int64_t e) {
       // The nearest expert is found again rather than kept: route_grad only needs the index.
       std::vector<int32_t> route(static_cast<size_t>(e - b));
       std::vector<float> prob(static_cast<size_t>(e - b)), mean(static_cast<size_t>(lattice.experts));
       Ops().route(F(z) + 3 * b, lattice, e - b, temperature, route.data(), prob.data(), mean.data());
-      Ops().route_grad(F(z) + 3 * b, lattice, e - b, temperature, route.data(), F(dprob) + b, F(dmean),
-                       F(dz) + 3 * b);
+      if (!duntaken.defined()) {
+        Ops().route_grad(F(z) + 3 * b, lattice, e - b, temperature, route.data(), F(dprob) + b, F(dmean),
+                         F(dz) + 3 * b);
+        return;
+      }
+      for (int64_t i = b; i < e; ++i) {  // each row has a gradient of its own for every expert
+        for (int64_t x = 0; x < lattice.experts; ++x) {
+          const int64_t choice = lattice.region != nullptr ? lattice.region[x] : x;
+          mean[static_cast<size_t>(x)] = F(dmean)[x] + F(duntaken)[i * duntaken.size(1) + choice];
+        }
+        Ops().route_grad(F(z) + 3 * i, lattice, 1, temperature, route.data() + (i - b), F(dprob) + i,
+                         mean.data(), F(dz) + 3 * i);
+      }
     });
     if (smooth > 0) {
       for (int64_t i = 1; i < n; ++i) {
@@ -106,11 +125,46 @@ struct RouteFn : Function<RouteFn> {
   }
 };
 
+struct UntakenFn : Function<UntakenFn> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& y, const Tensor& untaken,
+                        const Tensor& mean_outputs, const Tensor& taken) {
+    (void)untaken;
+    ctx->save_for_backward({mean_outputs.clone(), taken});  // the means move on before the gradient is taken
+    return y.clone();
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    const Tensor change = torch::mm(grads[0], saved[0].t());
+    return {grads[0], change.scatter_(1, saved[1].unsqueeze(1), 0.0), Variable(), Variable()};
+  }
+};
+
+Tensor Index(const std::vector<int32_t>& taken) {
+  return torch::tensor(std::vector<int64_t>(taken.begin(), taken.end()));
+}
+
 }  // namespace
+
+Tensor WithUntaken(const Tensor& y, const Tensor& untaken, const Tensor& mean_outputs,
+                   const std::vector<int32_t>& taken) {
+  return UntakenFn::apply(y, untaken, mean_outputs, Index(taken));
+}
+
+void UpdateMeanOutputs(const Tensor& y, const std::vector<int32_t>& taken, Tensor& mean_outputs) {
+  constexpr double kRate = 0.05;
+  torch::NoGradGuard no_grad;
+  const Tensor index = Index(taken);
+  const Tensor count =
+      torch::zeros({mean_outputs.size(0), 1}).index_add_(0, index, torch::ones({y.size(0), 1}));
+  const Tensor mean = torch::zeros_like(mean_outputs).index_add_(0, index, y.detach()) / count.clamp_min(1);
+  mean_outputs.add_((mean - mean_outputs) * (count > 0) * kRate);
+}
 
 RouterResult Route(const Tensor& h, Param& w, const Tensor& positions, const RouterSettings& settings) {
   RouterResult result;
-  result.prob = RouteFn::apply(h, &w, positions, &settings, &result);
+  const variable_list outputs = RouteFn::apply(h, &w, positions, &settings, &result);
+  result.prob = outputs[0];
+  if (settings.untaken) result.untaken = outputs[1];
   return result;
 }
 

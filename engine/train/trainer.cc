@@ -78,7 +78,9 @@ class Run {
         sample_(RouteSample(corpus_.train, kSampleRows, s_)),
         streams_(std::move(corpus_.train), s_.batch, s_.stride),
         carry_(Carry::Make(s_.config, s_.batch, s_.memory)),
-        counts_(static_cast<size_t>(s_.config.num_experts()), 0) {}
+        counts_(static_cast<size_t>(s_.config.num_experts()), 0) {
+    if (s_.untaken) model_.KeepMeanOutputs();
+  }
 
   absl::Status Begin() {
     DealMembers();

@@ -63,7 +63,7 @@ const std::map<std::string, std::string> kValues = {
     {"part-own", "1200"},     {"route-std", "0.25"},
     {"use-power", "0.5"},     {"own-pull", "0.25"},
     {"part-noise", "0.02"},   {"members", "similar"},
-    {"stride", "fibonacci"},
+    {"untaken", "true"},      {"stride", "fibonacci"},
 };
 
 // The command line without the flag, as what it needs at least.

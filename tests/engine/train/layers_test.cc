@@ -231,6 +231,57 @@ TEST_F(TrainLayers, RouterGradientOfARegionIsThatOfTheSumOverItsExpertsAndBiases
   ExpectClose(w.grad, w2.grad(), 1e-4);
 }
 
+TEST_F(TrainLayers, RouterGradientOfWhatWasNotTakenIsThatOfItsUsualOutput) {
+  const int64_t experts = 20, d = 32, n = 60;
+  const Tensor positions = torch::rand({experts, 3});
+  std::vector<int32_t> region_of;
+  for (int32_t e = 0; e < experts; ++e) region_of.push_back(e / 2 % 3);
+  for (const bool regions : {false, true}) {
+    Param w = MakeParam({1, 3, d}, Coding::kNone, 0.3);
+    const Tensor h = torch::randn({n, d}), mean_outputs = torch::randn({regions ? 3 : experts, d}),
+                 dy = torch::randn({n, d});
+    Tensor y = torch::randn({n, d}).requires_grad_();
+    const RouterResult result = Route(h.clone().requires_grad_(), w, positions,
+                                      {.temperature = 0.02f,
+                                       .balance = 0,
+                                       .tokens = 10,
+                                       .region_of = regions ? &region_of : nullptr,
+                                       .untaken = true});
+    std::vector<int32_t> taken = *result.route;
+    for (int32_t& e : taken) e = regions ? region_of[static_cast<size_t>(e)] : e;
+    const Tensor with = WithUntaken(y, result.untaken, mean_outputs, taken);
+    EXPECT_TRUE(torch::equal(with, y));
+    // A gradient on the one that was taken beside it, as the experts give it.
+    ((with * dy).sum() + (result.prob * (y.detach() * dy).sum(1)).sum()).backward();
+    EXPECT_TRUE(torch::equal(y.grad(), dy));
+
+    Tensor w2 = w.w.clone().requires_grad_();
+    const Tensor raw = torch::mm(h, w2[0].t());
+    const Tensor z = raw - raw.detach().floor();
+    const auto wrap = [](const Tensor& x) { return x - x.detach().round(); };
+    Tensor p = torch::softmax(-wrap(z.unsqueeze(1) - positions.unsqueeze(0)).pow(2).sum(2) / 0.02, 1);
+    if (regions) {
+      std::vector<Tensor> sums;
+      for (int32_t r = 0; r < 3; ++r)
+        sums.push_back((p * (torch::tensor(region_of) == r).to(torch::kFloat32)).sum(1));
+      p = torch::stack(sums, 1);
+    }
+    Tensor outputs = mean_outputs.unsqueeze(0).expand({n, -1, -1}).clone();  // of each row and choice
+    for (int64_t i = 0; i < n; ++i) outputs[i][taken[static_cast<size_t>(i)]] = y.detach()[i];
+    (p.unsqueeze(2) * outputs * dy.unsqueeze(1)).sum().backward();
+    ExpectClose(w.grad, w2.grad(), 1e-4);
+  }
+}
+
+TEST_F(TrainLayers, MeanOutputsMoveTowardsWhatWasTakenAndRestOtherwise) {
+  const Tensor y = torch::randn({5, 4}), before = torch::randn({3, 4});
+  Tensor means = before.clone();
+  UpdateMeanOutputs(y, {0, 2, 0, 0, 2}, means);
+  EXPECT_TRUE(torch::equal(means[1], before[1]));
+  EXPECT_TRUE(torch::allclose(means[0], before[0] * 0.95 + (y[0] + y[2] + y[3]) / 3 * 0.05, 1e-5, 1e-6));
+  EXPECT_TRUE(torch::allclose(means[2], before[2] * 0.95 + (y[1] + y[4]) / 2 * 0.05, 1e-5, 1e-6));
+}
+
 TEST_F(TrainLayers, SlowRowsAreTheStateBeforeEachTokenAndGoOnWhereTheyWereCut) {
   const int64_t batch = 2, tokens = 48, d = 37;
   const Tensor h = torch::randn({batch * tokens, d}), start = torch::randn({batch, d});

@@ -221,6 +221,7 @@ TEST_F(TrainResume, TakesUpRunsWithEveryOptionOfPartedNeuronsToTheSameBytes) {
   } options[] = {{"use-power", [](TrainSettings* s) { s->use_power = 0.5; }},
                  {"members", [](TrainSettings* s) { s->members = MemberRule::kSimilar; }},
                  {"stride", [](TrainSettings* s) { s->stride = Stride::kFibonacci; }},
+                 {"untaken", [](TrainSettings* s) { s->untaken = true; }},
                  {"own-pull", [](TrainSettings* s) { s->own_pull = 20; }},
                  {"part-noise", [](TrainSettings* s) { s->part_noise = 0.02; }}};
   const TrainSettings plain = SmallRouted("plain", RouteFrom::kAddress);
