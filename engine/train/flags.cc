@@ -204,6 +204,12 @@ void AddFlags(Flags& f, TrainSettings& s) {
   f.Text("--start", s.start, "FILE", "begin with these weights: start.safetensors of a checkpoint");
   f.Number("--skip-steps", s.skip_steps, 0, kAny,
            "pass over the text of that many steps, seen by an earlier run");
+  f.Text("--write-logits", s.write_logits, "FILE",
+         "with --resume: instead of training on, write what RUN's checkpoint takes for likely next tokens");
+  f.Number("--logits-from", s.logits_from, 0, kAny, "first step of those whose text is written so");
+  f.Number("--logits-steps", s.logits_steps, 0, kAny, "how many");
+  f.Text("--teacher", s.teacher, "FILE", "learn from such a file, too, at the steps that it has");
+  f.Real("--teacher-share", s.teacher_share, 0, 1, "of the loss at these");
   f.Text("--tokenizer", s.tokenizer, "FILE", "use this tokenizer file instead of learning one");
   f.Number("--steps", s.steps, 1, kAny, "optimiser steps");
   f.Number("--stop-at", s.stop_at, 0, kAny, "end after this step (the schedule still spans --steps); 0: off");

@@ -191,8 +191,29 @@ struct DropoutAddFn : Function<DropoutAddFn> {
 
 // Cross entropy of y E^T by blocks of rows, so that all logits never stand in memory at once. The gradient is
 // computed in the forward pass, where the logits are.
+// What soft targets add to a row's loss, from its logits: sum of w_k (z_target - z_k), times the share.
+double SoftLoss(const SoftTargets& soft, int64_t row, int32_t target, const float* logits) {
+  const int64_t top = soft.ids.size(1);
+  double sum = 0;
+  for (int64_t k = row * top; k < (row + 1) * top; ++k)
+    sum +=
+        static_cast<double>(F(soft.weights)[k]) *
+        (static_cast<double>(logits[target]) - static_cast<double>(logits[soft.ids.data_ptr<int32_t>()[k]]));
+  return static_cast<double>(soft.share) * sum;
+}
+
+void AddSoftGradient(const SoftTargets& soft, int64_t row, int32_t target, float scale, float* gradient) {
+  const int64_t top = soft.ids.size(1);
+  for (int64_t k = row * top; k < (row + 1) * top; ++k) {
+    const float change = scale * soft.share * F(soft.weights)[k];
+    gradient[target] += change;
+    gradient[soft.ids.data_ptr<int32_t>()[k]] -= change;
+  }
+}
+
 struct HeadLossFn : Function<HeadLossFn> {
-  static Tensor forward(AutogradContext* ctx, const Tensor& y, Param* embedding, const Tensor& targets) {
+  static Tensor forward(AutogradContext* ctx, const Tensor& y, Param* embedding, const Tensor& targets,
+                        const SoftTargets* soft) {
     const int64_t rows = y.size(0), d = y.size(1), vocab = embedding->rows(), ld = (vocab + 1) / 2 * 2;
     const auto* target = targets.data_ptr<int32_t>();
     const int64_t counted = std::count_if(target, target + rows, [](int32_t t) { return t >= 0; });
@@ -213,8 +234,13 @@ struct HeadLossFn : Function<HeadLossFn> {
         Ops().gemm_codes(B(q) + row * d, d, e - b, embedding->group_packed_t(0), vocab, d, F(s) + row,
                          embedding->group_scale(0), false, block, vocab);
         for (int64_t i = b; i < e; ++i) {
-          part[static_cast<size_t>(i)] =
-              Ops().cross_entropy(F(logits) + i * vocab, target + first + i, 1, vocab, grad_scale);
+          const int32_t next = target[first + i];
+          const bool softened = soft->ids.defined() && next >= 0;
+          double& of_row = part[static_cast<size_t>(i)];
+          if (softened) of_row = SoftLoss(*soft, first + i, next, F(logits) + i * vocab);
+          of_row += Ops().cross_entropy(F(logits) + i * vocab, target + first + i, 1, vocab, grad_scale);
+          if (softened && training)
+            AddSoftGradient(*soft, first + i, next, grad_scale, F(logits) + i * vocab);
         }
         if (!training) return;
         Ops().to_bf16(block, e - b, vocab, vocab, nullptr, embedding->group_scale(0), B(grad_y) + b * ld, ld);
@@ -230,7 +256,7 @@ struct HeadLossFn : Function<HeadLossFn> {
     return torch::tensor(loss * grad_scale, torch::kFloat64);
   }
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    return {ctx->get_saved_variables()[0] * grads[0].to(torch::kFloat32), Variable(), Variable()};
+    return {ctx->get_saved_variables()[0] * grads[0].to(torch::kFloat32), Variable(), Variable(), Variable()};
   }
 };
 
@@ -247,8 +273,8 @@ Tensor Swiglu(const Tensor& z) { return SwigluFn::apply(z); }
 Tensor DropoutAdd(const Tensor& x, const Tensor& o, uint64_t key, float rate) {
   return DropoutAddFn::apply(x, o, static_cast<int64_t>(key), static_cast<double>(rate));
 }
-Tensor HeadLoss(const Tensor& y, Param& embedding, const Tensor& targets) {
-  return HeadLossFn::apply(y, &embedding, targets);
+Tensor HeadLoss(const Tensor& y, Param& embedding, const Tensor& targets, const SoftTargets& soft) {
+  return HeadLossFn::apply(y, &embedding, targets, &soft);
 }
 
 }  // namespace omni::train

@@ -75,7 +75,16 @@ torch::Tensor WithUntaken(const torch::Tensor& y, const torch::Tensor& untaken,
 void UpdateMeanOutputs(const torch::Tensor& y, const std::vector<int32_t>& taken,
                        torch::Tensor& mean_outputs);
 
-// Mean cross entropy (nats) of the quantised head; targets int32 [N], negative ones skipped.
-torch::Tensor HeadLoss(const torch::Tensor& y, Param& embedding, const torch::Tensor& targets);
+// What a teacher takes for likely: of each row some tokens (int32 [N, K], of the vocabulary) and their
+// probabilities (float32 [N, K]), the rest being the target's. Nothing where ids are undefined.
+struct SoftTargets {
+  torch::Tensor ids, weights;
+  float share = 0;
+};
+
+// Mean cross entropy (nats) of the quantised head; targets int32 [N], negative ones skipped. With `soft` that
+// share of each row is the cross entropy with the teacher's distribution instead.
+torch::Tensor HeadLoss(const torch::Tensor& y, Param& embedding, const torch::Tensor& targets,
+                       const SoftTargets& soft = {});
 
 }  // namespace omni::train

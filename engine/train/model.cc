@@ -283,8 +283,25 @@ ForwardResult TrainModel::Forward(const Tensor& tokens, const Tensor& targets, i
                                   const ForwardSettings& settings) {
   ForwardResult result;
   const Tensor y = Trunk(tokens, batch, carry, settings, &result);
-  result.loss = HeadLoss(y, *embed_, targets);
+  result.loss = HeadLoss(y, *embed_, targets, settings.soft);
   return result;
+}
+
+std::pair<Tensor, Tensor> TrainModel::MostLikely(const Tensor& tokens, int64_t batch, Carry& carry,
+                                                 int64_t count) {
+  torch::NoGradGuard no_grad;
+  ForwardResult result;
+  const Tensor y = Trunk(tokens, batch, carry, {}, &result);
+  embedded_ = Tensor();
+  constexpr int64_t kRows = 512;  // so that not all logits stand in memory at once
+  std::vector<Tensor> values, ids;
+  for (int64_t first = 0; first < y.size(0); first += kRows) {
+    const Tensor rows = y.narrow(0, first, std::min(kRows, y.size(0) - first)).contiguous();
+    const auto [value, id] = torch::softmax(QuantLinear(rows, *embed_), 1).topk(count, 1);
+    values.push_back(value);
+    ids.push_back(id);
+  }
+  return {torch::cat(values), torch::cat(ids)};
 }
 
 Routes TrainModel::RoutesOf(const Tensor& tokens, int64_t batch, int64_t memory) {

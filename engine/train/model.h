@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <absl/status/status.h>
@@ -24,6 +25,7 @@ struct ForwardSettings {
   float dropout = 0;
   uint64_t dropout_key = 0;
   float balance = 0.01f, smoothness = 0;
+  SoftTargets soft = {};
 };
 
 // The expert of every token, by expert layer.
@@ -75,6 +77,10 @@ class TrainModel {
   // on.
   ForwardResult Forward(const torch::Tensor& tokens, const torch::Tensor& targets, int64_t batch,
                         Carry& carry, const ForwardSettings& settings);
+  // What Forward takes for the likeliest next tokens, the likeliest first, without gradients: probabilities
+  // float32 [B * T, count] and tokens int64.
+  std::pair<torch::Tensor, torch::Tensor> MostLikely(const torch::Tensor& tokens, int64_t batch, Carry& carry,
+                                                     int64_t count);
   // What Forward would choose, from zero state and without gradients.
   Routes RoutesOf(const torch::Tensor& tokens, int64_t batch, int64_t memory);
   // As Forward without targets or gradients, in the law's arithmetic (exact.h): the quantised head's logits

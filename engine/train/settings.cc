@@ -142,6 +142,16 @@ absl::Status CheckSettings(const TrainSettings& s) {
     return absl::InvalidArgumentError(
         "--members similar: tokens have members with --route-from address alone; leave the flag out");
   }
+  if (s.write_logits.empty() != (s.logits_steps == 0)) {
+    return absl::InvalidArgumentError("--write-logits and --logits-steps: give both or none");
+  }
+  if (!s.write_logits.empty() && !s.resume) {
+    return absl::InvalidArgumentError(
+        "--write-logits: is about the checkpoint in --out; give --resume with it");
+  }
+  if (s.config.vocab > 65536 && !(s.write_logits.empty() && s.teacher.empty())) {
+    return absl::InvalidArgumentError("--write-logits and --teacher: hold tokens below 65536 alone");
+  }
   if (s.own_pull > 0 && s.config.own_neurons == 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("--own-pull ", s.own_pull, ": the model has no own neurons; leave the flag out"));

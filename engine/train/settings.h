@@ -32,8 +32,13 @@ struct TrainSettings {
   double tune = 0;                 // last share of the training part, kept back for running validation
   std::string out;                 // run directory: checkpoint/, log.jsonl, plot.svg
   bool resume = false;
-  std::string start;                   // a start.safetensors to begin with instead of random weights
-  int64_t skip_steps = 0;              // steps' worth of text that an earlier run has seen, passed over
+  std::string start;       // a start.safetensors to begin with instead of random weights
+  int64_t skip_steps = 0;  // steps' worth of text that an earlier run has seen, passed over
+  // Instead of training on: the checkpoint's likeliest tokens of segments of the text (distill.h).
+  std::string write_logits;
+  int64_t logits_from = 0, logits_steps = 0;
+  std::string teacher;                 // such a file to learn from
+  double teacher_share = 0.5;          // of the loss, where the file has something of the segment
   std::string tokenizer;               // an existing tokenizer file; else one is learnt
   int64_t tokenizer_bytes = 40 << 20;  // text it is learnt from
   int64_t steps = 1000, batch = 32, tokens = 256, memory = 256;
@@ -88,6 +93,11 @@ void VisitSettings(Settings& s, Fn&& fn) {
   fn("resume", s.resume, OnResume::kAny);
   fn("start", s.start, OnResume::kAny);
   fn("skip-steps", s.skip_steps, OnResume::kAny);
+  fn("write-logits", s.write_logits, OnResume::kAny);
+  fn("logits-from", s.logits_from, OnResume::kAny);
+  fn("logits-steps", s.logits_steps, OnResume::kAny);
+  fn("teacher", s.teacher, OnResume::kChosen);
+  fn("teacher-share", s.teacher_share, OnResume::kChosen);
   fn("tokenizer", s.tokenizer, OnResume::kAny);  // its hash is compared
   fn("steps", s.steps, OnResume::kChosen);
   fn("stop-at", s.stop_at, OnResume::kAny);

@@ -20,6 +20,7 @@
 #include "engine/train/checkpoint_io.h"
 #include "engine/train/corpus.h"
 #include "engine/train/data.h"
+#include "engine/train/distill.h"
 #include "engine/train/members.h"
 #include "engine/train/model.h"
 #include "engine/train/optimizer.h"
@@ -114,12 +115,24 @@ class Run {
     return log_.Append({{"resumed_at", state_.step}, {"command", s_.command}, {"changes", resumed.changes}});
   }
 
+  absl::Status WriteLogits(const std::function<bool()>& stop) {
+    BeReady();
+    Streams streams(streams_.tokens(), s_.batch, s_.stride);
+    progress_.Say(
+        absl::StrFormat("the likeliest tokens of %d segments from %d on", s_.logits_steps, s_.logits_from));
+    return WriteTeacher(s_.write_logits, model_, streams, s_.memory, Read(), s_.logits_from, s_.logits_steps,
+                        stop);
+  }
+
   absl::Status Train(const std::function<bool()>& stop) {
     state_.record = {corpus_.data_hash, TextHash(corpus_.tokenizer.Serialize()), RecordedSettings(s_)};
-    for (const NeuronGroup& group : groups_) {
-      model_.SetParted(group.kind, state_.step >= PartStep(s_, group.kind));
+    if (!s_.teacher.empty()) {
+      absl::StatusOr<Teacher> teacher = Teacher::Open(s_.teacher, Read());
+      if (!teacher.ok())
+        return absl::Status(teacher.status().code(), absl::StrCat("--teacher: ", teacher.status().message()));
+      teacher_ = *std::move(teacher);
     }
-    model_.Quantize();
+    BeReady();
     first_step_ = state_.step;
     seconds_before_ = state_.seconds;
     started_ = Clock::now();
@@ -152,6 +165,17 @@ class Run {
   }
 
  private:
+  // The model's weights as products take them, at the step that it is at.
+  void BeReady() {
+    for (const NeuronGroup& group : groups_)
+      model_.SetParted(group.kind, state_.step >= PartStep(s_, group.kind));
+    model_.Quantize();
+  }
+  SegmentsRead Read() const {
+    return {corpus_.data_hash, TextHash(corpus_.tokenizer.Serialize()), s_.config.vocab, s_.batch, s_.tokens,
+            s_.stride};
+  }
+
   // A checkpoint holds no half-gathered gradients of parted experts.
   bool CanBeSaved(int64_t step) const { return step <= first_part_ || step % s_.expert_every == 0; }
   int64_t LastStep() const { return s_.stop_at > 0 ? std::min(s_.stop_at, s_.steps) : s_.steps; }
@@ -197,12 +221,14 @@ class Run {
     const bool reported = (step + 1) % kReportEvery == 0;
     Routes before;
     if (reported) before = SampleRoutes();
-    const ForwardResult result =
-        model_.Forward(inputs, targets, s_.batch, carry_,
-                       {.dropout = static_cast<float>(s_.dropout),
-                        .dropout_key = s_.init.seed * 1000003 + static_cast<uint64_t>(step),
-                        .balance = static_cast<float>(s_.balance),
-                        .smoothness = static_cast<float>(s_.smoothness)});
+    const ForwardResult result = model_.Forward(
+        inputs, targets, s_.batch, carry_,
+        {.dropout = static_cast<float>(s_.dropout),
+         .dropout_key = s_.init.seed * 1000003 + static_cast<uint64_t>(step),
+         .balance = static_cast<float>(s_.balance),
+         .smoothness = static_cast<float>(s_.smoothness),
+         .soft = teacher_ ? teacher_->Of(step + s_.skip_steps, static_cast<float>(s_.teacher_share))
+                          : SoftTargets()});
     result.loss.backward();
     model_.FinishGradients(part, s_.expert_every);
     if (s_.use_power > 0) {
@@ -318,6 +344,7 @@ class Run {
   Tensor sample_;
   Streams streams_;  // has taken corpus_.train
   Carry carry_;
+  std::optional<Teacher> teacher_;
   RunState state_;
   const std::vector<NeuronGroup> groups_ = NeuronGroups(s_.config);
   const int64_t first_part_ = FirstPartStep(s_);
@@ -358,7 +385,7 @@ absl::Status TrainOrThrow(const TrainSettings& s, const std::function<bool()>& s
   if (!corpus.ok()) return corpus.status();
   Run run(s, std::move(*corpus), std::move(*log));
   if (absl::Status st = resumed ? run.GoOn(*resumed) : run.Begin(); !st.ok()) return st;
-  return run.Train(stop);
+  return s.write_logits.empty() ? run.Train(stop) : run.WriteLogits(stop);
 }
 
 }  // namespace

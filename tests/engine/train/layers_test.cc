@@ -166,6 +166,32 @@ TEST_F(TrainLayers, HeadLossMatchesCrossEntropyAndSkipsNegativeTargets) {
   ExpectClose(e.grad, w2.grad(), 1e-2);
 }
 
+TEST_F(TrainLayers, HeadLossWithSoftTargetsIsTheCrossEntropyWithTheMixedDistribution) {
+  const int64_t vocab = 83, d = 32, n = 70, top = 4;
+  Param e = MakeParam({1, vocab, d}, Coding::kInt8, 0.2);
+  Tensor y = torch::randn({n, d}).requires_grad_();
+  Tensor targets = torch::randint(0, vocab, {n}, torch::kInt32);
+  targets[5] = -1;
+  const Tensor ids = std::get<1>(torch::rand({n, vocab}).topk(top, 1));
+  const Tensor weights = torch::softmax(torch::randn({n, top + 1}), 1).narrow(1, 0, top).contiguous();
+  const Tensor loss = HeadLoss(y, e, targets, {ids.to(torch::kInt32), weights, 0.3f});
+  loss.backward();
+
+  Tensor y2 = y.detach().clone().requires_grad_(), e2 = e.w.clone().requires_grad_();
+  const Tensor logits = torch::mm(FakeInt8(y2), FakeInt8(e2[0]).t());
+  const Tensor target = targets.clamp_min(0).to(torch::kInt64);
+  const Tensor soft = torch::zeros({n, vocab}).scatter(1, ids, weights);
+  const Tensor hard = torch::one_hot(target, vocab).to(torch::kFloat32);
+  const Tensor rest = (1 - weights.sum(1, true)) * hard;
+  const Tensor wanted = hard * 0.7 + (soft + rest) * 0.3;
+  const Tensor counted = (targets >= 0).to(torch::kFloat32);
+  const Tensor want = -((torch::log_softmax(logits, 1) * wanted).sum(1) * counted).sum() / counted.sum();
+  want.backward();
+  EXPECT_NEAR(loss.item<double>(), want.item<double>(), 1e-4);
+  ExpectClose(y.grad(), y2.grad(), 1e-2);
+  ExpectClose(e.grad, e2.grad(), 1e-2);
+}
+
 TEST_F(TrainLayers, RouterGradientMatchesAutogradOfTheSoftmaxOnTheTorus) {
   const int64_t experts = 20, d = 32, n = 30;
   const Tensor positions = torch::rand({experts, 3});
