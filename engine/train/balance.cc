@@ -1,6 +1,7 @@
 #include "engine/train/balance.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 namespace omni::train {
@@ -15,7 +16,9 @@ void BalanceStep(std::span<const int64_t> counts, const BalanceSettings& setting
     const double load = static_cast<double>(loads[i]);
     loads[i] = static_cast<float>(load + weight * (static_cast<double>(counts[i]) / total - load));
     const double missing = 1.0 / n - static_cast<double>(loads[i]);
-    const double change = missing > 0 ? settings.rate : missing < 0 ? -settings.rate : 0.0;
+    const double sign = missing > 0 ? 1.0 : missing < 0 ? -1.0 : 0.0;
+    const double share = settings.soft > 0 ? std::min(1.0, std::abs(missing) * n / settings.soft) : 1.0;
+    const double change = settings.rate * sign * share;
     bias[i] = static_cast<float>(static_cast<double>(bias[i]) + change);
     sum += static_cast<double>(bias[i]);
   }

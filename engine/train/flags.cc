@@ -235,6 +235,8 @@ void AddFlags(Flags& f, TrainSettings& s) {
   f.Real("--smoothness", s.smoothness, 0, 10, "weight of the routing smoothness loss");
   f.Real("--balance-rate", s.balance_rate, 0, 1, "of the biases of --route-bias, a step");
   f.Number("--balance-tokens", s.balance_tokens, 1, kAny, "tokens of the moving mean that they follow");
+  f.Real("--balance-soft", s.balance_soft, 0, 100,
+         "share of the mean load within which a bias moves less, in proportion; 0: off");
   f.Switch("--untaken", s.untaken, "routers learn from the usual output of what they did not choose, too");
   f.Number("--shared-steps", s.shared_steps, 0, kAny, "first steps, in which all experts are one");
   f.Number("--part-region", s.part_region, 0, kAny,

@@ -53,6 +53,7 @@ struct TrainSettings {
   double dropout = 0, balance = 0.01, smoothness = 0;
   double balance_rate = 1e-3;       // of the biases, a step, where the config's route_bias is on
   int64_t balance_tokens = 100000;  // of the moving mean of the loads that they follow
+  double balance_soft = 0;          // share of the mean load within which they move less; 0: off
   bool untaken = false;             // routers learn from the usual output of what they did not choose, too
   int64_t shared_steps = 0;         // first steps, in which all experts are one
   // Steps after which neurons of a kind part by themselves; kWithShared: after shared_steps.
@@ -120,6 +121,7 @@ void VisitSettings(Settings& s, Fn&& fn) {
   fn("smoothness", s.smoothness, OnResume::kChosen);
   fn("balance-rate", s.balance_rate, OnResume::kChosen);
   fn("balance-tokens", s.balance_tokens, OnResume::kChosen);
+  fn("balance-soft", s.balance_soft, OnResume::kChosen);
   fn("untaken", s.untaken, OnResume::kSame);
   fn("shared-steps", s.shared_steps, OnResume::kChosen);
   fn("part-region", s.part_region, OnResume::kChosen);

@@ -247,8 +247,9 @@ class Run {
                            .matrices = s_.matrices,
                            .momentum = static_cast<float>(s_.momentum)});
     if (s_.own_pull > 0 && all_due) model_.PullOwn(std::min(1.0, lr_ * s_.own_pull));
-    model_.Balance(result.routes,
-                   {.rate = s_.balance_rate, .tokens = static_cast<double>(s_.balance_tokens)});
+    model_.Balance(
+        result.routes,
+        {.rate = s_.balance_rate, .tokens = static_cast<double>(s_.balance_tokens), .soft = s_.balance_soft});
     const double loss = result.loss.item<double>();
     if (!std::isfinite(loss) || !std::isfinite(norm_)) return NotFinite(step, "loss");
     ++state_.step;

@@ -42,6 +42,21 @@ TEST(Balance, EvensOutASkewedLoad) {
   EXPECT_NEAR(std::accumulate(bias.begin(), bias.end(), 0.0f), 0.0f, 1e-5f);
 }
 
+TEST(Balance, SwingsLessWhereStepsShrinkNearTheMean) {
+  const auto swing = [](double soft) {
+    std::vector<float> bias(4, 0.0f), loads(4, 0.25f);
+    int64_t most = 0;
+    for (int step = 0; step < 2000; ++step) {
+      const std::vector<int64_t> counts = Choose(bias);
+      if (step >= 1500) most = std::max(most, *std::max_element(counts.begin(), counts.end()));
+      BalanceStep(counts, {.rate = 3e-3, .tokens = 20000, .soft = soft}, loads, bias);
+    }
+    return most - 250;
+  };
+  EXPECT_GT(swing(0), 100);
+  EXPECT_LT(swing(1), 10);
+}
+
 TEST(Balance, FollowsTheMeanOfManyStepsRatherThanOne) {
   std::vector<float> bias(2, 0.0f), loads(2, 0.5f);
   const std::vector<int64_t> one_sided = {100, 0}, other_side = {0, 100};

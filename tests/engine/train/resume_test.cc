@@ -222,6 +222,7 @@ TEST_F(TrainResume, TakesUpRunsWithEveryOptionOfPartedNeuronsToTheSameBytes) {
                  {"members", [](TrainSettings* s) { s->members = MemberRule::kSimilar; }},
                  {"stride", [](TrainSettings* s) { s->stride = Stride::kFibonacci; }},
                  {"untaken", [](TrainSettings* s) { s->untaken = true; }},
+                 {"balance-soft", [](TrainSettings* s) { s->balance_soft = 2; }},
                  {"own-pull", [](TrainSettings* s) { s->own_pull = 20; }},
                  {"part-noise", [](TrainSettings* s) { s->part_noise = 0.02; }}};
   const TrainSettings plain = SmallRouted("plain", RouteFrom::kAddress);
