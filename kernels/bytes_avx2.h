@@ -15,6 +15,7 @@ struct Bytes {
   static constexpr int kRegisters = 16;
 
   static I Load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+  static void Pin(I& a) { asm("" : "+x"(a)); }  // a is computed here, in a register
   static I Zero() { return _mm256_setzero_si256(); }
   static I Fill(int b) { return _mm256_set1_epi8(static_cast<char>(b)); }
   static I AddInts(I a, I b) { return _mm256_add_epi32(a, b); }

@@ -15,6 +15,7 @@ struct Bytes {
   static constexpr int kRegisters = 32;
 
   static I Load(const void* p) { return _mm512_loadu_si512(p); }
+  static void Pin(I& a) { asm("" : "+v"(a)); }  // a is computed here, in a register
   static I Zero() { return _mm512_setzero_si512(); }
   static I Fill(int b) { return _mm512_set1_epi8(static_cast<char>(b)); }
   static I AddInts(I a, I b) { return _mm512_add_epi32(a, b); }

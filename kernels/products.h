@@ -20,8 +20,12 @@ namespace omni::kernels {
 
 // t mod 3 of a value below 9.
 inline constexpr uint8_t kMod3[16] = {0, 1, 2, 0, 1, 2, 0, 1, 2};
-// 0, 27 and 54, which end in the nibbles 0, 11 and 6, to 0, 1 and 2.
-inline constexpr uint8_t kTwentySevenths[16] = {0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 1};
+// The greatest multiple of 27 up to 16 times the index.
+inline constexpr uint8_t kTwentySevensBelow[16] = {0,   0,   27,  27,  54,  54,  81,  108,
+                                                   108, 135, 135, 162, 189, 189, 216, 216};
+// 27 q for q = t3 + 3 t4 ends in the nibbles 0, 11, 6, 1, 12, 7, 2, 13 and 8.
+inline constexpr uint8_t kFourthTrit[16] = {0, 0, 0, 0, 0, 0, 2, 2, 2, 0, 0, 1, 1, 1, 0, 0};
+inline constexpr uint8_t kFifthTrit[16] = {0, 1, 2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 1, 2, 0, 0};
 
 template <class W>
 typename W::I Peel(typename W::I v, int power) {  // v mod power, for v below 3 * power
@@ -109,58 +113,129 @@ struct PairProducts {
   using I = typename W::I;
   static constexpr int kTernaryRowsAtOnce = 4, kTwoBitRowsAtOnce = 2, kInt8RowsAtOnce = 4;
 
-  // What one byte b = r2 + 27 t3 + 81 t4 is multiplied as: t0, r1 = t0 + 3 t1, r2 = r1 + 9 t2, t3, t4. All
-  // are small enough that kTernaryCuts products of pairs fit 16 bits.
-  static constexpr int kFields = 5;
-  static constexpr int kTernaryCuts = 4;
+  // What one byte b = r2 + 27 t3 + 81 t4 is multiplied as: t0, r1 = t0 + 3 t1, r2 = r1 + 9 t2, t3, t4. Small
+  // enough that the products of kTernaryCuts pairs, but for r2 of four times as many, fit 16 bits.
+  static constexpr int kFields = 5, kWide = 2;
+  static constexpr int kTernaryCuts = 4, kMoreCuts = 4;
   static_assert(26 * 127 * 2 * kTernaryCuts <= INT16_MAX);
+  static_assert(8 * 127 * 2 * kTernaryCuts * kMoreCuts <= INT16_MAX);
 
   static I Widen(I sum, I words) { return W::AddInts(sum, W::WidenPairs(words)); }
 
   static I AddProducts(I sum, I u, I x) { return Widen(sum, W::PairSums(u, x)); }
 
+  // b's upper four bits bring it below 27 + 15 by a multiple of 27; every multiple ends in a nibble of its
+  // own.
   static void Decode(const uint8_t* bytes, I (&fields)[kFields]) {
-    const I b = W::Load(bytes);
-    const I r3 = Peel<W>(b, 81);
-    const I r2 = Peel<W>(r3, 27);
+    const I b = W::Load(bytes), low = W::Fill(15);
+    const I near = W::SubBytes(b, W::Lookup(kTwentySevensBelow, W::And(W::template ShiftRight<4>(b), low)));
+    const I r2 = W::MinBytes(near, W::SubBytes(near, W::Fill(27)));
+    const I upper = W::And(W::SubBytes(b, r2), low);
     const I r1 = Peel<W>(r2, 9);
     fields[0] = W::Lookup(kMod3, r1);
     fields[1] = r1;
     fields[2] = r2;
-    fields[3] = W::Lookup(kTwentySevenths, W::SubBytes(r3, r2));
-    fields[4] = W::And(W::SubBytes(b, r3), W::Fill(3));  // 81 mod 4 = 1
+    fields[3] = W::Lookup(kFourthTrit, upper);
+    fields[4] = W::Lookup(kFifthTrit, upper);
   }
 
   template <int kRows>
   static void TernaryGroup(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int32_t* y,
                            int64_t y_stride, int64_t group, const int32_t* x_sums, bool add) {
+    if (m.table == nullptr) {
+      const uint8_t* first = m.base + group * m.group_stride;
+      GroupOf<kRows>(
+          m, [&](int64_t c) { return first + c * m.block_stride; }, x, x_stride, y, y_stride, group, x_sums,
+          add);
+    } else {
+      const int64_t at = group * m.group_stride;
+      GroupOf<kRows>(
+          m, [&](int64_t c) { return m.table[c] + at; }, x, x_stride, y, y_stride, group, x_sums, add);
+    }
+  }
+
+  // One row's products with kBlocks blocks: every field is multiplied as soon as it is there, since the sums
+  // leave few registers for more.
+  template <int64_t kBlocks, class Block>
+  static void TakeRow(int64_t next_group, Block block, int64_t first, const int8_t* x, I (&acc)[kFields]) {
+    I words[kFields];
+    for (I& w : words) w = W::Zero();
+    constexpr int64_t kVectors = kBlocks * 64 / W::kBytes;
+    constexpr int64_t kWidened = (kVectors < kTernaryCuts ? kVectors : kTernaryCuts) * W::kBytes / 64;
+    for (int64_t c = first; c < first + kBlocks;) {
+      for (const int64_t end = c + kWidened; c < end; ++c) {
+        const uint8_t* bytes = Ahead(block(c), next_group);
+        for (int64_t j = 0; j < 64; j += W::kBytes) {
+          I fields[kFields];
+          Decode(bytes + j, fields);
+          const I in = W::Load(x + c * 64 + j);
+#pragma GCC unroll 5
+          for (int f = 0; f < kFields; ++f) {
+            words[f] = W::AddWords(words[f], W::PairSums(fields[f], in));
+            W::Pin(words[f]);  // else all products are kept until they are added up
+          }
+        }
+      }
+      acc[kWide] = Widen(acc[kWide], words[kWide]);
+      words[kWide] = W::Zero();
+    }
+#pragma GCC unroll 5
+    for (int f = 0; f < kFields; ++f) {
+      if (f != kWide) acc[f] = Widen(acc[f], words[f]);
+    }
+  }
+
+  // Several rows' products with kBlocks blocks, which are decoded first.
+  template <int kRows, int64_t kBlocks, class Block>
+  static void TakeRows(int64_t next_group, Block block, int64_t first, const int8_t* x, int64_t x_stride,
+                       I (&acc)[kRows][kFields]) {
+    constexpr int64_t kPer = 64 / W::kBytes;
+    I fields[kBlocks * kPer][kFields];
+#pragma GCC unroll 4
+    for (int64_t c = 0; c < kBlocks; ++c) {
+      const uint8_t* bytes = Ahead(block(first + c), next_group);
+      for (int64_t j = 0; j < kPer; ++j) Decode(bytes + j * W::kBytes, fields[c * kPer + j]);
+    }
+#pragma GCC unroll 4
+    for (int t = 0; t < kRows; ++t) {
+      I words[kFields];
+#pragma GCC unroll 5
+      for (I& w : words) w = W::Zero();
+#pragma GCC unroll 4
+      for (int64_t i = 0; i < kBlocks * kPer; ++i) {
+        const I in = W::Load(x + t * x_stride + first * 64 + i * W::kBytes);
+#pragma GCC unroll 5
+        for (int f = 0; f < kFields; ++f) words[f] = W::AddWords(words[f], W::PairSums(fields[i][f], in));
+      }
+#pragma GCC unroll 5
+      for (int f = 0; f < kFields; ++f) acc[t][f] = Widen(acc[t][f], words[f]);
+    }
+  }
+
+  // A group is too short a stretch of memory for the CPU to foresee the next one: it is asked for.
+  static const uint8_t* Ahead(const uint8_t* block, int64_t next_group) {
+    __builtin_prefetch(block + next_group, 0, 2);
+    return block;
+  }
+
+  template <int kRows, class Block>
+  static void GroupOf(const TernaryMatrix& m, Block block, const int8_t* x, int64_t x_stride, int32_t* y,
+                      int64_t y_stride, int64_t group, const int32_t* x_sums, bool add) {
     I acc[kRows][kFields];
     for (auto& row : acc) {
       for (I& a : row) a = W::Zero();
     }
-    const int64_t cuts = m.num_blocks * Cut<W>::kPerBlock;
-    const auto take = [&](int64_t first, auto count) {
-      I fields[decltype(count)::kCount][kFields];
-#pragma GCC unroll 4
-      for (int i = 0; i < decltype(count)::kCount; ++i) Decode(Cut<W>::Of(m, group, first + i), fields[i]);
-#pragma GCC unroll 4
-      for (int t = 0; t < kRows; ++t) {
-        I words[kFields];
-#pragma GCC unroll 5
-        for (I& w : words) w = W::Zero();
-#pragma GCC unroll 4
-        for (int i = 0; i < decltype(count)::kCount; ++i) {
-          const I in = W::Load(x + t * x_stride + (first + i) * W::kBytes);
-#pragma GCC unroll 5
-          for (int f = 0; f < kFields; ++f) words[f] = W::AddWords(words[f], W::PairSums(fields[i][f], in));
-        }
-#pragma GCC unroll 5
-        for (int f = 0; f < kFields; ++f) acc[t][f] = Widen(acc[t][f], words[f]);
+    constexpr int64_t kMore = kRows == 1 ? kMoreCuts : 1, kBlocks = kTernaryCuts * kMore * W::kBytes / 64;
+    const auto take = [&]<int64_t count>(int64_t c) {
+      if constexpr (kRows == 1) {
+        TakeRow<count>(m.group_stride, block, c, x, acc[0]);
+      } else {
+        TakeRows<kRows, count>(m.group_stride, block, c, x, x_stride, acc);
       }
     };
-    int64_t i = 0;
-    for (; i + kTernaryCuts <= cuts; i += kTernaryCuts) take(i, Rows<kTernaryCuts>{});
-    for (; i < cuts; ++i) take(i, Rows<1>{});
+    int64_t c = 0;
+    for (; c + kBlocks <= m.num_blocks; c += kBlocks) take.template operator()<kBlocks>(c);
+    for (; c < m.num_blocks; ++c) take.template operator()<1>(c);
     for (int t = 0; t < kRows; ++t) {
       const int32_t s0 = W::Total(acc[t][0]), s1 = W::Total(acc[t][1]), s2 = W::Total(acc[t][2]);
       int32_t* out = y + t * y_stride + group * kTernaryRows;
