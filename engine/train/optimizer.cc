@@ -54,6 +54,21 @@ void MuonStep(const std::vector<Param*>& params, const OptimizerSettings& s, flo
   });
 }
 
+// c (+)= a b, symmetric, [m, m]: its upper half is computed, and what is below copied from it. Rows of a are
+// lda apart and k long; b is packed.
+void SymmetricProduct(const bf16* a, int64_t lda, int64_t m, const uint32_t* packed, int64_t k,
+                      bool accumulate, float* c) {
+  constexpr int64_t kRows = 32;  // as wide as a panel of b
+  const int64_t pairs = (k + 1) / 2;
+  for (int64_t r = 0; r < m; r += kRows) {
+    Ops().gemm(a + r * lda, lda, std::min(kRows, m - r), packed + r * pairs, m - r, k, nullptr, nullptr,
+               accumulate, c + r * m + r, m);
+  }
+  for (int64_t i = 0; i < m; ++i) {
+    for (int64_t j = 0; j < i; ++j) c[i * m + j] = c[j * m + i];
+  }
+}
+
 }  // namespace
 
 Tensor Orthogonalized(const Tensor& x) {
@@ -71,11 +86,11 @@ Tensor Orthogonalized(const Tensor& x) {
   for (int i = 0; i < 5; ++i) {
     ops.to_bf16(values, m, n, n, nullptr, nullptr, y16.data(), even_n);
     ops.pack_transposed(y16.data(), even_n, m, n, packed.data());
-    ops.gemm(y16.data(), even_n, m, packed.data(), m, n, nullptr, nullptr, false, gram.data(), m);  // y y^T
+    SymmetricProduct(y16.data(), even_n, m, packed.data(), n, false, gram.data());  // y y^T
     ops.to_bf16(gram.data(), m, m, m, nullptr, nullptr, square16.data(), even_m);
     ops.pack(square16.data(), even_m, m, m, packed.data());
     for (float& g : gram) g *= kB / kC;
-    ops.gemm(square16.data(), even_m, m, packed.data(), m, m, nullptr, nullptr, true, gram.data(), m);
+    SymmetricProduct(square16.data(), even_m, m, packed.data(), m, true, gram.data());
     for (float& g : gram) g *= kC;  // kB y y^T + kC (y y^T)^2
     ops.to_bf16(gram.data(), m, m, m, nullptr, nullptr, square16.data(), even_m);
     ops.pack(y16.data(), even_n, m, n, packed.data());
