@@ -43,7 +43,9 @@ absl::Status DescribePacked(const std::string& given, PlanReport& report) {
 
 absl::Status DescribePreset(const PlanArgs& args, PlanReport& report) {
   const float delta = args.delta < 0 ? kDefaultDelta : args.delta;
-  absl::StatusOr<ModelConfig> config = SynthConfig(args.preset, 0, 0, delta);
+  const absl::StatusOr<ModelConfig> preset = Preset(args.preset);
+  if (!preset.ok()) return preset.status();
+  absl::StatusOr<ModelConfig> config = SynthConfig(args.preset, 0, 0, delta, RoutesOf(*preset));
   if (!config.ok()) return UsageError(std::string(config.status().message()));
   std::error_code error;
   report.model = args.preset;

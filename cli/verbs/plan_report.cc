@@ -43,20 +43,23 @@ void Row(std::string& text, const std::string& name, const std::string& value, c
 
 Expectation ExpectationOf(const PlanReport& report, const std::string& name, double hits) {
   const auto missed = static_cast<int64_t>(static_cast<double>(report.token.experts) * (1 - hits));
-  return {name, hits, missed, ExpectedRate(report.token, hits, report.speeds())};
+  return {name, hits, missed,
+          ExpectedRate(report.token, hits, report.speeds(), report.config.has_slow_state())};
 }
 
 // The rate with local routing of other sizes, memory or speeds; 0 if unknown.
-double LocalRate(const PlanReport& report, const ModelSizes& sizes, int64_t ram_bytes,
-                 const TierSpeeds& speeds) {
+double LocalRate(const PlanReport& report, const ModelConfig& config, const ModelSizes& sizes,
+                 int64_t ram_bytes, const TierSpeeds& speeds) {
   const absl::StatusOr<MemoryPlan> plan = PlanMemory(sizes, ram_bytes, 1);
   if (!plan.ok()) return 0;
-  return ExpectedRate(report.token, ExpectedHits(report.config, sizes, *plan, kLocal), speeds);
+  return ExpectedRate(report.token, ExpectedHits(config, sizes, *plan, kLocal), speeds,
+                      config.has_slow_state());
 }
 
 void TryChanges(PlanReport& report) {
   const double now = report.expected[kLocalRow].rate;
   if (now <= 0) return;
+  const ModelConfig& c = report.config;
   const ModelSizes& sizes = report.sizes;
   const int64_t ram = report.plan.ram_bytes;
   const TierSpeeds speeds = report.speeds();
@@ -65,21 +68,22 @@ void TryChanges(PlanReport& report) {
   };
   if (ram < INT64_MAX / 2) {
     add(absl::StrCat("twice the RAM budget (", SizeText(2 * ram), ")"),
-        LocalRate(report, sizes, 2 * ram, speeds));
+        LocalRate(report, c, sizes, 2 * ram, speeds));
   }
   if (speeds.disk_bytes_per_s > 0) {
     add("a disk twice as fast",
-        LocalRate(report, sizes, ram, {speeds.ram_bytes_per_s, 2 * speeds.disk_bytes_per_s}));
+        LocalRate(report, c, sizes, ram, {speeds.ram_bytes_per_s, 2 * speeds.disk_bytes_per_s}));
   }
   add("memory twice as fast",
-      LocalRate(report, sizes, ram, {2 * speeds.ram_bytes_per_s, speeds.disk_bytes_per_s}));
-  const ModelConfig& c = report.config;
+      LocalRate(report, c, sizes, ram, {2 * speeds.ram_bytes_per_s, speeds.disk_bytes_per_s}));
+  ModelConfig half_config = c;
+  half_config.own_neurons = c.own_neurons / 2;
   ModelSizes half = sizes;
   const double layers = static_cast<double>(sizes.tables) / static_cast<double>(c.num_experts());
   half.unique_tiles -= static_cast<int64_t>(layers * static_cast<double>(c.num_experts() - c.num_regions()) *
                                             OwnTiles(c, sizes) / 2);
   add(absl::StrFormat("half the delta (%.3f), a model made so", report.delta() / 2),
-      LocalRate(report, half, ram, speeds));
+      LocalRate(report, half_config, half, ram, speeds));
   std::stable_sort(report.changes.begin(), report.changes.end(),
                    [](const Change& a, const Change& b) { return a.rate > b.rate; });
 }
@@ -173,7 +177,9 @@ void AppendExpected(const PlanReport& report, std::string& text) {
       &text,
       "  hot: all in RAM. local: 30 % the last token's expert, 40 % a hop away on the torus, 15 % two,\n"
       "  15 % any other. uniform: any. A model, not a measurement: a simulated cache (least recently used\n"
-      "  goes first), then RAM at 80 % of its speed and disk one after the other, nothing read ahead.\n");
+      "  goes first), then RAM at 80 % of its speed and disk ",
+      report.config.has_slow_state() ? "meanwhile: routes are known before.\n"
+                                     : "one after the other, nothing read ahead.\n");
   if (report.in_cpu_cache()) {
     absl::StrAppend(
         &text,

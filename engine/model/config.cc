@@ -317,7 +317,12 @@ absl::StatusOr<ModelConfig> Preset(const std::string& name) {
     c.d = 4096, c.r = 256, c.f = 11008;
     c.heads = 32, c.kv_heads = 8, c.window = 512;
     c.vocab = 32768;
-    c.own_neurons = 1088;  // 17 of 172 tiles: neighbours of a region differ in a tenth
+    c.own_neurons = 1088;  // 17 of 172 tiles
+    // Why so many of each: docs/decisions/0012-routes.md.
+    c.route_from = RouteFrom::kAddress;
+    c.slow_rate = 0.0625f;
+    c.base_neurons = 27 * 64;
+    c.member_neurons = 64 * 64;
   } else if (name == "mini" || name == "char") {
     c.layers = 8;
     c.d = 192, c.r = 32, c.f = 512;

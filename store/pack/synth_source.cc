@@ -224,6 +224,13 @@ absl::StatusOr<const uint8_t*> Synthetic::Tile(LayerId layer, ExpertId expert, i
 
 }  // namespace
 
+SynthRoutes RoutesOf(const ModelConfig& config) {
+  const auto share = [&](int64_t neurons) {
+    return static_cast<double>(neurons) / static_cast<double>(TilesPerExpert(config) * kTileNeurons);
+  };
+  return {config.route_from, config.slow_rate, share(config.base_neurons), share(config.member_neurons)};
+}
+
 absl::StatusOr<ModelConfig> SynthConfig(const std::string& preset, int64_t layers, int64_t experts,
                                         double delta, const SynthRoutes& routes) {
   absl::StatusOr<ModelConfig> config = Preset(preset);

@@ -18,10 +18,13 @@ struct SynthRoutes {
   float slow_rate = 0;  // 0 for kToken
   double base = 0, member = 0;
 };
+// Those that the config itself has.
+SynthRoutes RoutesOf(const ModelConfig& config);
 
 // `preset` cut to its first `layers` (0: all) and to `experts` (0: all; a power of two from 8 on: the
 // lattice's longest edge is halved until it fits), with `delta` of each expert's tiles its own and the others
-// its region's, but for the base and member ones.
+// its region's, but for the base and member ones. `routes` takes the place of what the preset says of them:
+// without, the config is one of format 1.
 absl::StatusOr<ModelConfig> SynthConfig(const std::string& preset, int64_t layers, int64_t experts,
                                         double delta, const SynthRoutes& routes = {});
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "engine/base/splitmix.h"
+#include "store/format/tile.h"
 
 namespace omni {
 namespace {
@@ -21,6 +22,8 @@ int64_t ExpertLayers(const ModelConfig& config) {
   for (int64_t l = 0; l < config.layers; ++l) n += !config.IsAttention(l);
   return n;
 }
+
+double TilesOf(int64_t neurons) { return static_cast<double>((neurons + kTileNeurons - 1) / kTileNeurons); }
 
 // Hops between two experts, along the axes, each of which is a ring.
 int64_t Hops(const ModelConfig& c, int64_t a, int64_t b) {
@@ -137,6 +140,7 @@ Locality Uniform(const ModelConfig& config) {
 }
 
 double OwnTiles(const ModelConfig& c, const ModelSizes& sizes) {
+  if (c.base_neurons + c.member_neurons > 0) return TilesOf(c.own_neurons);
   const auto tiles = static_cast<double>(sizes.tiles_per_expert);
   const int64_t layers = ExpertLayers(c), others = c.num_experts() - c.num_regions();
   if (layers == 0 || others == 0) return tiles;
@@ -150,32 +154,40 @@ double ExpectedHits(const ModelConfig& c, const ModelSizes& sizes, const MemoryP
                     const Locality& locality) {
   const int64_t layers = ExpertLayers(c);
   if (layers == 0 || plan.cache_tiles >= plan.unique_tiles) return 1;
-  const int64_t experts = c.num_experts(), regions = c.num_regions();
+  const int64_t experts = c.num_experts(), regions = c.num_regions(), members = c.experts_per_region();
   const auto tiles = static_cast<double>(sizes.tiles_per_expert);
-  const double own = OwnTiles(c, sizes);
+  const double own = OwnTiles(c, sizes), base = TilesOf(c.base_neurons), member = TilesOf(c.member_neurons);
   Walk walk(c, locality);
-  GroupCache cache(static_cast<size_t>(layers * (regions + experts)), static_cast<double>(plan.cache_tiles));
+  // By layer: the base, the regions, the members, the experts.
+  const int64_t groups = 1 + regions + members + experts;
+  GroupCache cache(static_cast<size_t>(layers * groups), static_cast<double>(plan.cache_tiles));
   std::vector<int64_t> at(static_cast<size_t>(layers));
   double hits = 0;
   for (int64_t token = 0; token < kWarmTokens + kCountedTokens; ++token) {
     for (int64_t layer = 0; layer < layers; ++layer) {
-      int64_t& expert = at[static_cast<size_t>(layer)];
-      expert = walk.Next(expert);
-      const int64_t region = c.RegionOf(ExpertId(static_cast<int32_t>(expert))).value;
-      const int64_t first = layer * (regions + experts);
-      const double got = cache.Use(static_cast<size_t>(first + region), tiles - own) * (tiles - own) +
-                         cache.Use(static_cast<size_t>(first + regions + expert), own) * own;
+      int64_t& place = at[static_cast<size_t>(layer)];
+      place = walk.Next(place);
+      const ExpertId expert(static_cast<int32_t>(place));
+      double got = 0;
+      const auto use = [&](int64_t group, double of) {
+        if (of > 0) got += of * cache.Use(static_cast<size_t>(layer * groups + group), of);
+      };
+      use(0, base);
+      use(1 + c.RegionOf(expert).value, tiles - base - member - own);
+      use(1 + regions + c.IndexInRegion(expert), member);
+      use(1 + regions + members + place, own);
       if (token >= kWarmTokens) hits += got / tiles;
     }
   }
   return hits / static_cast<double>(kCountedTokens * layers);
 }
 
-double ExpectedRate(const TokenBytes& token, double hits, const TierSpeeds& speeds) {
+double ExpectedRate(const TokenBytes& token, double hits, const TierSpeeds& speeds, bool known) {
   const double missed = static_cast<double>(token.experts) * (1 - hits);
   if (speeds.ram_bytes_per_s <= 0 || (missed > 0 && speeds.disk_bytes_per_s <= 0)) return 0;
   const double disk_seconds = missed > 0 ? missed / speeds.disk_bytes_per_s : 0;
-  return 1 / (static_cast<double>(token.ram()) / (kMemoryShare * speeds.ram_bytes_per_s) + disk_seconds);
+  const double ram_seconds = static_cast<double>(token.ram()) / (kMemoryShare * speeds.ram_bytes_per_s);
+  return 1 / (known ? std::max(ram_seconds, disk_seconds) : ram_seconds + disk_seconds);
 }
 
 }  // namespace omni

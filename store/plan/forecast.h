@@ -28,12 +28,13 @@ struct Locality {
 inline constexpr Locality kLocal = {0.30, 0.40, 0.15, 0.15};
 Locality Uniform(const ModelConfig& config);  // every expert equally likely
 
-// Tiles of an expert that it does not share with its region's keyframe, on average, as unique_tiles tells.
+// Tiles of an expert that no other has: the config's where it has base or member neurons, else those that it
+// does not share with its region's keyframe, on average, as unique_tiles tells.
 double OwnTiles(const ModelConfig& config, const ModelSizes& sizes);
 
 // The share of tiles that a cache of plan.cache_tiles slots holds when they are asked for, in a steady state.
 // Simulates some thousand tokens with a fixed seed, least recently used groups of tiles going first. A
-// region's experts share all tiles but OwnTiles.
+// region's experts share all tiles but OwnTiles and the member ones; base and member tiles are the config's.
 double ExpectedHits(const ModelConfig& config, const ModelSizes& sizes, const MemoryPlan& plan,
                     const Locality& locality);
 
@@ -43,8 +44,9 @@ struct TierSpeeds {
 // Of a memory's read speed, what the products reach on a large model (docs/performance.md, the full-size
 // token).
 inline constexpr double kMemoryShare = 0.8;
-// Tokens a second: what is read from memory at kMemoryShare of its speed, then what misses the cache from
-// disk, neither overlapping the other. 0 if something must be read at an unknown speed (0).
-double ExpectedRate(const TokenBytes& token, double hits, const TierSpeeds& speeds);
+// Tokens a second: what is read from memory at kMemoryShare of its speed, and what misses the cache from
+// disk, the one after the other; meanwhile if routes are `known` before their token starts. 0 if something
+// must be read at an unknown speed (0).
+double ExpectedRate(const TokenBytes& token, double hits, const TierSpeeds& speeds, bool known);
 
 }  // namespace omni

@@ -121,8 +121,35 @@ TEST_F(OmniTest, WrongUsageIsOneLineAndExitCode2) {
   ExpectOneLine(Omni({"pack", "only-one"}), 2, "DIR is required");
   ExpectOneLine(Omni({"pack", "--from", "a"}), 2, "DIR is required");
   ExpectOneLine(Omni({"pack", "--from", "a", "b", "c"}), 2, "--from");
-  ExpectOneLine(Omni({"synth", "--out", "a", "--slow-rate", "0.5"}), 2, "--slow-rate does nothing");
+  ExpectOneLine(Omni({"synth", "--preset", "tiny", "--out", "a", "--slow-rate", "0.5"}), 2,
+                "--slow-rate does nothing");
+  ExpectOneLine(Omni({"synth", "--out", "a", "--format", "1", "--slow-rate", "0.5"}), 2,
+                "--slow-rate does nothing");
+  ExpectOneLine(Omni({"synth", "--out", "a", "--format", "1", "--member", "0.5"}), 2,
+                "--format 1 has neither");
+  ExpectOneLine(Omni({"synth", "--out", "a", "--format", "1", "--route-from", "ahead"}), 2,
+                "--format 1 has neither");
+  ExpectOneLine(Omni({"synth", "--out", "a", "--format", "2", "--preset", "tiny"}), 2,
+                "nothing of tiny needs format 2");
+  ExpectOneLine(Omni({"synth", "--out", "a", "--format", "3"}), 2, "--format: '3'");
   ExpectOneLine(Omni({"pack", "a", "b", "--tile-alignment", "100"}), 2, "--tile-alignment: '100'");
+}
+
+TEST_F(OmniTest, SynthSaysWhatItWroteAsInspectDoes) {
+  for (const std::vector<std::string>& flags :
+       {std::vector<std::string>{"--route-from", "address", "--member", "0.5", "--delta", "0.5"},
+        {"--format", "1", "--delta", "0.5"}}) {
+    const std::string dir = *dir_ / ("synth" + flags[1]);
+    std::vector<std::string> words = {"synth", "--preset", "tiny", "--json", "--out", dir};
+    words.insert(words.end(), flags.begin(), flags.end());
+    const nlohmann::json made = Json(Omni(words)), inspected = Json(Omni({"inspect", "-m", dir, "--json"}));
+    EXPECT_EQ(made["format"], flags[0] == "--format" ? 1 : 2);
+    EXPECT_EQ(made["parameters_nominal"], inspected["parameters"]["nominal"]);
+    EXPECT_EQ(made["parameters_unique"], inspected["parameters"]["unique"]);
+    EXPECT_LT(made["parameters_unique"], made["parameters_nominal"]);
+    EXPECT_EQ(made["bytes_on_disk"], inspected["bytes"]["total"]);
+    EXPECT_EQ(inspected["config"].contains("route_from"), flags[0] != "--format");
+  }
 }
 
 TEST_F(OmniTest, FailuresAreOneLineAndExitCode1) {

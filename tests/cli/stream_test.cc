@@ -22,7 +22,7 @@ class StreamTest : public testing::OmniTest {
     static const std::string path = [] {
       const std::string dir = *dir_ / "large";
       const testing::Output made =
-          Omni({"synth", "--layers", "2", "--experts", "8", "--whole", "--out", dir});
+          Omni({"synth", "--format", "1", "--layers", "2", "--experts", "8", "--whole", "--out", dir});
       EXPECT_EQ(made.exit_code, 0) << made.err;
       return dir;
     }();

@@ -30,6 +30,18 @@ TEST(Config, ReproducesTheFiguresOfTheDesignTarget) {
   EXPECT_EQ((n.active() + 5'000'000) / 10'000'000, 1494);    // 14.94 B
 }
 
+TEST(Config, TheDesignTargetKnowsItsRoutesBefore) {
+  const ModelConfig c = Make("perspective-1t");
+  EXPECT_EQ(c.format(), 2);
+  EXPECT_EQ(c.route_from, RouteFrom::kAddress);
+  EXPECT_EQ(c.slow_rate, 1.0f / 16);
+  EXPECT_EQ(c.base_neurons + c.region_neurons() + c.member_neurons + c.own_neurons, c.f);
+  for (const int64_t neurons : {c.base_neurons, c.region_neurons(), c.member_neurons, c.own_neurons}) {
+    EXPECT_GT(neurons, 0);
+    EXPECT_EQ(neurons % 64, 0);
+  }
+}
+
 TEST(Config, CountsEveryTensorOfASmallModel) {
   const ModelConfig c = Make("tiny");  // three PDR layers and one of attention
   const ParameterCount n = CountParameters(c);

@@ -27,7 +27,7 @@ TEST(ForecastTest, ATokenTouchesOneExpertALayerAndTheWholeState) {
   const TokenBytes token = BytesPerToken(config, sizes);
   EXPECT_EQ(token.shared, sizes.shared_bytes);
   EXPECT_EQ(token.experts, 60 * 172 * sizes.tile_stride);
-  EXPECT_EQ(token.recurrent, int64_t{60} * 4096 * 256 * 4);
+  EXPECT_EQ(token.recurrent, int64_t{60} * 4096 * (256 + 1) * 4);  // with what follows the tokens before
   EXPECT_EQ(token.keys_values, int64_t{20} * 2 * 8 * 512 * 128 * 2);
   EXPECT_EQ(token.ram(), token.shared + token.experts + 2 * token.recurrent + token.keys_values);
 }
@@ -77,10 +77,38 @@ TEST(ForecastTest, ARateIsBytesOverSpeeds) {
   TokenBytes token;
   token.shared = 600;
   token.experts = 200;
-  EXPECT_DOUBLE_EQ(ExpectedRate(token, 1, {1000, 0}), 1);        // 800 / (0.8 * 1000)
-  EXPECT_DOUBLE_EQ(ExpectedRate(token, 0.5, {1000, 100}), 0.5);  // and 100 / 100
-  EXPECT_EQ(ExpectedRate(token, 0.5, {1000, 0}), 0);
-  EXPECT_EQ(ExpectedRate(token, 1, {0, 100}), 0);
+  EXPECT_DOUBLE_EQ(ExpectedRate(token, 1, {1000, 0}, false), 1);        // 800 / (0.8 * 1000)
+  EXPECT_DOUBLE_EQ(ExpectedRate(token, 0.5, {1000, 100}, false), 0.5);  // and 100 / 100
+  EXPECT_EQ(ExpectedRate(token, 0.5, {1000, 0}, false), 0);
+  EXPECT_EQ(ExpectedRate(token, 1, {0, 100}, false), 0);
+}
+
+TEST(ForecastTest, WhatIsKnownBeforeItsTokenIsReadMeanwhile) {
+  TokenBytes token;
+  token.shared = 600;
+  token.experts = 200;
+  EXPECT_DOUBLE_EQ(ExpectedRate(token, 0.5, {1000, 100}, true), 1);   // 100 / 100 beside 800 / 800
+  EXPECT_DOUBLE_EQ(ExpectedRate(token, 0.5, {1000, 50}, true), 0.5);  // 100 / 50 beside 800 / 800
+  EXPECT_DOUBLE_EQ(ExpectedRate(token, 0.5, {500, 100}, true), 0.5);
+}
+
+TEST(ForecastTest, BaseAndMemberTilesAreTheConfigs) {
+  const auto config = SynthConfig("perspective-1t", 0, 0, 0.1, {.base = 0.125, .member = 0.5});
+  ASSERT_TRUE(config.ok()) << config.status();
+  // Nobody but the base is shared by all: with room for it alone it alone is hit, whoever is chosen.
+  ModelSizes sizes = ExpectedSizes(*config);
+  EXPECT_NEAR(OwnTiles(*config, sizes), 17, 1e-9);
+  MemoryPlan plan = PlanOf(sizes, 1);
+  plan.unique_tiles = sizes.unique_tiles + 1;
+  EXPECT_GT(ExpectedHits(*config, sizes, plan, Uniform(*config)), 0.99);
+  plan.cache_tiles = sizes.unique_tiles / 2;
+  const double half = ExpectedHits(*config, sizes, plan, Uniform(*config));
+  // Regions and experts fill half of it, and what 8 members have in common is used every eighth time.
+  EXPECT_GT(half, 0.7);
+  const auto without = SynthConfig("perspective-1t", 0, 0, 0.1);
+  const ModelSizes whole = ExpectedSizes(*without);
+  plan.unique_tiles = whole.unique_tiles;
+  EXPECT_LT(ExpectedHits(*without, whole, plan, Uniform(*without)), half - 0.1);
 }
 
 }  // namespace
