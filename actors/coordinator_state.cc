@@ -186,7 +186,7 @@ void CoordinatorState::Step() {
     return;
   }
   guess_.BeginStep();
-  if (config_.has_slow_state() && options_.predict_ahead > 0) Timed([&] { AnnounceRoutes(); });
+  AnnounceRoutes();
   phase_ = Phase::kLayer;
   layer_ = 0;
   Run();
@@ -303,12 +303,23 @@ void CoordinatorState::ReadAhead(LayerId layer) {
 
 // What the sessions' first rows will ask of every layer, in the order in which it is needed.
 void CoordinatorState::AnnounceRoutes() {
+  const bool routers_know = config_.has_slow_state() && options_.predict_ahead > 0;
+  if (!routers_know && !has_policies_) return;
   for (int64_t l = 0; l < config_.layers; ++l) {
     if (config_.IsAttention(l)) continue;
     const LayerId layer(static_cast<int32_t>(l));
-    const std::span<const ExpertId> routes = decoder_.KnownRoutes(layer);
-    known_.assign(routes.begin(), routes.end());
-    Announce(layer);
+    std::span<const ExpertId> routes;
+    if (routers_know) routes = Timed([&] { return decoder_.KnownRoutes(layer); });
+    known_.clear();
+    for (size_t i = 0; i < parts_.size(); ++i) {
+      const auto first = static_cast<size_t>(parts_[i].begin);
+      std::optional<ExpertId> expert;
+      if (rows_[first].policy != nullptr)
+        expert = rows_[first].policy->KnownAtStart(layer, positions_[first]);
+      if (!expert.has_value() && i < routes.size()) expert = routes[i];
+      if (expert.has_value()) known_.push_back(*expert);
+    }
+    Timed([&] { Announce(layer); });
   }
 }
 

@@ -12,6 +12,7 @@
 #include "engine/base/threads.h"
 #include "engine/decode/route_policy.h"
 #include "engine/model/session_state.h"
+#include "engine/text/sampler.h"
 #include "store/plan/disk_speed.h"
 #include "store/plan/machine.h"
 #include "store/plan/memory_plan.h"
@@ -84,11 +85,16 @@ class Driver : public RoutePolicy {
     }
   }
 
-  std::optional<ExpertId> KnownBefore(LayerId layer, int64_t /*position*/) override {
+  // The token begins before anything of it is announced.
+  std::optional<ExpertId> KnownAtStart(LayerId layer, int64_t /*position*/) override {
     const int64_t place = place_[layer.index()];
     if (place == 0) BeginToken();
-    if (which_ == StreamCase::kOwn) return std::nullopt;
+    if (which_ != StreamCase::kMixedKnown) return std::nullopt;
     return Decide(place);
+  }
+  std::optional<ExpertId> KnownBefore(LayerId layer, int64_t /*position*/) override {
+    if (which_ == StreamCase::kOwn || which_ == StreamCase::kMixedKnown) return std::nullopt;
+    return Decide(place_[layer.index()]);
   }
   ExpertId Choose(const RouteChoice& choice) override {
     chosen_.push_back(choice.nearest);
@@ -177,6 +183,8 @@ void Driver::Count(StreamCaseResult* result) const {
   result->stall_share = Seconds(to.stall - from.stall) / total;
   result->guessed_share = Share(guessed, guessed + misses);
   result->guessed_used_share = Share(to.guessed_used, to.guessed);  // since the model was opened
+  result->hand_overs = static_cast<double>(to.hand_overs - from.hand_overs) / n;
+  result->handed_tiles = static_cast<double>(to.handed_tiles - from.handed_tiles) / n;
 }
 
 // Each token against the looks around it. Of the disk's two ways that counts which was faster over all
@@ -207,8 +215,8 @@ void Driver::CountLimits(StreamCaseResult* result) const {
   result->memory_bytes_per_s = n * result->memory_bytes / memory_seconds;
   const double disk_seconds = std::min(random, sequential);
   if (disk_bytes > 0) result->disk_bytes_per_s = disk_bytes / disk_seconds;
-  const double seconds =
-      which_ == StreamCase::kOwn ? std::min(overlapped[0], overlapped[1]) : memory_seconds + disk_seconds;
+  const bool before = which_ == StreamCase::kOwn || which_ == StreamCase::kMixedKnown;
+  const double seconds = before ? std::min(overlapped[0], overlapped[1]) : memory_seconds + disk_seconds;
   result->roofline_seconds = seconds / n;
 }
 
@@ -220,12 +228,18 @@ const char* StreamCaseName(StreamCase which) {
       return "hot";
     case StreamCase::kMixed:
       return "mixed";
+    case StreamCase::kMixedKnown:
+      return "mixed_known";
     case StreamCase::kCold:
       return "cold";
     case StreamCase::kOwn:
       return "own";
   }
   return "?";
+}
+
+std::vector<StreamCase> AllStreamCases() {
+  return {StreamCase::kHot, StreamCase::kMixed, StreamCase::kMixedKnown, StreamCase::kCold, StreamCase::kOwn};
 }
 
 absl::StatusOr<StreamCaseResult> RunStreamCase(Node& node, const StreamCaseOptions& options,
@@ -250,6 +264,7 @@ absl::StatusOr<StreamCaseResult> RunStreamCase(Node& node, const StreamCaseOptio
   request.sampler.top_k = 0;
   request.sampler.top_p = 1;
   request.sampler.seed = options.seed;
+  if (!options.repeats) request.sampler.repetition_penalty = kRepetitionPenalties.high;
   request.stop_at_end_of_text = false;
   int64_t done = 0;
   absl::StatusOr<GenerateResult> generated = node.swarm().Generate(request, [&](const GenerateEvent& event) {

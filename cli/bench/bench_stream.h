@@ -15,12 +15,15 @@ namespace omni::cli {
 
 // Where a case's routes come from, and what is in memory when a token begins.
 enum class StreamCase {
-  kHot,    // every token goes where the first one went: all is in memory
-  kMixed,  // a walk on the torus (store/cache/routing_trace.h), with what the cache kept
-  kCold,   // the same walk, and nothing is in memory
-  kOwn,    // the model's own routers, with what the cache kept, and guesses read ahead
+  kHot,         // every token goes where the first one went: all is in memory
+  kMixed,       // a walk on the torus (store/cache/routing_trace.h), with what the cache kept
+  kMixedKnown,  // the same walk, but each token's experts are announced when it starts, of all layers
+  kCold,        // the walk of kMixed, and nothing is in memory
+  kOwn,         // the model's own routers, with what the cache kept; what they know or guess before is read
 };
-const char* StreamCaseName(StreamCase which);  // "hot", ...
+const char* StreamCaseName(StreamCase which);  // "hot", "mixed_known", ...
+// In the order in which they are listed for users.
+std::vector<StreamCase> AllStreamCases();
 
 struct StreamCaseOptions {
   StreamCase which = StreamCase::kMixed;
@@ -30,6 +33,7 @@ struct StreamCaseOptions {
   bool prefetch = true;        // own routes only
   bool measure_limits = true;  // memory and disk, before and after every few tokens; false: no roofline
   std::vector<TokenId> prompt = {TokenId(0)};
+  bool repeats = true;  // false: no token comes twice among 64, as untrained weights would have it
 };
 
 // Bytes and times are per token, means over the counted ones.
@@ -47,8 +51,11 @@ struct StreamCaseResult {
   double memory_bytes_per_s = 0,
          disk_bytes_per_s = 0;  // measured in the same run; 0: not measured, or not read
   // A walk tells a layer's expert when that layer starts, so that reading and computing hardly overlap: the
-  // sum of the times. What the routers do can be guessed: the larger of them.
+  // sum of the times. What is announced before, or routers do, which can be guessed: the larger of them.
   double roofline_seconds = 0;
+  // Hand-overs to askers of experts some of whose tiles were still being read, and tiles in them: what could
+  // be computed meanwhile. Per token.
+  double hand_overs = 0, handed_tiles = 0;
   // The tokens drawn, the probability of each, and what the routers chose in every expert layer, whether it
   // was followed or not: two runs agree in all of it only if what they computed is the same.
   std::vector<TokenId> output;
@@ -57,9 +64,18 @@ struct StreamCaseResult {
 
   double tok_per_s() const { return seconds > 0 ? 1 / seconds : 0; }
   double roofline_share() const { return seconds > 0 ? roofline_seconds / seconds : 0; }
+  // What was read over the whole time of a token, of what the device was measured to give; 0: not measured.
+  double memory_reached() const { return Reached(memory_bytes, memory_bytes_per_s); }
+  double disk_reached() const { return Reached(disk_bytes, disk_bytes_per_s); }
+
+ private:
+  double Reached(double bytes, double bytes_per_s) const {
+    return seconds > 0 && bytes_per_s > 0 ? bytes / seconds / bytes_per_s : 0;
+  }
 };
 
-// Restarts the node's swarm as the case needs it.
+// Restarts the node's swarm as the case needs it. What is in memory when it begins and is not wanted there,
+// the caller forgets.
 absl::StatusOr<StreamCaseResult> RunStreamCase(Node& node, const StreamCaseOptions& options,
                                                absl::FunctionRef<bool(int64_t token)> on_token);
 

@@ -25,6 +25,12 @@ struct RouteChoice {
 class RoutePolicy {
  public:
   virtual ~RoutePolicy() = default;
+  // Called when the row's token starts, once for each expert layer, in order, where the row is the first of
+  // its session in the batch: as KnownBefore, for policies that know so early. Where a policy does not know,
+  // the router's own choice is announced, if that is known.
+  virtual std::optional<ExpertId> KnownAtStart(LayerId /*layer*/, int64_t /*position*/) {
+    return std::nullopt;
+  }
   // Called once before each expert layer of the row: the expert that Choose will name, if that is known
   // already. It is read ahead.
   virtual std::optional<ExpertId> KnownBefore(LayerId /*layer*/, int64_t /*position*/) {

@@ -175,6 +175,8 @@ void TileCache::NotifyPartial(const std::shared_ptr<Load>& load, Deferred& defer
     slots_.Hold(slot);
     here[static_cast<size_t>(t)] = slot;
   }
+  ++stats_.hand_overs;
+  stats_.handed_tiles += static_cast<int64_t>(load->untold.size());
   deferred.partial.push_back({load, MakeTiles(std::make_shared<Lease>(this, load->table, std::move(here)))});
   load->untold.clear();
   ++load->missing;

@@ -44,9 +44,12 @@ struct CacheStats {
   int64_t read_bytes = 0;                 // from disk
   int64_t failed = 0;                     // tiles that could not be read or were damaged
   int64_t queued = 0;                     // requests that had to wait for slots
-  int64_t waiting = 0;                    // requests that wait for slots or tiles now
-  std::chrono::nanoseconds stall{0};      // with at least one request waiting for tiles
-  double HitShare() const {               // of the tiles asked for; 1 if none was
+  // Tiles handed over while others of the same expert were being read, to be computed meanwhile, and how many
+  // times.
+  int64_t hand_overs = 0, handed_tiles = 0;
+  int64_t waiting = 0;                // requests that wait for slots or tiles now
+  std::chrono::nanoseconds stall{0};  // with at least one request waiting for tiles
+  double HitShare() const {           // of the tiles asked for; 1 if none was
     const int64_t all = hits + joined + misses;
     return all > 0 ? static_cast<double>(hits) / static_cast<double>(all) : 1.0;
   }

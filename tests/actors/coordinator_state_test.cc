@@ -345,6 +345,41 @@ TEST_F(KnownRoutesTest, EveryLayersExpertIsAnnouncedInOrderBeforeTheFirstIsAsked
   EXPECT_EQ(counters_.predicted[0].Get(), 0);
 }
 
+// Knows every layer's expert when its token starts, whatever the router chooses.
+class KnowsAtStart : public RoutePolicy {
+ public:
+  std::optional<ExpertId> KnownAtStart(LayerId layer, int64_t position) override {
+    return ExpertId(static_cast<int32_t>((7 * position + layer.value) % 8));
+  }
+  ExpertId Choose(const RouteChoice& choice) override { return *KnownAtStart(choice.layer, choice.position); }
+};
+
+// Of a model whose routers know nothing before.
+TEST_F(CoordinatorTest, WhatAPolicyKnowsAtTheStartIsAnnouncedForAllLayersInOrder) {
+  KnowsAtStart policy;
+  GenerateRequest request = MakeRequest(tiny_, 1, 5, 1);
+  request.route_policy = &policy;
+  auto channel = Submit(request);
+  int announced = 0;
+  while (world_.steps > 0) {
+    world_.expected.clear();
+    --world_.steps;
+    state_.Step();
+    std::vector<std::pair<LayerId, std::vector<ExpertId>>> known = world_.expected, asked;
+    std::erase_if(known, [](const auto& e) { return e.second.empty(); });
+    EXPECT_THAT(world_.foresight, ::testing::Each(Foresight::kKnown));
+    while (!world_.requests.empty()) {
+      const RegionRequestPtr next = world_.requests.front();
+      asked.push_back({next->layer, {next->experts[0].expert}});
+      world_.foresight.clear();
+      Serve();
+    }
+    EXPECT_EQ(known, asked);
+    announced += static_cast<int>(known.size());
+  }
+  EXPECT_GE(announced, 5 * 3);
+}
+
 // The state and its regions on one thread, clients on others, as in a swarm, but with a queue whose
 // synchronisation a thread sanitizer sees.
 class ThreadWorld : public StepTimer {

@@ -29,7 +29,8 @@ class StreamTest : public testing::OmniTest {
     return path;
   }
   static nlohmann::json Bench(std::vector<std::string> flags) {
-    flags.insert(flags.begin(), {"bench", "stream", "-m", Large(), "-n", "6", "--warmup", "2", "--json"});
+    flags.insert(flags.begin(),
+                 {"bench", "stream", "-m", Large(), "-n", "6", "--warmup", "2", "--prompts", "2", "--json"});
     return Json(Omni(std::move(flags)));
   }
 };
@@ -66,12 +67,34 @@ TEST_F(StreamTest, MeasuresEveryCaseAndDrawsThem) {
     ASSERT_TRUE(json.contains(key)) << key;
     EXPECT_GT(json[key], 0) << key;
   }
+  for (const char* key :
+       {"mixed_known_share", "mixed_known_tok_per_s", "own_share", "own_tok_per_s", "own_best_share",
+        "own_best_tok_per_s", "parameters_nominal", "parameters_unique"}) {
+    ASSERT_TRUE(json.contains(key)) << key;
+    EXPECT_GT(json[key], 0) << key;
+  }
+  EXPECT_EQ(json["format"], 1);
+  EXPECT_GE(json["own_best_tok_per_s"], json["own_tok_per_s"]);
   for (const char* key : {"prediction_accuracy_1", "prediction_accuracy_2"}) {
     ASSERT_TRUE(json.contains(key)) << key;
     EXPECT_GE(json[key], 0) << key;
     EXPECT_LE(json[key], 1) << key;
   }
-  const nlohmann::json &cold = json["cases"][0], &hot = json["cases"][2];
+  ASSERT_EQ(json["cases"].size(), 5u);
+  const nlohmann::json &cold = json["cases"][0], &mixed = json["cases"][1], &known = json["cases"][2],
+                       &hot = json["cases"][3], &own = json["cases"][4];
+  EXPECT_EQ(known["case"], "mixed_known");
+  EXPECT_EQ(known["output_xxh3"], mixed["output_xxh3"]);  // the same walk
+  EXPECT_EQ(own["prompts"].size(), 2u);
+  for (const nlohmann::json& one : json["cases"]) {
+    SCOPED_TRACE(one["case"].get<std::string>());
+    EXPECT_DOUBLE_EQ(one["memory_gb_per_token"].get<double>(),
+                     1e-9 * one["memory_bytes_per_token"].get<double>());
+    EXPECT_NEAR(one["memory_reached_share"].get<double>(),
+                one["memory_reached_bytes_per_s"].get<double>() / one["memory_bytes_per_s"].get<double>(),
+                1e-9);
+    EXPECT_GE(one["disk_reached_share"], 0);
+  }
   EXPECT_EQ(cold["case"], "cold");
   EXPECT_EQ(cold["hit_rate"], 0);
   EXPECT_EQ(hot["hit_rate"], 1);
@@ -130,6 +153,7 @@ TEST_F(StreamTest, WrongFlagsAndTooSmallABudgetAreOneLine) {
   ExpectOneLine(Run({"x", "--ram", "300M", "--cache-policy", "best"}), 2, "--cache-policy");
   ExpectOneLine(Omni({"bench", "disk"}), 2, "disk");
   ExpectOneLine(Omni({"bench", "stream", "-m", Model(), "--cases", "warm"}), 2, "warm");
+  ExpectOneLine(Omni({"bench", "stream", "-m", Model(), "--prompts", "0"}), 2, "--prompts");
   ExpectOneLine(
       Omni({"bench", "stream", "-m", Model(), "--ram", "1G", "--cases", "hot", "--whole-form", Model()}), 2,
       "--shared-form");
