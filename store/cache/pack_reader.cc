@@ -23,14 +23,14 @@ absl::Status PackReader::Start(std::span<uint8_t> memory, Done done) {
   return absl::OkStatus();
 }
 
-void PackReader::Read(std::span<const TileRead> reads, bool urgent) {
+void PackReader::Read(std::span<const TileRead> reads, ReadUrgency urgency) {
   std::vector<ReadRequest> requests;
   requests.reserve(reads.size());
   for (const TileRead& read : reads) {
     requests.push_back({static_cast<int32_t>(read.ref.pack), read.ref.offset, strides_[read.ref.pack],
                         payload_, read.to, read.tag});
   }
-  queue_->Submit(requests, urgent);
+  queue_->Submit(requests, urgency);
 }
 
 TileReader::Stats PackReader::stats() const {

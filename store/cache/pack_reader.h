@@ -19,7 +19,7 @@ class PackReader final : public TileReader {
   PackReader(const ModelFiles& files, const std::vector<PackHeader>& packs, const ReadQueueOptions& options);
 
   absl::Status Start(std::span<uint8_t> memory, Done done) override;
-  void Read(std::span<const TileRead> reads, bool urgent) override;
+  void Read(std::span<const TileRead> reads, ReadUrgency urgency) override;
   void Promote(uint64_t tag) override { queue_->Promote(tag); }
   std::string description() const override { return queue_->description(); }
   Stats stats() const override;

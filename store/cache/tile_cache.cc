@@ -45,7 +45,7 @@ struct TileCache::Partial {
 };
 
 struct TileCache::Deferred {
-  std::vector<TileRead> urgent, guessed;
+  std::vector<TileRead> asked, known, guessed;
   std::vector<uint64_t> promoted;
   std::vector<Partial> partial;
   std::vector<std::shared_ptr<Load>> ended;
@@ -123,6 +123,7 @@ bool TileCache::Admit(const std::shared_ptr<Load>& load, Deferred& deferred) {
     }
     return false;
   }
+  slots_.Prepare(absent);
   // What was there is held by now, and what follows is new: an equal tile of the same expert is found the
   // second time.
   std::vector<bool> held_already(static_cast<size_t>(tiles_per_expert_));
@@ -132,7 +133,7 @@ bool TileCache::Admit(const std::shared_ptr<Load>& load, Deferred& deferred) {
   for (int64_t t = 0; t < tiles_per_expert_; ++t) {
     uint32_t number = slots_.Find(contents[t]);
     if (number == TileSlots::kNone) {
-      number = TakeSlot(contents[t], &deferred.urgent);
+      number = TakeSlot(contents[t], &deferred.asked);
       if (number == TileSlots::kNone) {  // a policy that hides a slot it could give up
         load->error = absl::InternalError("the cache's policy found no tile to give up");
         break;
@@ -229,6 +230,9 @@ void TileCache::Request(RequesterId requester, int64_t table, const OnReady& on_
     ++stats_.requests;
     slots_.policy().OnExpert(place, table % users_.experts);
     guesses_.Visit(requester, place);
+    std::erase_if(pending_, [&](const Foreseen& foreseen) {
+      return foreseen.requester == requester && foreseen.table == table;
+    });
     waiting_.push_back(load);
     AdmitWaiting(deferred);
     if (!waiting_.empty() && guesses_.held() > 0) {
@@ -236,6 +240,7 @@ void TileCache::Request(RequesterId requester, int64_t table, const OnReady& on_
       AdmitWaiting(deferred);
     }
     if (!waiting_.empty() && waiting_.back() == load) ++stats_.queued;
+    ReadPending(deferred);
     if (std::find(deferred.ended.begin(), deferred.ended.end(), load) == deferred.ended.end()) {
       load->stalled = true;
       StallBegins();
@@ -249,38 +254,81 @@ void TileCache::Request(RequesterId requester, int64_t table, const OnReady& on_
 void TileCache::ReadAhead(RequesterId requester, std::span<const int64_t> tables, Foresight foresight) {
   if (tables.empty()) return;
   const int64_t place = tables.front() / users_.experts;
-  const int64_t most = slots_.size() - tiles_per_expert_;  // a request must find room
   Deferred deferred;
   {
     std::lock_guard lock(mutex_);
     const std::vector<uint32_t> before = guesses_.Renew(requester, place);
+    DropPending(requester, place);
     for (int64_t table : tables) {
       slots_.policy().OnPredict(place, table % users_.experts);
-      for (int64_t t = 0; t < tiles_per_expert_ && guesses_.held() < most; ++t) {
-        const uint32_t content = index_.Of(table)[t];
-        uint32_t number = slots_.Find(content);
-        if (number == TileSlots::kNone) {
-          if (foresight == Foresight::kGuess && guess_reads_ >= 2 * tiles_per_expert_) break;
-          number = TakeSlot(content, &deferred.guessed);
-          if (number == TileSlots::kNone) break;
-          slots_[number].guessed = slots_[number].was_guess = true;
-          ++guess_reads_;
-          ++stats_.guessed;
-        }
-        guesses_.Hold(requester, place, number);
-      }
+      Foreseen foreseen{requester, table, foresight};
+      const bool waits = foresight == Foresight::kKnown && !pending_.empty();
+      if (!waits && Foresee(foreseen, deferred)) continue;
+      if (foresight == Foresight::kKnown) pending_.push_back(foreseen);
     }
     guesses_.Release(before);
+    ReadPending(deferred);
   }
   RunDeferred(deferred);
+}
+
+// Holds tiles from `next` on, and begins to read those that are not there. False: there is no room for more.
+bool TileCache::Foresee(Foreseen& foreseen, Deferred& deferred) {
+  const int64_t place = foreseen.table / users_.experts;
+  const int64_t most = slots_.size() - tiles_per_expert_;  // a request must find room
+  const uint32_t* const contents = index_.Of(foreseen.table);
+  const bool guess = foreseen.foresight == Foresight::kGuess;
+  // What is there is held before anything is given up for the rest.
+  std::vector<bool> held(static_cast<size_t>(tiles_per_expert_));
+  int64_t absent = 0;
+  for (int64_t t = foreseen.next; t < tiles_per_expert_ && guesses_.held() < most; ++t) {
+    const uint32_t number = slots_.Find(contents[t]);
+    if (number == TileSlots::kNone) {
+      ++absent;
+      continue;
+    }
+    guesses_.Hold(foreseen.requester, place, number);
+    held[static_cast<size_t>(t)] = true;
+  }
+  absent = std::min(absent, most - guesses_.held());
+  if (guess) absent = std::min(absent, 2 * tiles_per_expert_ - guess_reads_);
+  slots_.Prepare(absent);
+  for (int64_t& t = foreseen.next; t < tiles_per_expert_; ++t) {
+    if (held[static_cast<size_t>(t)]) continue;
+    if (guesses_.held() >= most) return false;
+    if (guess && guess_reads_ >= 2 * tiles_per_expert_) return false;
+    uint32_t number = slots_.Find(contents[t]);  // an equal tile of the same expert may have come in between
+    if (number == TileSlots::kNone) {
+      number = TakeSlot(contents[t], guess ? &deferred.guessed : &deferred.known);
+      if (number == TileSlots::kNone) return false;
+      slots_[number].guessed = slots_[number].was_guess = true;
+      ++guess_reads_;
+      ++stats_.guessed;
+    }
+    guesses_.Hold(foreseen.requester, place, number);
+  }
+  return true;
+}
+
+// Those who wait for slots come first.
+void TileCache::ReadPending(Deferred& deferred) {
+  while (!pending_.empty() && waiting_.empty() && Foresee(pending_.front(), deferred)) pending_.pop_front();
+}
+
+void TileCache::DropPending(RequesterId requester, int64_t place) {
+  std::erase_if(pending_, [&](const Foreseen& foreseen) {
+    return foreseen.requester == requester && (place < 0 || foreseen.table / users_.experts == place);
+  });
 }
 
 void TileCache::ForgetRequester(RequesterId requester) {
   Deferred deferred;
   {
     std::lock_guard lock(mutex_);
+    DropPending(requester, -1);
     guesses_.Forget(requester);
     AdmitWaiting(deferred);
+    ReadPending(deferred);
   }
   RunDeferred(deferred);
 }
@@ -289,6 +337,7 @@ void TileCache::Clear() {
   Deferred deferred;
   {
     std::lock_guard lock(mutex_);
+    pending_.clear();
     guesses_.End();
     slots_.EvictIdle();
     AdmitWaiting(deferred);
@@ -364,9 +413,10 @@ void TileCache::Release(const std::vector<uint32_t>& slots) {
 }
 
 void TileCache::RunDeferred(Deferred& deferred) {
-  if (!deferred.urgent.empty()) reader_->Read(deferred.urgent, true);
+  if (!deferred.asked.empty()) reader_->Read(deferred.asked, ReadUrgency::kAsked);
   for (uint64_t tag : deferred.promoted) reader_->Promote(tag);
-  if (!deferred.guessed.empty()) reader_->Read(deferred.guessed, false);
+  if (!deferred.known.empty()) reader_->Read(deferred.known, ReadUrgency::kKnown);
+  if (!deferred.guessed.empty()) reader_->Read(deferred.guessed, ReadUrgency::kGuessed);
   while (!deferred.partial.empty()) {
     Partial partial = std::move(deferred.partial.back());
     deferred.partial.pop_back();

@@ -82,8 +82,9 @@ class TileCache {
                const OnPartial& on_partial = {});
   // Reads the tables' tiles, which are of one layer, where nothing more urgent is to be read and in the order
   // of these calls, and keeps them until the requester has asked for experts of that layer and then of
-  // another, or says something else of that layer. What does not fit is left out; of guesses, also what would
-  // keep the disk busy for longer than two experts take.
+  // another, or says something else of that layer. What is known and does not fit yet is read as others let
+  // go of their tiles; guesses that do not fit are left out, as is what of them would keep the disk busy for
+  // longer than two experts take.
   void ReadAhead(RequesterId requester, std::span<const int64_t> tables, Foresight foresight);
   void ForgetRequester(RequesterId requester);
   // Gives up every tile that nobody uses.
@@ -103,6 +104,13 @@ class TileCache {
     Load* load;
     int64_t tile;  // of the load's expert
   };
+  // An expert that a requester said something of.
+  struct Foreseen {
+    RequesterId requester;
+    int64_t table = 0;
+    Foresight foresight = Foresight::kKnown;
+    int64_t next = 0;  // the tile to go on with
+  };
   struct Partial;
   struct Deferred;  // to be done when the lock has been let go of
 
@@ -118,6 +126,9 @@ class TileCache {
   void CountDown(Load& load, Deferred& deferred);
   void EndStalls(const Deferred& deferred);
   uint32_t TakeSlot(uint32_t content, std::vector<TileRead>* reads);
+  bool Foresee(Foreseen& foreseen, Deferred& deferred);
+  void ReadPending(Deferred& deferred);
+  void DropPending(RequesterId requester, int64_t place);
   void Fail(uint32_t slot);
   void StallBegins();
   void StallEnds();
@@ -139,6 +150,7 @@ class TileCache {
   int64_t guess_reads_ = 0;                     // under way
   std::vector<std::vector<Waiter>> waiters_;    // by slot: for its read
   std::deque<std::shared_ptr<Load>> waiting_;   // for slots, in the order of asking
+  std::deque<Foreseen> pending_;                // known, and found no room yet, in the order of announcing
   std::vector<std::shared_ptr<Load>> loading_;  // waiting for reads
   int64_t stalled_ = 0;                         // requests that wait
   std::chrono::steady_clock::time_point stall_began_;

@@ -1,6 +1,7 @@
 #include "store/cache/tile_slots.h"
 
 #include <algorithm>
+#include <functional>
 
 namespace omni {
 
@@ -12,14 +13,24 @@ TileSlots::TileSlots(int64_t slots, int64_t contents, std::unique_ptr<CachePolic
   for (int64_t slot = slots; slot-- > 0;) free_.push_back(static_cast<uint32_t>(slot));
 }
 
-uint32_t TileSlots::Take(uint32_t content) {
-  if (free_.empty()) {
-    const int64_t victim = policy_->Victim(
-        [this](uint32_t slot) { return slots_[slot].state == State::kTile && slots_[slot].users == 0; });
-    if (victim < 0) return kNone;
-    Evict(static_cast<uint32_t>(victim));
-    ++evicted_;
+bool TileSlots::EvictVictim() {
+  const int64_t victim = policy_->Victim(
+      [this](uint32_t slot) { return slots_[slot].state == State::kTile && slots_[slot].users == 0; });
+  if (victim < 0) return false;
+  Evict(static_cast<uint32_t>(victim));
+  ++evicted_;
+  return true;
+}
+
+void TileSlots::Prepare(int64_t count) {
+  while (static_cast<int64_t>(free_.size()) < count && EvictVictim()) {
   }
+  const auto taken = std::min(free_.size(), static_cast<size_t>(count));
+  std::sort(free_.end() - static_cast<std::ptrdiff_t>(taken), free_.end(), std::greater<>());
+}
+
+uint32_t TileSlots::Take(uint32_t content) {
+  if (free_.empty() && !EvictVictim()) return kNone;
   const uint32_t number = free_.back();
   free_.pop_back();
   ever_filled_ = std::max(ever_filled_, static_cast<int64_t>(number) + 1);

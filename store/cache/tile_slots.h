@@ -29,7 +29,7 @@ class TileSlots {
   int64_t size() const { return static_cast<int64_t>(slots_.size()); }
   // Slots are filled from the first on: how many ever were.
   int64_t ever_filled() const { return ever_filled_; }
-  int64_t evicted() const { return evicted_; }  // by Take
+  int64_t evicted() const { return evicted_; }  // by Take and Prepare
   CachePolicy& policy() { return *policy_; }
   const CachePolicy& policy() const { return *policy_; }
 
@@ -38,6 +38,10 @@ class TileSlots {
   // How many slots Take can give.
   int64_t available() const { return static_cast<int64_t>(free_.size()) + idle_; }
 
+  // Before so many calls of Take: empties as many slots as that needs and the policy gives up, and lets Take
+  // give the slots side by side where those that are empty are, so that tiles which lie side by side in a
+  // file can be read by one call.
+  void Prepare(int64_t count);
   // A slot for a content that has none, to be read: an empty one, else an idle one that the policy gives up.
   // kNone if it finds none. Nobody holds it yet.
   uint32_t Take(uint32_t content);
@@ -50,6 +54,7 @@ class TileSlots {
   void EvictIdle();  // all of them
 
  private:
+  bool EvictVictim();  // false: the policy finds none
   void Evict(uint32_t slot);
 
   std::vector<Slot> slots_;

@@ -9,6 +9,7 @@
 #include <absl/status/status.h>
 
 #include "store/format/tile.h"
+#include "store/read/read_urgency.h"
 
 namespace omni {
 
@@ -34,10 +35,9 @@ class TileReader {
 
   // Once, before all else. `memory`, where the reads will go, outlives the reader; it may become resident.
   virtual absl::Status Start(std::span<uint8_t> memory, Done done) = 0;
-  // Never waits. Urgent reads are begun before all others that have not begun; within each kind the first is
-  // the first begun.
-  virtual void Read(std::span<const TileRead> reads, bool urgent) = 0;
-  // The read with that tag becomes urgent, if it has not begun; else nothing happens.
+  // Never waits. What is begun first: read_urgency.h.
+  virtual void Read(std::span<const TileRead> reads, ReadUrgency urgency) = 0;
+  // The read with that tag becomes one that is asked for, if it has not begun; else nothing happens.
   virtual void Promote(uint64_t tag) = 0;
 
   virtual std::string description() const = 0;  // what is really in use, for logs; after Start

@@ -78,7 +78,7 @@ absl::StatusOr<std::unique_ptr<RegionExperts>> RegionExperts::Load(
   std::vector<TileRead> reads;
   for (uint32_t place = 0; place < wanted.size(); ++place)
     reads.push_back({index.Stored(wanted[place].content).ref, at(place), place});
-  reader->Read(reads, /*urgent=*/true);
+  reader->Read(reads, ReadUrgency::kAsked);
   left.wait();
   reader.reset();  // before what its threads use
   for (const absl::Status& status : statuses) {

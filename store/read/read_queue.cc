@@ -29,31 +29,69 @@ struct SchedulerAttributes {
   uint64_t runtime = 0, deadline = 0, period = 0;
 };
 
+// A disk that gave 1.9 GB/s in pieces of 160 kB gave 2.5 in pieces of 2.7 MB, and 2.2 in pieces of 640 kB.
+constexpr int64_t kMostTogether = int64_t{3} << 19;
+
+// Whether both can be read by one call. What makes no sense is left to itself.
+bool Continues(const ReadRequest& a, const ReadRequest& b) {
+  const auto sound = [](const ReadRequest& r) { return r.bytes > 0 && r.needed >= 0 && r.needed <= r.bytes; };
+  return sound(a) && sound(b) && a.file == b.file && a.bytes + b.bytes <= kMostTogether && a.to != nullptr &&
+         a.offset + static_cast<uint64_t>(a.bytes) == b.offset && a.to + a.bytes == b.to;
+}
+
 int64_t NanosecondsSince(Clock::time_point start) {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count();
 }
 
 }  // namespace
 
-void WaitingReads::Add(std::span<const ReadRequest> requests, bool urgent) {
-  std::deque<ReadRequest>& to = urgent ? urgent_ : normal_;
+void WaitingReads::Add(std::span<const ReadRequest> requests, ReadUrgency urgency) {
+  std::deque<ReadRequest>& to = waiting_[static_cast<size_t>(urgency)];
   to.insert(to.end(), requests.begin(), requests.end());
 }
 
-void WaitingReads::Promote(uint64_t tag) {
-  const auto it = std::find_if(normal_.begin(), normal_.end(),
-                               [tag](const ReadRequest& request) { return request.tag == tag; });
-  if (it == normal_.end()) return;
-  urgent_.push_back(*it);
-  normal_.erase(it);
+void WaitingReads::AddAlone(std::span<const ReadRequest> parts) {
+  alone_.insert(alone_.end(), parts.begin(), parts.end());
 }
 
-std::optional<ReadRequest> WaitingReads::Take() {
-  std::deque<ReadRequest>& from = urgent_.empty() ? normal_ : urgent_;
-  if (from.empty()) return std::nullopt;
-  const ReadRequest request = from.front();
-  from.pop_front();
-  return request;
+void WaitingReads::Promote(uint64_t tag) {
+  for (const ReadUrgency urgency : {ReadUrgency::kKnown, ReadUrgency::kGuessed}) {
+    std::deque<ReadRequest>& from = waiting_[static_cast<size_t>(urgency)];
+    const auto it = std::find_if(from.begin(), from.end(),
+                                 [tag](const ReadRequest& request) { return request.tag == tag; });
+    if (it == from.end()) continue;
+    waiting_[static_cast<size_t>(ReadUrgency::kAsked)].push_back(*it);
+    from.erase(it);
+    return;
+  }
+}
+
+bool WaitingReads::empty() const {
+  return alone_.empty() &&
+         std::all_of(waiting_.begin(), waiting_.end(), [](const auto& reads) { return reads.empty(); });
+}
+
+std::optional<TakenRead> WaitingReads::Take() {
+  if (!alone_.empty()) {
+    TakenRead taken{alone_.front(), {}};
+    alone_.pop_front();
+    return taken;
+  }
+  const auto from =
+      std::find_if(waiting_.begin(), waiting_.end(), [](const auto& reads) { return !reads.empty(); });
+  if (from == waiting_.end()) return std::nullopt;
+  TakenRead taken{from->front(), {}};
+  from->pop_front();
+  const ReadRequest first = taken.request;
+  while (!from->empty() && first.bytes == from->front().bytes && Continues(taken.request, from->front())) {
+    const ReadRequest& next = from->front();
+    if (taken.parts.empty()) taken.parts.push_back(first);
+    taken.parts.push_back(next);
+    taken.request.needed = taken.request.bytes + next.needed;
+    taken.request.bytes += next.bytes;
+    from->pop_front();
+  }
+  return taken;
 }
 
 void ReadMeter::Begin() {
@@ -61,9 +99,10 @@ void ReadMeter::Begin() {
   if (in_flight_++ == 0) busy_since_ = Clock::now();
 }
 
-void ReadMeter::End(int64_t bytes, bool ok) {
+void ReadMeter::End(int64_t bytes, size_t requests, bool ok) {
   const std::lock_guard lock(mutex_);
-  ++stats_.reads;
+  stats_.reads += static_cast<int64_t>(requests);
+  ++stats_.begun;
   stats_.bytes += bytes;
   if (!ok) ++stats_.errors;
   if (--in_flight_ == 0) stats_.busy_ns += NanosecondsSince(busy_since_);

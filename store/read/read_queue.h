@@ -11,6 +11,8 @@
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
+#include "store/read/read_urgency.h"
+
 namespace omni {
 
 // What O_DIRECT's offsets, sizes and addresses are multiples of, on every disk in use.
@@ -33,8 +35,9 @@ enum class ReadMethod { kAuto, kUring, kPread };
 
 struct ReadQueueOptions {
   ReadMethod method = ReadMethod::kAuto;  // kAuto: io_uring, and pread where that is not allowed
-  // Reads in flight with io_uring, 1 to 4096. With tiles of 160 kB, 32 give the disk's full speed; more only
-  // makes an urgent read wait longer behind those that have begun.
+  // Reads in flight with io_uring, 1 to 4096, where one made of several requests counts as one for every 128
+  // KiB. With tiles of 160 kB, 32 give the disk's full speed; more only makes a read that is asked for wait
+  // longer behind those that have begun.
   int depth = 32;
   int threads = 8;  // of pread, each with one read in flight, 1 to 256
   // Where reads go. io_uring registers it, which pins it: all of it becomes resident at Open. Reads to other
@@ -62,11 +65,11 @@ class ReadQueue {
   ReadQueue(const ReadQueue&) = delete;
   ReadQueue& operator=(const ReadQueue&) = delete;
 
-  // Thread-safe, never waits for the disk. Urgent reads are begun before all others that have not begun;
-  // within each kind the first submitted is the first begun.
-  virtual void Submit(std::span<const ReadRequest> requests, bool urgent) = 0;
-  // A waiting (not begun) read with that tag becomes urgent. No effect on others. Thread-safe; looks at every
-  // waiting read.
+  // Thread-safe, never waits for the disk. Requests of equal size that follow each other in the order of
+  // beginning, in the file and in memory are read in one go, up to 1.5 MiB.
+  virtual void Submit(std::span<const ReadRequest> requests, ReadUrgency urgency) = 0;
+  // A waiting (not begun) read with that tag becomes one that is asked for. No effect on others. Thread-safe;
+  // may look at every waiting read.
   virtual void Promote(uint64_t tag) = 0;
 
   virtual ReadMethod method() const = 0;  // the one in use
@@ -77,7 +80,8 @@ class ReadQueue {
   virtual std::string description() const = 0;
 
   struct Stats {
-    int64_t reads = 0;    // ended, well or not; without the cancelled ones
+    int64_t reads = 0;    // requests ended, well or not; without the cancelled ones
+    int64_t begun = 0;    // reads of one request or several
     int64_t bytes = 0;    // read, also those past `needed`
     int64_t errors = 0;   // of `reads`
     int64_t busy_ns = 0;  // wall time with at least one read in flight

@@ -1,6 +1,8 @@
 // What the two kinds of read queue share, and how each is made. Only for store/read_queue*.cc.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <deque>
@@ -9,6 +11,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include <absl/status/statusor.h>
 
@@ -17,23 +20,34 @@
 
 namespace omni {
 
+// One read of the system for one request, or for several whose bytes lie side by side.
+struct TakenRead {
+  ReadRequest request;             // of all; the tag is the first's
+  std::vector<ReadRequest> parts;  // if there are several
+  size_t requests() const { return std::max<size_t>(1, parts.size()); }
+};
+
 // Reads that have not begun, in the order in which they are to begin. Guarded by its owner's mutex.
 class WaitingReads {
  public:
-  void Add(std::span<const ReadRequest> requests, bool urgent);
-  void Promote(uint64_t tag);  // the first normal one with that tag
-  std::optional<ReadRequest> Take();
-  bool empty() const { return urgent_.empty() && normal_.empty(); }
+  void Add(std::span<const ReadRequest> requests, ReadUrgency urgency);
+  // Parts of a read that failed: before all others, each by itself, so that an error is that of its request.
+  void AddAlone(std::span<const ReadRequest> parts);
+  void Promote(uint64_t tag);  // the first with that tag that nobody asked for
+  std::optional<TakenRead> Take();
+  bool empty() const;
 
  private:
-  std::deque<ReadRequest> urgent_, normal_;
+  std::deque<ReadRequest> alone_;
+  std::array<std::deque<ReadRequest>, kReadUrgencies> waiting_;
 };
 
 // Counts reads and the time in which there were any. Thread-safe.
 class ReadMeter {
  public:
   void Begin();
-  void End(int64_t bytes, bool ok);
+  // Of so many requests; none: they are read once more.
+  void End(int64_t bytes, size_t requests, bool ok);
   ReadQueue::Stats stats() const;
 
  private:

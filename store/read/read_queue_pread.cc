@@ -23,7 +23,7 @@ class PreadQueue final : public ReadQueue {
   ~PreadQueue() override;
   absl::Status Start(int threads);
 
-  void Submit(std::span<const ReadRequest> requests, bool urgent) override;
+  void Submit(std::span<const ReadRequest> requests, ReadUrgency urgency) override;
   void Promote(uint64_t tag) override;
   ReadMethod method() const override { return ReadMethod::kPread; }
   bool direct(int32_t file) const override { return parts_.files->direct(file); }
@@ -32,7 +32,8 @@ class PreadQueue final : public ReadQueue {
 
  private:
   void Run();
-  absl::Status Read(const ReadRequest& request);
+  void Serve(const ReadRequest& request, bool closing);
+  absl::Status Read(const ReadRequest& request, size_t requests);
 
   const std::string note_;
   const ReadQueueParts parts_;
@@ -62,10 +63,10 @@ PreadQueue::~PreadQueue() {
   for (std::thread& thread : threads_) thread.join();
 }
 
-void PreadQueue::Submit(std::span<const ReadRequest> requests, bool urgent) {
+void PreadQueue::Submit(std::span<const ReadRequest> requests, ReadUrgency urgency) {
   {
     const std::lock_guard lock(mutex_);
-    waiting_.Add(requests, urgent);
+    waiting_.Add(requests, urgency);
   }
   if (requests.size() == 1) {
     changed_.notify_one();
@@ -87,24 +88,40 @@ std::string PreadQueue::description() const {
 void PreadQueue::Run() {
   RunPromptly();
   while (true) {
-    std::optional<ReadRequest> request;
+    std::optional<TakenRead> taken;
     bool closing = false;
     {
       std::unique_lock lock(mutex_);
       changed_.wait(lock, [this] { return closing_ || !waiting_.empty(); });
-      request = waiting_.Take();
+      taken = waiting_.Take();
       closing = closing_;
     }
-    if (!request) return;
-    absl::Status status = parts_.files->Check(*request);
-    if (status.ok()) {
-      status = closing ? CancelledReadError(parts_.files->path(request->file), *request) : Read(*request);
+    if (!taken) return;
+    if (taken->parts.empty()) {
+      Serve(taken->request, closing);
+      continue;
     }
-    parts_.done(request->tag, status);
+    const bool read = !closing && parts_.files->Check(taken->request).ok() &&
+                      Read(taken->request, taken->parts.size()).ok();
+    for (const ReadRequest& part : taken->parts) {
+      if (read) {
+        parts_.done(part.tag, absl::OkStatus());
+      } else {
+        Serve(part, closing);
+      }
+    }
   }
 }
 
-absl::Status PreadQueue::Read(const ReadRequest& request) {
+void PreadQueue::Serve(const ReadRequest& request, bool closing) {
+  absl::Status status = parts_.files->Check(request);
+  if (status.ok())
+    status = closing ? CancelledReadError(parts_.files->path(request.file), request) : Read(request, 1);
+  parts_.done(request.tag, status);
+}
+
+// For so many requests: if there are several, an error is none yet.
+absl::Status PreadQueue::Read(const ReadRequest& request, size_t requests) {
   meter_.Begin();
   ReadProgress read(request, parts_.files.get());
   ssize_t n = 0;
@@ -114,7 +131,8 @@ absl::Status PreadQueue::Read(const ReadRequest& request) {
                 static_cast<off_t>(step.offset));
     if (n < 0) n = -errno;
   } while (!read.Take(n));
-  meter_.End(read.got(), read.status().ok());
+  const bool ok = read.status().ok(), again = !ok && requests > 1;
+  meter_.End(read.got(), again ? 0 : requests, ok || again);
   return read.status();
 }
 

@@ -24,7 +24,8 @@ namespace omni {
 namespace {
 
 constexpr int64_t kLargestBuffer = int64_t{1} << 30;  // that the kernel registers as one
-constexpr uint64_t kWake = UINT64_MAX;                // user data of the eventfd's read; others are slots
+constexpr int64_t kBytesOfWeight = int64_t{128} << 10;
+constexpr uint64_t kWake = UINT64_MAX;  // user data of the eventfd's read; others are slots
 // Calls of `done` between two looks at the ring: at 20 us each (the check sum of a tile) less than the disk
 // takes for one read.
 constexpr size_t kReportsPerTurn = 8;
@@ -59,7 +60,7 @@ class UringQueue final : public ReadQueue {
   // Before anything else. On an error nothing but the destructor may follow, and `parts` is as it was.
   absl::Status Start(const ReadQueueOptions& options, ReadQueueParts* parts);
 
-  void Submit(std::span<const ReadRequest> requests, bool urgent) override;
+  void Submit(std::span<const ReadRequest> requests, ReadUrgency urgency) override;
   void Promote(uint64_t tag) override;
   ReadMethod method() const override { return ReadMethod::kUring; }
   bool direct(int32_t file) const override { return parts_.files->direct(file); }
@@ -70,6 +71,11 @@ class UringQueue final : public ReadQueue {
   struct Report {
     uint64_t tag;
     absl::Status status;
+  };
+  struct InFlight {
+    ReadProgress progress;
+    std::vector<ReadRequest> parts;  // if there are several
+    int64_t weight;                  // of the depth
   };
 
   absl::Status StartRing(int depth);
@@ -84,6 +90,7 @@ class UringQueue final : public ReadQueue {
   void PrepareRead(size_t slot);
   void Enter(bool wait);
   void Reap();
+  void EndRead(size_t slot);
   void CallDone();
 
   ReadQueueParts parts_;
@@ -101,7 +108,8 @@ class UringQueue final : public ReadQueue {
   // Of the ring's thread.
   io_uring ring_;
   uint64_t wake_count_ = 0;  // where the eventfd is read to
-  std::vector<std::optional<ReadProgress>> slots_;
+  std::vector<std::optional<InFlight>> slots_;
+  int64_t weight_ = 0;  // in flight
   std::vector<size_t> free_slots_;
   std::deque<Report> reports_;  // that `done` has not been called for
 
@@ -195,10 +203,10 @@ void UringQueue::Wake() {
   (void)!::write(wake_fd_, &one, sizeof(one));  // fails only where 2^64 - 2 wakes have not been read
 }
 
-void UringQueue::Submit(std::span<const ReadRequest> requests, bool urgent) {
+void UringQueue::Submit(std::span<const ReadRequest> requests, ReadUrgency urgency) {
   {
     const std::lock_guard lock(mutex_);
-    waiting_.Add(requests, urgent);
+    waiting_.Add(requests, urgency);
     if (std::exchange(woken_, true)) return;
   }
   Wake();
@@ -229,18 +237,26 @@ void UringQueue::Run() {
 bool UringQueue::BeginWaiting() {
   const std::lock_guard lock(mutex_);
   woken_ = false;
-  while (closing_ || !free_slots_.empty()) {
-    const std::optional<ReadRequest> request = waiting_.Take();
-    if (!request) return !closing_;
-    absl::Status status = parts_.files->Check(*request);
-    if (status.ok() && closing_) status = CancelledReadError(parts_.files->path(request->file), *request);
+  while (closing_ || (!free_slots_.empty() && weight_ < static_cast<int64_t>(slots_.size()))) {
+    std::optional<TakenRead> taken = waiting_.Take();
+    if (!taken) return !closing_;
+    const ReadRequest& request = taken->request;
+    absl::Status status = parts_.files->Check(request);
+    if (status.ok() && closing_) status = CancelledReadError(parts_.files->path(request.file), request);
+    if (!status.ok() && !taken->parts.empty()) {
+      waiting_.AddAlone(taken->parts);
+      continue;
+    }
     if (!status.ok()) {
-      reports_.push_back({request->tag, std::move(status)});
+      reports_.push_back({request.tag, std::move(status)});
       continue;
     }
     const size_t slot = free_slots_.back();
     free_slots_.pop_back();
-    slots_[slot].emplace(*request, parts_.files.get());
+    const auto requests = static_cast<int64_t>(taken->requests());
+    const int64_t weight = std::clamp<int64_t>(request.bytes / kBytesOfWeight, 1, requests);
+    weight_ += weight;
+    slots_[slot].emplace(ReadProgress(request, parts_.files.get()), std::move(taken->parts), weight);
     meter_.Begin();
     PrepareRead(slot);
   }
@@ -254,7 +270,7 @@ void UringQueue::PrepareWake() {
 }
 
 void UringQueue::PrepareRead(size_t slot) {
-  ReadProgress& read = *slots_[slot];
+  ReadProgress& read = slots_[slot]->progress;
   const ReadProgress::Step step = read.Next();
   const int32_t file = read.request().file;
   const int fd = registered_files_ ? 2 * file + (step.direct ? 1 : 0) : parts_.files->fd(file, step.direct);
@@ -292,17 +308,31 @@ void UringQueue::Reap() {
       PrepareWake();
       continue;
     }
-    ReadProgress& read = *slots_[slot];
-    if (!read.Take(cqe->res)) {
+    if (slots_[slot]->progress.Take(cqe->res)) {
+      EndRead(slot);
+    } else {
       PrepareRead(slot);
-      continue;
     }
-    meter_.End(read.got(), read.status().ok());
-    reports_.push_back({read.request().tag, read.status()});
-    slots_[slot].reset();
-    free_slots_.push_back(slot);
   }
   ::io_uring_cq_advance(&ring_, seen);
+}
+
+void UringQueue::EndRead(size_t slot) {
+  const InFlight& ended = *slots_[slot];
+  const ReadProgress& read = ended.progress;
+  const bool ok = read.status().ok(), again = !ok && !ended.parts.empty();
+  meter_.End(read.got(), again ? 0 : std::max<size_t>(1, ended.parts.size()), ok || again);
+  if (again) {
+    const std::lock_guard lock(mutex_);
+    waiting_.AddAlone(ended.parts);
+  } else if (ended.parts.empty()) {
+    reports_.push_back({read.request().tag, read.status()});
+  } else {
+    for (const ReadRequest& part : ended.parts) reports_.push_back({part.tag, absl::OkStatus()});
+  }
+  weight_ -= ended.weight;
+  slots_[slot].reset();
+  free_slots_.push_back(slot);
 }
 
 void UringQueue::CallDone() {

@@ -28,7 +28,7 @@ class FaultyReads final : public ReadQueue {
     return absl::OkStatus();
   }
 
-  void Submit(std::span<const ReadRequest> requests, bool urgent) override {
+  void Submit(std::span<const ReadRequest> requests, ReadUrgency urgency) override {
     std::vector<ReadRequest> inner(requests.begin(), requests.end());
     for (ReadRequest& request : inner) {
       const Fault fault = rule_(request);
@@ -36,7 +36,7 @@ class FaultyReads final : public ReadQueue {
       reads_[next_id_] = {request, fault};
       request.tag = next_id_++;
     }
-    inner_->Submit(inner, urgent);
+    inner_->Submit(inner, urgency);
   }
   void Promote(uint64_t tag) override {
     std::vector<uint64_t> ids;

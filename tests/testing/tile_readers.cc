@@ -18,10 +18,10 @@ constexpr int kGarbage = 0xdb;
 }  // namespace
 
 HeldTiles::~HeldTiles() {
-  for (std::deque<TileRead>* reads : {&other_, &urgent_}) {  // what one frees, others may ask for urgently
-    while (!reads->empty()) {
-      const TileRead read = reads->front();
-      reads->pop_front();
+  for (size_t kind = kReadUrgencies; kind-- > 0;) {  // what one frees, others may ask for
+    while (!reads_[kind].empty()) {
+      const TileRead read = reads_[kind].front();
+      reads_[kind].pop_front();
       done_(read.tag, absl::CancelledError("the test is over"));
     }
   }
@@ -32,15 +32,17 @@ absl::Status HeldTiles::Start(std::span<uint8_t>, Done done) {
   return absl::OkStatus();
 }
 
-void HeldTiles::Read(std::span<const TileRead> reads, bool urgent) {
-  std::deque<TileRead>& to = urgent ? urgent_ : other_;
+void HeldTiles::Read(std::span<const TileRead> reads, ReadUrgency urgency) {
+  std::deque<TileRead>& to = reads_[static_cast<size_t>(urgency)];
   to.insert(to.end(), reads.begin(), reads.end());
 }
 
 void HeldTiles::LetGo() {
-  std::deque<TileRead> all = std::exchange(urgent_, {});
-  all.insert(all.end(), other_.begin(), other_.end());
-  other_.clear();
+  std::deque<TileRead> all;
+  for (std::deque<TileRead>& reads : reads_) {
+    all.insert(all.end(), reads.begin(), reads.end());
+    reads.clear();
+  }
   for (const TileRead& read : all) {
     std::ifstream file(dir_ + "/" + PackName(read.ref.pack), std::ios::binary);
     file.seekg(static_cast<std::streamoff>(read.ref.offset));
@@ -65,13 +67,13 @@ absl::Status SpoiltTiles::Start(std::span<uint8_t> memory, Done done) {
   });
 }
 
-void SpoiltTiles::Read(std::span<const TileRead> reads, bool urgent) {
+void SpoiltTiles::Read(std::span<const TileRead> reads, ReadUrgency urgency) {
   for (const TileRead& read : reads) {
     const Fault fault = rule_(read);
     const std::lock_guard lock(mutex_);
     reads_[read.tag] = {read, fault};
   }
-  inner_->Read(reads, urgent);
+  inner_->Read(reads, urgency);
 }
 
 absl::Status SpoiltTiles::Spoil(const Spoilt& spoilt) const {

@@ -1,6 +1,7 @@
 // Readers of tiles that do what a test says.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -26,22 +27,23 @@ class HeldTiles final : public TileReader {
   ~HeldTiles() override;  // the reads that are held are cancelled
 
   absl::Status Start(std::span<uint8_t> memory, Done done) override;
-  void Read(std::span<const TileRead> reads, bool urgent) override;
+  void Read(std::span<const TileRead> reads, ReadUrgency urgency) override;
   void Promote(uint64_t tag) override { promoted_.push_back(tag); }
   std::string description() const override { return "held"; }
   Stats stats() const override { return stats_; }
 
-  // Reads what was asked for until now, the urgent ones first.
+  // Reads what waits now, what is asked for first.
   void LetGo();
-  size_t urgent() const { return urgent_.size(); }
-  size_t other() const { return other_.size(); }
+  size_t urgent() const { return Of(ReadUrgency::kAsked).size(); }
+  size_t other() const { return Of(ReadUrgency::kKnown).size() + Of(ReadUrgency::kGuessed).size(); }
+  const std::deque<TileRead>& Of(ReadUrgency urgency) const { return reads_[static_cast<size_t>(urgency)]; }
   size_t promoted() const { return promoted_.size(); }
 
  private:
   std::string dir_;
   int64_t payload_;
   Done done_;
-  std::deque<TileRead> urgent_, other_;
+  std::array<std::deque<TileRead>, kReadUrgencies> reads_;
   std::vector<uint64_t> promoted_;
   Stats stats_;
 };
@@ -58,7 +60,7 @@ class SpoiltTiles final : public TileReader {
   ~SpoiltTiles() override { inner_.reset(); }  // before what its threads use
 
   absl::Status Start(std::span<uint8_t> memory, Done done) override;
-  void Read(std::span<const TileRead> reads, bool urgent) override;
+  void Read(std::span<const TileRead> reads, ReadUrgency urgency) override;
   void Promote(uint64_t tag) override { inner_->Promote(tag); }
   std::string description() const override { return inner_->description() + ", with faults"; }
   Stats stats() const override { return inner_->stats(); }

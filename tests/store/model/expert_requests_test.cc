@@ -70,6 +70,77 @@ TEST_F(HeldTest, WhatIsKnownIsReadWholeAndAGuessOnlyAsFarAsTwoExpertsGo) {
   }
 }
 
+TEST_F(HeldTest, WhatIsKnownAndFindsNoRoomIsReadAsLayersLetGoOfTheirs) {
+  Pack(testing::StreamedConfig());
+  const auto tiles = static_cast<size_t>(tiles_per_expert());
+  const auto model = OpenHeld(2 * tiles_per_expert());  // one for what is known, one for what is asked for
+  const RequesterId requester(1);
+  for (int32_t layer = 0; layer < 3; ++layer) {
+    const ExpertId expert(5);
+    model->experts().ReadAhead(requester, LayerId(layer), {&expert, 1}, Foresight::kKnown);
+  }
+  EXPECT_EQ(held_->Of(ReadUrgency::kKnown).size(), tiles);
+  held_->LetGo();
+  Ask(*model, 0, 5, requester);
+  EXPECT_EQ(answers_, 1);
+  EXPECT_EQ(held_->Of(ReadUrgency::kKnown).size(), 0u);  // layer 0 is being computed
+  Ask(*model, 1, 5, requester);                          // layer 0 is over
+  EXPECT_EQ(held_->Of(ReadUrgency::kAsked).size(), tiles);
+  EXPECT_EQ(held_->Of(ReadUrgency::kKnown).size(), tiles);  // layer 2, and nothing of layer 1 twice
+  held_->LetGo();
+  EXPECT_EQ(answers_, 2);
+  Ask(*model, 2, 5, requester);
+  EXPECT_EQ(answers_, 3);
+  EXPECT_EQ(model->cache()->stats().ready_requests, 2);
+  // Another announcement of a layer takes the place of what still waits.
+  for (const int32_t e : {1, 6}) {
+    const ExpertId expert(e);
+    for (int32_t layer = 0; layer < 2; ++layer)
+      model->experts().ReadAhead(requester, LayerId(layer), {&expert, 1}, Foresight::kKnown);
+  }
+  held_->LetGo();
+  Ask(*model, 0, 6, requester);
+  held_->LetGo();
+  Ask(*model, 1, 6, requester);
+  held_->LetGo();
+  EXPECT_EQ(answers_, 5);
+  EXPECT_EQ(held_->other(), 0u);
+}
+
+// An expert's own tiles lie side by side in their file, and so do those of its place and of its region;
+// however often the cache was filled, they go where one call can read them.
+TEST_F(HeldTest, TilesSideBySideInAFileAreReadToMemorySideBySide) {
+  ModelConfig config = testing::AddressConfig();
+  config.f = 20 * kTileNeurons;
+  config.base_neurons = 2 * kTileNeurons;
+  config.member_neurons = 6 * kTileNeurons;
+  config.own_neurons = 5 * kTileNeurons;
+  Pack(config);
+  for (const PolicyKind policy : {PolicyKind::kTorus, PolicyKind::kLru}) {
+    const auto model = OpenHeld(3 * tiles_per_expert(), policy);
+    int64_t reads = 0, runs = 0;
+    for (int32_t i = 0; i < 60; ++i) {
+      const ExpertId expert(i * 5 % static_cast<int32_t>(config_.num_experts()));
+      const LayerId layer(i % 3);
+      model->experts().ReadAhead(RequesterId(), layer, {&expert, 1}, Foresight::kKnown);
+      const auto& known = held_->Of(ReadUrgency::kKnown);
+      for (size_t k = 0; k < known.size(); ++k) {
+        ++reads;
+        const bool beside =
+            k > 0 && known[k].ref.pack == known[k - 1].ref.pack &&
+            known[k].ref.offset == known[k - 1].ref.offset + static_cast<uint64_t>(tile_bytes_);
+        const bool together = beside && known[k].to == known[k - 1].to + tile_bytes_;
+        if (!together) ++runs;
+      }
+      held_->LetGo();
+      Ask(*model, layer.value, expert.value);
+      held_->LetGo();
+    }
+    EXPECT_GT(reads, 200);
+    EXPECT_LT(runs * 4, reads) << model->cache()->description();
+  }
+}
+
 TEST_F(HeldTest, AGuessIsReadBehindWhatIsAskedForAndJoinedWhenItWasRight) {
   Pack(testing::StreamedConfig());
   const auto model = OpenHeld(1000);

@@ -17,6 +17,7 @@
 #include <thread>
 
 #include "store/file/files.h"
+#include "tests/store/read/read_queue_fixture.h"
 #include "tests/testing/faulty_reads.h"
 #include "tests/testing/file_bytes.h"
 #include "tests/testing/recording_log.h"
@@ -33,115 +34,14 @@ using ::testing::EndsWith;
 using testing::Fault;
 using ::testing::HasSubstr;
 using ::testing::Not;
+using testing::Pages;
+using testing::RandomBytes;
+using testing::ReadQueueTest;
+using testing::Reports;
 using ::testing::StartsWith;
+using testing::StoppedQueue;
 using testing::TempDir;
 using testing::WriteBytes;
-
-std::string RandomBytes(size_t bytes, uint64_t seed) {
-  std::mt19937_64 random(seed);
-  std::string text(bytes, '\0');
-  for (char& c : text) c = static_cast<char>(random());
-  return text;
-}
-
-// Page-aligned memory of zeros.
-class Pages {
- public:
-  explicit Pages(int64_t bytes) : buffer_(*AlignedBuffer::Allocate(bytes + kReadBlock)), bytes_(bytes) {
-    std::memset(buffer_.data(), 0, static_cast<size_t>(buffer_.size()));
-  }
-  uint8_t* data() {
-    const auto address = reinterpret_cast<uintptr_t>(buffer_.data());
-    return buffer_.data() + (kReadBlock - address % kReadBlock) % kReadBlock;
-  }
-  std::span<uint8_t> span() { return {data(), static_cast<size_t>(bytes_)}; }
-
- private:
-  AlignedBuffer buffer_;
-  int64_t bytes_;
-};
-
-// What a queue has reported, in order.
-class Reports {
- public:
-  ReadQueue::Done done() {
-    return [this](uint64_t tag, const absl::Status& status) {
-      const std::lock_guard lock(mutex_);
-      tags_.push_back(tag);
-      statuses_.push_back(status);
-      changed_.notify_all();
-    };
-  }
-  void WaitFor(size_t count) {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return tags_.size() >= count; });
-  }
-  std::vector<uint64_t> tags() {
-    const std::lock_guard lock(mutex_);
-    return tags_;
-  }
-  absl::Status status(size_t i) {
-    const std::lock_guard lock(mutex_);
-    return statuses_.at(i);
-  }
-  std::string message(size_t i) { return std::string(status(i).message()); }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::vector<uint64_t> tags_;
-  std::vector<absl::Status> statuses_;
-};
-
-// A queue that has one read under way at a time, and after its first, of tag 0, stops in `done` until GoOn.
-class StoppedQueue {
- public:
-  StoppedQueue(const std::string& path, ReadQueueOptions options, ReadQueue::Done record) {
-    options.depth = options.threads = 1;
-    auto opened = ReadQueue::Open(
-        {path}, options, [this, record = std::move(record)](uint64_t tag, const absl::Status& status) {
-          if (tag == 0) {
-            first_done_.count_down();
-            go_on_.wait();
-          }
-          record(tag, status);
-        });
-    EXPECT_TRUE(opened.ok()) << opened.status();
-    if (opened.ok()) queue_ = *std::move(opened);
-  }
-  ReadQueue* operator->() { return queue_.get(); }
-  void WaitUntilItStops() { first_done_.wait(); }
-  void GoOn() { go_on_.count_down(); }
-  void Close() { queue_.reset(); }
-
- private:
-  std::latch first_done_{1}, go_on_{1};
-  std::unique_ptr<ReadQueue> queue_;  // last: its threads use the latches
-};
-
-class ReadQueueTest : public ::testing::TestWithParam<ReadMethod> {
- protected:
-  void SetUp() override {
-    WriteBytes(temp_ / "probe", "x");
-    const absl::StatusOr<std::unique_ptr<ReadQueue>> queue =
-        ReadQueue::Open({temp_ / "probe"}, Options(), [](uint64_t, const absl::Status&) {});
-    if (absl::IsUnavailable(queue.status())) GTEST_SKIP() << queue.status();
-    ASSERT_TRUE(queue.ok()) << queue.status();
-    EXPECT_EQ((*queue)->method(), GetParam());
-  }
-  ReadQueueOptions Options() const { return {.method = GetParam(), .depth = 16, .threads = 4, .memory = {}}; }
-  // One read, all alone; its status.
-  absl::Status ReadOne(const std::string& path, const ReadRequest& request) {
-    Reports reports;
-    absl::StatusOr<std::unique_ptr<ReadQueue>> queue = ReadQueue::Open({path}, Options(), reports.done());
-    if (!queue.ok()) return queue.status();
-    (*queue)->Submit({&request, 1}, false);
-    reports.WaitFor(1);
-    return reports.status(0);
-  }
-
-  TempDir temp_;
-};
 
 INSTANTIATE_TEST_SUITE_P(Methods, ReadQueueTest, ::testing::Values(ReadMethod::kUring, ReadMethod::kPread),
                          [](const auto& info) {
@@ -190,7 +90,7 @@ TEST_P(ReadQueueTest, EveryByteComesFromWhereItWasAskedFor) {
   std::span<const ReadRequest> rest = requests;
   while (!rest.empty()) {
     const size_t n = std::min<size_t>(rest.size(), 1 + random() % 20);
-    (*queue)->Submit(rest.first(n), random() % 2 == 0);
+    (*queue)->Submit(rest.first(n), static_cast<ReadUrgency>(random() % kReadUrgencies));
     rest = rest.subspan(n);
   }
   reports.WaitFor(requests.size());
@@ -228,37 +128,12 @@ TEST_P(ReadQueueTest, ReadsPastThePageCacheWhereTheFileSystemAllows) {
   ASSERT_TRUE(queue.ok()) << queue.status();
   if (!(*queue)->direct(0)) GTEST_SKIP() << "the file system of " << temp_.path() << " refuses O_DIRECT";
   const ReadRequest request = {.bytes = 16384, .needed = 16384, .to = memory.data()};
-  (*queue)->Submit({&request, 1}, false);
+  (*queue)->Submit({&request, 1}, ReadUrgency::kGuessed);
   reports.WaitFor(1);
   EXPECT_TRUE(reports.status(0).ok()) << reports.status(0);
   if (!(*queue)->direct(0)) GTEST_SKIP() << "the file system of " << temp_.path() << " took O_DIRECT only";
   EXPECT_THAT((*queue)->description(), HasSubstr("O_DIRECT"));
   EXPECT_EQ(std::memcmp(memory.data(), bytes.data(), bytes.size()), 0);
-}
-
-TEST_P(ReadQueueTest, UrgentReadsBeginBeforeAllThatWait) {
-  WriteBytes(temp_ / "f", RandomBytes(65536, 1));
-  Pages memory(65536);
-  Reports reports;
-  StoppedQueue queue(temp_ / "f", Options(), reports.done());
-  const auto submit = [&](const std::vector<uint64_t>& tags, bool urgent) {
-    std::vector<ReadRequest> requests;
-    for (const uint64_t tag : tags) {
-      requests.push_back({.bytes = 4096, .needed = 4096, .to = memory.data() + 4096 * tag, .tag = tag});
-    }
-    queue->Submit(requests, urgent);
-  };
-  submit({0}, false);
-  queue.WaitUntilItStops();
-  submit({1, 2, 3}, false);
-  submit({4, 5}, true);
-  queue->Promote(3);
-  queue->Promote(5);   // urgent already
-  queue->Promote(99);  // unknown
-  submit({6}, true);
-  queue.GoOn();
-  reports.WaitFor(7);
-  EXPECT_THAT(reports.tags(), ElementsAre(0, 4, 5, 3, 6, 1, 2));
 }
 
 TEST_P(ReadQueueTest, TheLastBlockMayReachPastTheEndButWhatIsNeededMustBeThere) {
@@ -298,7 +173,7 @@ TEST_P(ReadQueueTest, AFileThatShrinksIsAnErrorOfItsReadsOnly) {
   fs::resize_file(temp_ / "f", 4100);
   const auto read = [&](int32_t file) {
     const ReadRequest request = {.file = file, .bytes = 65536, .needed = 65536, .to = memory.data()};
-    (*queue)->Submit({&request, 1}, false);
+    (*queue)->Submit({&request, 1}, ReadUrgency::kGuessed);
     reports.WaitFor(reports.tags().size() + 1);
   };
   read(0);
@@ -361,7 +236,7 @@ TEST_P(ReadQueueTest, ReadsThroughThePageCacheWhereThereIsNoDirectReading) {
                           "(files=1)"));
   const ReadRequest request = {
       .bytes = 4096, .needed = static_cast<int64_t>(expected.size()), .to = memory.data()};
-  (*queue)->Submit({&request, 1}, true);
+  (*queue)->Submit({&request, 1}, ReadUrgency::kAsked);
   reports.WaitFor(1);
   EXPECT_TRUE(reports.status(0).ok()) << reports.status(0);
   EXPECT_EQ(std::string(reinterpret_cast<char*>(memory.data()), expected.size()), expected);
@@ -388,20 +263,20 @@ TEST_P(ReadQueueTest, ManyThreadsAndDoneItselfMaySubmit) {
         const uint64_t next = tag + 1;
         if (tag >= kThreads * kEach && next < kThreads * kEach + kChain) {
           const ReadRequest link = request(next);
-          chained->Submit({&link, 1}, tag % 2 == 0);
+          chained->Submit({&link, 1}, static_cast<ReadUrgency>(tag % 2));
         }
         record(tag, status);
       });
   ASSERT_TRUE(queue.ok()) << queue.status();
   chained = queue->get();
   const ReadRequest link = request(kThreads * kEach);
-  chained->Submit({&link, 1}, false);
+  chained->Submit({&link, 1}, ReadUrgency::kGuessed);
   std::vector<std::thread> threads;
   for (uint64_t t = 0; t < kThreads; ++t) {
     threads.emplace_back([&, t] {
       for (uint64_t i = 0; i < kEach; ++i) {
         const ReadRequest r = request(t * kEach + i);
-        chained->Submit({&r, 1}, i % 3 == 0);
+        chained->Submit({&r, 1}, static_cast<ReadUrgency>(i % 3));
         if (i > 0) chained->Promote(t * kEach + i - 1);
         (void)chained->stats();
       }
@@ -416,42 +291,6 @@ TEST_P(ReadQueueTest, ManyThreadsAndDoneItselfMaySubmit) {
     EXPECT_TRUE(reports.status(tag).ok()) << reports.status(tag);
     EXPECT_EQ(std::memcmp(memory.data() + tag * 4096, bytes.data() + tag % kBlocks * 4096, 4096), 0);
   }
-}
-
-TEST_P(ReadQueueTest, ClosingReportsEveryReadOnce) {
-  constexpr uint64_t kReads = 20000, kBytes = 65536;
-  const std::string bytes = RandomBytes(kBytes, 3);
-  WriteBytes(temp_ / "f", bytes);
-  Pages memory(kBytes);
-  Reports reports;
-  StoppedQueue queue(temp_ / "f", Options(), reports.done());
-  std::vector<ReadRequest> requests;
-  for (uint64_t tag = 0; tag < kReads; ++tag) {
-    requests.push_back({.bytes = kBytes, .needed = kBytes, .to = memory.data(), .tag = tag});
-  }
-  queue->Submit({requests.data(), 1}, false);
-  queue.WaitUntilItStops();
-  queue->Submit({requests.data() + 1, kReads - 1}, false);
-  queue.GoOn();
-  queue.Close();
-
-  const std::vector<uint64_t> tags = reports.tags();
-  ASSERT_EQ(tags.size(), kReads);
-  // One may have begun before the queue was closed, and ends when it does.
-  std::vector<bool> seen(kReads);
-  uint64_t read = 0;
-  for (size_t i = 0; i < kReads; ++i) {
-    ASSERT_FALSE(seen.at(tags[i])) << tags[i];
-    seen[tags[i]] = true;
-    if (reports.status(i).ok()) {
-      ++read;
-      continue;
-    }
-    ASSERT_EQ(reports.status(i).code(), absl::StatusCode::kCancelled);
-    ASSERT_THAT(reports.message(i), HasSubstr("/f: did not read 65536 bytes at 0"));
-  }
-  EXPECT_LT(read, kReads);  // more would be a gigabyte
-  EXPECT_EQ(std::memcmp(memory.data(), bytes.data(), kBytes), 0);
 }
 
 TEST_P(ReadQueueTest, FaultsOfAFaultyDiskLookLikeRealOnes) {
@@ -476,7 +315,7 @@ TEST_P(ReadQueueTest, FaultsOfAFaultyDiskLookLikeRealOnes) {
   for (uint64_t tag = 0; tag < 4; ++tag) {
     requests.push_back({.bytes = 8192, .needed = 8000, .to = memory.data() + tag * 8192, .tag = tag});
   }
-  (*queue)->Submit(requests, false);
+  (*queue)->Submit(requests, ReadUrgency::kGuessed);
   reports.WaitFor(4);
   EXPECT_THAT(reports.tags(), ElementsAre(0, 1, 2, 3));
   const auto read = [&](size_t tag) {
@@ -506,7 +345,7 @@ class UringTest : public ReadQueueTest {
     if (!queue.ok()) return queue.status().ToString();
     const ReadRequest request = {.bytes = 8192, .needed = 8192, .to = to};
     std::memset(to, 0, 8192);
-    (*queue)->Submit({&request, 1}, false);
+    (*queue)->Submit({&request, 1}, ReadUrgency::kGuessed);
     reports.WaitFor(1);
     EXPECT_TRUE(reports.status(0).ok()) << reports.status(0);
     EXPECT_EQ(std::string(reinterpret_cast<char*>(to), 8192), std::string(8192, 'x'));
