@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include <absl/strings/str_cat.h>
+
 #include "store/plan/memory_plan.h"
 
 namespace omni {
@@ -18,6 +20,16 @@ absl::StatusOr<std::unique_ptr<Node>> Node::Start(std::shared_ptr<ActorSystem> a
   std::unique_ptr<Node> node(new Node(std::move(actors), std::move(options), *std::move(model)));
   if (absl::Status s = node->Restart(swarm); !s.ok()) return s;
   return node;
+}
+
+absl::Status Node::ResizeCache(int64_t bytes) {
+  if (model_.cache() == nullptr) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(options_.model,
+                     ": is kept whole in memory, without a cache that could be resized; open it "
+                     "with a memory budget"));
+  }
+  return model_.cache()->Resize(bytes);
 }
 
 absl::Status Node::Restart(const SwarmOptions& options) {

@@ -20,6 +20,7 @@ class PackReader final : public TileReader {
 
   absl::Status Start(std::span<uint8_t> memory, Done done) override;
   void Read(std::span<const TileRead> reads, ReadUrgency urgency) override;
+  void ForgetMemory() override { queue_->ForgetMemory(); }
   void Promote(uint64_t tag) override { queue_->Promote(tag); }
   std::string description() const override { return queue_->description(); }
   Stats stats() const override;

@@ -57,11 +57,12 @@ TileCache::TileCache(const ModelFiles& files, const TileIndex& index, const Delt
       stride_(stride),
       tiles_per_expert_(index.numbers().tiles()),
       users_(index.Users()),
-      checks_(files, index, db, options.slots),
-      slots_(options.slots, index.tiles(),
-             MakePolicy(options.policy, options.slots, users_, files.manifest.config)),
+      checks_(files, index, db, std::max(options.slots, index.tiles())),
+      slots_(
+          options.slots, std::max(options.slots, index.tiles()), index.tiles(),
+          MakePolicy(options.policy, std::max(options.slots, index.tiles()), users_, files.manifest.config)),
       guesses_(slots_, index.numbers().tables() / users_.experts),
-      waiters_(static_cast<size_t>(options.slots)) {}
+      waiters_(static_cast<size_t>(std::max(options.slots, index.tiles()))) {}
 
 absl::StatusOr<std::unique_ptr<TileCache>> TileCache::Make(const ModelFiles& files, const TileIndex& index,
                                                            const DeltaDb& db,
@@ -80,13 +81,14 @@ absl::StatusOr<std::unique_ptr<TileCache>> TileCache::Make(const ModelFiles& fil
         absl::StrCat(files.dir, ": its pack files align tiles differently; write the model again with ",
                      "omni pack --from"));
   }
-  absl::StatusOr<AlignedBuffer> memory = AlignedBuffer::Allocate(options.slots * stride);
+  absl::StatusOr<SlotMemory> memory =
+      SlotMemory::Reserve(options.slots * stride, std::max(options.slots, index.tiles()) * stride);
   if (!memory.ok()) return memory.status();
   std::unique_ptr<TileCache> cache(new TileCache(files, index, db, stride, options));
   cache->memory_ = *std::move(memory);
   cache->reader_ = std::move(reader);
   const absl::Status started =
-      cache->reader_->Start({cache->memory_.data(), static_cast<size_t>(cache->memory_.size())},
+      cache->reader_->Start({cache->memory_.data(), static_cast<size_t>(cache->memory_.bytes())},
                             [raw = cache.get()](uint64_t tag, const absl::Status& read) {
                               raw->OnRead(static_cast<uint32_t>(tag), read);
                             });
@@ -207,6 +209,7 @@ void TileCache::EndStalls(const Deferred& deferred) {
 void TileCache::AdmitWaiting(Deferred& deferred) {
   while (!waiting_.empty() && Admit(waiting_.front(), deferred)) waiting_.pop_front();
   EndStalls(deferred);
+  if (slots_.beyond() == 0) beyond_gone_.notify_all();
 }
 
 void TileCache::StallBegins() {
@@ -343,6 +346,44 @@ void TileCache::Clear() {
     AdmitWaiting(deferred);
   }
   RunDeferred(deferred);
+}
+
+absl::Status TileCache::Resize(int64_t slots) {
+  if (slots < tiles_per_expert_) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a cache of ", slots, " tiles cannot hold one expert, which has ", tiles_per_expert_));
+  }
+  slots = std::min(slots, static_cast<int64_t>(waiters_.size()));
+  const std::lock_guard resizing(resize_mutex_);
+  const int64_t before = this->slots();
+  if (slots == before) return absl::OkStatus();
+  if (slots > before) {
+    if (absl::Status s = memory_.Resize(slots * stride_); !s.ok()) return s;
+  }
+  Deferred deferred;
+  {
+    const std::lock_guard lock(mutex_);
+    if (slots < before) {
+      pending_.clear();
+      guesses_.End();
+    }
+    slots_.Resize(slots);
+    AdmitWaiting(deferred);
+    ReadPending(deferred);
+  }
+  RunDeferred(deferred);
+  if (slots > before) return absl::OkStatus();
+  {
+    std::unique_lock lock(mutex_);
+    beyond_gone_.wait(lock, [&] { return slots_.beyond() == 0; });
+  }
+  reader_->ForgetMemory();
+  return memory_.Resize(slots * stride_);
+}
+
+int64_t TileCache::slots() const {
+  const std::lock_guard lock(mutex_);
+  return slots_.size();
 }
 
 // The slot's tile is no longer there. Holds the lock.

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <chrono>
+#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -23,9 +24,9 @@
 #include "engine/model/expert_source.h"
 #include "store/cache/cache_policy.h"
 #include "store/cache/guesses.h"
+#include "store/cache/slot_memory.h"
 #include "store/cache/tile_checks.h"
 #include "store/cache/tile_slots.h"
-#include "store/file/files.h"
 #include "store/format/delta_db.h"
 #include "store/format/model_files.h"
 #include "store/format/tile_index.h"
@@ -89,10 +90,17 @@ class TileCache {
   void ForgetRequester(RequesterId requester);
   // Gives up every tile that nobody uses.
   void Clear();
+  // From now on a cache of so many slots, at least one expert's tiles; more than the model has different tiles
+  // are as many as it has. Changes nothing but times and memory. Growing is over at once. Shrinking gives up
+  // what is foreseen, and waits until tiles that are in use beyond the new size have been let go of: not to
+  // be called by anybody who keeps them from it. InvalidArgument, or ResourceExhausted if there is no more
+  // memory, and nothing has changed.
+  absl::Status Resize(int64_t slots);
 
   CacheStats stats() const;
-  int64_t slots() const { return slots_.size(); }
-  // Slots are filled from the first on: the memory of those that ever held a tile.
+  int64_t slots() const;
+  int64_t slot_bytes() const { return stride_; }
+  // Slots are filled from the first on: the memory of those that ever held a tile. Until the next Resize.
   std::span<const uint8_t> filled_memory() const;
   const char* policy_name() const { return slots_.policy().name(); }
   std::string reader_description() const { return reader_->description(); }
@@ -141,8 +149,10 @@ class TileCache {
   const TileIndex& index_;
   const int64_t stride_, tiles_per_expert_;
   const TileUsers users_;
-  AlignedBuffer memory_;
-  TileChecks checks_;  // not guarded by the mutex
+  SlotMemory memory_;
+  TileChecks checks_;                    // not guarded by the mutex
+  std::mutex resize_mutex_;              // one Resize at a time; before mutex_
+  std::condition_variable beyond_gone_;  // of slots_.beyond()
 
   mutable std::mutex mutex_;
   TileSlots slots_;

@@ -2,15 +2,47 @@
 
 #include <algorithm>
 #include <functional>
+#include <utility>
 
 namespace omni {
 
-TileSlots::TileSlots(int64_t slots, int64_t contents, std::unique_ptr<CachePolicy> policy)
-    : slots_(static_cast<size_t>(slots)),
+TileSlots::TileSlots(int64_t size, int64_t most, int64_t contents, std::unique_ptr<CachePolicy> policy)
+    : slots_(static_cast<size_t>(most)),
       slot_of_(static_cast<size_t>(contents), kNone),
       policy_(std::move(policy)) {
-  free_.reserve(slots_.size());
-  for (int64_t slot = slots; slot-- > 0;) free_.push_back(static_cast<uint32_t>(slot));
+  Resize(size);
+}
+
+void TileSlots::Resize(int64_t size) {
+  const int64_t before = std::exchange(size_, size);
+  std::erase_if(free_, [&](uint32_t slot) { return Beyond(slot); });
+  for (int64_t slot = size; slot < before; ++slot)
+    beyond_ += slots_[static_cast<size_t>(slot)].state != State::kEmpty;
+  for (int64_t slot = size; slot < before; ++slot) {
+    const Slot& of = slots_[static_cast<size_t>(slot)];
+    if (of.state == State::kTile && of.users == 0) Evict(static_cast<uint32_t>(slot));
+  }
+  std::vector<uint32_t> more;
+  for (int64_t slot = size; slot-- > before;) {
+    if (slots_[static_cast<size_t>(slot)].state == State::kEmpty) {
+      more.push_back(static_cast<uint32_t>(slot));
+      continue;
+    }
+    --beyond_;
+    if (slots_[static_cast<size_t>(slot)].state == State::kTile &&
+        slots_[static_cast<size_t>(slot)].users == 0)
+      ++idle_;
+  }
+  free_.insert(free_.begin(), more.begin(), more.end());  // the lowest are taken first
+}
+
+void TileSlots::SetEmpty(uint32_t number) {
+  slots_[number].state = State::kEmpty;
+  if (Beyond(number)) {
+    --beyond_;
+  } else {
+    free_.push_back(number);
+  }
 }
 
 bool TileSlots::EvictVictim() {
@@ -53,16 +85,18 @@ void TileSlots::LetGo(uint32_t number) {
   if (--slot.users > 0) return;
   if (slot.state == State::kTile) {
     ++idle_;
+    if (Beyond(number)) Evict(number);
   } else if (slot.state == State::kFailed) {
-    slot.state = State::kEmpty;
-    free_.push_back(number);
+    SetEmpty(number);
   }
 }
 
 void TileSlots::SetTile(uint32_t number) {
   Slot& slot = slots_[number];
   slot.state = State::kTile;
-  if (slot.users == 0) ++idle_;
+  if (slot.users > 0) return;
+  ++idle_;
+  if (Beyond(number)) Evict(number);
 }
 
 void TileSlots::Fail(uint32_t number) {
@@ -71,8 +105,8 @@ void TileSlots::Fail(uint32_t number) {
   policy_->OnEvict(number);
   slot.content = kNone;
   slot.guessed = false;
-  slot.state = slot.users == 0 ? State::kEmpty : State::kFailed;
-  if (slot.users == 0) free_.push_back(number);
+  slot.state = State::kFailed;
+  if (slot.users == 0) SetEmpty(number);
 }
 
 void TileSlots::EvictIdle() {
@@ -86,10 +120,9 @@ void TileSlots::Evict(uint32_t number) {
   policy_->OnEvict(number);
   slot_of_[slot.content] = kNone;
   slot.content = kNone;
-  slot.state = State::kEmpty;
   slot.guessed = false;
   --idle_;
-  free_.push_back(number);
+  SetEmpty(number);
 }
 
 }  // namespace omni

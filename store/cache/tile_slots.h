@@ -1,6 +1,7 @@
 // Which tile each slot of a cache holds, and whether anybody needs it there.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <utility>
@@ -24,11 +25,15 @@ class TileSlots {
     bool was_guess = false;  // the read under way was begun for a guess
   };
 
-  TileSlots(int64_t slots, int64_t contents, std::unique_ptr<CachePolicy> policy);
+  // The first `size` of `most` slots are used, for which the policy was made.
+  TileSlots(int64_t size, int64_t most, int64_t contents, std::unique_ptr<CachePolicy> policy);
 
-  int64_t size() const { return static_cast<int64_t>(slots_.size()); }
-  // Slots are filled from the first on: how many ever were.
-  int64_t ever_filled() const { return ever_filled_; }
+  int64_t size() const { return size_; }
+  // From now on the first `size` are used. Tiles in slots beyond them go when nobody holds them.
+  void Resize(int64_t size);
+  int64_t beyond() const { return beyond_; }  // slots beyond the size that hold a tile or are being read into
+  // Slots are filled from the first on: how many ever were, of those that are used.
+  int64_t ever_filled() const { return std::min(ever_filled_, size_); }
   int64_t evicted() const { return evicted_; }  // by Take and Prepare
   CachePolicy& policy() { return *policy_; }
   const CachePolicy& policy() const { return *policy_; }
@@ -55,13 +60,17 @@ class TileSlots {
 
  private:
   bool EvictVictim();  // false: the policy finds none
+  bool Beyond(uint32_t slot) const { return static_cast<int64_t>(slot) >= size_; }
+  void SetEmpty(uint32_t slot);
   void Evict(uint32_t slot);
 
   std::vector<Slot> slots_;
   std::vector<uint32_t> slot_of_;  // by content
   std::vector<uint32_t> free_;
   std::unique_ptr<CachePolicy> policy_;
-  int64_t idle_ = 0, ever_filled_ = 0, evicted_ = 0;
+  int64_t size_ = 0, beyond_ = 0;
+  int64_t idle_ = 0;  // of those that are used: others do not stay when nobody holds them
+  int64_t ever_filled_ = 0, evicted_ = 0;
 };
 
 }  // namespace omni

@@ -1,5 +1,6 @@
 #include "store/model/expert_cache.h"
 
+#include <algorithm>
 #include <future>
 #include <utility>
 
@@ -35,6 +36,15 @@ absl::StatusOr<ExpertTiles> ExpertCache::Acquire(LayerId layer, ExpertId expert)
   }
   tiles->check = nullptr;
   return tiles;
+}
+
+absl::Status ExpertCache::Resize(int64_t bytes) {
+  const int64_t least = std::min(2 * index_->numbers().tiles(), index_->tiles()) * cache_->slot_bytes();
+  if (bytes >= least) return cache_->Resize(bytes / cache_->slot_bytes());
+  return absl::InvalidArgumentError(absl::StrCat("a cache of ", bytes,
+                                                 " bytes cannot hold two experts, of which "
+                                                 "one is computed while the other is read; the least is ",
+                                                 least));
 }
 
 int64_t ExpertCache::TableOf(LayerId layer, ExpertId expert) const {

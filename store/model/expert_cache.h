@@ -43,6 +43,11 @@ class ExpertCache final : public ExpertSource {
   std::string description() const;
   std::span<const uint8_t> filled_memory() const { return cache_->filled_memory(); }  // that ever held a tile
   void Forget() { cache_->Clear(); }  // gives up all tiles that nobody uses
+  // What the cache takes of memory, at most, from now on, also while experts are asked for: never another
+  // result. Waits as TileCache::Resize. InvalidArgument: less than two experts; ResourceExhausted: the system
+  // has no more memory. The message says what would do.
+  absl::Status Resize(int64_t bytes);
+  int64_t bytes() const { return cache_->slots() * cache_->slot_bytes(); }
 
  private:
   ExpertCache(OpenedRegions opened, DeltaDb deltas, std::unique_ptr<TileIndex> index)

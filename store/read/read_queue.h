@@ -72,6 +72,10 @@ class ReadQueue {
   // may look at every waiting read.
   virtual void Promote(uint64_t tag) = 0;
 
+  // The memory of the options is as any other from now on: what was registered has been let go of when this
+  // returns. Waits for reads in flight; not to be called from `done`. Thread-safe.
+  virtual void ForgetMemory() {}
+
   virtual ReadMethod method() const = 0;  // the one in use
   // Whether reads of this file go past the page cache now. Turns false at the first read that the file system
   // refuses.

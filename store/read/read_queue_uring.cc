@@ -6,7 +6,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
+#include <condition_variable>
 #include <cstring>
 #include <mutex>
 #include <system_error>
@@ -62,6 +64,7 @@ class UringQueue final : public ReadQueue {
 
   void Submit(std::span<const ReadRequest> requests, ReadUrgency urgency) override;
   void Promote(uint64_t tag) override;
+  void ForgetMemory() override;
   ReadMethod method() const override { return ReadMethod::kUring; }
   bool direct(int32_t file) const override { return parts_.files->direct(file); }
   std::string description() const override;
@@ -86,6 +89,7 @@ class UringQueue final : public ReadQueue {
   // Of the ring's thread.
   void Run();
   bool BeginWaiting();  // false: closing, and nothing waits
+  void Unregister();
   void PrepareWake();
   void PrepareRead(size_t slot);
   void Enter(bool wait);
@@ -95,15 +99,18 @@ class UringQueue final : public ReadQueue {
 
   ReadQueueParts parts_;
   ReadMeter meter_;
-  bool has_ring_ = false, registered_files_ = false, registered_memory_ = false;
+  bool has_ring_ = false, registered_files_ = false;
+  std::atomic<bool> registered_memory_{false};  // changed by the ring's thread once it runs
   std::span<uint8_t> memory_;  // registered in pieces of kLargestBuffer, if registered_memory_
   std::string memory_note_;
   int wake_fd_ = -1;
 
-  std::mutex mutex_;  // guards waiting_, closing_, woken_
+  std::mutex mutex_;  // guards waiting_, closing_, forget_memory_, woken_
   WaitingReads waiting_;
   bool closing_ = false;
-  bool woken_ = false;  // the ring's thread will look at waiting_ before it sleeps
+  bool forget_memory_ = false;         // wanted; nothing is begun until it has been done
+  std::condition_variable forgotten_;  // of forget_memory_
+  bool woken_ = false;                 // the ring's thread will look at waiting_ before it sleeps
 
   // Of the ring's thread.
   io_uring ring_;
@@ -173,7 +180,7 @@ void UringQueue::RegisterMemory(std::span<uint8_t> memory) {
   const int error = ::io_uring_register_buffers(&ring_, pieces.data(), static_cast<unsigned>(pieces.size()));
   registered_memory_ = error == 0;
   if (registered_memory_) {
-    memory_note_ = ", registered buffers";
+    memory_note_ = ", buffers no longer registered (their memory has changed)";
     return;
   }
   const std::string reason = absl::StrCat(
@@ -212,13 +219,30 @@ void UringQueue::Submit(std::span<const ReadRequest> requests, ReadUrgency urgen
   Wake();
 }
 
+void UringQueue::ForgetMemory() {
+  std::unique_lock lock(mutex_);
+  if (!registered_memory_) return;
+  forget_memory_ = true;
+  if (!std::exchange(woken_, true)) Wake();
+  forgotten_.wait(lock, [this] { return !forget_memory_; });
+}
+
+// On the ring's thread, with the mutex and nothing in flight.
+void UringQueue::Unregister() {
+  (void)::io_uring_unregister_buffers(&ring_);
+  registered_memory_ = false;
+  forget_memory_ = false;
+  forgotten_.notify_all();
+}
+
 void UringQueue::Promote(uint64_t tag) {
   const std::lock_guard lock(mutex_);
   waiting_.Promote(tag);
 }
 
 std::string UringQueue::description() const {
-  return absl::StrCat("io_uring, ", parts_.files->Describe(), memory_note_);
+  return absl::StrCat("io_uring, ", parts_.files->Describe(),
+                      registered_memory_ ? ", registered buffers" : memory_note_);
 }
 
 void UringQueue::Run() {
@@ -237,6 +261,10 @@ void UringQueue::Run() {
 bool UringQueue::BeginWaiting() {
   const std::lock_guard lock(mutex_);
   woken_ = false;
+  if (forget_memory_) {
+    if (free_slots_.size() < slots_.size()) return true;
+    Unregister();
+  }
   while (closing_ || (!free_slots_.empty() && weight_ < static_cast<int64_t>(slots_.size()))) {
     std::optional<TakenRead> taken = waiting_.Take();
     if (!taken) return !closing_;

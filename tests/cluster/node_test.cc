@@ -1,13 +1,18 @@
 #include "cluster/node.h"
 
+#include <atomic>
 #include <memory>
+#include <optional>
+#include <thread>
 #include <utility>
+#include <vector>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "engine/model/session_state.h"
 #include "tests/store/model/streamed_fixture.h"
+#include "tests/testing/random_model.h"
 
 namespace omni {
 namespace {
@@ -59,6 +64,83 @@ TEST_F(NodeTest, ASessionThatDoesNotFitBesideAResidentModelIsRefused) {
 
 TEST_F(NodeTest, ABudgetThatTheResidentModelTakesWholeIsRefused) {
   EXPECT_TRUE(absl::IsResourceExhausted(Start(-state()).status()));
+}
+
+struct Said {
+  std::vector<TokenId> tokens;
+  std::vector<float> probabilities;
+  bool operator==(const Said&) const = default;
+};
+
+// Decoding with caches of all sizes, of models of both formats.
+class CacheSizesTest : public testing::StreamedTest, public ::testing::WithParamInterface<bool> {
+ protected:
+  void SetUp() override {
+    ModelConfig config = GetParam() ? testing::AddressConfig() : testing::StreamedConfig();
+    config.f = 9 * kTileNeurons;
+    Pack(config);
+  }
+  std::unique_ptr<Node> Start(std::optional<int64_t> cache_bytes) {
+    NodeOptions options;
+    options.model = temp_ / "m";
+    if (cache_bytes.has_value()) {
+      options.open.residency = Residency::kStreamed;
+      options.open.cache_bytes = cache_bytes;
+    }
+    options.swarm.threads = 2;
+    options.swarm.coordinator.predict_ahead = 2;
+    auto node = Node::Start(*ActorSystem::Start(), options);
+    EXPECT_TRUE(node.ok()) << node.status();
+    return node.ok() ? *std::move(node) : nullptr;
+  }
+  Said Decode(Node& node) {
+    GenerateRequest request;
+    for (int32_t i = 0; i < 21; ++i) request.prompt.push_back(TokenId(31 * i % 250));
+    request.max_tokens = 40;
+    request.sampler.temperature = 1;
+    request.sampler.seed = 5;
+    request.stop_at_end_of_text = false;
+    Said said;
+    const auto result = node.swarm().Generate(request, [&](const GenerateEvent& event) {
+      if (event.is_token) said.probabilities.push_back(event.probability);
+      return true;
+    });
+    EXPECT_TRUE(result.ok()) << result.status();
+    if (result.ok()) said.tokens = result->tokens;
+    return said;
+  }
+  int64_t least() const { return 2 * tiles_per_expert() * tile_bytes_; }
+};
+
+INSTANTIATE_TEST_SUITE_P(Formats, CacheSizesTest, ::testing::Bool(),
+                         [](const auto& info) { return info.param ? "Two" : "One"; });
+
+TEST_P(CacheSizesTest, NoSizeAndNoChangeOfSizeChangesAByteOfTheOutput) {
+  const Said whole = Decode(*Start(std::nullopt));
+  ASSERT_EQ(whole.tokens.size(), 40u);
+  for (const int64_t size : {least(), 2 * least(), 5 * least(), int64_t{1} << 30})
+    EXPECT_EQ(Decode(*Start(size)), whole) << size;
+
+  const std::unique_ptr<Node> node = Start(3 * least());
+  std::atomic<int> resized = 0;
+  std::jthread resizing([&](const std::stop_token& stop) {
+    for (int i = 0; !stop.stop_requested(); ++i) {
+      const int64_t sizes[] = {least(), 4 * least(), 2 * least(), int64_t{1} << 30};
+      EXPECT_EQ(node->ResizeCache(sizes[i % 4]), absl::OkStatus());
+      ++resized;
+    }
+  });
+  while (resized == 0) std::this_thread::yield();
+  for (int round = 0; round < 4 || resized < 20; ++round) {
+    ASSERT_LT(round, 1000);
+    ASSERT_EQ(Decode(*node), whole) << "round " << round << ", resized " << resized << " times";
+  }
+}
+
+TEST_P(CacheSizesTest, AModelThatIsKeptWholeHasNoCacheToResize) {
+  const absl::Status refused = Start(std::nullopt)->ResizeCache(1 << 20);
+  EXPECT_TRUE(absl::IsFailedPrecondition(refused)) << refused;
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("kept whole in memory"));
 }
 
 }  // namespace

@@ -61,6 +61,7 @@ class SpoiltTiles final : public TileReader {
 
   absl::Status Start(std::span<uint8_t> memory, Done done) override;
   void Read(std::span<const TileRead> reads, ReadUrgency urgency) override;
+  void ForgetMemory() override { inner_->ForgetMemory(); }
   void Promote(uint64_t tag) override { inner_->Promote(tag); }
   std::string description() const override { return inner_->description() + ", with faults"; }
   Stats stats() const override { return inner_->stats(); }

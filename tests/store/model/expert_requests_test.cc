@@ -1,14 +1,18 @@
 // What a streamed model's cache does with requests whose reads a test holds back.
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstring>
 #include <memory>
 #include <numeric>
 #include <optional>
 #include <span>
+#include <thread>
 #include <utility>
 #include <vector>
 
+#include <absl/strings/str_cat.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "tests/store/model/streamed_fixture.h"
@@ -368,6 +372,72 @@ TEST_F(HeldTest, ARequestThatIsServedWhenTheOneBeforeItGetsRoomWaitsNoLonger) {
     EXPECT_EQ(model->cache()->stats().waiting, 0);
     kept_.clear();
   }
+}
+
+TEST_F(HeldTest, ShrinkingWaitsForTilesInUseAndNeverTakesThemAway) {
+  Pack(testing::StreamedConfig());
+  keep_ = true;
+  const int64_t tiles = tiles_per_expert();
+  const auto model = OpenHeld(4 * tiles);
+  const Model resident = OpenResident();
+  for (int32_t layer = 0; layer < 3; ++layer) Ask(*model, layer, 3);
+  const ExpertId foreseen(1);
+  model->experts().ReadAhead(RequesterId(), LayerId(1), {&foreseen, 1}, Foresight::kKnown);
+  held_->LetGo();
+  ASSERT_EQ(answers_, 3);
+  std::atomic<bool> over = false;
+  std::thread shrinking([&] {
+    EXPECT_EQ(model->cache()->Resize(2 * tiles * tile_bytes_), absl::OkStatus());
+    over = true;
+  });
+  while (model->cache()->bytes() != 2 * tiles * tile_bytes_) std::this_thread::yield();
+  // What is in use beyond the new size is still there, and still what it was.
+  for (int32_t layer = 0; layer < 3; ++layer) {
+    EXPECT_TRUE(SameTiles(config_, kept_[static_cast<size_t>(layer)],
+                          *resident.experts().Acquire(LayerId(layer), ExpertId(3))));
+  }
+  Ask(*model, 0, 6);  // there is no room before two of them have gone
+  EXPECT_EQ(model->cache()->stats().waiting, 1);
+  EXPECT_FALSE(over);
+  kept_.clear();
+  shrinking.join();
+  EXPECT_TRUE(over);
+  while (answers_ < 4) held_->LetGo();
+  kept_.clear();
+  EXPECT_TRUE(errors_.empty());
+  // And it grows again.
+  EXPECT_EQ(model->cache()->Resize(4 * tiles * tile_bytes_), absl::OkStatus());
+  for (int32_t layer = 0; layer < 3; ++layer) {
+    Ask(*model, layer, 5);
+    held_->LetGo();
+  }
+  EXPECT_EQ(answers_, 7);
+  EXPECT_EQ(model->cache()->stats().waiting, 0);  // all three at once
+  kept_.clear();
+}
+
+TEST_F(HeldTest, ATileThatIsBeingReadIntoWhatIsTakenAwayArrivesFirst) {
+  Pack(testing::StreamedConfig());
+  const int64_t tiles = tiles_per_expert();
+  const auto model = OpenHeld(4 * tiles);
+  for (int32_t layer = 0; layer < 3; ++layer) Ask(*model, layer, 3);
+  std::thread shrinking(
+      [&] { EXPECT_EQ(model->cache()->Resize(2 * tiles * tile_bytes_), absl::OkStatus()); });
+  while (model->cache()->bytes() != 2 * tiles * tile_bytes_) std::this_thread::yield();
+  EXPECT_EQ(answers_, 0);
+  held_->LetGo();
+  EXPECT_EQ(answers_, 3);
+  shrinking.join();
+}
+
+TEST_F(HeldTest, LessThanTwoExpertsIsRefused) {
+  Pack(testing::StreamedConfig());
+  const auto model = OpenHeld(4 * tiles_per_expert());
+  const absl::Status refused = model->cache()->Resize(2 * tiles_per_expert() * tile_bytes_ - 1);
+  EXPECT_TRUE(absl::IsInvalidArgument(refused)) << refused;
+  EXPECT_THAT(std::string(refused.message()),
+              ::testing::HasSubstr(absl::StrCat("the least is ", 2 * tiles_per_expert() * tile_bytes_)));
+  EXPECT_EQ(model->cache()->bytes(), 4 * tiles_per_expert() * tile_bytes_);
 }
 
 TEST_F(HeldTest, RequestsWaitForSlotsInOrderAndAllAreServed) {
