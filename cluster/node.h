@@ -33,8 +33,8 @@ class Node {
   // using the swarm. After an error there is none: only Restart may be called.
   absl::Status Restart(const SwarmOptions& options);
 
-  // What the cache of experts may take of memory from now on, beside sessions that go on: slower or faster, and
-  // never another token. Waits for tiles in use. FailedPrecondition: the model is kept whole; else
+  // What the cache of experts may take of memory from now on, beside sessions that go on: slower or faster,
+  // and never another token. Waits for tiles in use. FailedPrecondition: the model is kept whole; else
   // ExpertCache::Resize's errors.
   absl::Status ResizeCache(int64_t bytes);
 

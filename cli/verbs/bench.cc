@@ -1,7 +1,9 @@
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <memory>
 #include <span>
+#include <thread>
 
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
@@ -32,6 +34,7 @@ struct BenchArgs {
   std::string what, model, plot, trained, shared_form, whole_form;
   int64_t threads = 0, tokens = 32, warmup = 24, prompts = 5, seed = 1;
   float cache_share = 0.08f;
+  std::vector<int64_t> resize;  // bytes; empty: not given
   StreamFlags stream;
   bool limits = true, json = false;
   std::vector<StreamCase> cases = {StreamCase::kCold, StreamCase::kMixed, StreamCase::kMixedKnown,
@@ -60,6 +63,48 @@ std::string ReadCases(const std::string& text, std::vector<StreamCase>& cases) {
   }
   return {};
 }
+
+std::string ReadSizes(const std::string& text, std::vector<int64_t>& sizes) {
+  sizes.clear();
+  for (absl::string_view name : absl::StrSplit(text, ',')) {
+    const absl::StatusOr<int64_t> size = ParseSize({name.data(), name.size()});
+    if (!size.ok()) return std::string(size.status().message());
+    sizes.push_back(*size);
+  }
+  return {};
+}
+
+// Gives a node's cache one size after the other, as long as it lives.
+class Resizing {
+ public:
+  Resizing(Node& node, const std::vector<int64_t>& sizes) : node_(node), sizes_(sizes) {
+    if (!sizes.empty()) thread_ = std::jthread([this](const std::stop_token& stop) { Run(stop); });
+  }
+  // Ends it. How often the cache changed its size, or why it did not.
+  absl::StatusOr<int64_t> Stop() {
+    if (thread_.joinable()) {
+      thread_.request_stop();
+      thread_.join();
+    }
+    if (!status_.ok()) return status_;
+    return count_;
+  }
+
+ private:
+  void Run(const std::stop_token& stop) {
+    while (!stop.stop_requested() && status_.ok()) {
+      status_ = node_.ResizeCache(sizes_[static_cast<size_t>(count_) % sizes_.size()]);
+      if (status_.ok()) ++count_;
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+  }
+
+  Node& node_;
+  const std::vector<int64_t>& sizes_;
+  int64_t count_ = 0;
+  absl::Status status_;
+  std::jthread thread_;
+};
 
 std::string OutputDigest(std::span<const StreamCaseResult> results) {
   StreamHash hash;
@@ -153,6 +198,7 @@ class Bench {
 
  private:
   static constexpr int kRounds = 4;
+  inline static const std::vector<int64_t> kNoSizes = {};
 
   // Without `open`: resident.
   absl::StatusOr<std::unique_ptr<Node>> Open(const std::string& path, const OpenOptions& open = {}) {
@@ -174,10 +220,15 @@ class Bench {
     options.prefetch = args_.stream.prefetch;
     options.measure_limits = options.measure_limits && args_.limits;
     const int64_t all = options.warmup + options.tokens + 1;
-    return RunStreamCase(node, options, [&](int64_t token) {
+    Resizing resizing(node, node.model().cache() != nullptr ? args_.resize : kNoSizes);
+    absl::StatusOr<StreamCaseResult> result = RunStreamCase(node, options, [&](int64_t token) {
       line_.Show(absl::StrCat(label, "  token ", token, "/", all));
       return !InterruptGuard::Requested();
     });
+    const absl::StatusOr<int64_t> resized = resizing.Stop();
+    if (!resized.ok()) return resized.status();
+    resized_ += *resized;
+    return result;
   }
 
   absl::Status Stream(const std::string& path) {
@@ -214,6 +265,7 @@ class Bench {
     json_["parameters_unique"] = stats.unique_parameters;
     json_["format"] = model.config().format();
     json_["seed"] = args_.seed;
+    if (!args_.resize.empty()) json_["cache_resized"] = resized_;
     if (!args_.json) {
       PrintF("peak RSS %s of %s allowed; %s on disk\n", SizeText(PeakResidentBytes()).c_str(),
              SizeText(model.plan()->ram_bytes).c_str(), SizeText(stats.total_bytes).c_str());
@@ -376,6 +428,7 @@ class Bench {
   StatusLine line_;
   nlohmann::json json_ = nlohmann::json::object();
   std::vector<StreamCaseResult> results_;
+  int64_t resized_ = 0;  // times
 };
 
 }  // namespace
@@ -428,11 +481,18 @@ void AddBench(CLI::App& root, Invocation& invocation) {
                                     "Those caches, as a share of the whole form's bytes (default 0.08)"));
   verb.Bool("--limits,!--no-limits", args->limits,
             "Measure memory and disk every few tokens of each case, for the roofline (default: on)");
+  verb.Value(
+      "--resize", "LIST", [args](const std::string& text) { return ReadSizes(text, args->resize); },
+      "While tokens are decoded give the cache these sizes in turn, as 1G,8G: times mean nothing then, and "
+      "the "
+      "output must be the same (with --no-limits)");
   verb.Path("--plot", args->plot, "Draw the time of a token into this SVG file");
   verb.Json(args->json);
   verb.Body([args, cache_share_typed]() -> absl::StatusOr<int> {
     if (cache_share_typed() && args->whole_form.empty())
       return UsageError("--cache-share is that of the models given with --shared-form and --whole-form");
+    if (!args->resize.empty() && args->limits)
+      return UsageError("--resize goes with --no-limits: what is measured of memory is the cache's");
     return Bench(*args).Run();
   });
 }

@@ -1,4 +1,4 @@
-// The memory of a cache's slots: address space for the most there may ever be, and memory for those there are.
+// The memory of a cache's slots: address space for the most there may ever be, memory for those there are.
 #pragma once
 
 #include <cstdint>

@@ -90,11 +90,11 @@ class TileCache {
   void ForgetRequester(RequesterId requester);
   // Gives up every tile that nobody uses.
   void Clear();
-  // From now on a cache of so many slots, at least one expert's tiles; more than the model has different tiles
-  // are as many as it has. Changes nothing but times and memory. Growing is over at once. Shrinking gives up
-  // what is foreseen, and waits until tiles that are in use beyond the new size have been let go of: not to
-  // be called by anybody who keeps them from it. InvalidArgument, or ResourceExhausted if there is no more
-  // memory, and nothing has changed.
+  // From now on a cache of so many slots, at least one expert's tiles; more than the model has different
+  // tiles are as many as it has. Changes nothing but times and memory. Growing is over at once. Shrinking
+  // gives up what is foreseen, and waits until tiles that are in use beyond the new size have been let go of:
+  // whoever keeps them must not call it. InvalidArgument, or ResourceExhausted if there is no more memory,
+  // and nothing has changed.
   absl::Status Resize(int64_t slots);
 
   CacheStats stats() const;

@@ -37,7 +37,7 @@ class TileReader {
   virtual absl::Status Start(std::span<uint8_t> memory, Done done) = 0;
   // Never waits. What is begun first: read_urgency.h.
   virtual void Read(std::span<const TileRead> reads, ReadUrgency urgency) = 0;
-  // What Start was told of memory holds no longer: another part of it may be there when this returns. Reads go
+  // What Start was told of memory holds no longer: something else may lie there when this returns. Reads go
   // on.
   virtual void ForgetMemory() {}
   // The read with that tag becomes one that is asked for, if it has not begun; else nothing happens.

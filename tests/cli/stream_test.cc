@@ -60,6 +60,20 @@ TEST_F(StreamTest, StaysWithinItsBudgetAndGivesTheSameOutputWhateverItIs) {
   EXPECT_NE(*mixed.begin(), *own.begin());
 }
 
+TEST_F(StreamTest, ACacheThatIsResizedAllTheTimeChangesNoOutput) {
+  const std::vector<std::string> flags = {"--ram", "560M", "--no-limits", "--cases", "mixed,own"};
+  std::vector<std::string> resizing = flags;
+  resizing.insert(resizing.end(), {"--resize", "70M,1G,200M"});
+  const nlohmann::json still = Bench(flags), moving = Bench(resizing);
+  EXPECT_FALSE(still.contains("cache_resized"));
+  EXPECT_GE(moving["cache_resized"], 4);
+  for (size_t i = 0; i < 2; ++i)
+    EXPECT_EQ(moving["cases"][i]["output_xxh3"], still["cases"][i]["output_xxh3"]);
+  ExpectOneLine(
+      Omni({"bench", "stream", "-m", Large(), "--ram", "1G", "--resize", "1M", "--no-limits", "--json"}), 1,
+      "cannot hold two experts");
+}
+
 TEST_F(StreamTest, MeasuresEveryCaseAndDrawsThem) {
   const nlohmann::json json = Bench({"--ram", "2G", "--plot", *dir_ / "stream.svg", "--trained", Model()});
   for (const char* key : {"hot_share", "mixed_share", "cold_share", "hot_tok_per_s", "mixed_tok_per_s",
@@ -154,6 +168,8 @@ TEST_F(StreamTest, WrongFlagsAndTooSmallABudgetAreOneLine) {
   ExpectOneLine(Omni({"bench", "disk"}), 2, "disk");
   ExpectOneLine(Omni({"bench", "stream", "-m", Model(), "--cases", "warm"}), 2, "warm");
   ExpectOneLine(Omni({"bench", "stream", "-m", Model(), "--prompts", "0"}), 2, "--prompts");
+  ExpectOneLine(Omni({"bench", "stream", "-m", Model(), "--resize", "1G,2X", "--no-limits"}), 2, "2X");
+  ExpectOneLine(Omni({"bench", "stream", "-m", Model(), "--resize", "1G"}), 2, "--no-limits");
   ExpectOneLine(
       Omni({"bench", "stream", "-m", Model(), "--ram", "1G", "--cases", "hot", "--whole-form", Model()}), 2,
       "--shared-form");

@@ -44,6 +44,28 @@ END
 check "cases of a stream are recorded" figures --record stream --group stream --command c "$dir/stream.json"
 check "by their names, in the pages' units" \
   has '"stream.mixed.disk_per_token", "value": 265, "unit": "MB"' "$tree/docs/measured/stream.json"
+part() { # part FORMAT RATE: what is measured of a model of that format
+  printf '{"format": %s, "model": "m%s", "seed": 1, "parameters_nominal": 9, "ram_bytes": 5, "own_tok_per_s": %s, ' \
+    "$1" "$1" "$2"
+  printf '"own_share": 0.5, "own_best_tok_per_s": 9, "disk_bytes": 7, "parameters_unique": 8, '
+  printf '"cases": [{"case": "own", "tok_per_s": %s, "hit_rate": 0.5}]}' "$2"
+}
+part 2 7.5 >"$dir/known.part"
+part 1 2.5 >"$dir/format1.part"
+echo '{"format": 2, "delta_speedup": 2.6, "shared_form": {"tok_per_s": 26}, "hot_share": 1}' >"$dir/forms.part"
+parts() { python3 "$root/scripts/lib/stream_parts.py" "$@" >"$dir/parts.json" 2>"$dir/err"; }
+check "the parts of a stream are made one" parts "$dir"/{known,format1,forms}.part
+check "and recorded" figures --record stream --group stream --command c "$dir/parts.json"
+check "with how much faster known routes are" \
+  has '"stream.own_speedup", "value": 3, "unit": "×"' "$tree/docs/measured/stream.json"
+check "what format 1 gives" has '"stream.format1.own.tok_per_s", "value": 2.50' "$tree/docs/measured/stream.json"
+check "and what sharing gives" has '"stream.delta_speedup", "value": 2.60' "$tree/docs/measured/stream.json"
+check "of another case of the last part nothing is taken" eval '! has hot_share "$dir/parts.json"'
+check "parts in another order are refused" eval '! parts "$dir"/{format1,known,forms}.part'
+check "with a reason" has "is of format 1, and not 2" "$dir/err"
+sed -i 's/"seed": 1/"seed": 2/' "$dir/format1.part"
+check "so are other weights" eval '! parts "$dir"/{known,format1,forms}.part'
+check "with what differs" has "their seed are 1 and 2" "$dir/err"
 echo '{"results": [{"model": "walk", "policy": "lru", "cache_share": 0.08, "hit_rate": 0.5584}]}' >"$dir/cache.json"
 check "so are results of a cache" figures --record cache --group cache --command c "$dir/cache.json"
 check "by model, size and policy" has '"cache.walk_08.lru.hits", "value": 0.558' "$tree/docs/measured/cache.json"
