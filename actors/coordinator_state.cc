@@ -287,6 +287,7 @@ bool CoordinatorState::RunLayer() {
                    });
     });
   }
+  if (config_.has_slow_state() && options_.predict_ahead > 0) Timed([&] { AnnounceNext(layer); });
   return calls_.idle();
 }
 
@@ -298,7 +299,7 @@ void CoordinatorState::ReadAhead(LayerId layer) {
     if (rows_[i].policy == nullptr) continue;
     if (const auto expert = rows_[i].policy->KnownBefore(layer, positions_[i])) known_.push_back(*expert);
   }
-  Announce(layer);
+  Announce(layer, Foresight::kKnown);
 }
 
 // What the sessions' first rows will ask of every layer, in the order in which it is needed.
@@ -319,16 +320,23 @@ void CoordinatorState::AnnounceRoutes() {
       if (!expert.has_value() && i < routes.size()) expert = routes[i];
       if (expert.has_value()) known_.push_back(*expert);
     }
-    Timed([&] { Announce(layer); });
+    Timed([&] { Announce(layer, Foresight::kKnown); });
   }
 }
 
+// Of the layer that has just been asked for its experts.
+void CoordinatorState::AnnounceNext(LayerId layer) {
+  const std::span<const ExpertId> routes = decoder_.NextRoutes(layer);
+  known_.assign(routes.begin(), routes.end());
+  Announce(layer, config_.route_from == RouteFrom::kAddress ? Foresight::kRegionKnown : Foresight::kKnown);
+}
+
 // The experts in known_.
-void CoordinatorState::Announce(LayerId layer) {
+void CoordinatorState::Announce(LayerId layer, Foresight foresight) {
   if (known_.empty()) return;
   std::sort(known_.begin(), known_.end());
   known_.erase(std::unique(known_.begin(), known_.end()), known_.end());
-  calls_.Prefetch(layer, known_, Foresight::kKnown);
+  calls_.Prefetch(layer, known_, foresight);
 }
 
 void CoordinatorState::MakeTokenRows() {

@@ -42,8 +42,8 @@ struct CoordinatorOptions {
   std::optional<int64_t> state_bytes;
   RegionCallOptions calls;
   // Expert layers ahead whose experts are guessed and announced to their regions; 0: none, and none counted.
-  // Where routes come from the tokens before, nothing is guessed: if this is not 0, every layer's expert is
-  // announced when its token starts.
+  // Where routes come from the tokens before, nothing is guessed: if this is not 0, what is known of the next
+  // token's expert is announced when a layer is over, and every layer's expert when its token starts.
   int predict_ahead = 0;
   // Between hidden state and token (token_stage.h), in this order. They outlive the coordinator.
   std::vector<TokenStage*> project, decide;
@@ -113,7 +113,8 @@ class CoordinatorState : private RegionCalls::Owner {
   bool RunStages(const std::vector<TokenStage*>& stages, Phase next);
   void ReadAhead(LayerId layer);
   void AnnounceRoutes();
-  void Announce(LayerId layer);
+  void AnnounceNext(LayerId layer);
+  void Announce(LayerId layer, Foresight foresight);
   void MakeTokenRows();
   absl::Status TakeLogits();
   void Sample();

@@ -195,6 +195,21 @@ std::span<const ExpertId> CpuDecoder::KnownRoutes(LayerId layer) {
   return impl.predicted;
 }
 
+std::span<const ExpertId> CpuDecoder::NextRoutes(LayerId layer) {
+  Impl& impl = *impl_;
+  const ModelConfig& config = impl.pass.config;
+  impl.predicted.clear();
+  if (!config.has_slow_state()) return impl.predicted;
+  const LayerWeights& weights = impl.pass.weights.layers[layer.index()];
+  for (const Segment& segment : impl.pass.segments) {
+    const TorusPoint z = Route(impl.pass.ops, weights.route, segment.state->slow(layer), config.d);
+    const ExpertId nearest = NearestExpert(z, weights.positions, weights.route_bias, config.num_experts());
+    impl.predicted.push_back(weights.members == nullptr ? nearest
+                                                        : config.ExpertOf(config.RegionOf(nearest), 0));
+  }
+  return impl.predicted;
+}
+
 std::vector<ExpertJob> CpuDecoder::Impl::GroupByExpert(LayerId layer, const QuantizedRows& h) {
   job_of_expert.assign(static_cast<size_t>(pass.config.num_experts()), -1);
   for (ExpertId expert : routes) job_of_expert[expert.index()] = 0;

@@ -24,6 +24,7 @@ class CpuDecoder : public Decoder {
   std::span<const ExpertId> routes() const override;
   std::span<const ExpertId> PredictRoutes(LayerId layer) override;
   std::span<const ExpertId> KnownRoutes(LayerId layer) override;
+  std::span<const ExpertId> NextRoutes(LayerId layer) override;
   const kernels::Ops& ops() const override;
 
  private:

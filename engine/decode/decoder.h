@@ -78,6 +78,9 @@ class Decoder {
   // the expert of each session's first row in the batch, in the batch's order. Empty for other models. Valid
   // until the next call.
   virtual std::span<const ExpertId> KnownRoutes(LayerId layer) = 0;
+  // Once the layer has run, of the same kind: what is known of the expert of each session's next row. With
+  // routes from address that is its region, told by the region's first expert.
+  virtual std::span<const ExpertId> NextRoutes(LayerId layer) = 0;
   virtual const kernels::Ops& ops() const = 0;  // with which experts must be computed to agree
 
   // StartLayer and TakeJobs, StartHidden and StartLogits, for callers that can wait.

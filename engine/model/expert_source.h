@@ -29,8 +29,9 @@ struct ExpertTiles {
 // under an id of its own, and what one says of the layers to come changes nothing for the others.
 // What is said of experts before they are asked for.
 enum class Foresight {
-  kGuess,  // they may be: read where nothing better is to be read
-  kKnown,  // they will be, if the step goes on
+  kGuess,        // they may be: read where nothing better is to be read
+  kKnown,        // they will be, if the step goes on
+  kRegionKnown,  // an expert of their regions will be: what all of a region's experts have in common is read
 };
 
 class ExpertSource {

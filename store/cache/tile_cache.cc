@@ -54,6 +54,7 @@ struct TileCache::Deferred {
 TileCache::TileCache(const ModelFiles& files, const TileIndex& index, const DeltaDb& db, int64_t stride,
                      const TileCacheOptions& options)
     : index_(index),
+      config_(files.manifest.config),
       stride_(stride),
       tiles_per_expert_(index.numbers().tiles()),
       users_(index.Users()),
@@ -263,16 +264,27 @@ void TileCache::ReadAhead(RequesterId requester, std::span<const int64_t> tables
     const std::vector<uint32_t> before = guesses_.Renew(requester, place);
     DropPending(requester, place);
     for (int64_t table : tables) {
-      slots_.policy().OnPredict(place, table % users_.experts);
+      if (foresight != Foresight::kRegionKnown) slots_.policy().OnPredict(place, table % users_.experts);
       Foreseen foreseen{requester, table, foresight};
-      const bool waits = foresight == Foresight::kKnown && !pending_.empty();
+      const bool known = foresight != Foresight::kGuess;
+      const bool waits = known && !pending_.empty();
       if (!waits && Foresee(foreseen, deferred)) continue;
-      if (foresight == Foresight::kKnown) pending_.push_back(foreseen);
+      if (known) pending_.push_back(foreseen);
     }
     guesses_.Release(before);
     ReadPending(deferred);
   }
   RunDeferred(deferred);
+}
+
+// Whether all experts of the table's region have its tile at that place.
+bool TileCache::OfWholeRegion(int64_t table, int64_t tile) const {
+  const int64_t first = table / users_.experts * users_.experts;  // of the layer's tables
+  const RegionId region = config_.RegionOf(ExpertId(static_cast<int32_t>(table - first)));
+  for (int64_t i = 0; i < config_.experts_per_region(); ++i) {
+    if (index_.Of(first + config_.ExpertOf(region, i).value)[tile] != index_.Of(table)[tile]) return false;
+  }
+  return true;
 }
 
 // Holds tiles from `next` on, and begins to read those that are not there. False: there is no room for more.
@@ -285,6 +297,10 @@ bool TileCache::Foresee(Foreseen& foreseen, Deferred& deferred) {
   std::vector<bool> held(static_cast<size_t>(tiles_per_expert_));
   int64_t absent = 0;
   for (int64_t t = foreseen.next; t < tiles_per_expert_ && guesses_.held() < most; ++t) {
+    if (foreseen.foresight == Foresight::kRegionKnown && !OfWholeRegion(foreseen.table, t)) {
+      held[static_cast<size_t>(t)] = true;  // not wanted
+      continue;
+    }
     const uint32_t number = slots_.Find(contents[t]);
     if (number == TileSlots::kNone) {
       ++absent;

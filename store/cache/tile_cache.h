@@ -85,7 +85,7 @@ class TileCache {
   // of these calls, and keeps them until the requester has asked for experts of that layer and then of
   // another, or says something else of that layer. What is known and does not fit yet is read as others let
   // go of their tiles; guesses that do not fit are left out, as is what of them would keep the disk busy for
-  // longer than two experts take.
+  // longer than two experts take. Of kRegionKnown only tiles count that a whole region's experts have.
   void ReadAhead(RequesterId requester, std::span<const int64_t> tables, Foresight foresight);
   void ForgetRequester(RequesterId requester);
   // Gives up every tile that nobody uses.
@@ -134,6 +134,7 @@ class TileCache {
   void CountDown(Load& load, Deferred& deferred);
   void EndStalls(const Deferred& deferred);
   uint32_t TakeSlot(uint32_t content, std::vector<TileRead>* reads);
+  bool OfWholeRegion(int64_t table, int64_t tile) const;
   bool Foresee(Foreseen& foreseen, Deferred& deferred);
   void ReadPending(Deferred& deferred);
   void DropPending(RequesterId requester, int64_t place);
@@ -147,6 +148,7 @@ class TileCache {
   void Release(const std::vector<uint32_t>& slots);
 
   const TileIndex& index_;
+  const ModelConfig& config_;
   const int64_t stride_, tiles_per_expert_;
   const TileUsers users_;
   SlotMemory memory_;

@@ -275,6 +275,14 @@ class GuessTest : public CoordinatorTest {
     std::erase_if(announced, [](const auto& e) { return e.second.empty(); });
     return announced;
   }
+  std::vector<std::pair<LayerId, std::vector<ExpertId>>> Announced(Foresight foresight) const {
+    std::vector<std::pair<LayerId, std::vector<ExpertId>>> announced;
+    for (size_t i = 0; i < world_.expected.size(); ++i) {
+      if (world_.foresight[i] == foresight && !world_.expected[i].second.empty())
+        announced.push_back(world_.expected[i]);
+    }
+    return announced;
+  }
 };
 
 // An expert that the router did not choose.
@@ -325,24 +333,35 @@ TEST_F(KnownRoutesTest, EveryLayersExpertIsAnnouncedInOrderBeforeTheFirstIsAsked
   const GenerateRequest request = MakeRequest(tiny_, 1, 12, 1);
   auto channel = Submit(request);
   const ModelConfig& config = tiny_.model.config();
+  int foretold = 0;
+  std::vector<std::pair<LayerId, std::vector<ExpertId>>> regions;
   while (world_.steps > 0) {
     world_.expected.clear();
     world_.foresight.clear();
     --world_.steps;
     state_.Step();
     std::vector<std::pair<LayerId, std::vector<ExpertId>>> asked;
-    const auto announced = Announced();
-    EXPECT_THAT(world_.foresight, ::testing::Each(Foresight::kKnown));
+    const auto announced = Announced(Foresight::kKnown);
     while (!world_.requests.empty()) {
       const RegionRequestPtr next = world_.requests.front();
       asked.push_back({next->layer, {next->experts[0].expert}});
+      // A layer knows the next token's region when it is over, and not before.
+      EXPECT_EQ(Announced(Foresight::kRegionKnown).size(), asked.size());
       Serve();
     }
     EXPECT_EQ(announced, asked);
+    for (size_t i = 0; i < std::min(regions.size(), asked.size()); ++i) {
+      EXPECT_EQ(regions[i].first, asked[i].first);
+      EXPECT_EQ(config.RegionOf(regions[i].second[0]), config.RegionOf(asked[i].second[0]));
+      EXPECT_EQ(config.IndexInRegion(regions[i].second[0]), 0);
+    }
+    foretold += static_cast<int>(regions.size());
+    regions = Announced(Foresight::kRegionKnown);
     EXPECT_TRUE(asked.empty() || asked.size() == static_cast<size_t>(config.layers - config.layers / 4));
   }
   EXPECT_EQ((*End(*channel))->tokens, PlainLoop(tiny_, request));
   EXPECT_EQ(counters_.predicted[0].Get(), 0);
+  EXPECT_GE(foretold, 11 * 3);
 }
 
 // Knows every layer's expert when its token starts, whatever the router chooses.

@@ -111,6 +111,33 @@ TEST_F(HeldTest, WhatIsKnownAndFindsNoRoomIsReadAsLayersLetGoOfTheirs) {
   EXPECT_EQ(held_->other(), 0u);
 }
 
+TEST_F(HeldTest, OfARegionThatIsKnownOnlyWhatAllOfItsExpertsHaveIsRead) {
+  ModelConfig config = testing::AddressConfig();
+  config.f = 12 * kTileNeurons;
+  config.base_neurons = 2 * kTileNeurons;
+  config.member_neurons = 3 * kTileNeurons;
+  config.own_neurons = 2 * kTileNeurons;
+  Pack(config);
+  const auto model = OpenHeld(1000);
+  const ExpertId first = config_.ExpertOf(RegionId(1), 0), other = config_.ExpertOf(RegionId(1), 3);
+  model->experts().ReadAhead(RequesterId(), LayerId(1), {&first, 1}, Foresight::kRegionKnown);
+  EXPECT_EQ(held_->Of(ReadUrgency::kKnown).size(), 2u + 5u);
+  // The rest follows when the expert is known, and nothing twice.
+  model->experts().ReadAhead(RequesterId(), LayerId(1), {&other, 1}, Foresight::kKnown);
+  EXPECT_EQ(held_->Of(ReadUrgency::kKnown).size(), static_cast<size_t>(tiles_per_expert()));
+  held_->LetGo();
+  Ask(*model, 1, other.value);
+  EXPECT_EQ(answers_, 1);
+}
+
+TEST_F(HeldTest, ExpertsThatAreStoredWholeHaveNothingInCommonThatCouldBeRead) {
+  Pack(testing::AddressConfig(), {.whole = true});
+  const auto model = OpenHeld(1000);
+  const ExpertId first = config_.ExpertOf(RegionId(1), 0);
+  model->experts().ReadAhead(RequesterId(), LayerId(1), {&first, 1}, Foresight::kRegionKnown);
+  EXPECT_EQ(held_->other(), 0u);
+}
+
 // An expert's own tiles lie side by side in their file, and so do those of its place and of its region;
 // however often the cache was filled, they go where one call can read them.
 TEST_F(HeldTest, TilesSideBySideInAFileAreReadToMemorySideBySide) {
