@@ -287,7 +287,7 @@ bool CoordinatorState::RunLayer() {
                    });
     });
   }
-  if (config_.has_slow_state() && options_.predict_ahead > 0) Timed([&] { AnnounceNext(layer); });
+  AnnounceNext(layer);
   return calls_.idle();
 }
 
@@ -326,9 +326,20 @@ void CoordinatorState::AnnounceRoutes() {
 
 // Of the layer that has just been asked for its experts.
 void CoordinatorState::AnnounceNext(LayerId layer) {
-  const std::span<const ExpertId> routes = decoder_.NextRoutes(layer);
-  known_.assign(routes.begin(), routes.end());
-  Announce(layer, config_.route_from == RouteFrom::kAddress ? Foresight::kRegionKnown : Foresight::kKnown);
+  known_.clear();
+  for (const Part& part : parts_) {
+    const auto last = static_cast<size_t>(part.begin + part.rows - 1);
+    if (rows_[last].policy == nullptr) continue;
+    const std::optional<ExpertId> next = rows_[last].policy->KnownNext(layer, positions_[last] + 1);
+    if (next.has_value()) known_.push_back(*next);
+  }
+  Foresight foresight = Foresight::kKnown;
+  if (known_.empty() && config_.has_slow_state() && options_.predict_ahead > 0) {
+    const std::span<const ExpertId> routes = Timed([&] { return decoder_.NextRoutes(layer); });
+    known_.assign(routes.begin(), routes.end());
+    if (config_.route_from == RouteFrom::kAddress) foresight = Foresight::kRegionKnown;
+  }
+  Timed([&] { Announce(layer, foresight); });
 }
 
 // The experts in known_.

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <numeric>
 #include <optional>
+#include <thread>
 #include <utility>
 
 #include <absl/strings/str_cat.h>
@@ -92,6 +93,10 @@ class Driver : public RoutePolicy {
     if (which_ != StreamCase::kMixedKnown) return std::nullopt;
     return Decide(place);
   }
+  std::optional<ExpertId> KnownNext(LayerId layer, int64_t /*position*/) override {
+    if (which_ != StreamCase::kMixedKnown) return std::nullopt;
+    return At(static_cast<int64_t>(tokens_.size()), place_[layer.index()]);
+  }
   std::optional<ExpertId> KnownBefore(LayerId layer, int64_t /*position*/) override {
     if (which_ == StreamCase::kOwn || which_ == StreamCase::kMixedKnown) return std::nullopt;
     return Decide(place_[layer.index()]);
@@ -115,6 +120,8 @@ class Driver : public RoutePolicy {
 
   void BeginToken() {
     Token token;
+    // What the disk does for the next token while its speed is measured would be in nobody's time.
+    if (LooksNow()) WaitForForeseen();
     token.end_of_last = Clock::now();
     ExpertCache* const cache = model_.cache();
     if (which_ == StreamCase::kCold && cache != nullptr) cache->Forget();
@@ -124,9 +131,15 @@ class Driver : public RoutePolicy {
     tokens_.push_back(token);
   }
 
-  void Look() {
+  bool LooksNow() const {
     const int64_t counted = static_cast<int64_t>(tokens_.size()) - first_;
-    if (!looks_ || counted < 0 || counted % kTokensPerLook != 0 || !status_.ok()) return;
+    return looks_ && counted >= 0 && counted % kTokensPerLook == 0 && status_.ok();
+  }
+  void WaitForForeseen() const {
+    while (model_.cache()->stats().foreseen > 0) std::this_thread::sleep_for(std::chrono::microseconds(50));
+  }
+  void Look() {
+    if (!LooksNow()) return;
     absl::StatusOr<Limits> limits = MeasureLimits(path_, model_, threads_);
     if (limits.ok()) {
       limits_.push_back(*limits);
@@ -135,10 +148,10 @@ class Driver : public RoutePolicy {
     }
   }
   ExpertId Decide(int64_t place) const {
-    const int64_t token = which_ == StreamCase::kHot
-                              ? 0
-                              : std::min(static_cast<int64_t>(tokens_.size()) - 1, trace_.tokens() - 1);
-    return ExpertId(static_cast<int32_t>(trace_.At(token, place)));
+    return At(which_ == StreamCase::kHot ? 0 : static_cast<int64_t>(tokens_.size()) - 1, place);
+  }
+  ExpertId At(int64_t token, int64_t place) const {
+    return ExpertId(static_cast<int32_t>(trace_.At(std::min(token, trace_.tokens() - 1), place)));
   }
   double SecondsOf(size_t token) const {
     return Seconds(tokens_[token + 1].end_of_last - tokens_[token].start);

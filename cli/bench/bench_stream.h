@@ -17,7 +17,7 @@ namespace omni::cli {
 enum class StreamCase {
   kHot,         // every token goes where the first one went: all is in memory
   kMixed,       // a walk on the torus (store/cache/routing_trace.h), with what the cache kept
-  kMixedKnown,  // the same walk, but each token's experts are announced when it starts, of all layers
+  kMixedKnown,  // the same walk, each layer's expert announced when it is over for the token before
   kCold,        // the walk of kMixed, and nothing is in memory
   kOwn,         // the model's own routers, with what the cache kept; what they know or guess before is read
 };

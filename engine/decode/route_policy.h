@@ -31,6 +31,9 @@ class RoutePolicy {
   virtual std::optional<ExpertId> KnownAtStart(LayerId /*layer*/, int64_t /*position*/) {
     return std::nullopt;
   }
+  // Called when an expert layer has chosen for the session's last row in the batch: the expert that Choose
+  // will name there for the row after it, if that is known already.
+  virtual std::optional<ExpertId> KnownNext(LayerId /*layer*/, int64_t /*position*/) { return std::nullopt; }
   // Called once before each expert layer of the row: the expert that Choose will name, if that is known
   // already. It is read ahead.
   virtual std::optional<ExpertId> KnownBefore(LayerId /*layer*/, int64_t /*position*/) {

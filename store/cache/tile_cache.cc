@@ -515,6 +515,7 @@ CacheStats TileCache::stats() const {
   std::lock_guard lock(mutex_);
   CacheStats stats = stats_;
   stats.waiting = stalled_;
+  stats.foreseen = guess_reads_;
   stats.evicted = slots_.evicted();
   if (stalled_ > 0) stats.stall += std::chrono::steady_clock::now() - stall_began_;
   return stats;

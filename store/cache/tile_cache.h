@@ -49,6 +49,7 @@ struct CacheStats {
   // times.
   int64_t hand_overs = 0, handed_tiles = 0;
   int64_t waiting = 0;                // requests that wait for slots or tiles now
+  int64_t foreseen = 0;               // tiles that are being read before they are asked for, now
   std::chrono::nanoseconds stall{0};  // with at least one request waiting for tiles
   double HitShare() const {           // of the tiles asked for; 1 if none was
     const int64_t all = hits + joined + misses;

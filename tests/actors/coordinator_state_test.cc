@@ -371,6 +371,9 @@ class KnowsAtStart : public RoutePolicy {
     return ExpertId(static_cast<int32_t>((7 * position + layer.value) % 8));
   }
   ExpertId Choose(const RouteChoice& choice) override { return *KnownAtStart(choice.layer, choice.position); }
+  std::optional<ExpertId> KnownNext(LayerId layer, int64_t position) override {
+    return KnownAtStart(layer, position);
+  }
 };
 
 // Of a model whose routers know nothing before.
@@ -380,21 +383,32 @@ TEST_F(CoordinatorTest, WhatAPolicyKnowsAtTheStartIsAnnouncedForAllLayersInOrder
   request.route_policy = &policy;
   auto channel = Submit(request);
   int announced = 0;
+  std::vector<std::pair<LayerId, std::vector<ExpertId>>> next;
   while (world_.steps > 0) {
     world_.expected.clear();
     --world_.steps;
     state_.Step();
     std::vector<std::pair<LayerId, std::vector<ExpertId>>> known = world_.expected, asked;
     std::erase_if(known, [](const auto& e) { return e.second.empty(); });
-    EXPECT_THAT(world_.foresight, ::testing::Each(Foresight::kKnown));
     while (!world_.requests.empty()) {
-      const RegionRequestPtr next = world_.requests.front();
-      asked.push_back({next->layer, {next->experts[0].expert}});
-      world_.foresight.clear();
+      const RegionRequestPtr request_now = world_.requests.front();
+      asked.push_back({request_now->layer, {request_now->experts[0].expert}});
       Serve();
     }
+    if (asked.empty()) continue;
+    // When the step began, all of them; and of the first layer, which was over, what the next token will ask.
+    ASSERT_EQ(known.size(), asked.size() + 1);
+    known.pop_back();
     EXPECT_EQ(known, asked);
     announced += static_cast<int>(known.size());
+    if (!next.empty()) {
+      EXPECT_EQ(next, asked);
+    }
+    // As each layer was over, the next token's.
+    std::vector<std::pair<LayerId, std::vector<ExpertId>>> all = world_.expected;
+    std::erase_if(all, [](const auto& e) { return e.second.empty(); });
+    ASSERT_EQ(all.size(), 2 * asked.size());
+    next.assign(all.begin() + static_cast<std::ptrdiff_t>(asked.size()), all.end());
   }
   EXPECT_GE(announced, 5 * 3);
 }
