@@ -37,8 +37,9 @@ class Variable {
 // What a flag that takes a value may be given: by the name of its kind in the help, or, where that is not
 // enough, by its own name.
 std::string GoodValue(const CLI::Option& option) {
-  const std::map<std::string, std::string> by_name = {
-      {"tile-alignment", "128"}, {"cases", "hot,own"}, {"log", "json"}, {"log-level", "debug"}};
+  const std::map<std::string, std::string> by_name = {{"tile-alignment", "128"}, {"cases", "hot,own"},
+                                                      {"format", "2"},           {"resize", "1G,2G"},
+                                                      {"log", "json"},           {"log-level", "debug"}};
   const auto it = by_name.find(option.get_lnames().front());
   if (it != by_name.end()) return it->second;
   const std::string kind = option.get_type_name();
