@@ -72,11 +72,13 @@ struct Said {
   bool operator==(const Said&) const = default;
 };
 
-// Decoding with caches of all sizes, of models of both formats.
-class CacheSizesTest : public testing::StreamedTest, public ::testing::WithParamInterface<bool> {
+// Decoding with caches of all sizes, of models of every kind of routes.
+class CacheSizesTest : public testing::StreamedTest, public ::testing::WithParamInterface<RouteFrom> {
  protected:
   void SetUp() override {
-    ModelConfig config = GetParam() ? testing::AddressConfig() : testing::StreamedConfig();
+    ModelConfig config =
+        GetParam() == RouteFrom::kToken ? testing::StreamedConfig() : testing::AddressConfig();
+    config.route_from = GetParam();
     config.f = 9 * kTileNeurons;
     Pack(config);
   }
@@ -112,14 +114,24 @@ class CacheSizesTest : public testing::StreamedTest, public ::testing::WithParam
   int64_t least() const { return 2 * tiles_per_expert() * tile_bytes_; }
 };
 
-INSTANTIATE_TEST_SUITE_P(Formats, CacheSizesTest, ::testing::Bool(),
-                         [](const auto& info) { return info.param ? "Two" : "One"; });
+INSTANTIATE_TEST_SUITE_P(Routes, CacheSizesTest,
+                         ::testing::Values(RouteFrom::kToken, RouteFrom::kAhead, RouteFrom::kAddress),
+                         [](const auto& info) {
+                           return info.param == RouteFrom::kToken   ? "Token"
+                                  : info.param == RouteFrom::kAhead ? "Ahead"
+                                                                    : "Address";
+                         });
 
 TEST_P(CacheSizesTest, NoSizeAndNoChangeOfSizeChangesAByteOfTheOutput) {
   const Said whole = Decode(*Start(std::nullopt));
   ASSERT_EQ(whole.tokens.size(), 40u);
-  for (const int64_t size : {least(), 2 * least(), 5 * least(), int64_t{1} << 30})
-    EXPECT_EQ(Decode(*Start(size)), whole) << size;
+  int64_t hand_overs = 0;
+  for (const int64_t size : {least(), 2 * least(), 5 * least(), int64_t{1} << 30}) {
+    const std::unique_ptr<Node> node = Start(size);
+    EXPECT_EQ(Decode(*node), whole) << size;
+    hand_overs += node->model().cache()->stats().hand_overs;
+  }
+  EXPECT_GT(hand_overs, 100);  // tiles that were there were computed while others came
 
   const std::unique_ptr<Node> node = Start(3 * least());
   std::atomic<int> resized = 0;
