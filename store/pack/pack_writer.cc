@@ -6,6 +6,7 @@
 
 #include <absl/strings/str_cat.h>
 
+#include "engine/model/neuron_groups.h"
 #include "store/file/atomic_dir.h"
 #include "store/format/delta_db.h"
 #include "store/format/manifest.h"
@@ -33,6 +34,12 @@ class ModelWriter {
     manifest_.config = config_;
     manifest_.counts.tile_alignment = alignment;
     manifest_.counts.whole = options.whole;
+    in_all_regions_.assign(static_cast<size_t>(tiles_), true);
+    for (const NeuronGroup& group : NeuronGroups(config_)) {
+      if (group.kind == NeuronKind::kBase || group.kind == NeuronKind::kMember) continue;
+      for (int64_t n = group.first; n < group.first + group.count; ++n)
+        in_all_regions_[static_cast<size_t>(n / kTileNeurons)] = false;
+    }
   }
 
   absl::Status Write() {
@@ -63,6 +70,7 @@ class ModelWriter {
   TileLayout layout_;
   int64_t tiles_;
   TilePackWriter packs_;
+  std::vector<bool> in_all_regions_;     // by tile: of neurons alone that experts of every region have
   std::string keyframe_;                 // the region's keyframe expert: its tiles one after another
   std::vector<TileRef> keyframe_tiles_;  // where they lie
   Manifest manifest_;
@@ -118,7 +126,10 @@ absl::StatusOr<TileChange> ModelWriter::Change(uint32_t index, const uint8_t* ke
     change.ref = *found;
     return change;
   }
-  if (source_.tiles_resemble()) change.delta = EncodeTileDelta(layout_, keyframe, tile);
+  // What experts of other regions have too is stored once, and lies in a cache once: as changes to their own
+  // regions' keyframes it would be another tile for each of them.
+  if (source_.tiles_resemble() && !in_all_regions_[index])
+    change.delta = EncodeTileDelta(layout_, keyframe, tile);
   const int64_t length = static_cast<int64_t>(change.delta.size());
   change.inline_delta =
       length > 0 && length < kLargestInline && kInlineBytes + length < kReferenceBytes + packs_.stride();
