@@ -17,7 +17,6 @@
 #include <optional>
 #include <thread>
 
-#include "engine/model/neuron_groups.h"
 #include "engine/model/quantize.h"
 #include "store/file/files.h"
 #include "tests/store/model/model_digest.h"
@@ -449,34 +448,6 @@ TEST(InlineDelta, HoldsTilesThatDifferInAFewTrits) {
     EXPECT_GT(MustOpen(p.temp / "whole")->stats().tile_bytes, stats.tile_bytes);
     EXPECT_EQ(testing::ModelContent(*MustOpen(p.temp / "whole")), testing::ModelContent(*p.model));
   }
-}
-
-// Every member has the weights of the first, but for three in each tile.
-TEST(InlineDelta, IsNotForTilesThatOtherRegionsHaveToo) {
-  ModelConfig config = AllGroups();
-  config.f = 64 + 64 + 128, config.own_neurons = 0;
-  Checkpoint c = RandomCheckpoint(config, 5);
-  int64_t layers = 0;
-  for (int64_t layer = 0; layer < config.layers; ++layer) {
-    if (config.IsAttention(layer)) continue;
-    ++layers;
-    for (const char* part : {"gate", "up", "down"}) {
-      Tensor& members = c.tensors.at(absl::StrCat("layers.", layer, ".member.", part));
-      const int64_t size = config.member_neurons * config.d;
-      for (int64_t m = 1; m < config.experts_per_region(); ++m) {
-        std::copy_n(members.values.begin(), size, members.values.begin() + m * size);
-        for (int64_t at = 0; at < size; at += size / 2) {  // in both tiles
-          for (int64_t i = 0; i < 3; ++i) members.values[static_cast<size_t>(m * size + at + 5 * i)] *= -1.0f;
-        }
-      }
-    }
-  }
-  Packed p(c);
-  ASSERT_TRUE(p.model.has_value());
-  ExpectModel(*p.model, c);
-  const ModelStats stats = p.model->stats();
-  EXPECT_EQ(stats.inline_tiles, 0);
-  EXPECT_EQ(stats.stored_tiles, layers * UniqueTilesPerLayer(config));
 }
 
 TEST(OpenModelTest, AcquireIsSafeFromManyThreadsAndOutlivesTheModel) {
