@@ -192,6 +192,16 @@ TEST_F(TrainLayers, HeadLossWithSoftTargetsIsTheCrossEntropyWithTheMixedDistribu
   ExpectClose(e.grad, e2.grad(), 1e-2);
 }
 
+// The router's law by plain operations, which automatic differentiation goes through.
+Tensor ShortestWay(const Tensor& x) { return x - x.detach().round(); }
+Tensor PointsOnTorus(const Tensor& h, const Tensor& w) {
+  const Tensor raw = torch::mm(h, w[0].t());
+  return raw - raw.detach().floor();
+}
+Tensor SquaredDistances(const Tensor& z, const Tensor& positions) {
+  return ShortestWay(z.unsqueeze(1) - positions.unsqueeze(0)).pow(2).sum(2);
+}
+
 TEST_F(TrainLayers, RouterGradientMatchesAutogradOfTheSoftmaxOnTheTorus) {
   const int64_t experts = 20, d = 32, n = 30;
   const Tensor positions = torch::rand({experts, 3});
@@ -203,17 +213,14 @@ TEST_F(TrainLayers, RouterGradientMatchesAutogradOfTheSoftmaxOnTheTorus) {
   result.prob.backward(dprob);
 
   Tensor h2 = h.detach().clone().requires_grad_(), w2 = w.w.clone().requires_grad_();
-  const Tensor raw = torch::mm(h2, w2[0].t());
-  const Tensor z = raw - raw.detach().floor();
-  const auto wrap = [](const Tensor& x) { return x - x.detach().round(); };
-  const Tensor dist = wrap(z.unsqueeze(1) - positions.unsqueeze(0)).pow(2).sum(2);
+  const Tensor z = PointsOnTorus(h2, w2), dist = SquaredDistances(z, positions);
   const Tensor p = torch::softmax(-dist / 0.02, 1);
   const Tensor route = std::get<1>(dist.min(1));
   const Tensor share = torch::zeros({experts}).index_add_(0, route, torch::full({n}, 1.0 / n));
   const Tensor balance = 0.01 * experts * (share * p.mean(0)).sum();
   Tensor smooth = torch::zeros({});
   for (int64_t i = 1; i < n; ++i) {
-    if (i % 10 != 0) smooth = smooth + wrap(z[i] - z[i - 1]).pow(2).sum();
+    if (i % 10 != 0) smooth = smooth + ShortestWay(z[i] - z[i - 1]).pow(2).sum();
   }
   smooth = 0.1 * smooth / static_cast<double>(n);
   const Tensor chosen = p.gather(1, route.unsqueeze(1)).squeeze(1);
@@ -240,10 +247,7 @@ TEST_F(TrainLayers, RouterGradientOfARegionIsThatOfTheSumOverItsExpertsAndBiases
   result.prob.backward(dprob);
 
   Tensor h2 = h.detach().clone().requires_grad_(), w2 = w.w.clone().requires_grad_();
-  const Tensor raw = torch::mm(h2, w2[0].t());
-  const Tensor z = raw - raw.detach().floor();
-  const auto wrap = [](const Tensor& x) { return x - x.detach().round(); };
-  const Tensor dist = wrap(z.unsqueeze(1) - positions.unsqueeze(0)).pow(2).sum(2);
+  const Tensor z = PointsOnTorus(h2, w2), dist = SquaredDistances(z, positions);
   const Tensor p = torch::softmax(-dist / 0.02, 1), route = std::get<1>((dist - bias).min(1));
   const Tensor regions = torch::tensor(region_of);
   const Tensor same = (regions.unsqueeze(0) == regions.index({route}).unsqueeze(1)).to(torch::kFloat32);
@@ -282,10 +286,7 @@ TEST_F(TrainLayers, RouterGradientOfWhatWasNotTakenIsThatOfItsUsualOutput) {
     EXPECT_TRUE(torch::equal(y.grad(), dy));
 
     Tensor w2 = w.w.clone().requires_grad_();
-    const Tensor raw = torch::mm(h, w2[0].t());
-    const Tensor z = raw - raw.detach().floor();
-    const auto wrap = [](const Tensor& x) { return x - x.detach().round(); };
-    Tensor p = torch::softmax(-wrap(z.unsqueeze(1) - positions.unsqueeze(0)).pow(2).sum(2) / 0.02, 1);
+    Tensor p = torch::softmax(-SquaredDistances(PointsOnTorus(h, w2), positions) / 0.02, 1);
     if (regions) {
       std::vector<Tensor> sums;
       for (int32_t r = 0; r < 3; ++r)

@@ -7,6 +7,7 @@
 #include <functional>
 #include <set>
 #include <string>
+#include <utility>
 
 #include "engine/model/checkpoint.h"
 #include "engine/text/tokenizer.h"
@@ -25,12 +26,22 @@ class TrainResume : public TrainRun {
                         const std::function<void(TrainSettings&)>& change = nullptr) {
     TrainSettings s = Small(out);
     if (change) change(s);
+    return StopAt(std::move(s), step);
+  }
+  static TrainSettings StopAt(TrainSettings s, int64_t step) {
     s.stop_at = step;
     const absl::Status trained = Train(s);
     EXPECT_TRUE(trained.ok()) << trained;
     s.stop_at = 0;
     s.resume = true;
     return s;
+  }
+  // A run that ended after a step and goes on gets the weights of the one that did not.
+  static void ExpectResumes(TrainSettings s, int64_t step, const TrainSettings& whole) {
+    s = StopAt(std::move(s), step);
+    const absl::Status resumed = Train(s);
+    EXPECT_TRUE(resumed.ok()) << resumed;
+    EXPECT_EQ(Weights(s), Weights(whole));
   }
   void ChangeText() const { std::ofstream(Path("text.txt"), std::ios::app) << "another last line\n"; }
   std::string OtherTokenizer() const {
@@ -201,14 +212,7 @@ TEST_F(TrainResume, TakesUpRunsOfEveryKindOfRoutesToTheSameBytes) {
     ASSERT_TRUE(trained.ok()) << trained;
     for (const int64_t step : {2, 6, 8}) {
       SCOPED_TRACE(name + " " + std::to_string(step));
-      TrainSettings s = SmallRouted(name + std::to_string(step), kind);
-      s.stop_at = step;
-      ASSERT_TRUE(Train(s).ok());
-      s.stop_at = 0;
-      s.resume = true;
-      const absl::Status resumed = Train(s);
-      ASSERT_TRUE(resumed.ok()) << resumed;
-      EXPECT_EQ(Weights(s), Weights(whole));
+      ExpectResumes(SmallRouted(name + std::to_string(step), kind), step, whole);
     }
   }
 }
@@ -236,13 +240,7 @@ TEST_F(TrainResume, TakesUpRunsWithEveryOptionOfPartedNeuronsToTheSameBytes) {
     EXPECT_NE(Weights(whole), Weights(plain));
     TrainSettings s = whole;
     s.out = Path(std::string("cut-") + option.name);
-    s.stop_at = 8;  // where own neurons part
-    ASSERT_TRUE(Train(s).ok());
-    s.stop_at = 0;
-    s.resume = true;
-    const absl::Status resumed = Train(s);
-    ASSERT_TRUE(resumed.ok()) << resumed;
-    EXPECT_EQ(Weights(s), Weights(whole));
+    ExpectResumes(s, 8, whole);  // where own neurons part
   }
 }
 
@@ -250,11 +248,7 @@ TEST_F(TrainResume, PartsNeuronsOfAKindLaterOrEarlierIfAsked) {
   TrainSettings whole = SmallRouted("whole", RouteFrom::kAddress);
   whole.part_own = 6;
   ASSERT_TRUE(Train(whole).ok());
-  TrainSettings s = SmallRouted("run", RouteFrom::kAddress);
-  s.stop_at = 6;
-  ASSERT_TRUE(Train(s).ok());
-  s.stop_at = 0;
-  s.resume = true;
+  TrainSettings s = StopAt(SmallRouted("run", RouteFrom::kAddress), 6);
   s.part_own = 6;
   EXPECT_THAT(Problem(s), HasSubstr("--part-own 8, now 6"));
   s.chosen = {"part-own"};
