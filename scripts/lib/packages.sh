@@ -1,8 +1,8 @@
 # Sourced by scripts/setup: the Debian 12 packages this project builds with. docs/dependencies.md says what
 # each is for.
 
-tools=(cmake ninja-build g++ ccache mold git ca-certificates python3)
+tools=(cmake ninja-build g++ ccache mold git ca-certificates python3 protobuf-compiler protobuf-compiler-grpc)
 libraries=(libabsl-dev nlohmann-json3-dev libcli11-dev libxxhash-dev liblzma-dev librocksdb-dev libcaf-dev
-  liburing-dev libspdlog-dev)
-test_libraries=(libgtest-dev libgmock-dev libbenchmark-dev)
+  liburing-dev libspdlog-dev libgrpc++-dev libprotobuf-dev libssl-dev)
+test_libraries=(libgtest-dev libgmock-dev libbenchmark-dev etcd-server)
 trainer=(libtorch-dev libopenblas0-openmp)
