@@ -1,5 +1,6 @@
 #include "actors/coordinator.h"
 
+#include <algorithm>
 #include <exception>
 #include <string>
 #include <utility>
@@ -51,6 +52,10 @@ class World : public StepTimer {
 
   void StepSoon() override { self_->send(self_, step_atom_v); }
   void TickAfter(std::chrono::milliseconds delay) override { self_->delayed_send(self_, delay, tick_atom_v); }
+  void WakeAt(std::chrono::steady_clock::time_point time) override {
+    self_->delayed_send(self_, std::max(std::chrono::nanoseconds(0), time - std::chrono::steady_clock::now()),
+                        wake_atom_v);
+  }
   void PartDone() override { mailbox_.Send(part_atom_v); }
 
   // The region this actor served, or -1: it has been replaced already.
@@ -114,6 +119,7 @@ CoordinatorActor::behavior_type Coordinator(CoordinatorActor::pointer self, Coor
       [=](step_atom) { Guarded(state, [&] { state->Step(); }); },
       [=](part_atom) { Guarded(state, [&] { state->OnPartDone(); }); },
       [=](tick_atom) { Guarded(state, [&] { state->OnTick(CoordinatorState::Clock::now()); }); },
+      [=](wake_atom) { Guarded(state, [&] { state->OnWake(CoordinatorState::Clock::now()); }); },
       [=](shutdown_atom) { Guarded(state, [&] { state->Shutdown(); }); },
   };
 }

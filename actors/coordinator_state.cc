@@ -288,6 +288,7 @@ bool CoordinatorState::RunLayer() {
     });
   }
   AnnounceNext(layer);
+  ArmWake();
   return calls_.idle();
 }
 
@@ -442,10 +443,14 @@ void CoordinatorState::OnReply(const RegionReply& reply) {
 void CoordinatorState::OnLost(RegionId region, const std::string& reason) {
   const bool waited = !calls_.idle();
   calls_.OnLost(region, reason);
+  ArmWake();
   if (waited && calls_.idle()) Run();
 }
 
-void CoordinatorState::OnMoved(RegionId region, uint64_t epoch) { calls_.OnMoved(region, epoch); }
+void CoordinatorState::OnMoved(RegionId region, uint64_t epoch) {
+  calls_.OnMoved(region, epoch);
+  ArmWake();
+}
 
 void CoordinatorState::OnTick(Clock::time_point now) {
   tick_armed_ = false;
@@ -455,6 +460,22 @@ void CoordinatorState::OnTick(Clock::time_point now) {
   const bool waited = !calls_.idle();
   calls_.OnTick(now);
   if (waited && calls_.idle()) Run();
+}
+
+// One timer at a time, and none for each request: when it is over, it is set for whoever is then next.
+void CoordinatorState::ArmWake() {
+  if (wake_armed_) return;
+  const std::optional<Clock::time_point> wake = calls_.WakeTime();
+  if (!wake.has_value()) return;
+  wake_armed_ = true;
+  timer_->WakeAt(*wake);
+}
+
+void CoordinatorState::OnWake(Clock::time_point now) {
+  wake_armed_ = false;
+  if (!in_step_) return;
+  calls_.Wake(now);
+  ArmWake();
 }
 
 void CoordinatorState::OnOutput(const ExpertJob& job, const float* out) {

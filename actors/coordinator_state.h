@@ -53,8 +53,9 @@ struct CoordinatorOptions {
 class StepTimer {
  public:
   virtual ~StepTimer() = default;
-  virtual void StepSoon() = 0;                            // call Step after the messages waiting now
-  virtual void TickAfter(std::chrono::milliseconds) = 0;  // call OnTick once, then
+  virtual void StepSoon() = 0;                                     // call Step after the messages waiting now
+  virtual void TickAfter(std::chrono::milliseconds) = 0;           // call OnTick once, then
+  virtual void WakeAt(std::chrono::steady_clock::time_point) = 0;  // call OnWake once, then
   // Call OnPartDone. Thread-safe: called by whoever ends a part of the step that went on elsewhere.
   virtual void PartDone() = 0;
 };
@@ -82,6 +83,7 @@ class CoordinatorState : private RegionCalls::Owner {
   void OnLost(RegionId region, const std::string& reason);
   void OnMoved(RegionId region, uint64_t epoch);
   void OnTick(Clock::time_point now);
+  void OnWake(Clock::time_point now);  // for the links
   // Ends every session: with an error (Abort), or as cancelled, refusing new ones (Shutdown).
   void Abort(const absl::Status& status);
   void Shutdown();
@@ -123,6 +125,7 @@ class CoordinatorState : private RegionCalls::Owner {
   void OnFailed(const ExpertJob& job, const absl::Status& status) override;
   void FailParts(const absl::Status& status);
   void EndStep();
+  void ArmWake();
   void Answer();  // the questions that wait
 
   template <typename F>
@@ -151,7 +154,7 @@ class CoordinatorState : private RegionCalls::Owner {
   size_t next_prefill_ = 0;  // whose prompt comes first, so that no prompt starves another
   bool step_wanted_ = false;
   bool chained_ = false;  // the wanted step follows another at once: its message counts as a hop of it
-  bool tick_armed_ = false;
+  bool tick_armed_ = false, wake_armed_ = false;
   bool shut_down_ = false;
 
   // The step in flight.

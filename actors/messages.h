@@ -49,6 +49,7 @@ CAF_ADD_ATOM(omni, omni, snapshot_atom, "snapshot")  // what it would take to go
 CAF_ADD_ATOM(omni, omni, step_atom, "step")          // take the next step
 CAF_ADD_ATOM(omni, omni, part_atom, "part")          // a part of the step that went on elsewhere is over
 CAF_ADD_ATOM(omni, omni, tick_atom, "tick")          // look at the clock
+CAF_ADD_ATOM(omni, omni, wake_atom, "wake")          // a link wants to look at its clock
 CAF_ADD_ATOM(omni, omni, lost_atom, "lost")          // a region's link broke
 CAF_ADD_ATOM(omni, omni, moved_atom, "moved")        // a region is served by somebody else
 CAF_ADD_ATOM(omni, omni, shutdown_atom, "shutdown")  // end all sessions, take no more
@@ -69,6 +70,7 @@ using CoordinatorActor =
                      caf::reacts_to<moved_atom, int32_t, uint64_t>, caf::reacts_to<submit_atom, SessionPtr>,
                      caf::reacts_to<cancel_atom, uint64_t>, caf::reacts_to<resume_atom, uint64_t>,
                      caf::reacts_to<snapshot_atom, SnapshotQuestionPtr>, caf::reacts_to<step_atom>,
-                     caf::reacts_to<part_atom>, caf::reacts_to<tick_atom>, caf::reacts_to<shutdown_atom>>;
+                     caf::reacts_to<part_atom>, caf::reacts_to<tick_atom>, caf::reacts_to<wake_atom>,
+                     caf::reacts_to<shutdown_atom>>;
 
 }  // namespace omni

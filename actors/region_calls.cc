@@ -33,7 +33,11 @@ std::shared_ptr<RegionRequest> CopyRows(const std::vector<ExpertJob>& jobs, int6
 
 RegionCalls::RegionCalls(const ModelConfig& config, const RegionCallOptions& options, SwarmCounters& counters,
                          Owner& owner)
-    : config_(config), options_(options), counters_(counters), owner_(owner) {}
+    : config_(config),
+      options_(options),
+      counters_(counters),
+      owner_(owner),
+      next_id_(options.first_id + 1) {}
 
 void RegionCalls::set_links(std::vector<std::shared_ptr<RegionLink>> links) {
   regions_.clear();
@@ -85,7 +89,7 @@ void RegionCalls::Send(RegionId id, int attempt) {
   request->epoch = region.epoch;
   request->attempt = attempt;
   region.request = request;
-  region.sent = Clock::now();
+  region.sent = options_.now();
   counters_.region_requests[id.index()].Add(1);
   ++hops_;
   region.link->Send(std::move(request));
@@ -111,7 +115,14 @@ bool RegionCalls::OnReply(const RegionReply& reply) {
   if (region.request == nullptr || region.request->id != reply.request_id || region.epoch != reply.epoch) {
     return false;
   }
-  const RegionRequestPtr request = std::exchange(region.request, nullptr);
+  if (reply.statuses.size() != region.jobs.size() ||
+      reply.output.size() != static_cast<size_t>(region.request->rows * config_.d)) {
+    // Whoever is behind the link computes something else than was asked: as good as none.
+    Retry(reply.region, "an answer of another shape");
+    return true;
+  }
+  region.request = nullptr;
+  region.link->OnAnswered(reply);
   std::vector<ExpertJob>& jobs = answered_;
   jobs.clear();
   jobs.swap(region.jobs);  // both keep their memory
@@ -158,6 +169,23 @@ void RegionCalls::OnTick(Clock::time_point now) {
     LogRegionRestarted(id, reason);
     regions_[r].link->Renew();
     Retry(id, reason);
+  }
+}
+
+std::optional<RegionCalls::Clock::time_point> RegionCalls::WakeTime() const {
+  std::optional<Clock::time_point> first;
+  if (open_ == 0) return first;
+  for (const Region& region : regions_) {
+    if (region.request == nullptr) continue;
+    const std::optional<Clock::time_point> wake = region.link->WakeTime();
+    if (wake.has_value() && (!first.has_value() || *wake < *first)) first = wake;
+  }
+  return first;
+}
+
+void RegionCalls::Wake(Clock::time_point now) {
+  for (Region& region : regions_) {
+    if (region.request != nullptr) region.link->Wake(now);
   }
 }
 

@@ -4,7 +4,9 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -20,6 +22,9 @@ namespace omni {
 struct RegionCallOptions {
   std::chrono::milliseconds timeout{30000};  // of one attempt
   int attempts = 3;
+  // The first request's id less one. Where coordinators may take each other's place, each draws its own.
+  uint64_t first_id = 0;
+  std::function<std::chrono::steady_clock::time_point()> now = &std::chrono::steady_clock::now;
 };
 
 // One thread.
@@ -53,6 +58,9 @@ class RegionCalls {
   void OnLost(RegionId region, const std::string& reason);
   void OnMoved(RegionId region, uint64_t epoch);
   void OnTick(Clock::time_point now);
+  // When Wake is to be called, at the latest.
+  std::optional<Clock::time_point> WakeTime() const;
+  void Wake(Clock::time_point now);  // of the links
 
   bool idle() const { return open_ == 0; }  // nothing is waited for
   void GiveUp();                            // nothing is waited for any more
@@ -83,7 +91,7 @@ class RegionCalls {
   std::vector<RegionId> asked_;      // of one Ask
   std::vector<ExpertId> of_one_region_;
   int64_t open_ = 0, hops_ = 0;
-  uint64_t next_id_ = 1;
+  uint64_t next_id_;
 };
 
 }  // namespace omni

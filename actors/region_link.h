@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -58,7 +59,7 @@ struct RegionRequest {
 };
 using RegionRequestPtr = std::shared_ptr<const RegionRequest>;
 
-// On a wire: the fields in this order, without `compute`.
+// On a wire: the fields in this order, without `source`.
 struct RegionReply {
   uint64_t request_id = 0;
   RegionId region;
@@ -67,6 +68,7 @@ struct RegionReply {
   absl::InlinedVector<absl::Status, 4> statuses;  // one per expert; an error concerns only that expert's rows
   std::vector<float> output;                      // [rows, d]; rows of a failed expert are undefined
   std::chrono::nanoseconds compute{0};  // of the thread that runs the coordinator, if the region is on it
+  int32_t source = -1;                  // who of those behind the link answered, in the link's own count
 };
 using RegionReplyPtr = std::shared_ptr<const RegionReply>;
 
@@ -97,6 +99,13 @@ class RegionLink {
   // Nothing sent before needs an answer any more, since none came in time or it was lost: whoever is behind
   // the link is begun afresh or replaced.
   virtual void Renew() = 0;
+
+  // The request sent last has been answered by `reply`, which counts.
+  virtual void OnAnswered(const RegionReply&) {}
+  // When Wake is to be called, at the latest; asked after Flush and after Wake. A link that asks somebody else
+  // when an answer takes long.
+  virtual std::optional<std::chrono::steady_clock::time_point> WakeTime() const { return std::nullopt; }
+  virtual void Wake(std::chrono::steady_clock::time_point /*now*/) {}
 };
 
 // Makes what stands behind a region, on the coordinator's thread, from an actor of this process that could: a

@@ -51,7 +51,7 @@ struct Committed {
 };
 
 struct Records {
-  Revision revision = 0;  // of which this is the state
+  Revision revision = 0;        // of which this is the state
   std::vector<Record> records;  // ascending by key
 };
 
@@ -80,8 +80,9 @@ class CoordinationStore {
   // A lease ends `ttl` after it was granted or last kept alive, by the store's clock, and its records are
   // deleted then. Holders judge by their own clock from before they asked, and so stop first.
   virtual void GrantLease(std::chrono::milliseconds ttl, Callback<LeaseId> done) = 0;
-  virtual void KeepAlive(LeaseId lease, Callback<std::chrono::milliseconds> done) = 0;  // NotFound: it is over
-  virtual void RevokeLease(LeaseId lease, Callback<bool> done) = 0;  // its records go; true: it was there
+  virtual void KeepAlive(LeaseId lease,
+                         Callback<std::chrono::milliseconds> done) = 0;  // NotFound: it is over
+  virtual void RevokeLease(LeaseId lease, Callback<bool> done) = 0;      // its records go; true: it was there
 
   class Watcher {
    public:

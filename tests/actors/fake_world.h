@@ -37,8 +37,10 @@ class FakeWorld : public StepTimer {
   }
   void StepSoon() override { ++steps; }
   void TickAfter(std::chrono::milliseconds) override { ++ticks; }
+  void WakeAt(std::chrono::steady_clock::time_point time) override { wakes.push_back(time); }
   void PartDone() override { ++parts_done; }
 
+  std::vector<std::chrono::steady_clock::time_point> wakes;
   std::deque<RegionRequestPtr> requests;
   std::vector<RegionId> renewed;
   std::vector<std::pair<LayerId, std::vector<ExpertId>>> expected;

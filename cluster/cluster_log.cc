@@ -1,0 +1,37 @@
+#include "cluster/cluster_log.h"
+
+#include "engine/base/log.h"
+
+namespace omni {
+
+void LogNodeUp(std::string_view node, std::string_view address) {
+  LogInfo("node_up", "node {node} at {address} is connected", {{"node", node}, {"address", address}});
+}
+
+void LogNodeLost(std::string_view cluster, std::string_view address, const absl::Status& reason) {
+  LogWarning("node_lost", "the node at {address} of cluster {cluster} is lost: {reason}",
+             {{"address", address}, {"cluster", cluster}, {"reason", reason.message()}});
+}
+
+void LogNodeUnreachable(std::string_view address, const absl::Status& reason,
+                        std::chrono::milliseconds again) {
+  LogInfo("node_unreachable", "the node at {address} cannot be reached, next try in {wait}: {reason}",
+          {{"address", address}, {"wait", again}, {"reason", reason.message()}});
+}
+
+void LogCoordinatorAccepted(std::string_view coordinator, uint64_t term) {
+  LogInfo("coordinator_accepted", "coordinator {coordinator} of term {term} is connected",
+          {{"coordinator", coordinator}, {"term", term}});
+}
+
+void LogCoordinatorRefused(std::string_view coordinator, const absl::Status& reason) {
+  LogWarning("coordinator_refused", "coordinator {coordinator} was refused: {reason}",
+             {{"coordinator", coordinator}, {"reason", reason.message()}});
+}
+
+void LogCoordinatorGone(std::string_view coordinator, const absl::Status& reason) {
+  LogInfo("coordinator_gone", "the connection of coordinator {coordinator} has ended: {reason}",
+          {{"coordinator", coordinator}, {"reason", reason.message()}});
+}
+
+}  // namespace omni

@@ -1,0 +1,25 @@
+// What the log says of a cluster: each call is one event of docs/operations.md, "Log". From any thread.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string_view>
+
+#include <absl/status/status.h>
+
+#include "engine/base/ids.h"
+
+namespace omni {
+
+// Of a coordinator's connection to a node.
+void LogNodeUp(std::string_view node, std::string_view address);
+void LogNodeLost(std::string_view cluster, std::string_view address, const absl::Status& reason);
+void LogNodeUnreachable(std::string_view address, const absl::Status& reason,
+                        std::chrono::milliseconds again);
+
+// Of a node: a coordinator's connection was accepted, refused, or has ended.
+void LogCoordinatorAccepted(std::string_view coordinator, uint64_t term);
+void LogCoordinatorRefused(std::string_view coordinator, const absl::Status& reason);
+void LogCoordinatorGone(std::string_view coordinator, const absl::Status& reason);
+
+}  // namespace omni

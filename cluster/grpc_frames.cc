@@ -1,0 +1,489 @@
+#include "cluster/grpc_frames.h"
+
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <map>
+#include <mutex>
+#include <thread>
+#include <utility>
+
+#include <grpcpp/create_channel.h>
+#include <grpcpp/generic/generic_stub.h>
+#include <grpcpp/grpcpp.h>
+
+#include "omni/cluster/v1/regions.grpc.pb.h"
+
+namespace omni {
+namespace {
+
+namespace pb = ::omni::cluster::v1;
+using Bytes = grpc::ByteBuffer;
+
+constexpr char kMethod[] = "/omni.cluster.v1.Regions/Exchange";
+
+// What a completion queue gives back.
+class Tag {
+ public:
+  virtual ~Tag() = default;
+  virtual void Done(bool ok) = 0;
+};
+
+template <typename Call>
+class OpTag final : public Tag {
+ public:
+  OpTag(Call* call, void (Call::*done)(bool)) : call_(call), done_(done) {}
+  void Done(bool ok) override { (call_->*done_)(ok); }
+
+ private:
+  Call* call_;
+  void (Call::*done_)(bool);
+};
+
+Bytes ToBytes(std::string frame) {
+  constexpr size_t kCopied = 1024;
+  if (frame.size() <= kCopied) {
+    const grpc::Slice slice(frame);
+    return Bytes(&slice, 1);
+  }
+  auto* owned = new std::string(std::move(frame));
+  const grpc::Slice slice(
+      owned->data(), owned->size(), [](void* s) { delete static_cast<std::string*>(s); }, owned);
+  return Bytes(&slice, 1);
+}
+
+FrameBytes FromBytes(const Bytes& bytes) {
+  auto slice = std::make_shared<grpc::Slice>();
+  if (!bytes.TrySingleSlice(slice.get()).ok() && !bytes.DumpToSingleSlice(slice.get()).ok()) return {};
+  return {{slice->begin(), slice->size()}, slice};
+}
+
+absl::Status ToStatus(const grpc::Status& status) {
+  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+}
+
+void Serve(grpc::CompletionQueue& queue) {
+  void* tag = nullptr;
+  bool ok = false;
+  while (queue.Next(&tag, &ok)) static_cast<Tag*>(tag)->Done(ok);
+}
+
+// How many calls have not ended.
+class Live {
+ public:
+  void Add() {
+    std::lock_guard lock(mutex_);
+    ++count_;
+  }
+  void Remove() {
+    std::lock_guard lock(mutex_);
+    if (--count_ == 0) none_.notify_all();
+  }
+  void WaitForNone() {
+    std::unique_lock lock(mutex_);
+    none_.wait(lock, [this] { return count_ == 0; });
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable none_;
+  int64_t count_ = 0;
+};
+
+// The frames of a stream that wait to be written: one is under way at a time.
+class WriteQueue {
+ public:
+  // Both return what is to be written now, if anything. Under the call's lock.
+  std::optional<std::string> Push(std::string frame) {
+    if (writing_) {
+      bytes_ += static_cast<int64_t>(frame.size());
+      waiting_.push_back(std::move(frame));
+      return std::nullopt;
+    }
+    writing_ = true;
+    return frame;
+  }
+  std::optional<std::string> Next() {
+    if (waiting_.empty()) {
+      writing_ = false;
+      return std::nullopt;
+    }
+    std::string frame = std::move(waiting_.front());
+    waiting_.pop_front();
+    bytes_ -= static_cast<int64_t>(frame.size());
+    return frame;
+  }
+  void HoldBack() { writing_ = true; }  // until Next is called
+  bool writing() const { return writing_; }
+  int64_t bytes() const { return bytes_; }
+  void Clear() {
+    waiting_.clear();
+    bytes_ = 0;
+  }
+
+ private:
+  std::deque<std::string> waiting_;
+  int64_t bytes_ = 0;
+  bool writing_ = false;
+};
+
+// --- The coordinator's side
+
+// Lives until gRPC has given back the last of its operations.
+class ClientCall {
+ public:
+  ClientCall(const std::shared_ptr<grpc::Channel>& channel, grpc::CompletionQueue& queue,
+             FrameStreamEvents& events, Live& live)
+      : events_(&events), live_(live), stub_(channel) {
+    live_.Add();
+    writes_.HoldBack();  // until the call has been started
+    call_ = stub_.PrepareCall(&context_, kMethod, &queue);
+    pending_ = 1;
+    call_->StartCall(&started_);
+  }
+
+  void Write(std::string frame) {
+    std::lock_guard lock(mutex_);
+    if (over_) return;
+    if (std::optional<std::string> now = writes_.Push(std::move(frame))) StartWrite(*std::move(now));
+  }
+  int64_t unsent_bytes() {
+    std::lock_guard lock(mutex_);
+    return writes_.bytes();
+  }
+  // Nothing is told any more.
+  void Abandon() {
+    {
+      std::lock_guard lock(events_mutex_);
+      events_ = nullptr;
+    }
+    std::unique_lock lock(mutex_);
+    abandoned_ = true;
+    context_.TryCancel();
+    EndIfDone(lock);
+  }
+
+ private:
+  void StartWrite(std::string frame) {
+    ++pending_;
+    call_->Write(ToBytes(std::move(frame)), &written_);
+  }
+  void StartRead() {
+    ++pending_;
+    call_->Read(&read_bytes_, &read_);
+  }
+  void StartFinish() {
+    over_ = true;
+    writes_.Clear();
+    ++pending_;
+    call_->Finish(&status_, &finished_);
+  }
+
+  void OnStarted(bool ok) {
+    std::unique_lock lock(mutex_);
+    --pending_;
+    if (!ok) {
+      StartFinish();
+      return;
+    }
+    StartRead();
+    if (std::optional<std::string> next = writes_.Next()) StartWrite(*std::move(next));
+  }
+  void OnRead(bool ok) {
+    if (ok) {
+      FrameBytes frame = FromBytes(read_bytes_);
+      std::lock_guard lock(events_mutex_);
+      if (events_ != nullptr) events_->OnFrame(std::move(frame));
+    }
+    std::unique_lock lock(mutex_);
+    --pending_;
+    if (ok) {
+      StartRead();
+    } else {
+      StartFinish();
+    }
+  }
+  void OnWritten(bool ok) {
+    std::unique_lock lock(mutex_);
+    --pending_;
+    if (ok && !over_) {
+      if (std::optional<std::string> next = writes_.Next()) StartWrite(*std::move(next));
+    }
+    EndIfDone(lock);
+  }
+  void OnFinished(bool) {
+    {
+      std::lock_guard lock(events_mutex_);
+      if (events_ != nullptr) events_->OnClosed(ToStatus(status_));
+    }
+    std::unique_lock lock(mutex_);
+    --pending_;
+    has_finished_ = true;
+    EndIfDone(lock);
+  }
+  void EndIfDone(std::unique_lock<std::mutex>& lock) {
+    if (pending_ > 0 || !has_finished_ || !abandoned_) return;
+    lock.unlock();
+    Live& live = live_;
+    delete this;
+    live.Remove();
+  }
+
+  std::mutex events_mutex_;
+  FrameStreamEvents* events_;  // null: abandoned
+  Live& live_;
+  std::mutex mutex_;
+  grpc::ClientContext context_;
+  grpc::GenericStub stub_;
+  std::unique_ptr<grpc::GenericClientAsyncReaderWriter> call_;
+  Bytes read_bytes_;
+  grpc::Status status_;
+  WriteQueue writes_;
+  int pending_ = 0;
+  bool over_ = false, has_finished_ = false, abandoned_ = false;
+  OpTag<ClientCall> started_{this, &ClientCall::OnStarted}, read_{this, &ClientCall::OnRead},
+      written_{this, &ClientCall::OnWritten}, finished_{this, &ClientCall::OnFinished};
+};
+
+class ClientStream final : public FrameStream {
+ public:
+  explicit ClientStream(ClientCall* call) : call_(call) {}
+  ~ClientStream() override { call_->Abandon(); }
+  void Write(std::string frame) override { call_->Write(std::move(frame)); }
+  int64_t unsent_bytes() const override { return call_->unsent_bytes(); }
+
+ private:
+  ClientCall* call_;
+};
+
+}  // namespace
+
+struct GrpcFrameTransport::Impl {
+  explicit Impl(std::shared_ptr<grpc::ChannelCredentials> c)
+      : credentials(c != nullptr ? std::move(c) : grpc::InsecureChannelCredentials()),
+        thread([this] { Serve(queue); }) {}
+  ~Impl() {
+    live.WaitForNone();
+    queue.Shutdown();
+    thread.join();
+  }
+
+  std::shared_ptr<grpc::ChannelCredentials> credentials;
+  grpc::CompletionQueue queue;
+  Live live;
+  std::thread thread;
+};
+
+GrpcFrameTransport::GrpcFrameTransport(std::shared_ptr<grpc::ChannelCredentials> credentials)
+    : impl_(std::make_unique<Impl>(std::move(credentials))) {}
+GrpcFrameTransport::~GrpcFrameTransport() = default;
+
+std::unique_ptr<FrameStream> GrpcFrameTransport::Open(const std::string& address, FrameStreamEvents& events) {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(static_cast<int>(kMaxFrameBytes));
+  arguments.SetMaxSendMessageSize(static_cast<int>(kMaxFrameBytes));
+  // A connection of its own, which is tried once, now: when to try again is the caller's affair.
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
+  const auto channel = grpc::CreateCustomChannel(address, impl_->credentials, arguments);
+  return std::make_unique<ClientStream>(new ClientCall(channel, impl_->queue, events, impl_->live));
+}
+
+// --- The node's side
+
+namespace {
+
+using Service = pb::Regions::WithRawMethod_Exchange<pb::Regions::Service>;
+
+class ServerCall;
+
+// All calls of a service, and what they share.
+class ServerCalls {
+ public:
+  ServerCalls(GrpcFrameService::Events& events_in, std::unique_ptr<grpc::ServerCompletionQueue> queue_in)
+      : events(events_in), queue(std::move(queue_in)) {}
+
+  void Accept();  // one more call
+  uint64_t Enter(ServerCall* call) {
+    std::lock_guard lock(mutex_);
+    by_id_.emplace(++last_, call);
+    return last_;
+  }
+  void Leave(uint64_t id) {
+    std::lock_guard lock(mutex_);
+    by_id_.erase(id);
+  }
+  template <typename F>
+  void With(uint64_t id, F&& f) {  // the call cannot go meanwhile
+    std::lock_guard lock(mutex_);
+    const auto found = by_id_.find(id);
+    if (found != by_id_.end()) f(*found->second);
+  }
+
+  GrpcFrameService::Events& events;
+  Service service;
+  std::unique_ptr<grpc::ServerCompletionQueue> queue;
+  Live live;
+
+ private:
+  std::mutex mutex_;
+  std::map<uint64_t, ServerCall*> by_id_;
+  uint64_t last_ = 0;
+};
+
+// Lives until gRPC has given back the last of its operations.
+class ServerCall {
+ public:
+  explicit ServerCall(ServerCalls& calls) : calls_(calls), stream_(&context_) {
+    calls_.live.Add();
+    calls_.service.RequestExchange(&context_, &stream_, calls_.queue.get(), calls_.queue.get(), &accepted_);
+  }
+
+  void Write(std::string frame) {
+    std::lock_guard lock(mutex_);
+    if (over_ || closing_.has_value()) return;
+    if (std::optional<std::string> now = writes_.Push(std::move(frame))) StartWrite(*std::move(now));
+  }
+  void Close(const absl::Status& status) {
+    std::lock_guard lock(mutex_);
+    if (over_ || closing_.has_value()) return;
+    closing_ = status;
+    if (!writes_.writing()) StartFinish(status);
+  }
+
+ private:
+  void StartWrite(std::string frame) {
+    ++pending_;
+    stream_.Write(ToBytes(std::move(frame)), &written_);
+  }
+  void StartRead() {
+    ++pending_;
+    stream_.Read(&read_bytes_, &read_);
+  }
+  void StartFinish(const absl::Status& status) {
+    if (over_) return;
+    over_ = true;
+    writes_.Clear();
+    ++pending_;
+    stream_.Finish(grpc::Status(static_cast<grpc::StatusCode>(status.code()), std::string(status.message())),
+                   &finished_);
+  }
+
+  void OnAccepted(bool ok) {
+    if (!ok) {  // the server shuts down
+      End();
+      return;
+    }
+    calls_.Accept();
+    id_ = calls_.Enter(this);
+    calls_.events.OnOpened(id_);
+    std::lock_guard lock(mutex_);
+    StartRead();
+  }
+  void OnRead(bool ok) {
+    std::unique_lock lock(mutex_);
+    --pending_;
+    const bool tell = !closing_.has_value() && !over_;
+    if (ok && tell) {
+      FrameBytes frame = FromBytes(read_bytes_);
+      lock.unlock();
+      calls_.events.OnFrame(id_, std::move(frame));
+      lock.lock();
+    }
+    if (ok) {
+      StartRead();
+      return;
+    }
+    StartFinish(absl::OkStatus());
+    lock.unlock();
+    if (tell) {
+      calls_.events.OnClosed(
+          id_, context_.IsCancelled() ? absl::UnavailableError("the connection broke") : absl::OkStatus());
+    }
+    lock.lock();
+    EndIfDone(lock);
+  }
+  void OnWritten(bool ok) {
+    std::unique_lock lock(mutex_);
+    --pending_;
+    if (ok && !over_) {
+      if (std::optional<std::string> next = writes_.Next()) {
+        StartWrite(*std::move(next));
+      } else if (closing_.has_value()) {
+        StartFinish(*closing_);
+      }
+    }
+    EndIfDone(lock);
+  }
+  void OnFinished(bool) {
+    std::unique_lock lock(mutex_);
+    --pending_;
+    has_finished_ = true;
+    EndIfDone(lock);
+  }
+  void EndIfDone(std::unique_lock<std::mutex>& lock) {
+    if (pending_ > 0 || !has_finished_) return;
+    lock.unlock();
+    calls_.Leave(id_);
+    End();
+  }
+  void End() {
+    Live& live = calls_.live;
+    delete this;
+    live.Remove();
+  }
+
+  ServerCalls& calls_;
+  uint64_t id_ = 0;
+  std::mutex mutex_;
+  grpc::ServerContext context_;
+  grpc::ServerAsyncReaderWriter<Bytes, Bytes> stream_;
+  Bytes read_bytes_;
+  WriteQueue writes_;
+  std::optional<absl::Status> closing_;
+  int pending_ = 0;
+  bool over_ = false, has_finished_ = false;
+  OpTag<ServerCall> accepted_{this, &ServerCall::OnAccepted}, read_{this, &ServerCall::OnRead},
+      written_{this, &ServerCall::OnWritten}, finished_{this, &ServerCall::OnFinished};
+};
+
+void ServerCalls::Accept() { new ServerCall(*this); }
+
+}  // namespace
+
+struct GrpcFrameService::Impl {
+  Impl(Events& events, std::unique_ptr<grpc::ServerCompletionQueue> queue)
+      : calls(events, std::move(queue)) {}
+  ServerCalls calls;
+  std::thread thread;
+};
+
+GrpcFrameService::GrpcFrameService(grpc::ServerBuilder& builder, Events& events)
+    : impl_(std::make_unique<Impl>(events, builder.AddCompletionQueue())) {
+  builder.RegisterService(&impl_->calls.service);
+}
+
+GrpcFrameService::~GrpcFrameService() { Stop(); }
+
+void GrpcFrameService::Start() {
+  impl_->calls.Accept();
+  impl_->thread = std::thread([this] { Serve(*impl_->calls.queue); });
+}
+
+void GrpcFrameService::Stop() {
+  if (!impl_->thread.joinable()) return;
+  impl_->calls.live.WaitForNone();
+  impl_->calls.queue->Shutdown();
+  impl_->thread.join();
+}
+
+void GrpcFrameService::Write(StreamId stream, std::string frame) {
+  impl_->calls.With(stream, [&](ServerCall& call) { call.Write(std::move(frame)); });
+}
+
+void GrpcFrameService::Close(StreamId stream, const absl::Status& status) {
+  impl_->calls.With(stream, [&](ServerCall& call) { call.Close(status); });
+}
+
+}  // namespace omni
