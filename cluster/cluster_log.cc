@@ -19,6 +19,21 @@ void LogNodeUnreachable(std::string_view address, const absl::Status& reason,
           {{"address", address}, {"wait", again}, {"reason", reason.message()}});
 }
 
+void LogStoreUnavailable(const absl::Status& reason) {
+  LogWarning("coordination_unavailable", "the coordination store does not answer: {reason}",
+             {{"reason", reason.message()}});
+}
+
+void LogRegionPlaced(RegionId region, std::string_view owner, std::string_view shadow,
+                     std::string_view target, std::string_view reason) {
+  LogInfo("region_placed", "region {region}: owner {owner}, shadow {shadow}, moving to {target}: {reason}",
+          {{"region", region.value},
+           {"owner", owner},
+           {"shadow", shadow.empty() ? "-" : shadow},
+           {"target", target.empty() ? "-" : target},
+           {"reason", reason}});
+}
+
 void LogCoordinatorAccepted(std::string_view coordinator, uint64_t term) {
   LogInfo("coordinator_accepted", "coordinator {coordinator} of term {term} is connected",
           {{"coordinator", coordinator}, {"term", term}});

@@ -17,6 +17,11 @@ void LogNodeLost(std::string_view cluster, std::string_view address, const absl:
 void LogNodeUnreachable(std::string_view address, const absl::Status& reason,
                         std::chrono::milliseconds again);
 
+// Of a coordinator's records.
+void LogStoreUnavailable(const absl::Status& reason);
+void LogRegionPlaced(RegionId region, std::string_view owner, std::string_view shadow,
+                     std::string_view target, std::string_view reason);
+
 // Of a node: a coordinator's connection was accepted, refused, or has ended.
 void LogCoordinatorAccepted(std::string_view coordinator, uint64_t term);
 void LogCoordinatorRefused(std::string_view coordinator, const absl::Status& reason);

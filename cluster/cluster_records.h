@@ -1,0 +1,55 @@
+// The records of a cluster in its coordination store: keys, and values as JSON.
+//
+//     cluster         what the cluster is: its name, its model, how the torus is cut
+//     leader          which coordinator leads, with its lease; the revision at which it was made is the term
+//     node/<id>       a node that has joined
+//     region/<0000>   who has a region; the revision of its last change is the region's epoch
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include <absl/status/statusor.h>
+
+#include "cluster/placement.h"
+
+namespace omni {
+
+inline constexpr char kClusterKey[] = "cluster", kLeaderKey[] = "leader", kNodePrefix[] = "node/",
+                      kRegionPrefix[] = "region/";
+
+struct ClusterRecord {
+  std::string name, model_hash;
+  int32_t regions = 0;
+  uint32_t protocol = kClusterProtocol;
+  bool operator==(const ClusterRecord&) const = default;
+};
+
+struct LeaderRecord {
+  NodeId node;
+  std::string address;
+};
+
+struct NodeRecord {
+  std::string address;
+  uint64_t offered_bytes = 0;
+  bool draining = false;
+  bool operator==(const NodeRecord&) const = default;
+};
+
+std::string NodeKey(const NodeId& node);
+std::string RegionKey(RegionId region);
+absl::StatusOr<RegionId> RegionOfKey(std::string_view key);  // of one that begins with kRegionPrefix
+
+std::string ToJson(const ClusterRecord& record);
+std::string ToJson(const LeaderRecord& record);
+std::string ToJson(const NodeRecord& record);
+std::string ToJson(const RegionRecord& record);
+// DataLoss: it is none, or of a later program.
+absl::StatusOr<ClusterRecord> ParseClusterRecord(std::string_view json);
+absl::StatusOr<LeaderRecord> ParseLeaderRecord(std::string_view json);
+absl::StatusOr<NodeRecord> ParseNodeRecord(std::string_view json);
+absl::StatusOr<RegionRecord> ParseRegionRecord(std::string_view json);
+
+}  // namespace omni
