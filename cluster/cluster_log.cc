@@ -49,4 +49,24 @@ void LogCoordinatorGone(std::string_view coordinator, const absl::Status& reason
           {{"coordinator", coordinator}, {"reason", reason.message()}});
 }
 
+void LogRegionNotKept(RegionId region, const absl::Status& reason) {
+  LogWarning("region_not_kept", "region {region} cannot be held here yet: {reason}",
+             {{"region", region.value}, {"reason", reason.message()}});
+}
+
+void LogElected(std::string_view node, uint64_t term) {
+  LogInfo("coordinator_elected", "node {node} leads the cluster, term {term}",
+          {{"node", node}, {"term", term}});
+}
+
+void LogFollows(std::string_view node, std::string_view leader) {
+  LogInfo("coordinator_waits", "node {node} waits: {leader} leads the cluster",
+          {{"node", node}, {"leader", leader}});
+}
+
+void LogDeposed(std::string_view node, const absl::Status& reason) {
+  LogWarning("coordinator_deposed", "node {node} leads no more: {reason}",
+             {{"node", node}, {"reason", reason.message()}});
+}
+
 }  // namespace omni

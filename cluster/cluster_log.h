@@ -26,5 +26,12 @@ void LogRegionPlaced(RegionId region, std::string_view owner, std::string_view s
 void LogCoordinatorAccepted(std::string_view coordinator, uint64_t term);
 void LogCoordinatorRefused(std::string_view coordinator, const absl::Status& reason);
 void LogCoordinatorGone(std::string_view coordinator, const absl::Status& reason);
+// It could not fetch or read what it is to hold, and tries again.
+void LogRegionNotKept(RegionId region, const absl::Status& reason);
+
+// Of a coordinator's leadership.
+void LogElected(std::string_view node, uint64_t term);
+void LogFollows(std::string_view node, std::string_view leader);
+void LogDeposed(std::string_view node, const absl::Status& reason);
 
 }  // namespace omni

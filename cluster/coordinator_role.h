@@ -1,0 +1,85 @@
+// What a node does that may coordinate: stands for election, and while it leads keeps its cluster's records,
+// its connections to the other nodes and the routes of its swarm's links.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include "actors/actor_system.h"
+#include "actors/region_link.h"
+#include "cluster/cluster_link.h"
+#include "cluster/cluster_state.h"
+#include "cluster/coordination.h"
+#include "cluster/leadership.h"
+#include "cluster/peer_state.h"
+#include "cluster/transport.h"
+
+namespace omni {
+
+struct CoordinatorRoleOptions {
+  ClusterOptions cluster;
+  LeadershipOptions leadership;
+  PeerOptions peers;
+  HedgeOptions hedges;
+};
+
+struct PeerView {
+  NodeId node;
+  bool suspect = false;
+  int64_t sent_bytes = 0, received_bytes = 0, requests = 0, answers = 0, refused = 0, connections = 0;
+  std::chrono::nanoseconds rtt_p50{0}, rtt_p99{0};
+};
+
+// All that there is to know of a cluster at a moment.
+struct ClusterReport {
+  ClusterView view;
+  std::vector<PeerView> peers;
+  int64_t failovers = 0, migrations = 0, migrations_cancelled = 0;
+  int64_t hedges_sent = 0, hedges_won = 0, hedges_withheld = 0, rerouted = 0;
+};
+
+class CoordinatorRole {
+ public:
+  // Of whoever has the swarm. On the actors' thread; must not wait.
+  class Swarm {
+   public:
+    virtual ~Swarm() = default;
+    virtual void OnElected(uint64_t term) = 0;
+    // It leads no more: what is under way is ended, nothing more is shown.
+    virtual void OnDeposed(const absl::Status& reason) = 0;
+    virtual void OnOther(const LeaderRecord& leader) = 0;
+    virtual std::vector<int64_t> RegionRequests() = 0;
+  };
+
+  // All references outlive it. The store's callbacks may come until it has gone.
+  CoordinatorRole(ActorSystem& actors, const ModelConfig& config, CoordinatorRoleOptions options,
+                  CoordinationStore& store, FrameTransport& transport, Swarm& swarm);
+  ~CoordinatorRole();  // resigns; not on the actors' thread; when the swarm's links have gone
+
+  // For the swarm's options; made before the role starts.
+  LinkFactory MakeLinks();
+  void Start();
+
+  // From any thread; `done` on the actors' thread. Unavailable: it does not lead.
+  using Done = std::function<void(absl::Status)>;
+  void Join(NodeId node, NodeRecord record, Done done);
+  void Place(RegionId region, NodeId node, Done done);
+  void Drain(NodeId node, bool undo, Done done);
+  void Rebalance(std::function<void(absl::StatusOr<int>)> done);
+  void Report(std::function<void(absl::StatusOr<ClusterReport>)> done);
+  // Called on the actors' thread whenever the report may have changed, until the watch is let go of.
+  std::shared_ptr<void> Watch(std::function<void()> on_change);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace omni
