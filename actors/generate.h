@@ -19,7 +19,10 @@ struct SessionSnapshot;
 
 struct GenerateRequest {
   std::vector<TokenId> prompt;  // at least one token
-  int64_t max_tokens = 128;     // tokens to generate, >= 1
+  // The answer's first tokens, where they are known already: they are computed like the prompt's, counted as
+  // generated, and not told again. What follows is what would have followed.
+  std::vector<TokenId> generated;
+  int64_t max_tokens = 128;  // tokens to generate, >= 1
   SamplerSettings sampler;
   std::vector<std::string> stops;   // generation ends before the first of these strings
   bool stop_at_end_of_text = true;  // false: end-of-text is a token like any other

@@ -31,6 +31,11 @@ Session::Session(SessionId id, GenerateRequest request, const Tokenizer& tokeniz
     }
   }
   tokens_.insert(tokens_.end(), request_.prompt.begin(), request_.prompt.end());
+  for (TokenId token : request_.generated) {
+    tokens_.push_back(token);
+    ++generated_;
+    if (token != Tokenizer::kEndOfText) matcher_.Push(tokenizer_.Bytes(token));
+  }
   prompt_size_ = static_cast<int64_t>(tokens_.size());
   result_.timings.prompt_tokens = prompt_size_ - computed_;
 }
@@ -159,6 +164,7 @@ absl::StatusOr<SnapshotPtr> Session::Snapshot() const {
 SessionSnapshot Session::Describe(SessionState state) const {
   SessionSnapshot snapshot{request_, tokens_, generated_, std::move(state)};
   snapshot.request.prompt.clear();
+  snapshot.request.generated.clear();
   snapshot.request.cancel = {};
   snapshot.request.route_policy = nullptr;
   return snapshot;
@@ -173,15 +179,22 @@ absl::Status CheckRequest(const GenerateRequest& request, int64_t vocab, int64_t
                                                    " tokens already, and max_tokens is ", request.max_tokens,
                                                    "; raise it to go on"));
   }
-  const auto size = static_cast<int64_t>(request.prompt.size() + (from == nullptr ? 0 : from->tokens.size()));
+  if (static_cast<int64_t>(request.generated.size()) >= request.max_tokens) {
+    return absl::InvalidArgumentError(absl::StrCat("the answer has ", request.generated.size(),
+                                                   " tokens already, and max_tokens is ",
+                                                   request.max_tokens));
+  }
+  const auto size = static_cast<int64_t>(request.prompt.size() + request.generated.size() +
+                                         (from == nullptr ? 0 : from->tokens.size()));
   if (size >= max_context) {
     return absl::InvalidArgumentError(absl::StrCat(from == nullptr ? "the prompt has " : "the session has ",
                                                    size, " tokens, but the context limit is ", max_context,
                                                    " tokens, prompt and answer together; "
                                                    "shorten the prompt or raise the limit"));
   }
-  for (TokenId token : request.prompt) {
-    if (token.value < 0 || token.value >= vocab) {
+  for (const std::vector<TokenId>* tokens : {&request.prompt, &request.generated}) {
+    for (TokenId token : *tokens) {
+      if (token.value >= 0 && token.value < vocab) continue;
       return absl::InvalidArgumentError(
           absl::StrCat("prompt token ", token.value, " is outside the vocabulary 0 to ", vocab - 1));
     }

@@ -34,6 +34,20 @@ void LogRegionPlaced(RegionId region, std::string_view owner, std::string_view s
            {"reason", reason}});
 }
 
+void LogJoinRefused(std::string_view node, std::string_view address, const absl::Status& reason) {
+  LogWarning("join_refused", "node {node} at {address} may not join: {reason}",
+             {{"node", node}, {"address", address}, {"reason", reason.message()}});
+}
+
+void LogJoined(std::string_view node, std::string_view address) {
+  LogInfo("joined", "node {node} has joined the cluster of {address}", {{"node", node}, {"address", address}});
+}
+
+void LogNotJoined(std::string_view address, const absl::Status& reason) {
+  LogWarning("not_joined", "the coordinator at {address} does not take this node: {reason}",
+             {{"address", address}, {"reason", reason.message()}});
+}
+
 void LogCoordinatorAccepted(std::string_view coordinator, uint64_t term) {
   LogInfo("coordinator_accepted", "coordinator {coordinator} of term {term} is connected",
           {{"coordinator", coordinator}, {"term", term}});

@@ -22,6 +22,12 @@ void LogStoreUnavailable(const absl::Status& reason);
 void LogRegionPlaced(RegionId region, std::string_view owner, std::string_view shadow,
                      std::string_view target, std::string_view reason);
 
+void LogJoinRefused(std::string_view node, std::string_view address, const absl::Status& reason);
+
+// Of a node that joins.
+void LogJoined(std::string_view node, std::string_view address);
+void LogNotJoined(std::string_view address, const absl::Status& reason);
+
 // Of a node: a coordinator's connection was accepted, refused, or has ended.
 void LogCoordinatorAccepted(std::string_view coordinator, uint64_t term);
 void LogCoordinatorRefused(std::string_view coordinator, const absl::Status& reason);

@@ -67,9 +67,12 @@ struct CoordinatorRole::Impl : public ClusterState::World, public Leadership::Ow
     };
   }
 
-  void Do(std::function<void()> f) {
+  // False: the actor has ended, and nothing will be done.
+  bool Do(std::function<void()> f) {
     std::lock_guard lock(actor_mutex);
-    if (actor) caf::anon_send(actor, std::make_shared<std::function<void()>>(std::move(f)));
+    if (!actor) return false;
+    caf::anon_send(actor, std::make_shared<std::function<void()>>(std::move(f)));
+    return true;
   }
   void Post(std::function<void()> f) override { Do(std::move(f)); }
 
@@ -181,6 +184,8 @@ struct CoordinatorRole::Impl : public ClusterState::World, public Leadership::Ow
 
   ClusterReport MakeReport() const {
     ClusterReport report;
+    report.region_bytes = options.cluster.region_bytes;
+    report.region_requests = swarm.RegionRequests();
     report.view = state->view();
     for (const auto& [id, peer] : peers) {
       const PeerCounters& c = peer.first->counters();

@@ -42,6 +42,8 @@ struct ClusterReport {
   ClusterView view;
   std::vector<PeerView> peers;
   int64_t failovers = 0, migrations = 0, migrations_cancelled = 0;
+  std::vector<uint64_t> region_bytes;
+  std::vector<int64_t> region_requests;
   int64_t hedges_sent = 0, hedges_won = 0, hedges_withheld = 0, rerouted = 0;
 };
 

@@ -232,7 +232,10 @@ Host::~Host() {
   impl_->outstanding.WaitForNone();
 }
 
-void Host::set_service(GrpcFrameService* service) { impl_->service = service; }
+void Host::Serve(GrpcFrameService& service, NodeId node) {
+  impl_->service = &service;
+  impl_->state.set_node(std::move(node));
+}
 void Host::OnOpened(StreamId stream) { caf::anon_send(impl_->actor, HostOpened{stream}); }
 void Host::OnFrame(StreamId stream, FrameBytes frame) {
   caf::anon_send(impl_->actor, std::make_shared<HostFrame>(HostFrame{stream, std::move(frame)}));

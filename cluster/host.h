@@ -42,7 +42,8 @@ class Host : public GrpcFrameService::Events {
        RegionKeeper& keeper, HostOptions options);
   ~Host() override;  // after its service has been stopped; not on the actors' thread
 
-  void set_service(GrpcFrameService* service);  // where its frames go; before the service starts
+  // Where its frames go, and as whom it answers; before the service starts.
+  void Serve(GrpcFrameService& service, NodeId node);
 
   void OnOpened(StreamId stream) override;
   void OnFrame(StreamId stream, FrameBytes frame) override;

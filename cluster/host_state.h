@@ -11,6 +11,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <absl/container/flat_hash_map.h>
@@ -56,6 +57,8 @@ class HostState {
 
   HostState(const ModelConfig& config, HostOptions options, HostCounters& counters, World& world)
       : config_(config), options_(std::move(options)), counters_(counters), world_(world) {}
+
+  void set_node(NodeId node) { options_.node = std::move(node); }  // before anything is opened
 
   void OnOpened(StreamId stream);
   void OnFrame(StreamId stream, const FrameBytes& frame);

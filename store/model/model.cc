@@ -231,4 +231,28 @@ absl::StatusOr<int64_t> WholeModelBytes(const std::string& path, const OpenOptio
   return parts.WholeBytes() + options.sessions * SessionState::BytesFor(parts.files.manifest.config);
 }
 
+absl::StatusOr<std::vector<int64_t>> RegionBytes(const std::string& path) {
+  absl::StatusOr<ModelFiles> files = ReadModelFiles(path);
+  if (!files.ok()) return files.status();
+  OpenOptions options;
+  options.residency = Residency::kStreamed;  // of which the index is read
+  Model::Parts parts(*std::move(files), options);
+  const ModelConfig& config = parts.files.manifest.config;
+  std::vector<int64_t> bytes(static_cast<size_t>(config.num_regions()));
+  if (!parts.has_experts()) return bytes;
+  absl::Status status = parts.Prepare();
+  if (status.ok()) status = CheckDeltaFiles(parts.files);
+  if (status.ok()) status = parts.ReadIndex();
+  if (!status.ok()) return status;
+  const int64_t stride = SizesOf(parts.files, parts.packs).tile_stride;
+  for (size_t r = 0; r < bytes.size(); ++r) {
+    const RegionId region(static_cast<int32_t>(r));
+    const absl::StatusOr<OpenedRegions> opened = OpenedRegions::Make(parts.files, std::span(&region, 1));
+    if (!opened.ok()) return opened.status();
+    const std::vector<bool> needed = opened->TilesOf(*parts.index);
+    bytes[r] = std::count(needed.begin(), needed.end(), true) * stride;
+  }
+  return bytes;
+}
+
 }  // namespace omni

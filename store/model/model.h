@@ -67,6 +67,7 @@ class Model {
   friend absl::StatusOr<Model> OpenModel(const std::string& path, const OpenOptions& options,
                                          std::unique_ptr<TileReader> reader);
   friend absl::StatusOr<int64_t> WholeModelBytes(const std::string& path, const OpenOptions& options);
+  friend absl::StatusOr<std::vector<int64_t>> RegionBytes(const std::string& path);
   struct Parts;
   explicit Model(std::unique_ptr<Parts> parts);
   std::unique_ptr<Parts> parts_;
@@ -83,5 +84,9 @@ absl::StatusOr<Model> OpenModel(const std::string& path, const OpenOptions& opti
 // About what the model directory `path` takes of memory if what `options` open of it is kept whole, with the
 // states of their sessions. Reads the manifest alone; if regions are given, the tile tables too.
 absl::StatusOr<int64_t> WholeModelBytes(const std::string& path, const OpenOptions& options);
+
+// By region: the tiles of its experts in all layers, each once, as they lie in memory. Tiles that regions
+// have in common are counted for each. Reads manifest and tile tables.
+absl::StatusOr<std::vector<int64_t>> RegionBytes(const std::string& path);
 
 }  // namespace omni

@@ -1,0 +1,269 @@
+#include "cluster/admin_service.h"
+
+#include <atomic>
+#include <utility>
+
+#include <absl/strings/str_cat.h>
+#include <grpcpp/grpcpp.h>
+
+#include "cluster/cluster_log.h"
+#include "cluster/executor.h"
+#include "omni/cluster/v1/admin.grpc.pb.h"
+
+namespace omni {
+namespace {
+
+namespace pb = ::omni::cluster::v1;
+
+grpc::Status ToGrpc(const absl::Status& status) {
+  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), std::string(status.message()));
+}
+
+void Fill(const ClusterReport& report, pb::ClusterStatus& status) {
+  const ClusterView& view = report.view;
+  status.set_cluster(view.cluster.name);
+  status.set_model_hash(view.cluster.model_hash);
+  status.set_coordinator(view.leader.value);
+  status.set_term(view.term);
+  status.set_revision(static_cast<uint64_t>(view.revision));
+  for (const NodeView& node : view.nodes) {
+    pb::NodeStatus& n = *status.add_nodes();
+    n.set_node(node.id.value);
+    n.set_address(node.record.address);
+    n.set_offered_bytes(node.record.offered_bytes);
+    n.set_filling(node.holdings.filling);
+    n.set_missing_bytes(node.holdings.missing_bytes);
+    n.set_error(node.holdings.error);
+    n.set_state(node.up ? pb::NodeStatus::UP : pb::NodeStatus::DOWN);
+    bool owns = false;
+    for (const RegionView& region : view.regions) {
+      owns = owns || region.record.owner == node.id || region.record.target == node.id ||
+             region.record.shadow == node.id;
+    }
+    if (node.up && node.record.draining)
+      n.set_state(owns ? pb::NodeStatus::DRAINING : pb::NodeStatus::DRAINED);
+    for (const PeerView& peer : report.peers) {
+      if (peer.node != node.id) continue;
+      if (node.up && peer.suspect) n.set_state(pb::NodeStatus::SUSPECT);
+      n.set_sent_bytes(static_cast<uint64_t>(peer.sent_bytes));
+      n.set_received_bytes(static_cast<uint64_t>(peer.received_bytes));
+      n.set_rtt_p50_us(static_cast<double>(peer.rtt_p50.count()) / 1e3);
+      n.set_rtt_p99_us(static_cast<double>(peer.rtt_p99.count()) / 1e3);
+    }
+  }
+  for (size_t r = 0; r < view.regions.size(); ++r) {
+    const RegionRecord& record = view.regions[r].record;
+    pb::RegionStatus& out = *status.add_regions();
+    out.set_region(static_cast<uint32_t>(r));
+    out.set_epoch(view.regions[r].epoch);
+    out.set_owner(record.owner.value);
+    out.set_shadow(record.shadow.value);
+    out.set_target(record.target.value);
+    out.set_pinned(record.pinned.value);
+    if (r < report.region_bytes.size()) out.set_bytes(report.region_bytes[r]);
+    if (r < report.region_requests.size()) out.set_requests(static_cast<uint64_t>(report.region_requests[r]));
+  }
+  pb::Counters& c = *status.mutable_counters();
+  c.set_failovers(static_cast<uint64_t>(report.failovers));
+  c.set_migrations(static_cast<uint64_t>(report.migrations));
+  c.set_migrations_cancelled(static_cast<uint64_t>(report.migrations_cancelled));
+  c.set_hedges_sent(static_cast<uint64_t>(report.hedges_sent));
+  c.set_hedges_won(static_cast<uint64_t>(report.hedges_won));
+  for (const PeerView& peer : report.peers)
+    c.set_refused_epochs(c.refused_epochs() + static_cast<uint64_t>(peer.refused));
+}
+
+// The status, again and again: what changes while a message is on its way is told once, when it has gone.
+class WatchReactor final : public grpc::ServerWriteReactor<pb::ClusterStatus>,
+                           public std::enable_shared_from_this<WatchReactor> {
+ public:
+  WatchReactor(CoordinatorRole& role, Executor& executor) : role_(role), executor_(executor) {}
+  void Begin() {
+    self_ = shared_from_this();
+    watch_ = role_.Watch([weak = weak_from_this()] {
+      if (const auto self = weak.lock()) self->Changed();
+    });
+    Changed();
+  }
+  void OnWriteDone(bool ok) override {
+    executor_.Post([self = shared_from_this(), ok] {
+      self->busy_ = false;
+      if (!ok) return self->End(grpc::Status::CANCELLED);
+      if (self->again_) self->Tell();
+    });
+  }
+  void OnCancel() override {
+    executor_.Post([self = shared_from_this()] { self->End(grpc::Status::CANCELLED); });
+  }
+  void OnDone() override {
+    executor_.Post([self = shared_from_this()] {
+      self->watch_ = nullptr;
+      self->self_ = nullptr;
+    });
+  }
+
+ private:
+  void Changed() {
+    executor_.Post([self = shared_from_this()] {
+      self->again_ = true;
+      if (!self->busy_) self->Tell();
+    });
+  }
+  void Tell() {
+    busy_ = true;
+    again_ = false;
+    role_.Report([self = shared_from_this()](absl::StatusOr<ClusterReport> report) {
+      self->executor_.Post([self, report = std::move(report)] {
+        if (self->over_) return;
+        if (!report.ok()) return self->End(ToGrpc(report.status()));
+        self->status_.Clear();
+        Fill(*report, self->status_);
+        self->StartWrite(&self->status_);
+      });
+    });
+  }
+  void End(const grpc::Status& status) {
+    if (!std::exchange(over_, true)) Finish(status);
+  }
+
+  CoordinatorRole& role_;
+  Executor& executor_;
+  std::shared_ptr<WatchReactor> self_;  // until gRPC has done with it
+  std::shared_ptr<void> watch_;
+  pb::ClusterStatus status_;
+  bool busy_ = false, again_ = false, over_ = false;
+};
+
+}  // namespace
+
+struct AdminService::Impl final : public pb::Admin::CallbackService {
+  Impl(ClusterRecord c, std::string json, std::function<std::string()> e)
+      : cluster(std::move(c)), model_json(std::move(json)), elsewhere(std::move(e)) {}
+
+  // The role's answer, with where to ask instead.
+  grpc::Status Answer(const absl::Status& status) const {
+    if (!absl::IsUnavailable(status)) return ToGrpc(status);
+    const std::string other = elsewhere();
+    return ToGrpc(absl::UnavailableError(other.empty() ? std::string(status.message())
+                                                       : absl::StrCat(status.message(), "; ask ", other)));
+  }
+  grpc::Status Nowhere() const { return Answer(absl::UnavailableError("this node does not coordinate")); }
+
+  absl::Status CheckJoin(const pb::JoinRequest& r) const {
+    const auto differs = [](const char* what, auto theirs, auto ours) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("the node's ", what, " is ", theirs, ", the cluster's is ", ours));
+    };
+    if (r.protocol() != kClusterProtocol) return differs("protocol", r.protocol(), kClusterProtocol);
+    if (!r.model_hash().empty() && r.model_hash() != cluster.model_hash)
+      return differs("model", r.model_hash(), cluster.model_hash);
+    if (!r.model_hash().empty() && r.regions() != static_cast<uint32_t>(cluster.regions))
+      return differs("number of regions", r.regions(), cluster.regions);
+    if (r.node().empty() || r.node().size() > 200 || r.address().empty() || r.address().size() > 300)
+      return absl::InvalidArgumentError("a node that joins says its id and its address");
+    return absl::OkStatus();
+  }
+
+  grpc::ServerUnaryReactor* Join(grpc::CallbackServerContext* context, const pb::JoinRequest* request,
+                                 pb::JoinResponse* response) override {
+    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+    absl::Status fits = role == nullptr ? absl::OkStatus() : CheckJoin(*request);
+    if (role == nullptr) {
+      reactor->Finish(Nowhere());
+      return reactor;
+    }
+    if (!fits.ok()) {
+      LogJoinRefused(request->node(), request->address(), fits);
+      reactor->Finish(ToGrpc(fits));
+      return reactor;
+    }
+    response->set_cluster(cluster.name);
+    response->set_model_hash(cluster.model_hash);
+    response->set_regions(static_cast<uint32_t>(cluster.regions));
+    response->set_model_json(model_json);
+    const auto done = [this, reactor, node = request->node()](const absl::Status& status) {
+      if (!status.ok()) LogJoinRefused(node, "", status);
+      reactor->Finish(Answer(status));
+    };
+    // A node without the model asks what to fetch; it joins when it can serve.
+    if (request->model_hash().empty()) {
+      role.load()->Report([done](const absl::StatusOr<ClusterReport>& report) { done(report.status()); });
+    } else {
+      role.load()->Join({request->node()}, {request->address(), request->offered_bytes(), false}, done);
+    }
+    return reactor;
+  }
+  grpc::ServerUnaryReactor* Status(grpc::CallbackServerContext* context, const pb::StatusRequest*,
+                                   pb::ClusterStatus* response) override {
+    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+    if (role == nullptr) {
+      reactor->Finish(Nowhere());
+      return reactor;
+    }
+    role.load()->Report([this, reactor, response](absl::StatusOr<ClusterReport> report) {
+      if (report.ok()) Fill(*report, *response);
+      reactor->Finish(Answer(report.status()));
+    });
+    return reactor;
+  }
+  grpc::ServerWriteReactor<pb::ClusterStatus>* Watch(grpc::CallbackServerContext*,
+                                                     const pb::StatusRequest*) override {
+    if (role == nullptr) {
+      class Refusal final : public grpc::ServerWriteReactor<pb::ClusterStatus> {
+       public:
+        explicit Refusal(const grpc::Status& status) { Finish(status); }
+        void OnDone() override { delete this; }
+      };
+      return new Refusal(Nowhere());
+    }
+    auto reactor = std::make_shared<WatchReactor>(*role.load(), executor);
+    reactor->Begin();
+    return reactor.get();
+  }
+  grpc::ServerUnaryReactor* Place(grpc::CallbackServerContext* context, const pb::PlaceRequest* request,
+                                  pb::PlaceResponse*) override {
+    return Do(context, [&](CoordinatorRole::Done done) {
+      role.load()->Place(RegionId(static_cast<int32_t>(request->region() & INT32_MAX)), {request->node()},
+                  std::move(done));
+    });
+  }
+  grpc::ServerUnaryReactor* Drain(grpc::CallbackServerContext* context, const pb::DrainRequest* request,
+                                  pb::DrainResponse*) override {
+    return Do(context, [&](CoordinatorRole::Done done) {
+      role.load()->Drain({request->node()}, request->undo(), std::move(done));
+    });
+  }
+  grpc::ServerUnaryReactor* Rebalance(grpc::CallbackServerContext* context, const pb::RebalanceRequest*,
+                                      pb::RebalanceResponse* response) override {
+    return Do(context, [&](CoordinatorRole::Done done) {
+      role.load()->Rebalance([done = std::move(done), response](absl::StatusOr<int> moves) {
+        if (moves.ok()) response->set_moves(static_cast<uint32_t>(*moves));
+        done(moves.status());
+      });
+    });
+  }
+  template <typename F>
+  grpc::ServerUnaryReactor* Do(grpc::CallbackServerContext* context, F&& begin) {
+    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+    if (role == nullptr) {
+      reactor->Finish(Nowhere());
+    } else {
+      begin([this, reactor](absl::Status status) { reactor->Finish(Answer(status)); });
+    }
+    return reactor;
+  }
+
+  std::atomic<CoordinatorRole*> role = nullptr;
+  const ClusterRecord cluster;
+  const std::string model_json;
+  const std::function<std::string()> elsewhere;
+  Executor executor;
+};
+
+AdminService::AdminService(ClusterRecord cluster, std::string model_json, std::function<std::string()> elsewhere)
+    : impl_(std::make_unique<Impl>(std::move(cluster), std::move(model_json), std::move(elsewhere))) {}
+AdminService::~AdminService() = default;
+grpc::Service* AdminService::service() { return impl_.get(); }
+void AdminService::set_role(CoordinatorRole* role) { impl_->role = role; }
+
+}  // namespace omni

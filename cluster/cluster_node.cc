@@ -1,0 +1,413 @@
+#include "cluster/cluster_node.h"
+
+#include <atomic>
+#include <condition_variable>
+#include <filesystem>
+#include <future>
+#include <mutex>
+#include <random>
+#include <shared_mutex>
+#include <thread>
+#include <utility>
+
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_join.h>
+#include <grpcpp/grpcpp.h>
+
+#include "cluster/admin_service.h"
+#include "cluster/cluster_log.h"
+#include "cluster/embedded_store.h"
+#include "cluster/etcd_store.h"
+#include "cluster/grpc_frames.h"
+#include "cluster/host.h"
+#include "cluster/inference_service.h"
+#include "cluster/node_credentials.h"
+#include "cluster/session_log.h"
+#include "cluster/warm_keeper.h"
+#include "engine/base/threads.h"
+#include "omni/cluster/v1/admin.grpc.pb.h"
+#include "store/file/files.h"
+#include "store/format/manifest.h"
+#include "store/model/budget.h"
+
+namespace omni {
+namespace {
+
+namespace pb = ::omni::cluster::v1;
+
+absl::Status ToStatus(const grpc::Status& status) {
+  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+}
+
+// Says to the coordinators that this node is there, until one has taken it.
+class Joiner {
+ public:
+  Joiner(std::vector<std::string> addresses, std::shared_ptr<grpc::ChannelCredentials> credentials,
+         pb::JoinRequest request)
+      : addresses_(std::move(addresses)),
+        credentials_(std::move(credentials)),
+        request_(std::move(request)),
+        thread_([this](const std::stop_token& stop) { Run(stop); }) {}
+
+  absl::Status joined() const {
+    std::lock_guard lock(mutex_);
+    return joined_;
+  }
+
+ private:
+  void Run(const std::stop_token& stop) {
+    std::chrono::milliseconds wait{100};
+    while (!stop.stop_requested()) {
+      for (const std::string& address : addresses_) {
+        const absl::Status status = Ask(address);
+        {
+          std::lock_guard lock(mutex_);
+          if (joined_ != status && !status.ok()) LogNotJoined(address, status);
+          joined_ = status;
+        }
+        if (status.ok()) {
+          LogJoined(request_.node(), address);
+          return;
+        }
+        if (stop.stop_requested()) return;
+      }
+      std::unique_lock lock(mutex_);
+      news_.wait_for(lock, stop, wait, [] { return false; });
+      wait = std::min(2 * wait, std::chrono::milliseconds(3000));
+    }
+  }
+
+  absl::Status Ask(const std::string& address) const {
+    const auto stub = pb::Admin::NewStub(grpc::CreateChannel(address, credentials_));
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(3));
+    pb::JoinResponse response;
+    return ToStatus(stub->Join(&context, request_, &response));
+  }
+
+  const std::vector<std::string> addresses_;
+  const std::shared_ptr<grpc::ChannelCredentials> credentials_;
+  const pb::JoinRequest request_;
+  mutable std::mutex mutex_;
+  std::condition_variable_any news_;
+  absl::Status joined_ = absl::UnavailableError("it has not asked yet");
+  std::jthread thread_;
+};
+
+}  // namespace
+
+struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceService::Backend {
+  ~Impl() override {
+    joiner = nullptr;
+    if (server != nullptr) {
+      if (inference != nullptr) inference->EndAll(absl::UnavailableError("the node is shutting down"));
+      server->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(500));
+    }
+    if (frames != nullptr) frames->Stop();
+    server = nullptr;
+    inference = nullptr;
+    {
+      std::unique_lock lock(swarm_mutex);
+      swarm = nullptr;
+    }
+    role = nullptr;
+    restarter = nullptr;
+  }
+
+  absl::Status Start();
+  absl::Status OpenTheModel();
+  absl::Status OpenStores();
+  absl::Status StartServer();
+  absl::Status StartSwarm();
+  uint64_t Offered() const;
+
+  bool coordinates() const { return options.join.empty() || !options.etcd.empty(); }
+
+  // --- CoordinatorRole::Swarm, on the actors' thread
+  void OnElected(uint64_t t) override {
+    term = t;
+    leading = true;
+    std::lock_guard lock(other_mutex);
+    other = {};
+  }
+  void OnDeposed(const absl::Status& reason) override {
+    leading = false;
+    inference->EndAll(absl::UnavailableError(absl::StrCat("the coordinator leads no more: ", reason.message())));
+    // What the swarm still computes is not logged, and so not shown; it is ended all the same.
+    restarter->Post([this] {
+      std::unique_lock lock(swarm_mutex);
+      swarm = nullptr;
+      if (absl::Status s = StartSwarm(); !s.ok()) LogDeposed(id, s);
+    });
+  }
+  void OnOther(const LeaderRecord& leader) override {
+    std::lock_guard lock(other_mutex);
+    other = leader;
+  }
+  std::vector<int64_t> RegionRequests() override {
+    std::shared_lock lock(swarm_mutex, std::try_to_lock);
+    if (!lock.owns_lock() || swarm == nullptr) return {};
+    return swarm->Stats().region_requests;
+  }
+  std::string Elsewhere() {
+    std::lock_guard lock(other_mutex);
+    if (!other.address.empty()) return other.address;
+    return absl::StrJoin(options.join, ", ");
+  }
+
+  // --- InferenceService::Backend
+  absl::Status Serving() override {
+    if (leading) return absl::OkStatus();
+    const std::string elsewhere = Elsewhere();
+    return absl::UnavailableError(elsewhere.empty() ? "no coordinator has been elected yet"
+                                                    : absl::StrCat("this node does not coordinate; ask ", elsewhere));
+  }
+  absl::StatusOr<std::unique_ptr<SessionHandle>> Submit(GenerateRequest request, SubmitOptions with) override {
+    std::shared_lock lock(swarm_mutex);
+    if (swarm == nullptr) return absl::UnavailableError("the coordinator is starting");
+    return swarm->Submit(std::move(request), std::move(with));
+  }
+  const Tokenizer& tokenizer() override { return model->tokenizer(); }
+  std::string model_hash() override { return model->hash(); }
+  std::string node() override { return id; }
+
+  ClusterNodeOptions options;
+  std::string id, address;
+  std::shared_ptr<ActorSystem> actors;
+  std::optional<Model> model;
+  std::vector<int64_t> region_bytes;
+  std::unique_ptr<NodeCredentials> credentials;
+  std::unique_ptr<CoordinationStore> store;
+  std::unique_ptr<Database> sessions;
+  std::unique_ptr<SessionLog> session_log;
+  std::unique_ptr<FrameTransport> transport;
+  std::unique_ptr<WorkerPool> pool;
+  std::unique_ptr<RegionKeeper> keeper;
+  std::unique_ptr<Host> host;
+  std::unique_ptr<CoordinatorRole> role;
+  std::shared_mutex swarm_mutex;
+  std::unique_ptr<omni::Swarm> swarm;  // its links go before the role
+  std::unique_ptr<InferenceService> inference;
+  std::unique_ptr<AdminService> admin;
+  std::unique_ptr<GrpcFrameService> frames;
+  std::unique_ptr<grpc::Server> server;
+  std::unique_ptr<Joiner> joiner;
+  std::unique_ptr<Executor> restarter = std::make_unique<Executor>();
+
+  std::atomic<bool> leading{false};
+  std::atomic<uint64_t> term{0};
+  std::mutex other_mutex;
+  LeaderRecord other;
+};
+
+absl::Status ClusterNode::Impl::OpenTheModel() {
+  options.open.shared = coordinates();
+  if (!coordinates()) options.open.sessions = 0;
+  OpenOptions open = options.open;
+  std::optional<int64_t> budget = options.offer_bytes;
+  if (coordinates() && budget.has_value()) {
+    // What is offered is for experts; the rest of the process comes on top.
+    open.cache_bytes = std::max<int64_t>(*budget, 1);
+    absl::StatusOr<int64_t> whole = WholeModelBytes(options.model, open);
+    if (!whole.ok()) return whole.status();
+    if (*whole <= *budget) {
+      open.cache_bytes.reset();
+      open.residency = Residency::kWhole;
+    } else {
+      open.residency = Residency::kStreamed;
+    }
+  } else {
+    absl::StatusOr<OpenOptions> fitted = FitToMemory(options.model, budget, open);
+    if (!fitted.ok()) return fitted.status();
+    open = *std::move(fitted);
+  }
+  absl::StatusOr<Model> opened = OpenModel(options.model, open);
+  if (!opened.ok()) return opened.status();
+  model.emplace(*std::move(opened));
+  absl::StatusOr<std::vector<int64_t>> bytes = RegionBytes(options.model);
+  if (!bytes.ok()) return bytes.status();
+  region_bytes = *std::move(bytes);
+  return absl::OkStatus();
+}
+
+// What of memory this process has for experts.
+uint64_t ClusterNode::Impl::Offered() const {
+  if (options.offer_bytes.has_value()) return static_cast<uint64_t>(*options.offer_bytes);
+  if (model->cache() != nullptr) return static_cast<uint64_t>(model->cache()->bytes());
+  uint64_t all = 0;
+  for (int64_t bytes : region_bytes) all += static_cast<uint64_t>(bytes);
+  return all;
+}
+
+absl::Status ClusterNode::Impl::OpenStores() {
+  if (!coordinates()) return absl::OkStatus();
+  std::error_code error;
+  std::filesystem::create_directories(options.state_dir, error);
+  if (error) {
+    return absl::UnavailableError(
+        absl::StrCat(options.state_dir, ": the folder for what the cluster keeps cannot be made: ", error.message()));
+  }
+  if (options.etcd.empty()) {
+    absl::StatusOr<std::unique_ptr<EmbeddedStore>> opened =
+        EmbeddedStore::Open(absl::StrCat(options.state_dir, "/coordination"), {.durability = Durability::kSynced});
+    if (!opened.ok()) return opened.status();
+    store = *std::move(opened);
+  } else {
+    EtcdOptions etcd;
+    etcd.endpoints = options.etcd;
+    etcd.prefix = options.etcd_prefix;
+    etcd.attempt_timeout = std::min<std::chrono::milliseconds>(etcd.attempt_timeout, options.leader_lease / 3);
+    absl::StatusOr<std::unique_ptr<EtcdStore>> opened = EtcdStore::Open(std::move(etcd));
+    if (!opened.ok()) return opened.status();
+    store = *std::move(opened);
+  }
+  if (options.durability == SessionDurability::kCluster) {
+    if (options.etcd.empty()) {
+      return absl::InvalidArgumentError(
+          "sessions can be kept in the cluster only where etcd is its coordination store; name its members, or keep "
+          "them on this coordinator's disk");
+    }
+    session_log = MakeStoreSessionLog(*store, [this] { return term.load(); });
+    return absl::OkStatus();
+  }
+  DatabaseOptions database;
+  database.durability =
+      options.durability == SessionDurability::kSync ? Durability::kSynced : Durability::kUnsynced;
+  absl::StatusOr<std::unique_ptr<Database>> opened =
+      Database::Open(absl::StrCat(options.state_dir, "/sessions"), database);
+  if (!opened.ok()) return opened.status();
+  sessions = *std::move(opened);
+  session_log = MakeDatabaseSessionLog(*sessions);
+  return absl::OkStatus();
+}
+
+absl::Status ClusterNode::Impl::StartSwarm() {
+  SwarmOptions with = options.swarm;
+  if (!with.coordinator.state_bytes.has_value() && model->plan() != nullptr)
+    with.coordinator.state_bytes = model->plan()->bytes_for_sessions();
+  with.make_link = role->MakeLinks();
+  absl::StatusOr<std::unique_ptr<omni::Swarm>> started =
+      omni::Swarm::Start(*actors, model->weights(), model->experts(), model->tokenizer(), with);
+  if (!started.ok()) return started.status();
+  swarm = *std::move(started);
+  return absl::OkStatus();
+}
+
+absl::Status ClusterNode::Impl::StartServer() {
+  grpc::ServerBuilder builder;
+  int port = 0;
+  builder.AddListeningPort(options.listen, credentials->server(), &port);
+  builder.SetMaxReceiveMessageSize(static_cast<int>(kMaxFrameBytes));
+  builder.SetMaxSendMessageSize(static_cast<int>(kMaxFrameBytes));
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  frames = std::make_unique<GrpcFrameService>(builder, *host);
+  builder.RegisterService(admin->service());
+  if (inference != nullptr) builder.RegisterService(inference->service());
+  server = builder.BuildAndStart();
+  if (server == nullptr || port == 0) {
+    return absl::UnavailableError(absl::StrCat("cannot listen on ", options.listen,
+                                               "; is the address one of this machine's, and the port free?"));
+  }
+  const std::string host_part = options.listen.substr(0, options.listen.rfind(':'));
+  address = options.advertise.empty() ? absl::StrCat(host_part, ":", port) : options.advertise;
+  if (id.empty()) id = address;
+  return absl::OkStatus();
+}
+
+absl::Status ClusterNode::Impl::Start() {
+  if (options.listen.find(':') == std::string::npos)
+    return absl::InvalidArgumentError(absl::StrCat("'", options.listen, "' is no HOST:PORT to listen on"));
+  id = options.id;
+  absl::StatusOr<std::unique_ptr<NodeCredentials>> made =
+      NodeCredentials::Make(options.certificates, options.listen, options.allow_plain);
+  if (!made.ok()) return made.status();
+  credentials = *std::move(made);
+  if (absl::Status s = OpenTheModel(); !s.ok()) return s;
+  absl::StatusOr<std::unique_ptr<ActorSystem>> system = ActorSystem::Start();
+  if (!system.ok()) return system.status();
+  actors = *std::move(system);
+  if (absl::Status s = OpenStores(); !s.ok()) return s;
+  absl::StatusOr<std::string> json = ReadText(options.model + "/" + kModelFile, 1 << 20);
+  if (!json.ok()) return json.status();
+
+  const ModelConfig& config = model->config();
+  pool = std::make_unique<WorkerPool>(options.host_threads > 0 ? options.host_threads : DefaultThreads());
+  if (!pool->status().ok()) return pool->status();
+  keeper = std::make_unique<WarmKeeper>(config, model->experts(), model->cache());
+  HostOptions host_options;
+  host_options.model_hash = model->hash();
+  host_options.offered_bytes = Offered();
+  host_options.threads = static_cast<uint32_t>(pool->threads());
+  host = std::make_unique<Host>(*actors, config, model->experts(), *pool, *keeper, host_options);
+  transport = std::make_unique<GrpcFrameTransport>(credentials->channel());
+  const ClusterRecord cluster{options.cluster, model->hash(), static_cast<int32_t>(config.num_regions())};
+  if (coordinates()) inference = std::make_unique<InferenceService>(*this, *session_log);
+  admin = std::make_unique<AdminService>(cluster, *std::move(json), [this] { return Elsewhere(); });
+  if (absl::Status s = StartServer(); !s.ok()) return s;
+
+  // Only now are its address, and by that its id, known.
+  host->Serve(*frames, {id});
+  if (coordinates()) {
+    CoordinatorRoleOptions with;
+    with.cluster.self = {id};
+    with.cluster.address = address;
+    with.cluster.cluster = cluster;
+    with.cluster.offered_bytes = Offered();
+    for (int64_t bytes : region_bytes) with.cluster.region_bytes.push_back(static_cast<uint64_t>(bytes));
+    with.cluster.gone = options.gone;
+    with.leadership.self = {{id}, address};
+    with.leadership.ttl = options.leader_lease;
+    with.leadership.margin = options.leader_lease / 5;
+    with.leadership.exclusive = options.etcd.empty();
+    with.peers = options.peers;
+    with.hedges = options.hedges;
+    role = std::make_unique<CoordinatorRole>(*actors, config, std::move(with), *store, *transport, *this);
+    {
+      std::unique_lock lock(swarm_mutex);
+      if (absl::Status s = StartSwarm(); !s.ok()) return s;
+    }
+    admin->set_role(role.get());
+    role->Start();
+  }
+  frames->Start();
+  if (!options.join.empty()) {
+    pb::JoinRequest request;
+    request.set_protocol(kClusterProtocol);
+    request.set_node(id);
+    request.set_address(address);
+    request.set_model_hash(model->hash());
+    request.set_regions(static_cast<uint32_t>(config.num_regions()));
+    request.set_offered_bytes(Offered());
+    joiner = std::make_unique<Joiner>(options.join, credentials->channel(), std::move(request));
+  }
+  return absl::OkStatus();
+}
+
+ClusterNode::ClusterNode(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+ClusterNode::~ClusterNode() = default;
+
+absl::StatusOr<std::unique_ptr<ClusterNode>> ClusterNode::Start(ClusterNodeOptions options) {
+  auto impl = std::make_unique<Impl>();
+  impl->options = std::move(options);
+  if (absl::Status s = impl->Start(); !s.ok()) return s;
+  return std::unique_ptr<ClusterNode>(new ClusterNode(std::move(impl)));
+}
+
+const std::string& ClusterNode::address() const { return impl_->address; }
+const std::string& ClusterNode::id() const { return impl_->id; }
+const Model& ClusterNode::model() const { return *impl_->model; }
+bool ClusterNode::leads() const { return impl_->leading; }
+Swarm* ClusterNode::swarm() { return impl_->swarm.get(); }
+const HostCounters& ClusterNode::host_counters() const { return impl_->host->counters(); }
+absl::Status ClusterNode::joined() const {
+  return impl_->joiner == nullptr ? absl::OkStatus() : impl_->joiner->joined();
+}
+absl::StatusOr<ClusterReport> ClusterNode::Report() {
+  if (impl_->role == nullptr) return absl::UnavailableError("this node never coordinates");
+  auto promise = std::make_shared<std::promise<absl::StatusOr<ClusterReport>>>();
+  std::future<absl::StatusOr<ClusterReport>> answer = promise->get_future();
+  impl_->role->Report([promise](absl::StatusOr<ClusterReport> report) { promise->set_value(std::move(report)); });
+  return answer.get();
+}
+
+}  // namespace omni

@@ -1,0 +1,82 @@
+// A process of a cluster: serves regions to whoever coordinates, coordinates itself if it may, and answers
+// for the cluster over gRPC.
+//
+//     omni node --listen 10.0.0.1:7300                            begins a cluster and coordinates it
+//     omni node --listen 10.0.0.2:7300 --join 10.0.0.1:7300       serves regions
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include "actors/swarm.h"
+#include "cluster/cluster_link.h"
+#include "cluster/coordinator_role.h"
+#include "cluster/host_state.h"
+#include "cluster/peer_state.h"
+#include "store/model/model.h"
+
+namespace omni {
+
+// How lasting a token is before it is shown.
+enum class SessionDurability {
+  kLocal,    // it survives the end of the process
+  kSync,     // it survives a power cut of the coordinator
+  kCluster,  // it survives the coordinator: it is in etcd
+};
+
+struct ClusterNodeOptions {
+  std::string id;         // empty: the address
+  std::string listen;     // HOST:PORT; port 0: one that is free
+  std::string advertise;  // where others reach it; empty: as it listens
+  std::vector<std::string> join;  // coordinators; empty: it coordinates
+  std::vector<std::string> etcd;  // the coordination store's members; empty: an embedded store
+  std::string etcd_prefix = "omni/";
+  std::string cluster = "omni";  // its name
+  std::string model;             // the directory
+  std::string state_dir;         // of the embedded store and the session log
+  // What of its memory experts may take; nothing: all of the model if that fits, else what is free.
+  std::optional<int64_t> offer_bytes;
+  SessionDurability durability = SessionDurability::kLocal;
+  bool allow_plain = false;  // off loopback without encryption
+  std::string certificates;  // a node's folder of `omni cluster cert`; empty: none
+  OpenOptions open;          // ram_bytes and residency are filled in
+  SwarmOptions swarm;
+  int host_threads = 0;  // of the regions it serves to others; 0: as many as this process may use cores
+  PeerOptions peers;
+  HedgeOptions hedges;
+  std::chrono::milliseconds gone{10'000};         // a node so long down is replaced
+  std::chrono::milliseconds leader_lease{1'500};
+};
+
+class ClusterNode {
+ public:
+  static absl::StatusOr<std::unique_ptr<ClusterNode>> Start(ClusterNodeOptions options);
+  ~ClusterNode();
+
+  const std::string& address() const;  // where others reach it
+  const std::string& id() const;
+  const Model& model() const;
+  bool leads() const;
+  // As a counted report for tests and metrics; Unavailable: it does not coordinate.
+  absl::StatusOr<ClusterReport> Report();
+  Swarm* swarm();  // null: it never coordinates
+  const HostCounters& host_counters() const;
+  // Why a joining node is not a member yet; OK: it is, or it coordinates.
+  absl::Status joined() const;
+
+ private:
+  struct Impl;
+  explicit ClusterNode(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace omni

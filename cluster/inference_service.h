@@ -1,0 +1,59 @@
+// omni.inference.v1.Inference over the swarm of this process: streams of tokens, each kept in the session log
+// before it is shown, so that a client can take its answer up again after any failure.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include "actors/counters.h"
+#include "actors/swarm.h"
+#include "cluster/executor.h"
+#include "cluster/session_log.h"
+#include "engine/text/tokenizer.h"
+
+namespace grpc {
+class Service;
+}
+
+namespace omni {
+
+struct InferenceCounters {
+  Counter streams, resumed, tokens, log_errors;
+};
+
+class InferenceService {
+ public:
+  // What the service asks of the process. Thread-safe.
+  class Backend {
+   public:
+    virtual ~Backend() = default;
+    // Whether answers may be given here; Unavailable says where.
+    virtual absl::Status Serving() = 0;
+    virtual absl::StatusOr<std::unique_ptr<SessionHandle>> Submit(GenerateRequest request,
+                                                                  SubmitOptions options) = 0;
+    virtual const Tokenizer& tokenizer() = 0;
+    virtual std::string model_hash() = 0;
+    virtual std::string node() = 0;
+  };
+
+  // All references outlive it.
+  InferenceService(Backend& backend, SessionLog& log);
+  ~InferenceService();  // after its server has been shut down
+
+  grpc::Service* service();
+  // Ends all streams with the status; those that were named can be taken up again.
+  void EndAll(absl::Status status);
+  const InferenceCounters& counters() const;
+
+  struct Impl;
+
+ private:
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace omni

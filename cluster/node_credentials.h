@@ -1,0 +1,30 @@
+// Whether, and with what, a node's links are encrypted.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include <absl/status/statusor.h>
+
+namespace grpc {
+class ChannelCredentials;
+class ServerCredentials;
+}  // namespace grpc
+
+namespace omni {
+
+class NodeCredentials {
+ public:
+  // `folder`: of a node's certificate; empty: none, which is refused off loopback unless `allow_plain`, and
+  // then said in the log at each start.
+  static absl::StatusOr<std::unique_ptr<NodeCredentials>> Make(const std::string& folder,
+                                                               const std::string& listen, bool allow_plain);
+  const std::shared_ptr<grpc::ServerCredentials>& server() const { return server_; }
+  const std::shared_ptr<grpc::ChannelCredentials>& channel() const { return channel_; }
+
+ private:
+  std::shared_ptr<grpc::ServerCredentials> server_;
+  std::shared_ptr<grpc::ChannelCredentials> channel_;
+};
+
+}  // namespace omni
