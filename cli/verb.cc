@@ -269,6 +269,8 @@ void AddVerbs(CLI::App& root, Invocation& invocation) {
   AddTrace(root, invocation);
   AddBench(root, invocation);
   AddTrain(root, invocation);
+  AddNode(root, invocation);
+  AddCluster(root, invocation);
   AddCompletion(root, invocation);
 }
 

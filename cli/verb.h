@@ -112,6 +112,8 @@ void AddEval(CLI::App& root, Invocation& invocation);
 void AddTrace(CLI::App& root, Invocation& invocation);
 void AddBench(CLI::App& root, Invocation& invocation);
 void AddTrain(CLI::App& root, Invocation& invocation);
+void AddNode(CLI::App& root, Invocation& invocation);
+void AddCluster(CLI::App& root, Invocation& invocation);
 void AddCompletion(CLI::App& root, Invocation& invocation);
 void AddVerbs(CLI::App& root, Invocation& invocation);  // all of them
 

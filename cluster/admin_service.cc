@@ -8,6 +8,7 @@
 
 #include "cluster/cluster_log.h"
 #include "cluster/executor.h"
+#include "cluster/report_proto.h"
 #include "omni/cluster/v1/admin.grpc.pb.h"
 
 namespace omni {
@@ -17,60 +18,6 @@ namespace pb = ::omni::cluster::v1;
 
 grpc::Status ToGrpc(const absl::Status& status) {
   return grpc::Status(static_cast<grpc::StatusCode>(status.code()), std::string(status.message()));
-}
-
-void Fill(const ClusterReport& report, pb::ClusterStatus& status) {
-  const ClusterView& view = report.view;
-  status.set_cluster(view.cluster.name);
-  status.set_model_hash(view.cluster.model_hash);
-  status.set_coordinator(view.leader.value);
-  status.set_term(view.term);
-  status.set_revision(static_cast<uint64_t>(view.revision));
-  for (const NodeView& node : view.nodes) {
-    pb::NodeStatus& n = *status.add_nodes();
-    n.set_node(node.id.value);
-    n.set_address(node.record.address);
-    n.set_offered_bytes(node.record.offered_bytes);
-    n.set_filling(node.holdings.filling);
-    n.set_missing_bytes(node.holdings.missing_bytes);
-    n.set_error(node.holdings.error);
-    n.set_state(node.up ? pb::NodeStatus::UP : pb::NodeStatus::DOWN);
-    bool owns = false;
-    for (const RegionView& region : view.regions) {
-      owns = owns || region.record.owner == node.id || region.record.target == node.id ||
-             region.record.shadow == node.id;
-    }
-    if (node.up && node.record.draining)
-      n.set_state(owns ? pb::NodeStatus::DRAINING : pb::NodeStatus::DRAINED);
-    for (const PeerView& peer : report.peers) {
-      if (peer.node != node.id) continue;
-      if (node.up && peer.suspect) n.set_state(pb::NodeStatus::SUSPECT);
-      n.set_sent_bytes(static_cast<uint64_t>(peer.sent_bytes));
-      n.set_received_bytes(static_cast<uint64_t>(peer.received_bytes));
-      n.set_rtt_p50_us(static_cast<double>(peer.rtt_p50.count()) / 1e3);
-      n.set_rtt_p99_us(static_cast<double>(peer.rtt_p99.count()) / 1e3);
-    }
-  }
-  for (size_t r = 0; r < view.regions.size(); ++r) {
-    const RegionRecord& record = view.regions[r].record;
-    pb::RegionStatus& out = *status.add_regions();
-    out.set_region(static_cast<uint32_t>(r));
-    out.set_epoch(view.regions[r].epoch);
-    out.set_owner(record.owner.value);
-    out.set_shadow(record.shadow.value);
-    out.set_target(record.target.value);
-    out.set_pinned(record.pinned.value);
-    if (r < report.region_bytes.size()) out.set_bytes(report.region_bytes[r]);
-    if (r < report.region_requests.size()) out.set_requests(static_cast<uint64_t>(report.region_requests[r]));
-  }
-  pb::Counters& c = *status.mutable_counters();
-  c.set_failovers(static_cast<uint64_t>(report.failovers));
-  c.set_migrations(static_cast<uint64_t>(report.migrations));
-  c.set_migrations_cancelled(static_cast<uint64_t>(report.migrations_cancelled));
-  c.set_hedges_sent(static_cast<uint64_t>(report.hedges_sent));
-  c.set_hedges_won(static_cast<uint64_t>(report.hedges_won));
-  for (const PeerView& peer : report.peers)
-    c.set_refused_epochs(c.refused_epochs() + static_cast<uint64_t>(peer.refused));
 }
 
 // The status, again and again: what changes while a message is on its way is told once, when it has gone.
@@ -117,7 +64,7 @@ class WatchReactor final : public grpc::ServerWriteReactor<pb::ClusterStatus>,
         if (self->over_) return;
         if (!report.ok()) return self->End(ToGrpc(report.status()));
         self->status_.Clear();
-        Fill(*report, self->status_);
+        ToProto(*report, self->status_);
         self->StartWrite(&self->status_);
       });
     });
@@ -201,7 +148,7 @@ struct AdminService::Impl final : public pb::Admin::CallbackService {
       return reactor;
     }
     role.load()->Report([this, reactor, response](absl::StatusOr<ClusterReport> report) {
-      if (report.ok()) Fill(*report, *response);
+      if (report.ok()) ToProto(*report, *response);
       reactor->Finish(Answer(report.status()));
     });
     return reactor;
@@ -224,7 +171,7 @@ struct AdminService::Impl final : public pb::Admin::CallbackService {
                                   pb::PlaceResponse*) override {
     return Do(context, [&](CoordinatorRole::Done done) {
       role.load()->Place(RegionId(static_cast<int32_t>(request->region() & INT32_MAX)), {request->node()},
-                  std::move(done));
+                         std::move(done));
     });
   }
   grpc::ServerUnaryReactor* Drain(grpc::CallbackServerContext* context, const pb::DrainRequest* request,
@@ -260,7 +207,8 @@ struct AdminService::Impl final : public pb::Admin::CallbackService {
   Executor executor;
 };
 
-AdminService::AdminService(ClusterRecord cluster, std::string model_json, std::function<std::string()> elsewhere)
+AdminService::AdminService(ClusterRecord cluster, std::string model_json,
+                           std::function<std::string()> elsewhere)
     : impl_(std::make_unique<Impl>(std::move(cluster), std::move(model_json), std::move(elsewhere))) {}
 AdminService::~AdminService() = default;
 grpc::Service* AdminService::service() { return impl_.get(); }

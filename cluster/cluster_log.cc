@@ -40,7 +40,8 @@ void LogJoinRefused(std::string_view node, std::string_view address, const absl:
 }
 
 void LogJoined(std::string_view node, std::string_view address) {
-  LogInfo("joined", "node {node} has joined the cluster of {address}", {{"node", node}, {"address", address}});
+  LogInfo("joined", "node {node} has joined the cluster of {address}",
+          {{"node", node}, {"address", address}});
 }
 
 void LogNotJoined(std::string_view address, const absl::Status& reason) {

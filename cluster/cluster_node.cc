@@ -11,7 +11,6 @@
 #include <utility>
 
 #include <absl/strings/str_cat.h>
-#include <absl/strings/str_join.h>
 #include <grpcpp/grpcpp.h>
 
 #include "cluster/admin_service.h"
@@ -28,6 +27,9 @@
 #include "omni/cluster/v1/admin.grpc.pb.h"
 #include "store/file/files.h"
 #include "store/format/manifest.h"
+#include "store/format/model_files.h"
+#include "store/format/tile.h"
+#include "store/format/tile_table.h"
 #include "store/model/budget.h"
 
 namespace omni {
@@ -132,7 +134,8 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   }
   void OnDeposed(const absl::Status& reason) override {
     leading = false;
-    inference->EndAll(absl::UnavailableError(absl::StrCat("the coordinator leads no more: ", reason.message())));
+    inference->EndAll(
+        absl::UnavailableError(absl::StrCat("the coordinator leads no more: ", reason.message())));
     // What the swarm still computes is not logged, and so not shown; it is ended all the same.
     restarter->Post([this] {
       std::unique_lock lock(swarm_mutex);
@@ -149,20 +152,22 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
     if (!lock.owns_lock() || swarm == nullptr) return {};
     return swarm->Stats().region_requests;
   }
-  std::string Elsewhere() {
+  std::string Elsewhere() override {
     std::lock_guard lock(other_mutex);
     if (!other.address.empty()) return other.address;
-    return absl::StrJoin(options.join, ", ");
+    return options.join.empty() ? "" : options.join.front();
   }
 
   // --- InferenceService::Backend
   absl::Status Serving() override {
     if (leading) return absl::OkStatus();
     const std::string elsewhere = Elsewhere();
-    return absl::UnavailableError(elsewhere.empty() ? "no coordinator has been elected yet"
-                                                    : absl::StrCat("this node does not coordinate; ask ", elsewhere));
+    return absl::UnavailableError(elsewhere.empty()
+                                      ? "no coordinator has been elected yet"
+                                      : absl::StrCat("this node does not coordinate; ask ", elsewhere));
   }
-  absl::StatusOr<std::unique_ptr<SessionHandle>> Submit(GenerateRequest request, SubmitOptions with) override {
+  absl::StatusOr<std::unique_ptr<SessionHandle>> Submit(GenerateRequest request,
+                                                        SubmitOptions with) override {
     std::shared_lock lock(swarm_mutex);
     if (swarm == nullptr) return absl::UnavailableError("the coordinator is starting");
     return swarm->Submit(std::move(request), std::move(with));
@@ -206,8 +211,14 @@ absl::Status ClusterNode::Impl::OpenTheModel() {
   OpenOptions open = options.open;
   std::optional<int64_t> budget = options.offer_bytes;
   if (coordinates() && budget.has_value()) {
-    // What is offered is for experts; the rest of the process comes on top.
-    open.cache_bytes = std::max<int64_t>(*budget, 1);
+    // What is offered is for experts; the rest of the process comes on top. Whatever is offered, it can serve
+    // every region if it must, and needs room for a few experts for that.
+    absl::StatusOr<ModelFiles> files = ReadModelFiles(options.model);
+    if (!files.ok()) return files.status();
+    const ModelConfig& config = files->manifest.config;
+    constexpr int64_t kLeastExperts = 4, kTileAlignment = 4096;
+    const int64_t tile = PadTo(TileLayout(config.d).payload(), kTileAlignment);
+    open.cache_bytes = std::max(*budget, kLeastExperts * TableNumbers(config).tiles() * tile);
     absl::StatusOr<int64_t> whole = WholeModelBytes(options.model, open);
     if (!whole.ok()) return whole.status();
     if (*whole <= *budget) {
@@ -244,19 +255,20 @@ absl::Status ClusterNode::Impl::OpenStores() {
   std::error_code error;
   std::filesystem::create_directories(options.state_dir, error);
   if (error) {
-    return absl::UnavailableError(
-        absl::StrCat(options.state_dir, ": the folder for what the cluster keeps cannot be made: ", error.message()));
+    return absl::UnavailableError(absl::StrCat(
+        options.state_dir, ": the folder for what the cluster keeps cannot be made: ", error.message()));
   }
   if (options.etcd.empty()) {
-    absl::StatusOr<std::unique_ptr<EmbeddedStore>> opened =
-        EmbeddedStore::Open(absl::StrCat(options.state_dir, "/coordination"), {.durability = Durability::kSynced});
+    absl::StatusOr<std::unique_ptr<EmbeddedStore>> opened = EmbeddedStore::Open(
+        absl::StrCat(options.state_dir, "/coordination"), {.durability = Durability::kSynced});
     if (!opened.ok()) return opened.status();
     store = *std::move(opened);
   } else {
     EtcdOptions etcd;
     etcd.endpoints = options.etcd;
     etcd.prefix = options.etcd_prefix;
-    etcd.attempt_timeout = std::min<std::chrono::milliseconds>(etcd.attempt_timeout, options.leader_lease / 3);
+    etcd.attempt_timeout =
+        std::min<std::chrono::milliseconds>(etcd.attempt_timeout, options.leader_lease / 3);
     absl::StatusOr<std::unique_ptr<EtcdStore>> opened = EtcdStore::Open(std::move(etcd));
     if (!opened.ok()) return opened.status();
     store = *std::move(opened);
@@ -264,7 +276,8 @@ absl::Status ClusterNode::Impl::OpenStores() {
   if (options.durability == SessionDurability::kCluster) {
     if (options.etcd.empty()) {
       return absl::InvalidArgumentError(
-          "sessions can be kept in the cluster only where etcd is its coordination store; name its members, or keep "
+          "sessions can be kept in the cluster only where etcd is its coordination store; name its members, "
+          "or keep "
           "them on this coordinator's disk");
     }
     session_log = MakeStoreSessionLog(*store, [this] { return term.load(); });
@@ -406,7 +419,8 @@ absl::StatusOr<ClusterReport> ClusterNode::Report() {
   if (impl_->role == nullptr) return absl::UnavailableError("this node never coordinates");
   auto promise = std::make_shared<std::promise<absl::StatusOr<ClusterReport>>>();
   std::future<absl::StatusOr<ClusterReport>> answer = promise->get_future();
-  impl_->role->Report([promise](absl::StatusOr<ClusterReport> report) { promise->set_value(std::move(report)); });
+  impl_->role->Report(
+      [promise](absl::StatusOr<ClusterReport> report) { promise->set_value(std::move(report)); });
   return answer.get();
 }
 

@@ -34,9 +34,9 @@ enum class SessionDurability {
 };
 
 struct ClusterNodeOptions {
-  std::string id;         // empty: the address
-  std::string listen;     // HOST:PORT; port 0: one that is free
-  std::string advertise;  // where others reach it; empty: as it listens
+  std::string id;                 // empty: the address
+  std::string listen;             // HOST:PORT; port 0: one that is free
+  std::string advertise;          // where others reach it; empty: as it listens
   std::vector<std::string> join;  // coordinators; empty: it coordinates
   std::vector<std::string> etcd;  // the coordination store's members; empty: an embedded store
   std::string etcd_prefix = "omni/";
@@ -53,7 +53,7 @@ struct ClusterNodeOptions {
   int host_threads = 0;  // of the regions it serves to others; 0: as many as this process may use cores
   PeerOptions peers;
   HedgeOptions hedges;
-  std::chrono::milliseconds gone{10'000};         // a node so long down is replaced
+  std::chrono::milliseconds gone{10'000};  // a node so long down is replaced
   std::chrono::milliseconds leader_lease{1'500};
 };
 

@@ -13,6 +13,8 @@ ClusterState::ClusterState(ClusterOptions options, CoordinationStore& store, Clu
                            World& world)
     : options_(std::move(options)), store_(store), counters_(counters), world_(world) {
   regions_.resize(static_cast<size_t>(options_.cluster.regions));
+  // Until something has been measured, all are asked alike.
+  for (Region& region : regions_) region.load = 1.0 / static_cast<double>(regions_.size());
 }
 
 ClusterState::~ClusterState() { *alive_ = false; }

@@ -194,6 +194,7 @@ struct CoordinatorRole::Impl : public ClusterState::World, public Leadership::Ow
                               std::chrono::nanoseconds(c.rtt_p50_ns.Get()),
                               std::chrono::nanoseconds(c.rtt_p99_ns.Get())});
     }
+    for (const PeerView& peer : report.peers) report.refused += peer.refused;
     report.failovers = counters.failovers.Get();
     report.migrations = counters.migrations.Get();
     report.migrations_cancelled = counters.migrations_cancelled.Get();

@@ -397,10 +397,8 @@ class ServerCall {
     }
     StartFinish(absl::OkStatus());
     lock.unlock();
-    if (tell) {
-      calls_.events.OnClosed(
-          id_, context_.IsCancelled() ? absl::UnavailableError("the connection broke") : absl::OkStatus());
-    }
+    // Whether it broke or was closed in order cannot be asked here (IsCancelled would want a tag of its own).
+    if (tell) calls_.events.OnClosed(id_, absl::UnavailableError("the connection ended"));
     lock.lock();
     EndIfDone(lock);
   }

@@ -62,6 +62,7 @@ class Reactor;
 // A stream under way, on the executor's thread but for the reactor's own calls.
 struct Stream {
   Reactor* reactor = nullptr;  // null: gRPC has done with it
+  grpc::CallbackServerContext* context = nullptr;
   bool writing = false, finishing = false;
   pb::GenerateRequest request;
   bool named() const { return !request.request_id().empty(); }
@@ -152,8 +153,9 @@ class Reactor final : public grpc::ServerWriteReactor<pb::GenerateResponse> {
 }  // namespace
 
 grpc::ServerWriteReactor<pb::GenerateResponse>* InferenceService::Impl::Rpc::GenerateStream(
-    grpc::CallbackServerContext*, const pb::GenerateRequest* request) {
+    grpc::CallbackServerContext* context, const pb::GenerateRequest* request) {
   auto stream = std::make_shared<Stream>();
+  stream->context = context;
   stream->request = *request;
   auto* reactor = new Reactor(impl_, stream);
   stream->reactor = reactor;
@@ -166,7 +168,11 @@ grpc::ServerWriteReactor<pb::GenerateResponse>* InferenceService::Impl::Rpc::Gen
 
 void InferenceService::Impl::Begin(const StreamPtr& stream) {
   counters.streams.Add(1);
-  if (absl::Status s = backend.Serving(); !s.ok()) return Finish(stream, s);
+  if (absl::Status s = backend.Serving(); !s.ok()) {
+    if (const std::string other = backend.Elsewhere(); !other.empty())
+      stream->context->AddTrailingMetadata(kCoordinatorMetadata, other);
+    return Finish(stream, s);
+  }
   if (absl::Status s = CheckId(stream->request.request_id()); !s.ok()) return Finish(stream, s);
   if (!stream->named()) {
     if (stream->request.have() > 0)

@@ -22,6 +22,9 @@ class Service;
 
 namespace omni {
 
+// Trailing metadata of an UNAVAILABLE answer: where the coordinator is, HOST:PORT.
+inline constexpr char kCoordinatorMetadata[] = "omni-coordinator";
+
 struct InferenceCounters {
   Counter streams, resumed, tokens, log_errors;
 };
@@ -34,6 +37,7 @@ class InferenceService {
     virtual ~Backend() = default;
     // Whether answers may be given here; Unavailable says where.
     virtual absl::Status Serving() = 0;
+    virtual std::string Elsewhere() = 0;  // the coordinator's address; empty: not known
     virtual absl::StatusOr<std::unique_ptr<SessionHandle>> Submit(GenerateRequest request,
                                                                   SubmitOptions options) = 0;
     virtual const Tokenizer& tokenizer() = 0;

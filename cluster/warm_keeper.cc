@@ -13,11 +13,13 @@ absl::Status WarmKeeper::Keep(RegionId region, const std::vector<std::string>&,
     for (int32_t e = 0; e < static_cast<int32_t>(config_.num_experts()); ++e) {
       if (config_.RegionOf(ExpertId(e)) != region) continue;
       if (stop.stop_requested()) return absl::CancelledError("it is not wanted any more");
-      const absl::StatusOr<ExpertTiles> tiles = experts_.Acquire(LayerId(static_cast<int32_t>(l)), ExpertId(e));
+      const absl::StatusOr<ExpertTiles> tiles =
+          experts_.Acquire(LayerId(static_cast<int32_t>(l)), ExpertId(e));
       if (!tiles.ok()) return tiles.status();
     }
     // The rest would push out what has just come.
-    if (cache_ != nullptr && kept_ > 0 && cache_->stats().read_bytes - before > cache_->bytes() / kept_) break;
+    if (cache_ != nullptr && kept_ > 0 && cache_->stats().read_bytes - before > cache_->bytes() / kept_)
+      break;
   }
   return absl::OkStatus();
 }

@@ -10,6 +10,7 @@
 #include <absl/strings/str_format.h>
 #include <nlohmann/json.hpp>
 
+#include "cli/cluster_flags.h"
 #include "cli/output.h"
 #include "cli/prompt.h"
 #include "cli/stream_flags.h"
@@ -36,6 +37,7 @@ struct RunArgs {
   SamplerSettings sampler;
   std::vector<std::string> stops;
   StreamFlags stream;
+  ClusterFlags cluster;
   bool json = false, stats = false, ignore_end = false;
   std::optional<bool> echo;
   bool repeat_last_n_given = false;
@@ -117,24 +119,29 @@ class Progress {
   int64_t tokens_ = 0;
 };
 
-void PrintJson(const GenerateResult& result, uint64_t seed, double load_seconds, const Model& model) {
+nlohmann::json AnswerJson(const std::string& text, const std::vector<TokenId>& answer, const char* reason,
+                          uint64_t seed, const std::string& model_hash, const Timings& t) {
   std::vector<int32_t> tokens;
-  for (TokenId t : result.tokens) tokens.push_back(t.value);
-  const Timings& t = result.timings;
-  const nlohmann::json json = {{"text", result.text},
-                               {"tokens", tokens},
-                               {"stop_reason", StopReasonName(result.reason)},
-                               {"seed", seed},
-                               {"model_hash", model.hash()},
-                               {"prompt_tokens", t.prompt_tokens},
-                               {"generated_tokens", t.generated_tokens},
-                               {"timings",
-                                {{"load_s", load_seconds},
-                                 {"queued_s", Seconds(t.queued)},
-                                 {"prefill_s", Seconds(t.prefill)},
-                                 {"decode_s", Seconds(t.decode)},
-                                 {"prefill_tok_per_s", t.PrefillRate()},
-                                 {"decode_tok_per_s", t.DecodeRate()}}}};
+  for (TokenId token : answer) tokens.push_back(token.value);
+  return {{"text", text},
+          {"tokens", tokens},
+          {"stop_reason", reason},
+          {"seed", seed},
+          {"model_hash", model_hash},
+          {"prompt_tokens", t.prompt_tokens},
+          {"generated_tokens", t.generated_tokens},
+          {"timings",
+           {{"queued_s", Seconds(t.queued)},
+            {"prefill_s", Seconds(t.prefill)},
+            {"decode_s", Seconds(t.decode)},
+            {"prefill_tok_per_s", t.PrefillRate()},
+            {"decode_tok_per_s", t.DecodeRate()}}}};
+}
+
+void PrintJson(const GenerateResult& result, uint64_t seed, double load_seconds, const Model& model) {
+  nlohmann::json json = AnswerJson(result.text, result.tokens, StopReasonName(result.reason), seed,
+                                   model.hash(), result.timings);
+  json["timings"]["load_s"] = load_seconds;
   PrintF("%s\n", JsonText(json));
 }
 
@@ -164,6 +171,60 @@ void Introduce(const Model& model, const std::string& path, const Swarm& swarm, 
       " · ready in ", absl::StrFormat("%.2f s", load_seconds)));
 }
 
+SamplerSettings SamplerOf(const RunArgs& args) {
+  SamplerSettings sampler = args.sampler;
+  sampler.top_k = static_cast<int32_t>(args.top_k);
+  sampler.repetition_window = static_cast<int32_t>(args.repeat_last_n);
+  sampler.seed = args.seed >= 0 ? static_cast<uint64_t>(args.seed) : std::random_device()();
+  return sampler;
+}
+
+// The same by a cluster, whose nodes have the model.
+absl::StatusOr<int> RunInCluster(const RunArgs& args, const std::string& prompt) {
+  absl::StatusOr<std::unique_ptr<ClusterClient>> client = args.cluster.Connect();
+  if (!client.ok()) return client.status();
+  ClusterClient::Request request;
+  request.prompt = prompt;
+  request.max_tokens = args.tokens;
+  request.sampler = SamplerOf(args);
+  request.stops = args.stops;
+  request.stop_at_end_of_text = !args.ignore_end;
+  if (!args.json && args.echo.value_or(StdoutIsTerminal())) {
+    Print(prompt);
+    FlushOutput();
+  }
+  const InterruptGuard interrupt;
+  absl::StatusOr<ClusterClient::Answer> answer =
+      (*client)->Generate(request, [&](const GenerateEvent& event) {
+        if (!args.json) Print(event.text);
+        return FlushOutput() && !InterruptGuard::Requested();
+      });
+  if (!answer.ok()) return answer.status();
+  Timings t;
+  t.queued = answer->queued;
+  t.prefill = answer->prefill;
+  t.decode = answer->decode;
+  t.prompt_tokens = answer->prompt_tokens;
+  t.generated_tokens = static_cast<int64_t>(answer->tokens.size());
+  if (args.json) {
+    nlohmann::json json = AnswerJson(answer->text, answer->tokens, answer->reason.c_str(),
+                                     request.sampler.seed, answer->model_hash, t);
+    json["reconnects"] = answer->reconnects;
+    json["timings"]["longest_gap_s"] = Seconds(answer->longest_gap);
+    PrintF("%s\n", JsonText(json));
+  } else {
+    Print("\n");
+  }
+  FlushOutput();
+  if (args.stats || StderrIsTerminal()) {
+    Note(absl::StrCat("decode ", t.generated_tokens, " tokens at ", OneDecimal(t.DecodeRate()),
+                      " tok/s · stopped: ", answer->reason, " · seed ", request.sampler.seed,
+                      " · reconnected ", answer->reconnects, " times · longest gap ",
+                      absl::StrFormat("%.3f s", Seconds(answer->longest_gap))));
+  }
+  return InterruptGuard::Requested() ? kExitInterrupted : kExitOk;
+}
+
 absl::StatusOr<int> Run(const RunArgs& args) {
   if (!args.prompt.empty() && !args.prompt_flag.empty()) {
     return UsageError("the prompt was given twice, as an argument and with --prompt; leave one out");
@@ -174,6 +235,8 @@ absl::StatusOr<int> Run(const RunArgs& args) {
     return UsageError("--repeat-last-n does nothing while --repeat-penalty is 1; give both, or leave it out");
   if (args.json && args.echo.value_or(false))
     return UsageError("--echo prints the prompt before the text, and --json prints neither; leave one out");
+
+  if (!args.cluster.cluster.empty()) return RunInCluster(args, *prompt);
 
   const auto start = Clock::now();
   absl::StatusOr<std::string> path = FindModel(args.model);
@@ -199,10 +262,7 @@ absl::StatusOr<int> Run(const RunArgs& args) {
                                    args.ctx, ", prompt and answer together; shorten it or raise --ctx"));
   }
   request.max_tokens = args.tokens;
-  request.sampler = args.sampler;
-  request.sampler.top_k = static_cast<int32_t>(args.top_k);
-  request.sampler.repetition_window = static_cast<int32_t>(args.repeat_last_n);
-  request.sampler.seed = args.seed >= 0 ? static_cast<uint64_t>(args.seed) : std::random_device()();
+  request.sampler = SamplerOf(args);
   request.stops = args.stops;
   request.stop_at_end_of_text = !args.ignore_end;
   const uint64_t seed = request.sampler.seed;
@@ -241,7 +301,8 @@ void AddRun(CLI::App& root, Invocation& invocation) {
       "  omni run 'Once upon a time' -n 200\n"
       "  omni run 'The sea' --temp 0                 # the same text every time\n"
       "  omni run - --stop $'\\n\\n' --seed 7 < opening.txt\n"
-      "  omni run 'The sea' --json | jq -r .text\n\n"
+      "  omni run 'The sea' --json | jq -r .text\n"
+      "  omni run 'The sea' --cluster 127.0.0.1:7300  # by the nodes of a cluster\n\n"
       "The prompt may hold any bytes; the tokenizer works on bytes, so invalid UTF-8 is accepted as it is.");
   auto args = std::make_shared<RunArgs>();
   verb.Argument("PROMPT", args->prompt, "Text to continue; - reads standard input");
@@ -254,6 +315,7 @@ void AddRun(CLI::App& root, Invocation& invocation) {
   verb.Threads(args->threads);
   args->stream.Add(verb);
   args->stream.AddPrefetch(verb);
+  args->cluster.Add(verb);
   verb.Real("--temp", args->sampler.temperature, kTemperatures,
             "Temperature; 0 always takes the likeliest (default 0.8)");
   verb.Number("--top-k", args->top_k, {kTopKs.low, kTopKs.high},

@@ -1,0 +1,27 @@
+// Flags of every verb that talks to a cluster.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <absl/status/statusor.h>
+
+#include "cli/verb.h"
+#include "cluster/cluster_client.h"
+
+namespace omni::cli {
+
+// HOST:PORT[,HOST:PORT...] as a list; a usage error, naming the flag, for an entry that is none.
+absl::StatusOr<std::vector<std::string>> ReadAddresses(const std::string& flag, const std::string& text);
+
+class ClusterFlags {
+ public:
+  std::string cluster, certificates;
+  bool allow_plain = false;
+
+  void Add(Verb& verb);
+  absl::StatusOr<std::unique_ptr<ClusterClient>> Connect() const;
+};
+
+}  // namespace omni::cli

@@ -1,0 +1,276 @@
+#include "cluster/cluster_client.h"
+
+#include <algorithm>
+#include <mutex>
+#include <random>
+#include <thread>
+#include <utility>
+
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_format.h>
+#include <grpcpp/grpcpp.h>
+
+#include "cluster/inference_service.h"
+#include "cluster/node_credentials.h"
+#include "cluster/report_proto.h"
+#include "omni/cluster/v1/admin.grpc.pb.h"
+#include "omni/inference/v1/inference.grpc.pb.h"
+
+namespace omni {
+namespace {
+
+namespace admin = ::omni::cluster::v1;
+namespace texts = ::omni::inference::v1;
+using Clock = std::chrono::steady_clock;
+
+absl::Status ToStatus(const grpc::Status& status) {
+  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+}
+
+std::string NewId() {
+  std::random_device random;
+  return absl::StrFormat("%08x%08x%08x%08x", random(), random(), random(), random());
+}
+
+// Whether another, or the same a little later, may answer.
+bool MayPass(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
+}
+
+}  // namespace
+
+struct ClusterClient::Impl {
+  // The next to be asked; a hint comes first.
+  std::string Next(const std::string& hint) {
+    std::lock_guard lock(mutex);
+    if (!hint.empty()) return current = hint;
+    if (!current.empty()) return current;
+    return current = options.addresses[turn++ % options.addresses.size()];
+  }
+  void Failed() {
+    std::lock_guard lock(mutex);
+    current.clear();
+  }
+  std::shared_ptr<grpc::Channel> ChannelTo(const std::string& address) const {
+    grpc::ChannelArguments arguments;
+    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+    // A node that has been silently cut off is noticed by its silence.
+    arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 1000);
+    arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 1000);
+    arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+    return grpc::CreateCustomChannel(address, credentials->channel(), arguments);
+  }
+
+  // Asks one node after another until one answers, or the patience is over.
+  template <typename F>
+  absl::Status Ask(F&& ask) {
+    const auto until = Clock::now() + options.patience;
+    std::string hint;
+    while (true) {
+      const std::string address = Next(std::exchange(hint, ""));
+      grpc::ClientContext context;
+      context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(5));
+      const absl::Status status = ToStatus(ask(*admin::Admin::NewStub(ChannelTo(address)), context));
+      if (status.ok() || !MayPass(status)) return status;
+      Failed();
+      if (Clock::now() >= until)
+        return absl::Status(status.code(), absl::StrCat(address, ": ", status.message()));
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    }
+  }
+
+  ClusterClientOptions options;
+  std::unique_ptr<NodeCredentials> credentials;
+  std::mutex mutex;
+  std::string current;
+  size_t turn = 0;
+};
+
+ClusterClient::ClusterClient(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+ClusterClient::~ClusterClient() = default;
+
+absl::StatusOr<std::unique_ptr<ClusterClient>> ClusterClient::Make(ClusterClientOptions options) {
+  if (options.addresses.empty()) return absl::InvalidArgumentError("no address of a node was given");
+  auto impl = std::make_unique<Impl>();
+  for (const std::string& address : options.addresses) {
+    if (address.find(':') == std::string::npos)
+      return absl::InvalidArgumentError(absl::StrCat("'", address, "' is no HOST:PORT"));
+    absl::StatusOr<std::unique_ptr<NodeCredentials>> made =
+        NodeCredentials::Make(options.certificates, address, options.allow_plain);
+    if (!made.ok()) return made.status();
+    impl->credentials = *std::move(made);
+  }
+  impl->options = std::move(options);
+  return std::unique_ptr<ClusterClient>(new ClusterClient(std::move(impl)));
+}
+
+absl::StatusOr<ClusterReport> ClusterClient::Status() {
+  admin::ClusterStatus response;
+  const absl::Status status = impl_->Ask([&](admin::Admin::Stub& stub, grpc::ClientContext& context) {
+    return stub.Status(&context, admin::StatusRequest(), &response);
+  });
+  if (!status.ok()) return status;
+  return FromProto(response);
+}
+
+absl::Status ClusterClient::Watch(const std::function<bool(const ClusterReport&)>& on_report,
+                                  const std::stop_token& stop) {
+  auto until = Clock::now() + impl_->options.patience;
+  while (true) {
+    const std::string address = impl_->Next("");
+    const auto stub = admin::Admin::NewStub(impl_->ChannelTo(address));
+    grpc::ClientContext context;
+    const std::stop_callback cancel(stop, [&context] { context.TryCancel(); });
+    const auto reader = stub->Watch(&context, admin::StatusRequest());
+    admin::ClusterStatus message;
+    bool wanted = true;
+    while (wanted && reader->Read(&message)) {
+      until = Clock::now() + impl_->options.patience;
+      wanted = on_report(FromProto(message));
+    }
+    if (!wanted) context.TryCancel();
+    const absl::Status status = ToStatus(reader->Finish());
+    if (!wanted || stop.stop_requested()) return absl::OkStatus();
+    if (!status.ok() && !MayPass(status)) return status;
+    impl_->Failed();
+    if (Clock::now() >= until) return status;
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
+}
+
+absl::Status ClusterClient::Place(RegionId region, const NodeId& node) {
+  admin::PlaceRequest request;
+  request.set_region(static_cast<uint32_t>(region.value));
+  request.set_node(node.value);
+  return impl_->Ask([&](admin::Admin::Stub& stub, grpc::ClientContext& context) {
+    admin::PlaceResponse response;
+    return stub.Place(&context, request, &response);
+  });
+}
+
+absl::Status ClusterClient::Drain(const NodeId& node, bool undo) {
+  admin::DrainRequest request;
+  request.set_node(node.value);
+  request.set_undo(undo);
+  return impl_->Ask([&](admin::Admin::Stub& stub, grpc::ClientContext& context) {
+    admin::DrainResponse response;
+    return stub.Drain(&context, request, &response);
+  });
+}
+
+absl::StatusOr<int> ClusterClient::Rebalance() {
+  admin::RebalanceResponse response;
+  const absl::Status status = impl_->Ask([&](admin::Admin::Stub& stub, grpc::ClientContext& context) {
+    return stub.Rebalance(&context, admin::RebalanceRequest(), &response);
+  });
+  if (!status.ok()) return status;
+  return static_cast<int>(response.moves());
+}
+
+absl::StatusOr<ClusterClient::Answer> ClusterClient::Generate(const Request& request,
+                                                              const GenerateCallback& on_event) {
+  texts::GenerateRequest ask;
+  ask.set_request_id(request.id.empty() ? NewId() : request.id);
+  ask.set_prompt(request.prompt);
+  ask.set_max_tokens(static_cast<uint64_t>(request.max_tokens));
+  texts::Sampler& s = *ask.mutable_sampler();
+  s.set_temperature(request.sampler.temperature);
+  s.set_top_k(request.sampler.top_k);
+  s.set_top_p(request.sampler.top_p);
+  s.set_min_p(request.sampler.min_p);
+  s.set_repetition_penalty(request.sampler.repetition_penalty);
+  s.set_repetition_window(request.sampler.repetition_window);
+  s.set_seed(request.sampler.seed);
+  for (const std::string& stop : request.stops) ask.add_stops(stop);
+  ask.set_ignore_end_of_text(!request.stop_at_end_of_text);
+
+  const auto nanoseconds = [](double seconds) {
+    return std::chrono::nanoseconds(static_cast<int64_t>(seconds * 1e9));
+  };
+  Answer answer;
+  bool known = false;  // to a coordinator that lasts
+  auto until = Clock::now() + impl_->options.patience;
+  Clock::time_point last;
+  std::string hint;
+  while (true) {
+    const std::string address = impl_->Next(std::exchange(hint, ""));
+    const auto stub = texts::Inference::NewStub(impl_->ChannelTo(address));
+    grpc::ClientContext context;
+    const std::stop_callback cancel(request.cancel, [&context] { context.TryCancel(); });
+    ask.set_have(answer.tokens.size());
+    const auto reader = stub->GenerateStream(&context, ask);
+    texts::GenerateResponse message;
+    bool finished = false, wanted = true;
+    while (wanted && reader->Read(&message)) {
+      until = Clock::now() + impl_->options.patience;
+      GenerateEvent event;
+      switch (message.kind_case()) {
+        case texts::GenerateResponse::kBegun:
+          known = true;
+          answer.model_hash = message.begun().model_hash();
+          answer.prompt_tokens = static_cast<int64_t>(message.begun().prompt_tokens());
+          break;
+        case texts::GenerateResponse::kProgress:
+          event.position = static_cast<int64_t>(message.progress().prompt_tokens());
+          if (on_event && answer.tokens.empty()) wanted = on_event(event);
+          break;
+        case texts::GenerateResponse::kToken: {
+          const texts::Token& t = message.token();
+          if (t.number() != answer.tokens.size() + 1) {
+            return absl::DataLossError(absl::StrCat(address, " sent token ", t.number(),
+                                                    " of the answer after token ", answer.tokens.size()));
+          }
+          const Clock::time_point now = Clock::now();
+          if (!answer.tokens.empty())
+            answer.longest_gap = std::max<std::chrono::nanoseconds>(answer.longest_gap, now - last);
+          last = now;
+          answer.tokens.push_back(TokenId(t.id()));
+          answer.text += t.text();
+          event.is_token = true;
+          event.position = answer.prompt_tokens + static_cast<int64_t>(answer.tokens.size());
+          event.token = TokenId(t.id());
+          event.probability = t.probability();
+          event.text = t.text();
+          if (on_event) wanted = on_event(event);
+          break;
+        }
+        case texts::GenerateResponse::kFinished: {
+          const texts::Finished& f = message.finished();
+          finished = true;
+          answer.reason = f.reason();
+          answer.text += f.text();
+          answer.queued = nanoseconds(f.queued_seconds());
+          answer.prefill = nanoseconds(f.prefill_seconds());
+          answer.decode = nanoseconds(f.decode_seconds());
+          event.position = answer.prompt_tokens + static_cast<int64_t>(answer.tokens.size());
+          event.text = f.text();
+          if (on_event && !event.text.empty()) on_event(event);
+          break;
+        }
+        default:
+          break;
+      }
+    }
+    if (!wanted) context.TryCancel();
+    const absl::Status status = ToStatus(reader->Finish());
+    if (finished) return answer;
+    if (!wanted || request.cancel.stop_requested()) {
+      answer.reason = StopReasonName(StopReason::kCancelled);
+      return answer;
+    }
+    if (!status.ok() && !MayPass(status)) return status;
+    impl_->Failed();
+    if (const auto& trailing = context.GetServerTrailingMetadata(); trailing.contains(kCoordinatorMetadata)) {
+      const grpc::string_ref value = trailing.find(kCoordinatorMetadata)->second;
+      hint.assign(value.data(), value.size());
+      if (hint == address) hint.clear();
+    }
+    if (Clock::now() >= until)
+      return absl::Status(status.code(), absl::StrCat(address, ": ", status.message()));
+    answer.reconnects += known;
+    std::this_thread::sleep_for(std::chrono::milliseconds(hint.empty() ? 50 : 1));
+  }
+}
+
+}  // namespace omni

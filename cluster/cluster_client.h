@@ -1,0 +1,67 @@
+// What a program says to a cluster that it is no part of.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include "actors/generate.h"
+#include "cluster/coordinator_role.h"
+
+namespace omni {
+
+struct ClusterClientOptions {
+  std::vector<std::string> addresses;  // of nodes, HOST:PORT; whoever does not coordinate says who does
+  std::string certificates;            // a node's folder of `omni cluster cert`; empty: none
+  bool allow_plain = false;            // off loopback without encryption
+  std::chrono::milliseconds patience{30'000};  // how long nobody may answer before a call is given up
+};
+
+// Thread-safe.
+class ClusterClient {
+ public:
+  static absl::StatusOr<std::unique_ptr<ClusterClient>> Make(ClusterClientOptions options);
+  ~ClusterClient();
+
+  absl::StatusOr<ClusterReport> Status();
+  // Calls on_report now and at every change, until it returns false or `stop`; over lost connections.
+  absl::Status Watch(const std::function<bool(const ClusterReport&)>& on_report, const std::stop_token& stop);
+  absl::Status Place(RegionId region, const NodeId& node);
+  absl::Status Drain(const NodeId& node, bool undo);
+  absl::StatusOr<int> Rebalance();
+
+  struct Request {
+    std::string id;  // empty: a new one is drawn
+    std::string prompt;
+    int64_t max_tokens = 128;
+    SamplerSettings sampler;
+    std::vector<std::string> stops;
+    bool stop_at_end_of_text = true;
+    std::stop_token cancel;
+  };
+  struct Answer {
+    std::string text;
+    std::vector<TokenId> tokens;
+    std::string reason, model_hash;
+    int64_t prompt_tokens = 0;
+    std::chrono::nanoseconds queued{0}, prefill{0}, decode{0};
+    int reconnects = 0;
+    std::chrono::nanoseconds longest_gap{0};  // between two tokens
+  };
+  // As Swarm::Generate, and over the end of any process of the cluster: who has had n tokens asks for the
+  // rest. Events are called with each token once.
+  absl::StatusOr<Answer> Generate(const Request& request, const GenerateCallback& on_event);
+
+ private:
+  struct Impl;
+  explicit ClusterClient(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace omni
