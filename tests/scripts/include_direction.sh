@@ -29,11 +29,13 @@ find "${folders[@]}" -type f -regex '.*\.\(h\|cc\|cu\|cuh\|inc\)' -print0 | sort
     may["store/cache"] = may["store/format"] " store/format"
     may["store/pack"] = may["store/cache"]
     may["store/verify"] = may["store/cache"]
+    may["store/partial"] = may["store/cache"]
     may["store/state"] = base " engine/text engine/model store/file"
     may["store/plan"] = may["store/cache"] " store/state"
     may["store/model"] = may["store/plan"] " store/cache store/pack store/verify store/plan"
     engine = base " engine/text engine/model engine/decode engine/around"
-    store = "store/file store/read store/format store/cache store/pack store/verify store/state store/plan store/model"
+    store = "store/file store/read store/format store/cache store/pack store/verify store/partial store/state"
+    store = store " store/plan store/model"
     may["actors"] = engine " " store
     may["cluster"] = may["actors"] " actors proto"
     may["cli"] = may["actors"] " actors cluster"
