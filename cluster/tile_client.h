@@ -50,8 +50,8 @@ struct FillOptions {
 // peer has what is missing, or none can be reached; the message says what became of each. A disk's errors as
 // PartialModel's.
 
-// The model in `dir`; an empty directory is made a part of the model with that hash first. FailedPrecondition:
-// it is another model.
+// The model in `dir`; an empty directory is made a part of the model with that hash first.
+// FailedPrecondition: it is another model.
 absl::StatusOr<std::unique_ptr<PartialModel>> OpenOrBeginPartial(const std::string& dir,
                                                                  const std::string& model_hash,
                                                                  const FillOptions& options);

@@ -23,8 +23,8 @@ class ChannelCredentials;
 namespace omni {
 
 // Calls wait, each at most `timeout`; their errors, but for those of `take`, begin with the address and have
-// the code that the peer gave, or Unavailable if it cannot be reached, DeadlineExceeded, Cancelled. What a peer says is never believed here
-// beyond its form. Thread-safe.
+// the code that the peer gave, or Unavailable if it cannot be reached, DeadlineExceeded, Cancelled. What a
+// peer says is never believed here beyond its form. Thread-safe.
 class TilePeer {
  public:
   // `credentials` null: in the clear, which is for loopback.
@@ -43,8 +43,8 @@ class TilePeer {
   // The file from `offset` on, in pieces; ends with the first error of `take`.
   absl::Status FetchFile(const std::string& model_hash, const std::string& name, int64_t offset,
                          const std::function<absl::Status(std::string_view)>& take);
-  // Each of the tiles once, in any order; empty bytes: the peer does not have it. Ends with the first error of
-  // `take`. `tiles` ascend.
+  // Each of the tiles once, in any order; empty bytes: the peer does not have it. Ends with the first error
+  // of `take`. `tiles` ascend.
   absl::Status FetchTiles(const std::string& model_hash, const std::vector<TilePlace>& tiles,
                           const std::function<absl::Status(TilePlace, std::string_view)>& take);
 

@@ -80,7 +80,7 @@ find "${folders[@]}" -type f -regex '.*\.\(h\|cc\|cu\|cuh\|inc\)' -print0 | sort
     if (header ~ /^(liburing[.]h$|liburing\/)/) return "liburing"
     if (header == "linux/io_uring.h") return "io_uring"
     if (header ~ /^caf\//) return "caf"
-    if (header ~ /^(grpc|grpcpp|grpc\+\+)\//) return "grpc"
+    if (header ~ /^(grpc|grpcpp|grpc\+\+)\// || header ~ /^omni\/.*[.]pb[.]h$/) return "grpc"
     if (header ~ /^google\/(protobuf|rpc)\//) return "protobuf"
     if (header ~ /^boost\//) return "boost"
     if (header ~ /^openssl\//) return "openssl"
@@ -105,7 +105,8 @@ find "${folders[@]}" -type f -regex '.*\.\(h\|cc\|cu\|cuh\|inc\)' -print0 | sort
       else if (!quoted) report("write project includes with quotes: " header)
       next
     }
-    if (quoted) { report("project includes start at the repository root: " header); next }
+    generated = header ~ /^omni\/.*[.]pb[.]h$/  # from proto/
+    if (quoted && !generated) { report("project includes start at the repository root: " header); next }
     library = library_of(header)
     if (library != "" && !has(only[library], part)) report(part " may not include " library ": " header)
     else if (part == "kernels" && header !~ kernel_system)
