@@ -1,4 +1,5 @@
-// FillRegions: missing tiles from many peers at once.
+#include "cluster/tile_fill.h"
+
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
@@ -13,7 +14,6 @@
 #include <absl/strings/str_join.h>
 
 #include "cluster/rate_limit.h"
-#include "cluster/tile_client.h"
 #include "cluster/tile_peer.h"
 #include "engine/base/log.h"
 #include "engine/base/threads.h"
@@ -27,8 +27,13 @@ constexpr int kFetchesOfPeer = 2;  // one that is sent while the tiles of anothe
 
 class Fill {
  public:
-  Fill(PartialModel& model, std::vector<TilePlace> missing, const FillOptions& options)
-      : model_(model), options_(options), limit_(options.bytes_per_second), begun_(Clock::now()) {
+  Fill(const PartialModel& model, const std::vector<TilePlace>& missing, const TileSink& sink,
+       const FillOptions& options)
+      : model_(model),
+        sink_(sink),
+        options_(options),
+        limit_(options.bytes_per_second),
+        begun_(Clock::now()) {
     const int64_t tile = model.tile_bytes();
     batch_ = static_cast<size_t>(std::max<int64_t>(1, options.batch_bytes / tile));
     commit_ = std::max<int64_t>(1, options.commit_bytes / tile);
@@ -53,7 +58,7 @@ class Fill {
     }
     Work();
     for (std::thread& thread : threads) thread.join();
-    const absl::Status recorded = model_.Commit();
+    const absl::Status recorded = sink_.commit();
     return status_.ok() ? recorded : status_;
   }
 
@@ -160,7 +165,7 @@ class Fill {
             got.refused.insert(tile);
             return absl::OkStatus();
           }
-          const absl::Status added = model_.Add(tile, bytes);
+          const absl::Status added = sink_.put(tile, bytes);
           if (added.ok()) {
             got.added.insert(tile);
           } else if (absl::IsDataLoss(added) || absl::IsInvalidArgument(added)) {
@@ -177,7 +182,7 @@ class Fill {
     const int64_t tiles = static_cast<int64_t>(got.added.size());
     if (got.own.ok() && (uncommitted_ += tiles) >= commit_) {
       uncommitted_ = 0;
-      got.own = model_.Commit();
+      got.own = sink_.commit();
     }
     return got;
   }
@@ -242,11 +247,12 @@ class Fill {
         peers_, "; ", [](std::string* out, const auto& peer) { absl::StrAppend(out, peer->reason); });
     return absl::UnavailableError(
         absl::StrCat(model_.files().dir, ": ", wanted_.size(), " of ", progress_.tiles_wanted,
-                     " missing tiles could not be fetched; name another peer, or start one that has them (",
+                     " tiles could not be fetched; name another peer, or start one that has them (",
                      peers_.empty() ? "none was named" : reasons, ")"));
   }
 
-  PartialModel& model_;
+  const PartialModel& model_;
+  const TileSink& sink_;
   const FillOptions& options_;
   size_t batch_ = 1;
   int64_t commit_ = 1;
@@ -267,13 +273,9 @@ class Fill {
 
 }  // namespace
 
-absl::Status FillRegions(PartialModel& model, std::span<const RegionId> regions, const FillOptions& options) {
-  // Of an earlier fill that ended with an error.
-  if (absl::Status s = model.Commit(); !s.ok()) return s;
-  absl::StatusOr<std::vector<TilePlace>> missing = model.MissingTiles(regions);
-  if (!missing.ok()) return missing.status();
-  if (missing->empty()) return absl::OkStatus();
-  return Fill(model, *std::move(missing), options).Run();
+absl::Status FetchTiles(const PartialModel& model, const std::vector<TilePlace>& tiles, const TileSink& sink,
+                        const FillOptions& options) {
+  return Fill(model, tiles, sink, options).Run();
 }
 
 }  // namespace omni

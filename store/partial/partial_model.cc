@@ -99,6 +99,12 @@ std::vector<bool> PartialModel::TilesOf(std::span<const RegionId> regions) const
   return needed;
 }
 
+const TileRef* PartialModel::Ref(TilePlace tile) const {
+  const int64_t number = numbers_.Number(tile);
+  if (number < 0 || refs_[static_cast<size_t>(number)].pack == kNone) return nullptr;
+  return &refs_[static_cast<size_t>(number)];
+}
+
 bool PartialModel::Has(TilePlace tile) const {
   const int64_t number = numbers_.Number(tile);
   const std::lock_guard lock(state_mutex_);
@@ -158,16 +164,15 @@ absl::StatusOr<int> PartialModel::PackFile(uint32_t pack) const {
 }
 
 absl::Status PartialModel::Add(TilePlace tile, std::string_view bytes) {
-  const int64_t number = numbers_.Number(tile);
-  if (number < 0 || refs_[static_cast<size_t>(number)].pack == kNone) {
+  const TileRef* const ref = Ref(tile);
+  if (ref == nullptr) {
     return absl::InvalidArgumentError(
         absl::StrCat(files_.dir, ": the model has no tile number ", tile.tile, " of pack file ", tile.pack));
   }
   if (Has(tile)) return absl::OkStatus();
   absl::Status status =
       static_cast<int64_t>(bytes.size()) == tile_bytes()
-          ? CheckTileContent(layout_, refs_[static_cast<size_t>(number)],
-                             reinterpret_cast<const uint8_t*>(bytes.data()))
+          ? CheckTileContent(layout_, *ref, reinterpret_cast<const uint8_t*>(bytes.data()))
           : absl::DataLossError(absl::StrCat("is ", bytes.size(), " bytes, not ", tile_bytes()));
   if (!status.ok()) return Named(tile, status);
   const absl::StatusOr<int> file = PackFile(tile.pack);
@@ -176,7 +181,7 @@ absl::Status PartialModel::Add(TilePlace tile, std::string_view bytes) {
   status = WriteFully(*file, files_.PathOf(PackName(tile.pack)), OffsetOf(tile), bytes);
   if (!status.ok()) return status;
   const std::lock_guard lock(state_mutex_);
-  added_.push_back(static_cast<uint32_t>(number));
+  added_.push_back(static_cast<uint32_t>(numbers_.Number(tile)));
   return absl::OkStatus();
 }
 
@@ -278,7 +283,7 @@ absl::Status PartialModel::Read(TilePlace tile, uint8_t* to) const {
     if (n == 0) return Named(tile, absl::DataLossError("lies beyond the end of it"));
     done += n;
   }
-  const absl::Status status = CheckTileSum(layout_, refs_[static_cast<size_t>(numbers_.Number(tile))], to);
+  const absl::Status status = CheckTileSum(layout_, *Ref(tile), to);
   return status.ok() ? status : Named(tile, status);
 }
 

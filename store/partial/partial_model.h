@@ -44,6 +44,9 @@ class PartialModel {
   bool whole() const { return !files_.present.has_value(); }
   int64_t tile_bytes() const { return layout_.payload(); }
   int64_t stored_tiles() const { return numbers_.tiles(); }
+  const std::vector<PackHeader>& packs() const { return packs_; }  // of its pack files, by number
+  // What a tile must be, and where; null: the model has no such tile.
+  const TileRef* Ref(TilePlace tile) const;
 
   // Whether a tile is there, and will be after a power cut.
   bool Has(TilePlace tile) const;
