@@ -24,8 +24,8 @@ namespace omni {
 // to do.
 absl::StatusOr<ModelFiles> ReadManifestsForRepair(const std::string& dir);
 
-// The listed files that are missing or have other bytes, without the pack files; of a part of a model, without
-// what it need not have.
+// The listed files that are missing or have other bytes, without the pack files; of a part of a model,
+// without what it need not have.
 absl::StatusOr<FileTable> FindDamagedFiles(const ModelFiles& files);
 
 // Gives the pack files their lengths and what stands before the first tile, which follow from model.json; a
