@@ -2,6 +2,11 @@
 #include <chrono>
 #include <cstdio>
 #include <memory>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
@@ -10,6 +15,7 @@
 #include "cli/output.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
+#include "cluster/tile_repair.h"
 #include "engine/base/interrupt.h"
 #include "engine/base/json.h"
 #include "engine/base/threads.h"
@@ -24,6 +30,7 @@ using Clock = std::chrono::steady_clock;
 struct VerifyArgs {
   std::string model;
   int64_t threads = 0;
+  std::vector<std::string> repair_from;  // HOST:PORT
   bool json = false;
 };
 
@@ -43,17 +50,24 @@ std::string StatusText(const std::string& path, int64_t bytes, int64_t total, do
   return text;
 }
 
-void PrintJson(const std::string& path, const VerifyReport& report, double seconds) {
-  const nlohmann::json json = {{"model", path},
-                               {"ok", report.defects.empty() && !report.stopped},
-                               {"complete", !report.stopped},
-                               {"files", report.files},
-                               {"bytes", report.bytes},
-                               {"tiles", report.tiles},
-                               {"seconds", seconds},
-                               {"gb_per_s", GigabytesPerSecond(report.bytes, seconds)},
-                               {"defects", report.defects},
-                               {"refused", report.refused}};
+// What --repair did.
+nlohmann::json RepairJson(const RepairReport& repaired) {
+  return {{"files", repaired.files}, {"tiles", repaired.tiles}};
+}
+
+void PrintJson(const std::string& path, const VerifyReport& report,
+               const std::optional<RepairReport>& repaired, double seconds) {
+  nlohmann::json json = {{"model", path},
+                         {"ok", report.defects.empty() && !report.stopped},
+                         {"complete", !report.stopped},
+                         {"files", report.files},
+                         {"bytes", report.bytes},
+                         {"tiles", report.tiles},
+                         {"seconds", seconds},
+                         {"gb_per_s", GigabytesPerSecond(report.bytes, seconds)},
+                         {"defects", report.defects},
+                         {"refused", report.refused}};
+  if (repaired.has_value()) json["repaired"] = RepairJson(*repaired);
   PrintF("%s\n", JsonText(json, 2));
 }
 
@@ -72,11 +86,61 @@ void PrintLine(const std::string& path, const VerifyReport& report, double secon
          defects == 1 ? "" : "s");
 }
 
+absl::StatusOr<RepairReport> Repair(const VerifyArgs& args, const std::string& path, StatusLine& status) {
+  FillOptions options;
+  options.peers = args.repair_from;
+  std::stop_source stop;
+  options.stop = stop.get_token();
+  options.progress = [&](const FillProgress& progress) {
+    status.Show(absl::StrCat("repairing ", path, "  ", HumanBytes(progress.bytes), " of ",
+                             HumanBytes(progress.bytes_wanted)));
+    if (InterruptGuard::Requested()) stop.request_stop();
+  };
+  const Clock::time_point start = Clock::now();
+  absl::StatusOr<RepairReport> repaired = RepairModel(path, options, [&](int64_t bytes, int64_t total) {
+    status.Show(StatusText(path, bytes, total, SecondsSince(start)));
+    return !InterruptGuard::Requested();
+  });
+  status.Clear();
+  if (!repaired.ok()) return repaired;
+  for (const std::string& name : repaired->files)
+    std::fprintf(stderr, "omni: %s/%s: repaired\n", path.c_str(), name.c_str());
+  if (repaired->tiles > 0) {
+    std::fprintf(stderr, "omni: %s: %lld damaged tile%s repaired\n", path.c_str(),
+                 static_cast<long long>(repaired->tiles), repaired->tiles == 1 ? "" : "s");
+  }
+  return repaired;
+}
+
+int PrintPart(const std::string& path, const RepairReport& repaired, bool json) {
+  if (json) {
+    const nlohmann::json object = {{"model", path},
+                                   {"ok", true},
+                                   {"part", true},
+                                   {"tiles", repaired.checked_tiles},
+                                   {"repaired", RepairJson(repaired)}};
+    PrintF("%s\n", JsonText(object, 2));
+  } else {
+    PrintF("%s: a part of a model, intact: %lld tiles\n", path.c_str(),
+           static_cast<long long>(repaired.checked_tiles));
+  }
+  return kExitOk;
+}
+
 absl::StatusOr<int> Verify(const VerifyArgs& args) {
   absl::StatusOr<std::string> path = FindModel(args.model);
   if (!path.ok()) return path.status();
   InterruptGuard guard;
   StatusLine status(StderrCanErase());
+  std::optional<RepairReport> repaired;
+  if (!args.repair_from.empty()) {
+    absl::StatusOr<RepairReport> report = Repair(args, *path, status);
+    if (!report.ok() && InterruptGuard::Requested()) return kExitInterrupted;
+    if (!report.ok()) return report.status();
+    repaired = *std::move(report);
+    // What is not there has no checksums: there is nothing more to verify.
+    if (!repaired->whole) return PrintPart(*path, *repaired, args.json);
+  }
   const Clock::time_point start = Clock::now();
   VerifyOptions options;
   // While one thread waits for the disk another computes.
@@ -93,7 +157,7 @@ absl::StatusOr<int> Verify(const VerifyArgs& args) {
     std::fprintf(stderr, "omni: %s\n", OneLine(defect).c_str());
   }
   if (args.json) {
-    PrintJson(*path, *report, seconds);
+    PrintJson(*path, *report, repaired, seconds);
   } else {
     PrintLine(*path, *report, seconds);
   }
@@ -108,11 +172,15 @@ void AddVerify(CLI::App& root, Invocation& invocation) {
             "Check every byte of a packed model against its checksums, without loading it",
             "  omni verify\n"
             "  omni verify -m /data/large-model --threads 8\n"
+            "  omni verify -m /data/large-model --repair 127.0.0.1:7700\n"
             "  omni verify -m models/mini --json | jq .defects");
   auto args = std::make_shared<VerifyArgs>();
   verb.Model(args->model);
   verb.Number("-t,--threads", args->threads, {0, 1024},
               "Files read at a time; 0: two per core that this process may use (default)");
+  verb.Texts("--repair", args->repair_from,
+             "HOST:PORT of a node that has the model: what is damaged is fetched from there and put in its "
+             "place at first; may be given several times");
   verb.Json(args->json);
   verb.Body([args] { return Verify(*args); });
 }

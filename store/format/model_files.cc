@@ -1,11 +1,15 @@
 #include "store/format/model_files.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <set>
 #include <system_error>
 #include <utility>
 
 #include <absl/strings/str_cat.h>
+
+#include "store/format/region_tiles.h"
+#include "store/format/table_reader.h"
 
 namespace omni {
 namespace {
@@ -14,6 +18,7 @@ namespace fs = std::filesystem;
 
 constexpr int64_t kMaxManifestBytes = int64_t{64} << 20;
 constexpr int64_t kMaxTokenizerBytes = int64_t{1} << 30;
+constexpr int64_t kMaxPresentBytes = int64_t{1} << 30;
 
 // model.json may list these files and no others, packs numbered without a gap.
 absl::Status CheckNames(const std::string& path, const Manifest& manifest) {
@@ -54,6 +59,11 @@ absl::StatusOr<std::string> ModelDirectory(const std::string& path) {
   if (error) return SystemError(dir, "list", error.value());
   if (empty)
     return absl::NotFoundError(absl::StrCat(dir, ": the directory is empty; pack a model into it first"));
+  if (fs::exists(dir + "/" + kPartialFolder, error)) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        dir, ": the beginning of a part of a model, whose tile tables have not all come yet; let `omni node ",
+        "--join HOST:PORT` go on with it"));
+  }
   if (fs::exists(dir + "/model.safetensors", error)) {
     return absl::InvalidArgumentError(
         absl::StrCat(dir, ": a training checkpoint, not a packed model; pack it first"));
@@ -80,6 +90,31 @@ absl::Status ReadDeltaManifest(ModelFiles* files) {
   if (!deltas.ok()) return deltas.status();
   files->deltas = *std::move(deltas);
   files->manifest_bytes += static_cast<int64_t>(text->size());
+  return CheckDeltaNames(path, files->deltas);
+}
+
+absl::Status CheckDeltaNames(const std::string& path, const DeltaManifest& deltas) {
+  const std::string folder = absl::StrCat(kDeltasFolder, "/");
+  for (const auto& [name, digest] : deltas.files) {
+    const std::string_view in_folder = std::string_view(name).substr(std::min(folder.size(), name.size()));
+    if (name.starts_with(folder) && !in_folder.empty() && in_folder != "." &&
+        in_folder.find('/') == std::string_view::npos) {
+      continue;
+    }
+    return absl::DataLossError(
+        absl::StrCat(path, ": lists ", name, ", which is no file of ", folder, kDamagedCure));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadPresentTiles(ModelFiles* files) {
+  if (!IsDirectory(files->PathOf(kPartialFolder))) return absl::OkStatus();
+  const std::string path = files->PathOf(kPresentFile);
+  absl::StatusOr<std::string> bytes = ReadText(path, kMaxPresentBytes);
+  if (!bytes.ok()) return bytes.status();
+  absl::StatusOr<PresentTiles> present = PresentTiles::Parse(path, *bytes, files->manifest.ModelHash());
+  if (!present.ok()) return present.status();
+  files->present.emplace(*std::move(present));
   return absl::OkStatus();
 }
 
@@ -99,10 +134,12 @@ absl::StatusOr<MisplacedFiles> FindMisplacedFiles(const ModelFiles& files) {
       if (found.count(name) == 0) misplaced.missing.push_back(name);
     }
   }
-  const std::string empty_packs = absl::StrCat(kPacksFolder, "/");
+  const std::string empty_packs = absl::StrCat(kPacksFolder, "/"),
+                    partial = absl::StrCat(kPartialFolder, "/");
   for (const std::string& name : found) {
     if (name == kModelFile || name == kDeltasFile || name == empty_packs ||
-        files.manifest.files.contains(name) || files.deltas.files.contains(name)) {
+        files.manifest.files.contains(name) || files.deltas.files.contains(name) ||
+        (files.present.has_value() && name.starts_with(partial))) {
       continue;
     }
     misplaced.unlisted.push_back(name);
@@ -119,7 +156,7 @@ absl::Status UnlistedFile(const std::string& path) {
   return absl::InvalidArgumentError(absl::StrCat(path, ": no part of the model; move it elsewhere"));
 }
 
-absl::StatusOr<ModelFiles> ReadModelFiles(const std::string& path) {
+absl::StatusOr<ModelFiles> ReadModelFiles(const std::string& path, const ModelPart& wanted) {
   absl::StatusOr<std::string> dir = ModelDirectory(path);
   if (!dir.ok()) return dir.status();
   ModelFiles files;
@@ -127,9 +164,18 @@ absl::StatusOr<ModelFiles> ReadModelFiles(const std::string& path) {
   if (absl::Status s = ReadManifest(&files); !s.ok()) return s;
   if (absl::Status s = ReadDeltaManifest(&files); !s.ok()) return s;
   if (absl::Status s = CheckSameDatabase(files); !s.ok()) return s;
+  if (absl::Status s = ReadPresentTiles(&files); !s.ok()) return s;
   absl::StatusOr<MisplacedFiles> misplaced = FindMisplacedFiles(files);
   if (!misplaced.ok()) return misplaced.status();
-  if (!misplaced->missing.empty()) return MissingFile(files.PathOf(misplaced->missing.front()));
+  for (const std::string& name : misplaced->missing) {
+    if (!files.present.has_value() || (name != kSharedFile && name != kTokenizerFile))
+      return MissingFile(files.PathOf(name));
+    if (!wanted.shared) continue;
+    return absl::FailedPreconditionError(absl::StrCat(
+        files.PathOf(name), ": is not there, since the directory holds a part of the model, for ",
+        "a node that serves experts alone; take a directory that has all of the model"));
+  }
+  if (files.present.has_value() && wanted.tiles && !files.present->complete()) return PartOfModel(files);
   if (!misplaced->unlisted.empty()) return UnlistedFile(files.PathOf(misplaced->unlisted.front()));
   return files;
 }
@@ -196,6 +242,35 @@ absl::StatusOr<PackHeader> ParsePackHeader(const ModelFiles& files, const std::s
                                             header->file_bytes(), kDamagedCure));
   }
   return header;
+}
+
+absl::StatusOr<std::vector<PackHeader>> StatedPackHeaders(const ModelFiles& files) {
+  const Manifest& manifest = files.manifest;
+  const TableNumbers numbers(manifest.config);
+  if (absl::Status s = CheckTableCount(files, numbers); !s.ok()) return s;
+  const int64_t alignment = manifest.counts.tile_alignment;
+  const auto bad = [&](absl::string_view what) {
+    return absl::DataLossError(absl::StrCat(files.PathOf(kModelFile), ": ", what, kDamagedCure));
+  };
+  std::vector<PackHeader> headers;
+  if (!manifest.files.contains(PackName(0))) return headers;
+  if (alignment < 64 || alignment > (int64_t{1} << 30) || (alignment & (alignment - 1)) != 0)
+    return bad(absl::StrCat("a tile alignment of ", alignment));
+  int64_t tiles = 0;
+  for (uint32_t pack = 0; manifest.files.contains(PackName(pack)); ++pack) {
+    PackHeader header = PackHeader::For(TileLayout(manifest.config.d).payload(), alignment);
+    const int64_t bytes = manifest.files.at(PackName(pack)).bytes;
+    header.count = (bytes - header.first_offset) / header.stride;
+    if (bytes < header.first_offset || header.file_bytes() != bytes)
+      return bad(absl::StrCat(PackName(pack), " of ", bytes, " bytes, which no number of tiles has"));
+    tiles += header.count;
+    // Every tile belongs to an expert; what a size says is not believed beyond that.
+    if (header.count > numbers.tables() * numbers.tiles() || tiles > numbers.tables() * numbers.tiles() ||
+        tiles > UINT32_MAX)
+      return bad("more tiles than the experts have");
+    headers.push_back(header);
+  }
+  return headers;
 }
 
 absl::StatusOr<PackHeader> ReadPackHeader(const ModelFiles& files, const std::string& name) {

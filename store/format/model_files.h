@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,15 +13,21 @@
 
 #include "engine/text/tokenizer.h"
 #include "store/format/manifest.h"
+#include "store/format/present_tiles.h"
 #include "store/format/tile.h"
 
 namespace omni {
+
+// What a directory that holds a part of a model has beside the model's own files (docs/formats.md).
+inline constexpr char kPartialFolder[] = "partial";
+inline constexpr char kPresentFile[] = "partial/present";
 
 struct ModelFiles {
   std::string dir;  // without a slash at the end
   Manifest manifest;
   DeltaManifest deltas;
-  int64_t manifest_bytes = 0;  // of model.json and deltas.json
+  std::optional<PresentTiles> present;  // none: the directory is a whole model
+  int64_t manifest_bytes = 0;           // of model.json and deltas.json
 
   std::string PathOf(const std::string& name) const { return dir + "/" + name; }
 };
@@ -34,8 +41,13 @@ absl::Status ReadManifest(ModelFiles* files);
 absl::Status ReadDeltaManifest(ModelFiles* files);
 // deltas.json describes the database that model.json names.
 absl::Status CheckSameDatabase(const ModelFiles& files);
+// deltas.json may list files of the database's folder and no others. `path` is for the message.
+absl::Status CheckDeltaNames(const std::string& path, const DeltaManifest& deltas);
+// files->present, if the directory holds a part of a model. After ReadManifest.
+absl::Status ReadPresentTiles(ModelFiles* files);
 
-// Listed files that are not there, and files and empty folders that are not listed.
+// Listed files that are not there, and files and empty folders that are not listed. What stands in
+// kPartialFolder is listed if files.present is.
 struct MisplacedFiles {
   std::vector<std::string> missing, unlisted;
 };
@@ -43,8 +55,15 @@ absl::StatusOr<MisplacedFiles> FindMisplacedFiles(const ModelFiles& files);
 absl::Status MissingFile(const std::string& path);
 absl::Status UnlistedFile(const std::string& path);
 
-// Both manifests, and every file in its place: the first error of the above.
-absl::StatusOr<ModelFiles> ReadModelFiles(const std::string& path);
+// What of a model is going to be read.
+struct ModelPart {
+  bool tiles = true;   // all of them; false: whoever reads some asks first which are there
+  bool shared = true;  // shared weights and tokenizer
+};
+
+// Both manifests, and every file in its place: the first error of the above. FailedPrecondition: the
+// directory holds a part of a model, which is less than `wanted`.
+absl::StatusOr<ModelFiles> ReadModelFiles(const std::string& path, const ModelPart& wanted = {});
 
 // The files of the delta database against their hashes: RocksDB is shown only bytes that are known to be the
 // packer's.
@@ -52,6 +71,10 @@ absl::Status CheckDeltaFiles(const ModelFiles& files);
 
 // The tokenizer, whose file must have its hash and fit the config. `bytes`, if not null, receives the file.
 absl::StatusOr<Tokenizer> ReadTokenizer(const ModelFiles& files, std::string* bytes);
+
+// The headers that the pack files must have, as follows from model.json alone. DataLoss: its figures do not
+// fit each other; then nothing may be made of them.
+absl::StatusOr<std::vector<PackHeader>> StatedPackHeaders(const ModelFiles& files);
 
 // The headers of all pack files, by number, read alone; the files must be as long as the manifest and the
 // header say.

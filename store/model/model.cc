@@ -10,6 +10,7 @@
 #include "store/cache/pack_reader.h"
 #include "store/format/delta_db.h"
 #include "store/format/model_files.h"
+#include "store/format/region_tiles.h"
 #include "store/format/shared_weights.h"
 #include "store/format/tile_index.h"
 #include "store/model/opened_regions.h"
@@ -127,6 +128,9 @@ absl::Status Model::Parts::ReadIndex() {
   absl::StatusOr<std::unique_ptr<TileIndex>> read = TileIndex::Read(files, *deltas, packs);
   if (!read.ok()) return read.status();
   index = *std::move(read);
+  if (files.present.has_value()) {
+    if (absl::Status s = CheckRegionsPresent(files, packs, *index, options.regions); !s.ok()) return s;
+  }
   indexed_stats = CountStats(files, ContentsOf(files.manifest.config, *index));
   const std::vector<bool> needed = opened->TilesOf(*index);
   opened_tiles = std::count(needed.begin(), needed.end(), true);
@@ -202,7 +206,8 @@ ModelStats Model::stats() const {
 
 absl::StatusOr<Model> OpenModel(const std::string& path, const OpenOptions& options,
                                 std::unique_ptr<TileReader> reader) {
-  absl::StatusOr<ModelFiles> files = ReadModelFiles(path);
+  const ModelPart wanted = {.tiles = options.regions.empty(), .shared = options.shared};
+  absl::StatusOr<ModelFiles> files = ReadModelFiles(path, wanted);
   if (!files.ok()) return files.status();
   auto parts = std::make_unique<Model::Parts>(*std::move(files), options);
   if (absl::Status s = parts->Open(std::move(reader)); !s.ok()) return s;
@@ -217,7 +222,7 @@ absl::StatusOr<int64_t> WholeModelBytes(const std::string& path, const OpenOptio
     files.dir = *std::move(dir);
     if (absl::Status s = ReadManifest(&files); !s.ok()) return s;
   } else {
-    absl::StatusOr<ModelFiles> read = ReadModelFiles(path);
+    absl::StatusOr<ModelFiles> read = ReadModelFiles(path, {.tiles = false, .shared = options.shared});
     if (!read.ok()) return read.status();
     files = *std::move(read);
   }

@@ -11,6 +11,7 @@
 
 #include "engine/base/threads.h"
 #include "store/format/model_files.h"
+#include "store/format/region_tiles.h"
 #include "store/verify/verify_file.h"
 #include "store/verify/verify_shared.h"
 #include "store/verify/verify_tiles.h"
@@ -33,6 +34,11 @@ class Verifier {
 
   absl::StatusOr<VerifyReport> Run() {
     const bool manifest = ReadOne(ReadManifest(&files_)), deltas = ReadOne(ReadDeltaManifest(&files_));
+    if (manifest) {
+      AddDefect(ReadPresentTiles(&files_), &defects_);
+      // Holes are no damage, and their bytes have no checksums.
+      if (deltas && files_.present.has_value() && !files_.present->complete()) return PartOfModel(files_);
+    }
     absl::Status same = manifest && deltas ? CheckSameDatabase(files_) : absl::OkStatus();
     AddDefect(same, &defects_);
     FindFiles(manifest && deltas);

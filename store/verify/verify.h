@@ -39,8 +39,8 @@ struct VerifyReport {
 // scattered delta; per thread a buffer of 8 MiB and a tile, and 64 MiB of scattered deltas with their tables;
 // the tokenizer's file.
 //
-// An error only if `path` is no model directory at all, or the system refuses the threads
-// (ResourceExhausted).
+// An error only if `path` is no model directory at all or holds a part of a model (FailedPrecondition), or
+// the system refuses the threads (ResourceExhausted).
 absl::StatusOr<VerifyReport> VerifyModel(const std::string& path, const VerifyOptions& options);
 
 }  // namespace omni

@@ -31,7 +31,8 @@ file store/model/model.cc '"store/cache/tile_cache.h"' '"store/plan/memory_plan.
 file actors/region.cc '<caf/all.hpp>' '"store/model/model.h"' '"engine/decode/decoder.h"'
 file cluster/node.cc '<caf/io/all.hpp>' '<grpcpp/grpcpp.h>' '<boost/beast.hpp>' '<openssl/ssl.h>' \
   '<prometheus/registry.h>' \
-  '<google/rpc/status.pb.h>' '"actors/region.h"' '"proto/omni/v1/omni.pb.h"'
+  '<google/rpc/status.pb.h>' '"actors/region.h"' '"proto/omni/v1/omni.pb.h"' \
+  '"omni/cluster/v1/tiles.grpc.pb.h"'
 file cli/main.cc '<CLI/CLI.hpp>' '"cli/verb.h"' '"cluster/node.h"'
 file cli/bench/stream.cc '"cli/terminal.h"' '"actors/swarm.h"'
 file cli/verbs/run.cc '<CLI/CLI.hpp>' '"cli/verb.h"' '"cli/bench/stream.h"' '"cluster/node.h"' \
@@ -100,6 +101,7 @@ expect store/model/bad.cc '<rocksdb/db.h>'
 expect actors/bad.cc '"cluster/node.h"'
 expect actors/bad.cc '<rocksdb/db.h>'
 expect actors/bad.cc '<grpc/grpc.h>'
+expect actors/bad.cc '"omni/cluster/v1/tiles.pb.h"'
 expect actors/bad.cc '<boost/asio.hpp>'
 expect actors/bad.cc '<prometheus/counter.h>'
 expect actors/bad.cc '<openssl/evp.h>'

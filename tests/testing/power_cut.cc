@@ -127,6 +127,12 @@ void DiskRecorder::After(const FileCall& call, int64_t result) {
     case FileCall::Kind::kAllocate: {
       step.file = FileOf(call.fd);
       if (step.file < 0) return;
+      if (call.kind == FileCall::Kind::kAllocate && (call.flags & FALLOC_FL_PUNCH_HOLE) != 0) {
+        step.kind = Kind::kWrite;
+        step.offset = call.offset;
+        step.bytes.assign(static_cast<size_t>(call.bytes), '\0');
+        break;
+      }
       struct stat st {};
       ::fstat(call.fd, &st);
       step.kind = Kind::kTruncate;
