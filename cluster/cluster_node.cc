@@ -22,6 +22,8 @@
 #include "cluster/inference_service.h"
 #include "cluster/node_credentials.h"
 #include "cluster/session_log.h"
+#include "cluster/tile_client.h"
+#include "cluster/tile_service.h"
 #include "cluster/warm_keeper.h"
 #include "engine/base/threads.h"
 #include "omni/cluster/v1/admin.grpc.pb.h"
@@ -31,6 +33,8 @@
 #include "store/format/tile.h"
 #include "store/format/tile_table.h"
 #include "store/model/budget.h"
+#include "store/partial/partial_model.h"
+#include "store/plan/machine.h"
 
 namespace omni {
 namespace {
@@ -117,6 +121,7 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   }
 
   absl::Status Start();
+  absl::Status FetchTheModel();  // what every node needs of it, into an empty directory
   absl::Status OpenTheModel();
   absl::Status OpenStores();
   absl::Status StartServer();
@@ -179,6 +184,7 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   ClusterNodeOptions options;
   std::string id, address;
   std::shared_ptr<ActorSystem> actors;
+  std::shared_ptr<PartialModel> model_files;
   std::optional<Model> model;
   std::vector<int64_t> region_bytes;
   std::unique_ptr<NodeCredentials> credentials;
@@ -194,6 +200,7 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   std::unique_ptr<omni::Swarm> swarm;  // its links go before the role
   std::unique_ptr<InferenceService> inference;
   std::unique_ptr<AdminService> admin;
+  std::unique_ptr<TileService> tiles;
   std::unique_ptr<GrpcFrameService> frames;
   std::unique_ptr<grpc::Server> server;
   std::unique_ptr<Joiner> joiner;
@@ -205,7 +212,48 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   LeaderRecord other;
 };
 
+absl::Status ClusterNode::Impl::FetchTheModel() {
+  std::error_code error;
+  const std::filesystem::path dir(options.model);
+  std::filesystem::create_directories(dir, error);
+  if (error)
+    return absl::UnavailableError(
+        absl::StrCat(options.model, ": the folder cannot be made: ", error.message()));
+  const bool empty = std::filesystem::is_empty(dir, error) && !error;
+  if (!empty || options.join.empty()) return absl::OkStatus();
+  absl::Status last;
+  std::string hash;
+  for (const std::string& peer : options.join) {
+    const auto stub = pb::Admin::NewStub(grpc::CreateChannel(peer, credentials->channel()));
+    grpc::ClientContext context;
+    context.set_wait_for_ready(true);
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(10));
+    pb::JoinRequest request;
+    request.set_protocol(kClusterProtocol);
+    request.set_node(options.id.empty() ? options.listen : options.id);
+    request.set_address(options.advertise.empty() ? options.listen : options.advertise);
+    pb::JoinResponse response;
+    const absl::Status asked = ToStatus(stub->Join(&context, request, &response));
+    if (!asked.ok()) {
+      last = absl::Status(asked.code(),
+                          absl::StrCat(peer, " does not say which model to fetch: ", asked.message()));
+      continue;
+    }
+    hash = response.model_hash();
+    break;
+  }
+  if (hash.empty()) return last;
+  FillOptions fill;
+  fill.peers = options.join;
+  fill.credentials = credentials->channel();
+  return OpenOrBeginPartial(options.model, hash, fill).status();
+}
+
 absl::Status ClusterNode::Impl::OpenTheModel() {
+  if (absl::Status s = FetchTheModel(); !s.ok()) return s;
+  absl::StatusOr<std::unique_ptr<PartialModel>> partial = PartialModel::Open(options.model);
+  if (!partial.ok()) return partial.status();
+  model_files = *std::move(partial);
   options.open.shared = coordinates();
   if (!coordinates()) options.open.sessions = 0;
   OpenOptions open = options.open;
@@ -227,10 +275,15 @@ absl::Status ClusterNode::Impl::OpenTheModel() {
     } else {
       open.residency = Residency::kStreamed;
     }
-  } else {
+  } else if (model_files->whole()) {
     absl::StatusOr<OpenOptions> fitted = FitToMemory(options.model, budget, open);
     if (!fitted.ok()) return fitted.status();
     open = *std::move(fitted);
+  } else {
+    open.residency = Residency::kStreamed;
+    open.growing = true;
+    open.ram_bytes = budget.has_value() ? budget : Machine().DefaultBudget();
+    if (!open.ram_bytes.has_value()) open.ram_bytes = int64_t{4} << 30;
   }
   absl::StatusOr<Model> opened = OpenModel(options.model, open);
   if (!opened.ok()) return opened.status();
@@ -315,6 +368,7 @@ absl::Status ClusterNode::Impl::StartServer() {
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   frames = std::make_unique<GrpcFrameService>(builder, *host);
   builder.RegisterService(admin->service());
+  builder.RegisterService(&tiles->service());
   if (inference != nullptr) builder.RegisterService(inference->service());
   server = builder.BuildAndStart();
   if (server == nullptr || port == 0) {
@@ -346,7 +400,11 @@ absl::Status ClusterNode::Impl::Start() {
   const ModelConfig& config = model->config();
   pool = std::make_unique<WorkerPool>(options.host_threads > 0 ? options.host_threads : DefaultThreads());
   if (!pool->status().ok()) return pool->status();
-  keeper = std::make_unique<WarmKeeper>(config, model->experts(), model->cache());
+  keeper = std::make_unique<WarmKeeper>(config, model->experts(), model->cache(), *model_files,
+                                        credentials->channel());
+  absl::StatusOr<std::unique_ptr<TileService>> served = TileService::Make(model_files);
+  if (!served.ok()) return served.status();
+  tiles = *std::move(served);
   HostOptions host_options;
   host_options.model_hash = model->hash();
   host_options.offered_bytes = Offered();

@@ -27,9 +27,13 @@ struct NodeArgs {
 
 absl::StatusOr<ClusterNodeOptions> ToOptions(const NodeArgs& args) {
   ClusterNodeOptions options;
-  absl::StatusOr<std::string> path = FindModel(args.model);
-  if (!path.ok()) return path.status();
-  options.model = *path;
+  if (!args.join.empty() && !args.model.empty()) {
+    options.model = args.model;  // it need not be there: what the node needs is fetched
+  } else {
+    absl::StatusOr<std::string> path = FindModel(args.model);
+    if (!path.ok()) return path.status();
+    options.model = *path;
+  }
   absl::StatusOr<std::vector<std::string>> listen = ReadAddresses("--listen", args.listen);
   if (!listen.ok()) return listen.status();
   if (listen->size() != 1) return UsageError("--listen takes one HOST:PORT");

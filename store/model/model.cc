@@ -128,7 +128,7 @@ absl::Status Model::Parts::ReadIndex() {
   absl::StatusOr<std::unique_ptr<TileIndex>> read = TileIndex::Read(files, *deltas, packs);
   if (!read.ok()) return read.status();
   index = *std::move(read);
-  if (files.present.has_value()) {
+  if (files.present.has_value() && !options.growing) {
     if (absl::Status s = CheckRegionsPresent(files, packs, *index, options.regions); !s.ok()) return s;
   }
   indexed_stats = CountStats(files, ContentsOf(files.manifest.config, *index));
@@ -206,7 +206,7 @@ ModelStats Model::stats() const {
 
 absl::StatusOr<Model> OpenModel(const std::string& path, const OpenOptions& options,
                                 std::unique_ptr<TileReader> reader) {
-  const ModelPart wanted = {.tiles = options.regions.empty(), .shared = options.shared};
+  const ModelPart wanted = {.tiles = options.regions.empty() && !options.growing, .shared = options.shared};
   absl::StatusOr<ModelFiles> files = ReadModelFiles(path, wanted);
   if (!files.ok()) return files.status();
   auto parts = std::make_unique<Model::Parts>(*std::move(files), options);
@@ -237,9 +237,10 @@ absl::StatusOr<int64_t> WholeModelBytes(const std::string& path, const OpenOptio
 }
 
 absl::StatusOr<std::vector<int64_t>> RegionBytes(const std::string& path) {
-  absl::StatusOr<ModelFiles> files = ReadModelFiles(path);
+  absl::StatusOr<ModelFiles> files = ReadModelFiles(path, {.tiles = false, .shared = false});
   if (!files.ok()) return files.status();
   OpenOptions options;
+  options.growing = true;
   options.residency = Residency::kStreamed;  // of which the index is read
   Model::Parts parts(*std::move(files), options);
   const ModelConfig& config = parts.files.manifest.config;

@@ -37,6 +37,9 @@ struct OpenOptions {
   // Regions whose experts are served; the others' are neither read nor kept, and asking for one is an error.
   // None given: all.
   std::vector<RegionId> regions;
+  // Of a directory that may hold a part of a model and be filled meanwhile (store/partial), kStreamed: opened
+  // whatever is there; experts whose tiles are not there yet are refused when they are read.
+  bool growing = false;
   bool shared = true;  // false: without shared weights and tokenizer, for a node that serves experts alone
   TileCacheOptions cache;  // kStreamed; `slots` is filled in
   ReadQueueOptions reads;  // of the pack files, kStreamed; `memory` is filled in
