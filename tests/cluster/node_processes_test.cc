@@ -1,0 +1,311 @@
+// Several processes that are one model: what they answer is what one process answers, whatever becomes of
+// them meanwhile.
+#include <chrono>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <absl/strings/str_cat.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "cluster/cluster_client.h"
+#include "cluster/node.h"
+#include "engine/text/prompt.h"
+#include "store/pack/pack.h"
+#include "tests/testing/checkpoint_fixture.h"
+#include "tests/testing/etcd.h"
+#include "tests/testing/node_process.h"
+#include "tests/testing/temp_dir.h"
+
+namespace omni::testing {
+namespace {
+
+using ::testing::HasSubstr;
+namespace fs = std::filesystem;
+
+constexpr int kSessions = 8;
+constexpr int64_t kTokens = 120;
+
+std::string Prompt(int session) { return absl::StrCat("session ", session, " begins"); }
+
+ClusterClient::Request RequestOf(int session) {
+  ClusterClient::Request request;
+  request.prompt = Prompt(session);
+  request.max_tokens = kTokens;
+  request.sampler.seed = static_cast<uint64_t>(session) + 1;
+  request.sampler.temperature = session % 2 == 0 ? 0.0f : 0.9f;
+  request.stop_at_end_of_text = false;
+  return request;
+}
+
+class NodeProcessesTest : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    model_dir_ = std::make_unique<TempDir>();
+    ASSERT_TRUE(WriteRandomCheckpoint(*model_dir_ / "checkpoint", SmallConfig(), 5).ok());
+    ASSERT_TRUE(PackModel(*model_dir_ / "checkpoint", Model(), {}).ok());
+    NodeOptions options;
+    options.model = Model();
+    auto node = Node::Start(nullptr, options);
+    ASSERT_TRUE(node.ok()) << node.status();
+    for (int s = 0; s < kSessions; ++s) {
+      const ClusterClient::Request ask = RequestOf(s);
+      GenerateRequest request;
+      request.prompt = PromptTokens((*node)->model().tokenizer(), ask.prompt);
+      request.max_tokens = ask.max_tokens;
+      request.sampler = ask.sampler;
+      request.stop_at_end_of_text = false;
+      auto result = (*node)->swarm().Generate(std::move(request), nullptr);
+      ASSERT_TRUE(result.ok()) << result.status();
+      want_.push_back(result->tokens);
+      want_text_.push_back(result->text);
+    }
+  }
+  static void TearDownTestSuite() { model_dir_.reset(); }
+  static std::string Model() { return *model_dir_ / "model"; }
+
+  NodeProcess& Start(const std::string& name, std::vector<std::string> arguments) {
+    arguments.insert(arguments.end(), {"--name", name, "--log-level", "info", "--threads", "1"});
+    auto& node = nodes_[name];
+    node = nullptr;
+    node = std::make_unique<NodeProcess>(OMNI_PROGRAM, std::move(arguments), dir_ / (name + ".log"));
+    return *node;
+  }
+  // The coordinator offers no memory for experts, so that every region is to be elsewhere.
+  void StartCoordinator(const std::vector<std::string>& more = {}) {
+    std::vector<std::string> arguments = {"--listen", address_.empty() ? "127.0.0.1:0" : address_, "-m", Model(),
+                                          "--offer-ram", "1", "--state", dir_ / "state"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    address_ = Start("coordinator", arguments).WaitForAddress();
+    ASSERT_FALSE(address_.empty()) << nodes_["coordinator"]->Log();
+  }
+  void StartWorker(const std::string& name, const std::string& model = Model(), const std::string& listen = "") {
+    std::string& address = worker_addresses_[name];
+    if (!listen.empty()) address = listen;
+    address = Start(name, {"--listen", address.empty() ? "127.0.0.1:0" : address, "-m", model, "--join", address_})
+                  .WaitForAddress();
+    ASSERT_FALSE(address.empty()) << nodes_[name]->Log();
+  }
+
+  std::unique_ptr<ClusterClient> Client() {
+    auto client = ClusterClient::Make({.addresses = {address_}});
+    EXPECT_TRUE(client.ok()) << client.status();
+    return *std::move(client);
+  }
+  // Waits until the cluster is as it is to be.
+  void Await(const char* what, const std::function<bool(const ClusterReport&)>& is_so) {
+    const auto client = Client();
+    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    absl::StatusOr<ClusterReport> report;
+    while (std::chrono::steady_clock::now() < until) {
+      report = client->Status();
+      if (report.ok() && is_so(*report)) return;
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+    std::string logs;
+    for (const auto& [name, node] : nodes_) absl::StrAppend(&logs, "--- ", name, "\n", node->Log());
+    FAIL() << "not within a minute: " << what << "\n" << report.status() << "\n" << logs;
+  }
+  void AwaitSpread(size_t workers) {
+    Await("all regions are at the workers, with shadows where there are two", [&](const ClusterReport& report) {
+      size_t up = 0;
+      for (const NodeView& node : report.view.nodes) up += node.up && !node.self;
+      for (const RegionView& region : report.view.regions) {
+        if (region.record.owner.value == "coordinator" || !region.record.target.value.empty()) return false;
+        if (workers > 1 && region.record.shadow.value.empty()) return false;
+      }
+      return up == workers;
+    });
+  }
+
+  // One answer; `at` is done when so many of its tokens have come.
+  void ExpectAnswer(int session, const std::map<size_t, std::function<void()>>& at = {}) {
+    size_t tokens = 0;
+    auto answer = Client()->Generate(RequestOf(session), [&](const GenerateEvent& event) {
+      if (event.is_token) {
+        if (const auto deed = at.find(++tokens); deed != at.end()) deed->second();
+      }
+      return true;
+    });
+    ASSERT_TRUE(answer.ok()) << answer.status();
+    EXPECT_EQ(answer->tokens, want_[static_cast<size_t>(session)]) << "session " << session;
+    EXPECT_EQ(answer->text, want_text_[static_cast<size_t>(session)]);
+    EXPECT_EQ(answer->reason, "length");
+    last_ = *std::move(answer);
+  }
+  void ExpectAllAnswers() {
+    std::vector<std::thread> threads;
+    std::vector<absl::StatusOr<ClusterClient::Answer>> answers(kSessions);
+    for (int s = 0; s < kSessions; ++s) {
+      threads.emplace_back([&, s] { answers[static_cast<size_t>(s)] = Client()->Generate(RequestOf(s), nullptr); });
+    }
+    for (std::thread& thread : threads) thread.join();
+    for (size_t s = 0; s < kSessions; ++s) {
+      ASSERT_TRUE(answers[s].ok()) << answers[s].status();
+      EXPECT_EQ(answers[s]->tokens, want_[s]) << "session " << s;
+    }
+  }
+
+  inline static std::unique_ptr<TempDir> model_dir_;
+  inline static std::vector<std::vector<TokenId>> want_;
+  inline static std::vector<std::string> want_text_;
+  TempDir dir_;
+  std::string address_;
+  std::map<std::string, std::string> worker_addresses_;
+  std::map<std::string, std::unique_ptr<NodeProcess>> nodes_;
+  ClusterClient::Answer last_;
+};
+
+TEST_F(NodeProcessesTest, OneTwoThreeAndFiveNodesGiveTheSameAnswers) {
+  StartCoordinator();
+  ExpectAllAnswers();
+  for (int workers = 1; workers <= 4; ++workers) {
+    StartWorker(absl::StrCat("w", workers));
+    if (workers == 3) continue;
+    AwaitSpread(static_cast<size_t>(workers));
+    ExpectAllAnswers();
+  }
+}
+
+TEST_F(NodeProcessesTest, AKilledWorkerCostsNoToken) {
+  StartCoordinator();
+  StartWorker("w1");
+  StartWorker("w2");
+  AwaitSpread(2);
+  ExpectAnswer(1, {{20, [&] { nodes_["w1"]->Kill(); }},
+                   {50, [&] { StartWorker("w1"); }},
+                   {80, [&] { nodes_["w2"]->Kill(); }}});
+  EXPECT_EQ(last_.reconnects, 0);
+}
+
+TEST_F(NodeProcessesTest, AStoppedWorkerCostsNoTokenAndComesBack) {
+  StartCoordinator();
+  StartWorker("w1");
+  StartWorker("w2");
+  AwaitSpread(2);
+  ExpectAnswer(2, {{20, [&] { nodes_["w1"]->Stop(); }}});
+  Await("the stopped node is suspect or given up", [](const ClusterReport& report) {
+    for (const NodeView& node : report.view.nodes) {
+      if (node.id.value == "w1" && !node.up) return true;
+    }
+    return std::any_of(report.peers.begin(), report.peers.end(), [](const PeerView& p) { return p.suspect; });
+  });
+  nodes_["w1"]->Continue();
+  AwaitSpread(2);
+  ExpectAnswer(3);
+}
+
+TEST_F(NodeProcessesTest, AnAnswerGoesOnWhenItsCoordinatorIsKilledAndStartedAgain) {
+  StartCoordinator();
+  StartWorker("w1");
+  AwaitSpread(1);
+  const auto again = [&] {
+    nodes_["coordinator"]->Kill();
+    StartCoordinator();
+  };
+  ExpectAnswer(3, {{1, again}, {60, again}, {static_cast<size_t>(kTokens) - 1, again}});
+  EXPECT_GE(last_.reconnects, 2);
+}
+
+TEST_F(NodeProcessesTest, RegionsMoveWhileDecodingGoesOn) {
+  StartCoordinator();
+  StartWorker("w1");
+  StartWorker("w2");
+  AwaitSpread(2);
+  const auto client = Client();
+  const auto place_all = [&](const std::string& node) {
+    for (int32_t r = 0; r < static_cast<int32_t>(SmallConfig().num_regions()); ++r)
+      EXPECT_TRUE(client->Place(RegionId(r), {node}).ok());
+  };
+  ExpectAnswer(4, {{10, [&] { place_all("w1"); }},
+                   {40, [&] { place_all("w2"); }},
+                   {70, [&] { place_all("coordinator"); }},
+                   {90, [&] { EXPECT_TRUE(client->Drain({"w1"}, false).ok()); }}});
+  Await("nothing is at the drained node, all else where it was placed", [](const ClusterReport& report) {
+    for (const RegionView& region : report.view.regions) {
+      if (region.record.owner.value != "coordinator" || region.record.shadow.value == "w1") return false;
+    }
+    return true;
+  });
+  const absl::Status nowhere = client->Place(RegionId(0), {"nobody"});
+  EXPECT_EQ(nowhere.code(), absl::StatusCode::kNotFound) << nowhere;
+  EXPECT_EQ(client->Drain({"nobody"}, false).code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(client->Place(RegionId(1000), {"w1"}).code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(NodeProcessesTest, AnEmptyDirectoryFillsItselfOnceAndIsThereAfterARestart) {
+  StartCoordinator();
+  StartWorker("w1", dir_ / "empty");
+  AwaitSpread(1);
+  ExpectAnswer(5);
+  nodes_["w1"]->Kill();
+  // Nobody else has its tiles but the coordinator, which gives none any more.
+  fs::rename(Model() + "/packs", Model() + "/hidden");
+  StartWorker("w1", dir_ / "empty");
+  Await("it holds its regions again", [](const ClusterReport& report) {
+    for (const NodeView& node : report.view.nodes) {
+      if (node.id.value == "w1" && node.up && node.holdings.filling == 0) return true;
+    }
+    return false;
+  });
+  fs::rename(Model() + "/hidden", Model() + "/packs");
+  ExpectAnswer(6);
+}
+
+TEST_F(NodeProcessesTest, WhoHasAnotherModelIsRefusedWithTheReasonInBothLogs) {
+  StartCoordinator();
+  ASSERT_TRUE(WriteRandomCheckpoint(dir_ / "checkpoint", SmallConfig(), 6).ok());
+  ASSERT_TRUE(PackModel(dir_ / "checkpoint", dir_ / "other", {}).ok());
+  StartWorker("stranger", dir_ / "other");
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  while (nodes_["stranger"]->Log().find("does not take this node") == std::string::npos &&
+         std::chrono::steady_clock::now() < until) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  EXPECT_THAT(nodes_["stranger"]->Log(), HasSubstr("the node's model is "));
+  EXPECT_THAT(nodes_["coordinator"]->Log(), HasSubstr("node stranger at "));
+  EXPECT_THAT(nodes_["coordinator"]->Log(), HasSubstr("may not join: the node's model is "));
+}
+
+TEST_F(NodeProcessesTest, EveryNodeEndsInOrderWhenItIsAsked) {
+  StartCoordinator();
+  StartWorker("w1");
+  AwaitSpread(1);
+  ExpectAnswer(7);
+  EXPECT_EQ(nodes_["w1"]->Interrupt(), 0) << nodes_["w1"]->Log();
+  EXPECT_EQ(nodes_["coordinator"]->Interrupt(), 0) << nodes_["coordinator"]->Log();
+}
+
+// The answer's log and the placement are in etcd; the second coordinator waits for the first one's lease.
+TEST_F(NodeProcessesTest, ASecondCoordinatorGoesOnWithTheAnswersOfTheFirst) {
+  if (const std::string why = EtcdCluster::WhyNot(); !why.empty()) GTEST_SKIP() << why;
+  auto etcd = EtcdCluster::Start({});
+  ASSERT_TRUE(etcd.ok()) << etcd.status();
+  const std::string members = (*etcd)->endpoints().front();
+  const std::vector<std::string> kept = {"--etcd", members, "--durable", "cluster"};
+  StartCoordinator(kept);
+  StartWorker("w1");
+  AwaitSpread(1);
+  const std::string second = Start("second", {"--listen", "127.0.0.1:0", "-m", Model(), "--offer-ram", "1", "--state",
+                                              dir_ / "state2", "--etcd", members, "--durable", "cluster"})
+                                 .WaitForAddress();
+  ASSERT_FALSE(second.empty()) << nodes_["second"]->Log();
+  auto client = ClusterClient::Make({.addresses = {address_, second}});
+  ASSERT_TRUE(client.ok());
+  size_t tokens = 0;
+  auto answer = (*client)->Generate(RequestOf(1), [&](const GenerateEvent& event) {
+    if (event.is_token && ++tokens == 30) nodes_["coordinator"]->Kill();
+    return true;
+  });
+  ASSERT_TRUE(answer.ok()) << answer.status() << nodes_["second"]->Log();
+  EXPECT_EQ(answer->tokens, want_[1]);
+  EXPECT_GE(answer->reconnects, 1);
+}
+
+}  // namespace
+}  // namespace omni::testing

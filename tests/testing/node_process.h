@@ -1,0 +1,37 @@
+// `omni node` as a process of its own on loopback, which a test kills, stops and starts again.
+#pragma once
+
+#include <sys/types.h>
+
+#include <chrono>
+#include <string>
+#include <vector>
+
+namespace omni::testing {
+
+// Ends with it, and with the thread that started it.
+class NodeProcess {
+ public:
+  // `arguments` after `omni node`; what it says goes to the file `log`. Nothing waits for it.
+  NodeProcess(const std::string& program, std::vector<std::string> arguments, std::string log);
+  ~NodeProcess();
+  NodeProcess(const NodeProcess&) = delete;
+  NodeProcess& operator=(const NodeProcess&) = delete;
+
+  // HOST:PORT once it listens; empty if it has ended before, or after `limit`.
+  std::string WaitForAddress(std::chrono::seconds limit = std::chrono::seconds(60));
+  void Kill();      // SIGKILL, and waits for its end
+  int Interrupt();  // SIGTERM, and waits for its end: the exit code, 128 + signal if one ended it
+  void Stop();      // SIGSTOP
+  void Continue();  // SIGCONT
+  bool running();
+  std::string Log() const;
+
+ private:
+  int Wait();
+
+  std::string log_, out_;
+  pid_t pid_ = -1;
+};
+
+}  // namespace omni::testing
