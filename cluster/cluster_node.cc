@@ -14,6 +14,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include "cluster/admin_service.h"
+#include "cluster/channel_credentials.h"
 #include "cluster/cluster_log.h"
 #include "cluster/embedded_store.h"
 #include "cluster/etcd_store.h"
@@ -389,6 +390,10 @@ absl::Status ClusterNode::Impl::Start() {
       NodeCredentials::Make(options.certificates, options.listen, options.allow_plain);
   if (!made.ok()) return made.status();
   credentials = *std::move(made);
+  for (const std::string& other : options.join) {
+    const bool secured = !options.certificates.empty();
+    if (absl::Status s = CheckPlain(other, secured || options.allow_plain); !s.ok()) return s;
+  }
   if (absl::Status s = OpenTheModel(); !s.ok()) return s;
   absl::StatusOr<std::unique_ptr<ActorSystem>> system = ActorSystem::Start();
   if (!system.ok()) return system.status();

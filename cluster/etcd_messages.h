@@ -1,4 +1,5 @@
-// What of the coordination store becomes which of etcd's messages. Sees protobuf; for cluster/etcd_*.cc alone.
+// What of the coordination store becomes which of etcd's messages. Sees protobuf; for cluster/etcd_*.cc
+// alone.
 #pragma once
 
 #include <optional>

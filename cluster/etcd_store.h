@@ -38,8 +38,8 @@ struct EtcdOptions {
 // did anything.
 //
 // The members' own limits hold too: requests of 1.5 MiB (--max-request-bytes), 128 operations
-// (--max-txn-ops), a quota of 2 GB (--quota-backend-bytes), over which commits are ResourceExhausted. etcd keeps
-// every revision until it is told to compact: start it with --auto-compaction-mode=periodic
+// (--max-txn-ops), a quota of 2 GB (--quota-backend-bytes), over which commits are ResourceExhausted.
+// etcd keeps every revision until it is told to compact: start it with --auto-compaction-mode=periodic
 // --auto-compaction-retention=1h or the like.
 class EtcdStore : public CoordinationStore {
  public:

@@ -16,9 +16,10 @@
 
 namespace omni {
 
-// Problem: a stream ends with its member, or stays open and silent when the member is stopped, and the watcher
-// is to see every change once. Solution: `next_` is the first revision that has not been told as a whole; every stream
-// begins there. A question on the stream at regular times, which etcd answers, tells silence from peace.
+// Problem: a stream ends with its member, or stays open and silent when the member is stopped, and the
+// watcher is to see every change once. Solution: `next_` is the first revision that has not been told as
+// a whole; every stream begins there. A question on the stream at regular times, which etcd answers,
+// tells silence from peace.
 //
 // For the loop's thread.
 class EtcdWatch : public std::enable_shared_from_this<EtcdWatch> {

@@ -1,0 +1,84 @@
+#include "cluster/channel_credentials.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+
+#include <string_view>
+#include <vector>
+
+#include <absl/strings/str_cat.h>
+#include <grpc/grpc_security_constants.h>
+#include <grpcpp/security/auth_context.h>
+#include <grpcpp/security/credentials.h>
+#include <grpcpp/security/server_credentials.h>
+#include <grpcpp/server_context.h>
+
+#include "cluster/host_port.h"
+#include "engine/base/log.h"
+#include "engine/base/quoted.h"
+
+namespace omni {
+
+bool IsLoopback(const std::string& address) {
+  const std::string host = SplitHostPort(address).host;
+  if (host == "localhost") return true;
+  in_addr v4{};
+  if (::inet_pton(AF_INET, host.c_str(), &v4) == 1) return (ntohl(v4.s_addr) >> 24) == 127;
+  in6_addr v6{};
+  if (::inet_pton(AF_INET6, host.c_str(), &v6) != 1) return false;
+  return IN6_IS_ADDR_LOOPBACK(&v6) || (IN6_IS_ADDR_V4MAPPED(&v6) && v6.s6_addr[12] == 127);
+}
+
+absl::Status CheckPlain(const std::string& address, bool allow_plain) {
+  if (allow_plain || IsLoopback(address)) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat(Quoted(address),
+                   " is not a loopback address, and without certificates what goes over it could be read and "
+                   "changed by anybody in between; give this node a certificate, or allow plain links"));
+}
+
+namespace {
+
+absl::Status CheckPlainAndWarn(const std::string& address, bool allow_plain) {
+  if (absl::Status s = CheckPlain(address, allow_plain); !s.ok()) return s;
+  if (!IsLoopback(address)) {
+    LogWarning("links_not_secured",
+               "links at {address} are not secured: anybody in between can read and change them",
+               {{"address", address}});
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
+    const NodeCertificate* credentials, const std::string& address, bool allow_plain) {
+  if (credentials == nullptr) {
+    if (absl::Status s = CheckPlainAndWarn(address, allow_plain); !s.ok()) return s;
+    return grpc::InsecureServerCredentials();
+  }
+  grpc::SslServerCredentialsOptions ssl(GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
+  ssl.pem_root_certs = credentials->authority;
+  ssl.pem_key_cert_pairs.push_back({.private_key = credentials->key, .cert_chain = credentials->certificate});
+  return grpc::SslServerCredentials(ssl);
+}
+
+absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeChannelCredentials(
+    const NodeCertificate* credentials, const std::string& target, bool allow_plain) {
+  if (credentials == nullptr) {
+    if (absl::Status s = CheckPlainAndWarn(target, allow_plain); !s.ok()) return s;
+    return grpc::InsecureChannelCredentials();
+  }
+  return grpc::SslCredentials({.pem_root_certs = credentials->authority,
+                               .pem_private_key = credentials->key,
+                               .pem_cert_chain = credentials->certificate});
+}
+
+std::string PeerNode(const grpc::ServerContextBase& context) {
+  const std::shared_ptr<const grpc::AuthContext> peer = context.auth_context();
+  if (peer == nullptr || !peer->IsPeerAuthenticated()) return "";
+  const std::vector<grpc::string_ref> names = peer->FindPropertyValues(GRPC_X509_CN_PROPERTY_NAME);
+  return names.size() == 1 ? std::string(names[0].data(), names[0].size()) : "";
+}
+
+}  // namespace omni

@@ -1,0 +1,43 @@
+// How links between nodes are secured: mutual TLS, or nothing on loopback.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include "cluster/certificates.h"
+
+namespace grpc {
+class ChannelCredentials;
+class ServerContextBase;
+class ServerCredentials;
+}  // namespace grpc
+
+namespace omni {
+
+// Whether what is sent to or served at an address stays on this machine: 127.0.0.0/8, ::1 and
+// "localhost", with or without a port, IPv6 addresses in brackets if with one. 0.0.0.0, "", host names:
+// no.
+bool IsLoopback(const std::string& address);
+
+// FailedPrecondition, unless `address` is a loopback address or `allow_plain`: what goes over it could be
+// read and changed by anybody in between.
+absl::Status CheckPlain(const std::string& address, bool allow_plain);
+
+// `credentials` may be null: no TLS, if CheckPlain allows it (and a warning in the log if only `allow_plain`
+// does).
+//
+// For a server that `address` is served by: clients must show a certificate of the same authority.
+absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
+    const NodeCertificate* credentials, const std::string& address, bool allow_plain);
+// For a client of `target`: the server must show a certificate of the same authority that names the target's
+// host.
+absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeChannelCredentials(
+    const NodeCertificate* credentials, const std::string& target, bool allow_plain);
+
+// The node that calls, by the certificate that it showed; empty: none, the link is not secured.
+std::string PeerNode(const grpc::ServerContextBase& context);
+
+}  // namespace omni
