@@ -96,11 +96,11 @@ absl::StatusOr<std::unique_ptr<ClusterClient>> ClusterClient::Make(ClusterClient
   for (const std::string& address : options.addresses) {
     if (address.find(':') == std::string::npos)
       return absl::InvalidArgumentError(absl::StrCat("'", address, "' is no HOST:PORT"));
-    absl::StatusOr<std::unique_ptr<NodeCredentials>> made =
-        NodeCredentials::Make(options.certificates, address, options.allow_plain);
-    if (!made.ok()) return made.status();
-    impl->credentials = *std::move(made);
   }
+  absl::StatusOr<std::unique_ptr<NodeCredentials>> made =
+      NodeCredentials::Make(options.certificates, options.addresses, options.allow_plain);
+  if (!made.ok()) return made.status();
+  impl->credentials = *std::move(made);
   impl->options = std::move(options);
   return std::unique_ptr<ClusterClient>(new ClusterClient(std::move(impl)));
 }

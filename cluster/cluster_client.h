@@ -17,9 +17,9 @@
 namespace omni {
 
 struct ClusterClientOptions {
-  std::vector<std::string> addresses;  // of nodes, HOST:PORT; whoever does not coordinate says who does
-  std::string certificates;            // a node's folder of `omni cluster cert`; empty: none
-  bool allow_plain = false;            // off loopback without encryption
+  std::vector<std::string> addresses = {};  // of nodes, HOST:PORT; whoever does not coordinate says who does
+  std::string certificates = {};            // a node's folder of `omni cluster cert`; empty: none
+  bool allow_plain = false;                 // off loopback without encryption
   std::chrono::milliseconds patience{30'000};  // how long nobody may answer before a call is given up
 };
 

@@ -39,6 +39,12 @@ void LogJoinRefused(std::string_view node, std::string_view address, const absl:
              {{"node", node}, {"address", address}, {"reason", reason.message()}});
 }
 
+void LogCertificateEndsSoon(std::string_view folder) {
+  LogWarning("certificate_ends_soon",
+             "{folder}: the certificate ends within a month; make another with omni cluster cert",
+             {{"folder", folder}});
+}
+
 void LogJoined(std::string_view node, std::string_view address) {
   LogInfo("joined", "node {node} has joined the cluster of {address}",
           {{"node", node}, {"address", address}});

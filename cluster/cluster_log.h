@@ -24,6 +24,9 @@ void LogRegionPlaced(RegionId region, std::string_view owner, std::string_view s
 
 void LogJoinRefused(std::string_view node, std::string_view address, const absl::Status& reason);
 
+// A node's certificate is valid for less than a month.
+void LogCertificateEndsSoon(std::string_view folder);
+
 // Of a node that joins.
 void LogJoined(std::string_view node, std::string_view address);
 void LogNotJoined(std::string_view address, const absl::Status& reason);

@@ -386,8 +386,10 @@ absl::Status ClusterNode::Impl::Start() {
   if (options.listen.find(':') == std::string::npos)
     return absl::InvalidArgumentError(absl::StrCat("'", options.listen, "' is no HOST:PORT to listen on"));
   id = options.id;
+  std::vector<std::string> addresses = options.join;
+  addresses.push_back(options.listen);
   absl::StatusOr<std::unique_ptr<NodeCredentials>> made =
-      NodeCredentials::Make(options.certificates, options.listen, options.allow_plain);
+      NodeCredentials::Make(options.certificates, addresses, options.allow_plain);
   if (!made.ok()) return made.status();
   credentials = *std::move(made);
   for (const std::string& other : options.join) {

@@ -1,31 +1,43 @@
 #include "cluster/node_credentials.h"
 
-#include <grpcpp/security/credentials.h>
+#include <chrono>
+#include <optional>
+
+#include <absl/strings/str_cat.h>
 
 #include "cluster/certificates.h"
 #include "cluster/channel_credentials.h"
+#include "cluster/cluster_log.h"
 
 namespace omni {
 
-absl::StatusOr<std::unique_ptr<NodeCredentials>> NodeCredentials::Make(const std::string& folder,
-                                                                       const std::string& listen,
-                                                                       bool allow_plain) {
-  auto made = std::make_unique<NodeCredentials>();
-  if (folder.empty()) {
-    auto server = MakeServerCredentials(nullptr, listen, allow_plain);
-    if (!server.ok()) return server.status();
-    made->server_ = *std::move(server);
-    made->channel_ = grpc::InsecureChannelCredentials();
-    return made;
+absl::StatusOr<std::unique_ptr<NodeCredentials>> NodeCredentials::Make(
+    const std::string& folder, const std::vector<std::string>& addresses, bool allow_plain) {
+  std::optional<NodeCertificate> certificate;
+  if (!folder.empty()) {
+    absl::StatusOr<NodeCertificate> loaded = LoadCredentials(folder);
+    if (!loaded.ok()) return loaded.status();
+    certificate = *std::move(loaded);
+    constexpr auto kSoon = std::chrono::hours(24 * 30);
+    if (certificate->expires - std::chrono::system_clock::now() < kSoon) LogCertificateEndsSoon(folder);
   }
-  const absl::StatusOr<NodeCertificate> certificate = LoadCredentials(folder);
-  if (!certificate.ok()) return certificate.status();
-  auto server = MakeServerCredentials(&*certificate, listen, allow_plain);
-  if (!server.ok()) return server.status();
-  auto channel = MakeChannelCredentials(&*certificate, listen, allow_plain);
-  if (!channel.ok()) return channel.status();
-  made->server_ = *std::move(server);
-  made->channel_ = *std::move(channel);
+  const NodeCertificate* shown = certificate.has_value() ? &*certificate : nullptr;
+  auto made = std::make_unique<NodeCredentials>();
+  for (const std::string& address : addresses) {
+    absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> server =
+        MakeServerCredentials(shown, address, allow_plain);
+    if (!server.ok()) {
+      return absl::Status(server.status().code(),
+                          absl::StrCat(server.status().message(),
+                                       "; make certificates with omni cluster cert and "
+                                       "name the node's folder with --certificates, or say --allow-plain"));
+    }
+    absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> channel =
+        MakeChannelCredentials(shown, address, allow_plain);
+    if (!channel.ok()) return channel.status();
+    made->server_ = *std::move(server);
+    made->channel_ = *std::move(channel);
+  }
   return made;
 }
 

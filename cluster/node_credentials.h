@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include <absl/status/statusor.h>
 
@@ -15,10 +16,12 @@ namespace omni {
 
 class NodeCredentials {
  public:
-  // `folder`: of a node's certificate; empty: none, which is refused off loopback unless `allow_plain`, and
-  // then said in the log at each start.
+  // `folder`: of a node's certificate (certificates.h); empty: none, which is refused if one of the addresses,
+  // where it listens and whom it calls, is off loopback, unless `allow_plain`, and then said in the log at each
+  // start. At least one address.
   static absl::StatusOr<std::unique_ptr<NodeCredentials>> Make(const std::string& folder,
-                                                               const std::string& listen, bool allow_plain);
+                                                               const std::vector<std::string>& addresses,
+                                                               bool allow_plain);
   const std::shared_ptr<grpc::ServerCredentials>& server() const { return server_; }
   const std::shared_ptr<grpc::ChannelCredentials>& channel() const { return channel_; }
 

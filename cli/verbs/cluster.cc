@@ -1,13 +1,16 @@
+#include <filesystem>
 #include <memory>
 
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
+#include <absl/strings/str_split.h>
 #include <nlohmann/json.hpp>
 
 #include "cli/cluster_flags.h"
 #include "cli/output.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
+#include "cluster/certificates.h"
 #include "engine/base/interrupt.h"
 #include "engine/base/json.h"
 
@@ -15,7 +18,7 @@ namespace omni::cli {
 namespace {
 
 struct ClusterArgs {
-  std::string action, first, second;
+  std::string action, first, second, node, hosts, out;
   ClusterFlags flags;
   bool json = false, undo = false;
 };
@@ -137,6 +140,29 @@ absl::StatusOr<int> Watch(ClusterClient& client, bool json) {
   return InterruptGuard::Requested() ? kExitInterrupted : kExitOk;
 }
 
+// The authority is made where there is none yet.
+absl::StatusOr<int> MakeCertificates(const ClusterArgs& args) {
+  std::error_code error;
+  const bool there = std::filesystem::exists(args.first + "/authority.key", error);
+  if (args.node.empty() != args.hosts.empty() || args.node.empty() != args.out.empty())
+    return UsageError("a node's certificate wants --node, --hosts and --out; give all three, or none");
+  if (there && args.node.empty())
+    return UsageError(absl::StrCat(args.first,
+                                   ": there is an authority already; say with --node, --hosts and --out "
+                                   "for whom it is to make a certificate"));
+  if (!there) {
+    if (absl::Status s = MakeAuthority(args.first); !s.ok()) return s;
+    PrintF("%s: a new authority; authority.key stays here\n", args.first);
+  }
+  if (!args.node.empty()) {
+    const std::vector<std::string> hosts = absl::StrSplit(args.hosts, ',');
+    if (absl::Status s = MakeNodeCertificate(args.first, args.node, hosts, args.out); !s.ok()) return s;
+    PrintF("%s: the certificate of node %s at %s\n", args.out, args.node, args.hosts);
+  }
+  FlushOutput();
+  return kExitOk;
+}
+
 absl::StatusOr<int> RunCluster(const ClusterArgs& args) {
   const auto wants = [&](size_t words) -> absl::Status {
     const size_t given = (args.first.empty() ? 0 : 1) + (args.second.empty() ? 0 : 1);
@@ -145,6 +171,10 @@ absl::StatusOr<int> RunCluster(const ClusterArgs& args) {
                                    words == 1 ? " word" : " words", " more, not ", given,
                                    "; see omni cluster --help"));
   };
+  if (args.action == "cert") {
+    if (absl::Status s = wants(1); !s.ok()) return s;
+    return MakeCertificates(args);
+  }
   if (args.flags.cluster.empty()) return UsageError("name a node of the cluster with --cluster HOST:PORT");
   absl::StatusOr<std::unique_ptr<ClusterClient>> client = args.flags.Connect();
   if (!client.ok()) return client.status();
@@ -172,8 +202,8 @@ absl::StatusOr<int> RunCluster(const ClusterArgs& args) {
     PrintF("%s\n", absl::StrCat(*moves, " moves begun"));
     FlushOutput();
   } else {
-    return UsageError(absl::StrCat("omni cluster knows status, watch, place, drain and rebalance, not '",
-                                   args.action, "'"));
+    return UsageError(absl::StrCat(
+        "omni cluster knows status, watch, place, drain, rebalance and cert, not '", args.action, "'"));
   }
   if (!done.ok()) return done;
   return kExitOk;
@@ -188,14 +218,20 @@ void AddCluster(CLI::App& root, Invocation& invocation) {
             "  omni cluster place 3 kitchen --cluster 127.0.0.1:7300    # region 3 to the node, and stay; - "
             "takes it back\n"
             "  omni cluster drain kitchen --cluster 127.0.0.1:7300      # everything off it; --undo\n"
-            "  omni cluster rebalance --cluster 127.0.0.1:7300");
+            "  omni cluster rebalance --cluster 127.0.0.1:7300\n"
+            "  omni cluster cert authority --node kitchen --hosts 10.0.0.2 --out kitchen-certificate");
   auto args = std::make_shared<ClusterArgs>();
-  verb.Require(
-      verb.Argument("ACTION", args->action, "status, watch, place REGION NODE, drain NODE, rebalance"));
-  verb.Argument("FIRST", args->first, "Of place the region, of drain the node");
+  verb.Require(verb.Argument("ACTION", args->action,
+                             "status, watch, place REGION NODE, drain NODE, rebalance, cert FOLDER"));
+  verb.Argument("FIRST", args->first,
+                "Of place the region, of drain the node, of cert the authority's folder");
   verb.Argument("SECOND", args->second, "Of place the node, or -");
   args->flags.Add(verb);
   verb.Bool("--undo", args->undo, "Of drain: give the node regions again");
+  verb.Text("--node", args->node, "Of cert: the node's name");
+  verb.Text("--hosts", args->hosts,
+            "Of cert: names and addresses at which it is reached, with commas between");
+  verb.Text("--out", args->out, "Of cert: the folder to make, which is the node's --certificates");
   verb.Json(args->json);
   verb.Body([args] { return RunCluster(*args); });
 }

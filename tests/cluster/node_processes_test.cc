@@ -78,17 +78,21 @@ class NodeProcessesTest : public ::testing::Test {
   }
   // The coordinator offers no memory for experts, so that every region is to be elsewhere.
   void StartCoordinator(const std::vector<std::string>& more = {}) {
-    std::vector<std::string> arguments = {"--listen", address_.empty() ? "127.0.0.1:0" : address_, "-m", Model(),
-                                          "--offer-ram", "1", "--state", dir_ / "state"};
+    std::vector<std::string> arguments = {"--listen",    address_.empty() ? "127.0.0.1:0" : address_,
+                                          "-m",          Model(),
+                                          "--offer-ram", "1",
+                                          "--state",     dir_ / "state"};
     arguments.insert(arguments.end(), more.begin(), more.end());
     address_ = Start("coordinator", arguments).WaitForAddress();
     ASSERT_FALSE(address_.empty()) << nodes_["coordinator"]->Log();
   }
-  void StartWorker(const std::string& name, const std::string& model = Model(), const std::string& listen = "") {
+  void StartWorker(const std::string& name, const std::string& model = Model(),
+                   const std::string& listen = "") {
     std::string& address = worker_addresses_[name];
     if (!listen.empty()) address = listen;
-    address = Start(name, {"--listen", address.empty() ? "127.0.0.1:0" : address, "-m", model, "--join", address_})
-                  .WaitForAddress();
+    address =
+        Start(name, {"--listen", address.empty() ? "127.0.0.1:0" : address, "-m", model, "--join", address_})
+            .WaitForAddress();
     ASSERT_FALSE(address.empty()) << nodes_[name]->Log();
   }
 
@@ -112,15 +116,17 @@ class NodeProcessesTest : public ::testing::Test {
     FAIL() << "not within a minute: " << what << "\n" << report.status() << "\n" << logs;
   }
   void AwaitSpread(size_t workers) {
-    Await("all regions are at the workers, with shadows where there are two", [&](const ClusterReport& report) {
-      size_t up = 0;
-      for (const NodeView& node : report.view.nodes) up += node.up && !node.self;
-      for (const RegionView& region : report.view.regions) {
-        if (region.record.owner.value == "coordinator" || !region.record.target.value.empty()) return false;
-        if (workers > 1 && region.record.shadow.value.empty()) return false;
-      }
-      return up == workers;
-    });
+    Await("all regions are at the workers, with shadows where there are two",
+          [&](const ClusterReport& report) {
+            size_t up = 0;
+            for (const NodeView& node : report.view.nodes) up += node.up && !node.self;
+            for (const RegionView& region : report.view.regions) {
+              if (region.record.owner.value == "coordinator" || !region.record.target.value.empty())
+                return false;
+              if (workers > 1 && region.record.shadow.value.empty()) return false;
+            }
+            return up == workers;
+          });
   }
 
   // One answer; `at` is done when so many of its tokens have come.
@@ -142,7 +148,8 @@ class NodeProcessesTest : public ::testing::Test {
     std::vector<std::thread> threads;
     std::vector<absl::StatusOr<ClusterClient::Answer>> answers(kSessions);
     for (int s = 0; s < kSessions; ++s) {
-      threads.emplace_back([&, s] { answers[static_cast<size_t>(s)] = Client()->Generate(RequestOf(s), nullptr); });
+      threads.emplace_back(
+          [&, s] { answers[static_cast<size_t>(s)] = Client()->Generate(RequestOf(s), nullptr); });
     }
     for (std::thread& thread : threads) thread.join();
     for (size_t s = 0; s < kSessions; ++s) {
@@ -291,9 +298,10 @@ TEST_F(NodeProcessesTest, ASecondCoordinatorGoesOnWithTheAnswersOfTheFirst) {
   StartCoordinator(kept);
   StartWorker("w1");
   AwaitSpread(1);
-  const std::string second = Start("second", {"--listen", "127.0.0.1:0", "-m", Model(), "--offer-ram", "1", "--state",
-                                              dir_ / "state2", "--etcd", members, "--durable", "cluster"})
-                                 .WaitForAddress();
+  const std::string second =
+      Start("second", {"--listen", "127.0.0.1:0", "-m", Model(), "--offer-ram", "1", "--state",
+                       dir_ / "state2", "--etcd", members, "--durable", "cluster"})
+          .WaitForAddress();
   ASSERT_FALSE(second.empty()) << nodes_["second"]->Log();
   auto client = ClusterClient::Make({.addresses = {address_, second}});
   ASSERT_TRUE(client.ok());
