@@ -21,7 +21,7 @@ class SendStream final : public grpc::ServerWriteReactor<Message> {
   // is how the call ends.
   using Make = std::function<bool(Message*, grpc::Status* status)>;
 
-  // `over` is called once, when nothing of the call is left.
+  // `over` is called once, when nothing more is made or sent.
   SendStream(DiskPool* pool, Make make, std::function<void()> over)
       : pool_(pool), make_(std::move(make)), over_(std::move(over)) {
     Go([] {});
@@ -47,7 +47,9 @@ class SendStream final : public grpc::ServerWriteReactor<Message> {
     }
     if (make) pool_->Run([this] { MakeNext(); });
     if (send) this->StartWrite(&sent_);
-    if (finish) this->Finish(cancelled_ ? grpc::Status::CANCELLED : status_);
+    if (!finish) return;
+    over_();  // before the client knows: it may ask again at once
+    this->Finish(cancelled_ ? grpc::Status::CANCELLED : status_);
   }
   void MakeNext() {
     grpc::Status status;
@@ -67,10 +69,7 @@ class SendStream final : public grpc::ServerWriteReactor<Message> {
   void OnCancel() override {
     Go([&] { cancelled_ = true; });
   }
-  void OnDone() override {
-    over_();
-    delete this;
-  }
+  void OnDone() override { delete this; }
 
   DiskPool* const pool_;
   const Make make_;
