@@ -102,8 +102,8 @@ class RegionLink {
 
   // The request sent last has been answered by `reply`, which counts.
   virtual void OnAnswered(const RegionReply&) {}
-  // When Wake is to be called, at the latest; asked after Flush and after Wake. A link that asks somebody else
-  // when an answer takes long.
+  // When Wake is to be called, at the latest; asked after Flush and after Wake. For a link that asks somebody
+  // else when an answer takes long.
   virtual std::optional<std::chrono::steady_clock::time_point> WakeTime() const { return std::nullopt; }
   virtual void Wake(std::chrono::steady_clock::time_point /*now*/) {}
 };

@@ -24,8 +24,8 @@ class RegionKeeper {
   struct Progress {
     uint64_t missing_bytes = 0, fetched_bytes = 0;  // fetched: since the keeper began
   };
-  // Fetches what the region lacks, from `sources` in their order, and brings it into memory as far as there is
-  // room. OK: all of it can be asked for. Cancelled: `stop`.
+  // Fetches what the region lacks, from `sources`, the best first, and brings it into memory as far as there
+  // is room. OK: all of it can be asked for. Cancelled: `stop`.
   virtual absl::Status Keep(RegionId region, const std::vector<std::string>& sources,
                             const std::function<void(Progress)>& on_progress,
                             const std::stop_token& stop) = 0;

@@ -8,11 +8,13 @@
 #include "cluster/certificates.h"
 #include "cluster/channel_credentials.h"
 #include "cluster/cluster_log.h"
+#include "cluster/grpc_log.h"
 
 namespace omni {
 
 absl::StatusOr<std::unique_ptr<NodeCredentials>> NodeCredentials::Make(
     const std::string& folder, const std::vector<std::string>& addresses, bool allow_plain) {
+  TakeGrpcLog();
   std::optional<NodeCertificate> certificate;
   if (!folder.empty()) {
     absl::StatusOr<NodeCertificate> loaded = LoadCredentials(folder);

@@ -16,9 +16,9 @@ namespace omni {
 
 class NodeCredentials {
  public:
-  // `folder`: of a node's certificate (certificates.h); empty: none, which is refused if one of the addresses,
-  // where it listens and whom it calls, is off loopback, unless `allow_plain`, and then said in the log at each
-  // start. At least one address.
+  // `folder`: of a node's certificate (certificates.h); empty: none, which is refused if one of the
+  // addresses (where it listens, whom it calls) is off loopback, unless `allow_plain`, and then said in
+  // the log at each start. At least one address.
   static absl::StatusOr<std::unique_ptr<NodeCredentials>> Make(const std::string& folder,
                                                                const std::vector<std::string>& addresses,
                                                                bool allow_plain);

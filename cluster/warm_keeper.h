@@ -22,7 +22,8 @@ namespace omni {
 
 class WarmKeeper : public RegionKeeper {
  public:
-  // `cache`: what the experts are streamed through; null if they are all in memory. All references outlive it.
+  // `cache`: what the experts are streamed through; null if they are all in memory. All references outlive
+  // this.
   WarmKeeper(const ModelConfig& config, ExpertSource& experts, const ExpertCache* cache, PartialModel& files,
              std::shared_ptr<grpc::ChannelCredentials> credentials)
       : config_(config),

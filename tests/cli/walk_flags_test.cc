@@ -37,15 +37,17 @@ class Variable {
 // What a flag that takes a value may be given: by the name of its kind in the help, or, where that is not
 // enough, by its own name.
 std::string GoodValue(const CLI::Option& option) {
-  const std::map<std::string, std::string> by_name = {{"tile-alignment", "128"}, {"cases", "hot,own"},
-                                                      {"format", "2"},           {"resize", "1G,2G"},
-                                                      {"log", "json"},           {"log-level", "debug"}};
+  const std::map<std::string, std::string> by_name = {
+      {"tile-alignment", "128"},   {"cases", "hot,own"}, {"format", "2"},
+      {"resize", "1G,2G"},         {"log", "json"},      {"log-level", "debug"},
+      {"listen", "127.0.0.1:7300"}};
   const auto it = by_name.find(option.get_lnames().front());
   if (it != by_name.end()) return it->second;
   const std::string kind = option.get_type_name();
   if (kind == "N") return "7";
   if (kind == "X") return "0.5";
   if (kind == "SIZE") return "3G";
+  if (kind == "HOST:PORT[,...]") return "10.0.0.1:7300,kitchen:1";
   if (kind == "PATH") return "/some/path with = and [a,b]";
   if (kind == "TEXT") return "[September.]";
   if (kind.starts_with('{')) return kind.substr(1, kind.find_first_of(",}") - 1);
@@ -66,10 +68,15 @@ std::vector<std::string> BadValues(const CLI::Option& option) {
 // The words of a verb that it cannot do without.
 std::vector<std::string> Needed(const std::string& verb, const CLI::Option& but) {
   const std::map<std::string, std::vector<std::string>> needed = {
-      {"pack", {"from", "to"}}, {"synth", {"--out", "there"}}, {"eval", {"ppl", "file"}},
-      {"trace", {"text"}},      {"bench", {"stream"}},         {"completion", {"bash"}}};
+      {"pack", {"from", "to"}},  {"synth", {"--out", "there"}},
+      {"eval", {"ppl", "file"}}, {"trace", {"text"}},
+      {"bench", {"stream"}},     {"completion", {"bash"}},
+      {"cluster", {"status"}},   {"node", {"--listen", "127.0.0.1:7300"}}};
   const auto it = needed.find(verb);
-  if (it == needed.end() || (verb == "synth" && but.check_lname("out"))) return {};
+  if (it == needed.end() || (verb == "synth" && but.check_lname("out")) ||
+      (verb == "node" && but.check_lname("listen"))) {
+    return {};
+  }
   return it->second;
 }
 

@@ -13,6 +13,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "cluster/certificates.h"
 #include "cluster/cluster_client.h"
 #include "cluster/node.h"
 #include "engine/text/prompt.h"
@@ -90,14 +91,15 @@ class NodeProcessesTest : public ::testing::Test {
                    const std::string& listen = "") {
     std::string& address = worker_addresses_[name];
     if (!listen.empty()) address = listen;
-    address =
-        Start(name, {"--listen", address.empty() ? "127.0.0.1:0" : address, "-m", model, "--join", address_})
-            .WaitForAddress();
+    std::vector<std::string> arguments = {
+        "--listen", address.empty() ? "127.0.0.1:0" : address, "-m", model, "--join", address_};
+    arguments.insert(arguments.end(), worker_arguments_.begin(), worker_arguments_.end());
+    address = Start(name, arguments).WaitForAddress();
     ASSERT_FALSE(address.empty()) << nodes_[name]->Log();
   }
 
   std::unique_ptr<ClusterClient> Client() {
-    auto client = ClusterClient::Make({.addresses = {address_}});
+    auto client = ClusterClient::Make({.addresses = {address_}, .certificates = client_certificates_});
     EXPECT_TRUE(client.ok()) << client.status();
     return *std::move(client);
   }
@@ -163,6 +165,8 @@ class NodeProcessesTest : public ::testing::Test {
   inline static std::vector<std::string> want_text_;
   TempDir dir_;
   std::string address_;
+  std::string client_certificates_;
+  std::vector<std::string> worker_arguments_;
   std::map<std::string, std::string> worker_addresses_;
   std::map<std::string, std::unique_ptr<NodeProcess>> nodes_;
   ClusterClient::Answer last_;
@@ -286,6 +290,34 @@ TEST_F(NodeProcessesTest, EveryNodeEndsInOrderWhenItIsAsked) {
   ExpectAnswer(7);
   EXPECT_EQ(nodes_["w1"]->Interrupt(), 0) << nodes_["w1"]->Log();
   EXPECT_EQ(nodes_["coordinator"]->Interrupt(), 0) << nodes_["coordinator"]->Log();
+}
+
+TEST_F(NodeProcessesTest, NodesWithCertificatesTalkToNobodyWithoutOne) {
+  ASSERT_TRUE(MakeAuthority(dir_ / "authority").ok());
+  ASSERT_TRUE(MakeAuthority(dir_ / "others").ok());
+  const std::vector<std::string> hosts = {"127.0.0.1"};
+  ASSERT_TRUE(MakeNodeCertificate(dir_ / "authority", "coordinator", hosts, dir_ / "c").ok());
+  ASSERT_TRUE(MakeNodeCertificate(dir_ / "authority", "w1", hosts, dir_ / "w").ok());
+  ASSERT_TRUE(MakeNodeCertificate(dir_ / "others", "w1", hosts, dir_ / "o").ok());
+  StartCoordinator({"--certificates", dir_ / "c"});
+  worker_arguments_ = {"--certificates", dir_ / "w"};
+  StartWorker("w1", dir_ / "empty");
+  client_certificates_ = dir_ / "w";
+  AwaitSpread(1);
+  ExpectAnswer(1);
+  for (const std::string& certificates : {std::string(), dir_ / "o"}) {
+    auto stranger = ClusterClient::Make(
+        {.addresses = {address_}, .certificates = certificates, .patience = std::chrono::seconds(1)});
+    ASSERT_TRUE(stranger.ok()) << stranger.status();
+    EXPECT_EQ((*stranger)->Status().status().code(), absl::StatusCode::kUnavailable);
+    EXPECT_FALSE((*stranger)->Generate(RequestOf(2), nullptr).ok());
+  }
+}
+
+TEST_F(NodeProcessesTest, OffLoopbackWithoutCertificatesANodeDoesNotStart) {
+  NodeProcess& node = Start("open", {"--listen", "0.0.0.0:0", "-m", Model(), "--state", dir_ / "state"});
+  EXPECT_EQ(node.WaitForAddress(), "");
+  EXPECT_THAT(node.Log(), HasSubstr("--allow-plain"));
 }
 
 // The answer's log and the placement are in etcd; the second coordinator waits for the first one's lease.
