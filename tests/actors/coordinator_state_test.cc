@@ -437,6 +437,7 @@ class ThreadWorld : public StepTimer {
     Post([this] { state_.Step(); });
   }
   void TickAfter(std::chrono::milliseconds) override {}
+  void WakeAt(std::chrono::steady_clock::time_point) override {}
   void PartDone() override {
     Post([this] { state_.OnPartDone(); });
   }
