@@ -20,16 +20,20 @@ absl::StatusOr<std::vector<std::string>> ReadAddresses(const std::string& flag, 
 }
 
 void ClusterFlags::Add(Verb& verb) {
-  verb.Value(
+  all_.Add(verb.Value(
       "--cluster", "HOST:PORT[,...]",
       [this](const std::string& text) {
         const auto read = ReadAddresses("--cluster", text);
         if (read.ok()) cluster = text;
         return read.ok() ? std::string() : absl::StrCat("'", text, "' is no list of HOST:PORT");
       },
-      "Nodes of a cluster, any of them; the coordinator is found from there");
-  verb.Path("--certificates", certificates, "Folder of a node's certificate (omni cluster cert)");
-  verb.Bool("--allow-plain", allow_plain, "Talk to other machines without encryption");
+      "Nodes of a cluster, any of them; the coordinator is found from there"));
+  for (const CLI::Option* option :
+       {verb.Path("--certificates", certificates, "Folder of a node's certificate (omni cluster cert)"),
+        verb.Bool("--allow-plain", allow_plain, "Talk to other machines without encryption")}) {
+    all_.Add(option);
+    beside_.Add(option);
+  }
 }
 
 absl::StatusOr<std::unique_ptr<ClusterClient>> ClusterFlags::Connect() const {

@@ -21,7 +21,12 @@ class ClusterFlags {
   bool allow_plain = false;
 
   void Add(Verb& verb);
+  const GivenFlags& given() const { return all_; }
+  const GivenFlags& given_beside() const { return beside_; }  // all but --cluster
   absl::StatusOr<std::unique_ptr<ClusterClient>> Connect() const;
+
+ private:
+  GivenFlags all_, beside_;
 };
 
 }  // namespace omni::cli

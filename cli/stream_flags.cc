@@ -13,30 +13,33 @@
 namespace omni::cli {
 
 void StreamFlags::Add(Verb& verb) {
-  verb.Size("--ram", ram,
-            "Memory that the process may take, such as 20G; experts beyond it stay on disk and are read when "
-            "needed "
-            "(default: all in memory if three quarters of what is free hold it, else so much)");
-  ForStreamedModels(verb.Choice("--io", io, {"auto", "uring", "pread"},
-                                "How experts are read from disk; auto: with io_uring if the system allows it "
-                                "(default)"));
-  ForStreamedModels(verb.Choice("--cache-policy", policy, {"torus", "decayed", "lru"},
-                                "Which experts stay in memory (default torus)"));
+  all_.Add(verb.Size(
+      "--ram", ram,
+      "Memory that the process may take, such as 20G; experts beyond it stay on disk and are read when "
+      "needed "
+      "(default: all in memory if three quarters of what is free hold it, else so much)"));
+  for (const CLI::Option* option :
+       {verb.Choice("--io", io, {"auto", "uring", "pread"},
+                    "How experts are read from disk; auto: with io_uring if the system allows it "
+                    "(default)"),
+        verb.Choice("--cache-policy", policy, {"torus", "decayed", "lru"},
+                    "Which experts stay in memory (default torus)")}) {
+    all_.Add(option);
+    for_streamed_models_.Add(option);
+  }
 }
 
 void StreamFlags::AddPrefetch(Verb& verb) {
-  ForStreamedModels(verb.Bool("--prefetch,!--no-prefetch", prefetch,
-                              "Read the experts that the next layers are guessed to need (default: on)"));
-}
-
-void StreamFlags::ForStreamedModels(const CLI::Option* option) {
-  for_streamed_models_.push_back({option->get_name(), Verb::OnCommandLine(option)});
+  const CLI::Option* option =
+      verb.Bool("--prefetch,!--no-prefetch", prefetch,
+                "Read the experts that the next layers are guessed to need (default: on)");
+  all_.Add(option);
+  for_streamed_models_.Add(option);
 }
 
 // From the environment such a flag is meant for whatever model is streamed.
 absl::Status StreamFlags::RefuseForWholeModel() const {
-  for (const auto& [name, on_command_line] : for_streamed_models_) {
-    if (!on_command_line()) continue;
+  if (const std::string name = for_streamed_models_.First(); !name.empty()) {
     return UsageError(
         absl::StrCat(name,
                      " does nothing here: the model fits in memory, so nothing is read from disk "

@@ -25,18 +25,14 @@ class StreamFlags {
   // How `path` is to be opened, by the rule of store/model/budget.h. A usage error if it is kept whole and a
   // flag that only streaming heeds is on the command line.
   absl::StatusOr<OpenOptions> Options(const std::string& path) const;
+  const GivenFlags& given() const { return all_; }
   // Expert layers ahead that the decoder should guess for a model so opened.
   int PredictAhead(const OpenOptions& open) const;
 
  private:
-  void ForStreamedModels(const CLI::Option* option);
   absl::Status RefuseForWholeModel() const;
 
-  struct Flag {
-    std::string name;
-    std::function<bool()> on_command_line;
-  };
-  std::vector<Flag> for_streamed_models_;
+  GivenFlags all_, for_streamed_models_;
 };
 
 // "12.3 GB of 20.0 GB: ..."; empty for a resident model.

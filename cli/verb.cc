@@ -255,6 +255,17 @@ CLI::Option* Verb::Threads(int64_t& value) {
 
 CLI::Option* Verb::Json(bool& value) { return Bool("--json", value, "Print one JSON object"); }
 
+void GivenFlags::Add(const CLI::Option* option) {
+  flags_.push_back({option->get_name(), Verb::OnCommandLine(option)});
+}
+
+std::string GivenFlags::First() const {
+  for (const auto& [name, on_command_line] : flags_) {
+    if (on_command_line()) return name;
+  }
+  return "";
+}
+
 int ThreadsOrDefault(int64_t given) { return given > 0 ? static_cast<int>(given) : DefaultThreads(); }
 
 void AddVerbs(CLI::App& root, Invocation& invocation) {

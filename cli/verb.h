@@ -97,6 +97,20 @@ class Verb {
   std::shared_ptr<std::vector<Flag>> flags_;
 };
 
+// Flags that do nothing in some case, and are refused there.
+class GivenFlags {
+ public:
+  void Add(const CLI::Option* option);
+  std::string First() const;  // the name of one that is on the command line; empty: none is
+
+ private:
+  struct Flag {
+    std::string name;
+    std::function<bool()> on_command_line;
+  };
+  std::vector<Flag> flags_;
+};
+
 // What Verb::Threads left behind, or the number that every part of the program takes by default.
 int ThreadsOrDefault(int64_t given);
 

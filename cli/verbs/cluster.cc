@@ -21,6 +21,7 @@ struct ClusterArgs {
   std::string action, first, second, node, hosts, out;
   ClusterFlags flags;
   bool json = false, undo = false;
+  GivenFlags of_drain, of_cert;
 };
 
 const PeerView* FindPeer(const ClusterReport& report, const NodeId& node) {
@@ -152,12 +153,18 @@ absl::StatusOr<int> MakeCertificates(const ClusterArgs& args) {
                                    "for whom it is to make a certificate"));
   if (!there) {
     if (absl::Status s = MakeAuthority(args.first); !s.ok()) return s;
-    PrintF("%s: a new authority; authority.key stays here\n", args.first);
+    if (!args.json) PrintF("%s: a new authority; authority.key stays here\n", args.first);
   }
   if (!args.node.empty()) {
     const std::vector<std::string> hosts = absl::StrSplit(args.hosts, ',');
     if (absl::Status s = MakeNodeCertificate(args.first, args.node, hosts, args.out); !s.ok()) return s;
-    PrintF("%s: the certificate of node %s at %s\n", args.out, args.node, args.hosts);
+    if (!args.json) PrintF("%s: the certificate of node %s at %s\n", args.out, args.node, args.hosts);
+  }
+  if (args.json) {
+    nlohmann::json made = {{"authority", args.first}, {"new_authority", !there}};
+    if (!args.node.empty())
+      made["certificate"] = {{"folder", args.out}, {"node", args.node}, {"hosts", args.hosts}};
+    PrintF("%s\n", JsonText(made));
   }
   FlushOutput();
   return kExitOk;
@@ -171,8 +178,19 @@ absl::StatusOr<int> RunCluster(const ClusterArgs& args) {
                                    words == 1 ? " word" : " words", " more, not ", given,
                                    "; see omni cluster --help"));
   };
+  const auto refuse = [&](const std::string& flag) -> absl::Status {
+    if (flag.empty()) return absl::OkStatus();
+    return UsageError(absl::StrCat(flag, " does nothing for omni cluster ", args.action, "; leave it out"));
+  };
+  if (args.action != "drain") {
+    if (absl::Status s = refuse(args.of_drain.First()); !s.ok()) return s;
+  }
+  if (args.action != "cert") {
+    if (absl::Status s = refuse(args.of_cert.First()); !s.ok()) return s;
+  }
   if (args.action == "cert") {
     if (absl::Status s = wants(1); !s.ok()) return s;
+    if (absl::Status s = refuse(args.flags.given().First()); !s.ok()) return s;
     return MakeCertificates(args);
   }
   if (args.flags.cluster.empty()) return UsageError("name a node of the cluster with --cluster HOST:PORT");
@@ -199,13 +217,21 @@ absl::StatusOr<int> RunCluster(const ClusterArgs& args) {
     if (absl::Status s = wants(0); !s.ok()) return s;
     absl::StatusOr<int> moves = (*client)->Rebalance();
     if (!moves.ok()) return moves.status();
-    PrintF("%s\n", absl::StrCat(*moves, " moves begun"));
+    if (args.json) {
+      PrintF("%s\n", JsonText(nlohmann::json{{"moves", *moves}}));
+    } else {
+      PrintF("%d moves begun\n", *moves);
+    }
     FlushOutput();
   } else {
     return UsageError(absl::StrCat(
         "omni cluster knows status, watch, place, drain, rebalance and cert, not '", args.action, "'"));
   }
   if (!done.ok()) return done;
+  if (args.json && args.action != "rebalance") {
+    PrintF("%s\n", JsonText(nlohmann::json{{"recorded", true}}));
+    FlushOutput();
+  }
   return kExitOk;
 }
 
@@ -227,11 +253,12 @@ void AddCluster(CLI::App& root, Invocation& invocation) {
                 "Of place the region, of drain the node, of cert the authority's folder");
   verb.Argument("SECOND", args->second, "Of place the node, or -");
   args->flags.Add(verb);
-  verb.Bool("--undo", args->undo, "Of drain: give the node regions again");
-  verb.Text("--node", args->node, "Of cert: the node's name");
-  verb.Text("--hosts", args->hosts,
-            "Of cert: names and addresses at which it is reached, with commas between");
-  verb.Text("--out", args->out, "Of cert: the folder to make, which is the node's --certificates");
+  args->of_drain.Add(verb.Bool("--undo", args->undo, "Of drain: give the node regions again"));
+  args->of_cert.Add(verb.Text("--node", args->node, "Of cert: the node's name"));
+  args->of_cert.Add(verb.Text("--hosts", args->hosts,
+                              "Of cert: names and addresses at which it is reached, with commas between"));
+  args->of_cert.Add(
+      verb.Text("--out", args->out, "Of cert: the folder to make, which is the node's --certificates"));
   verb.Json(args->json);
   verb.Body([args] { return RunCluster(*args); });
 }

@@ -38,6 +38,7 @@ struct RunArgs {
   std::vector<std::string> stops;
   StreamFlags stream;
   ClusterFlags cluster;
+  GivenFlags of_this_process;
   bool json = false, stats = false, ignore_end = false;
   std::optional<bool> echo;
   bool repeat_last_n_given = false;
@@ -236,7 +237,17 @@ absl::StatusOr<int> Run(const RunArgs& args) {
   if (args.json && args.echo.value_or(false))
     return UsageError("--echo prints the prompt before the text, and --json prints neither; leave one out");
 
-  if (!args.cluster.cluster.empty()) return RunInCluster(args, *prompt);
+  if (!args.cluster.cluster.empty()) {
+    std::string idle = args.of_this_process.First();
+    if (idle.empty()) idle = args.stream.given().First();
+    if (!idle.empty()) {
+      return UsageError(absl::StrCat(
+          idle, " does nothing beside --cluster: the cluster's nodes have the model; leave one out"));
+    }
+    return RunInCluster(args, *prompt);
+  }
+  if (const std::string idle = args.cluster.given_beside().First(); !idle.empty())
+    return UsageError(absl::StrCat(idle, " does nothing without --cluster; leave it out"));
 
   const auto start = Clock::now();
   absl::StatusOr<std::string> path = FindModel(args.model);
@@ -308,11 +319,12 @@ void AddRun(CLI::App& root, Invocation& invocation) {
   verb.Argument("PROMPT", args->prompt, "Text to continue; - reads standard input");
   const auto prompt_typed =
       Verb::OnCommandLine(verb.Text("-p,--prompt", args->prompt_flag, "The prompt, as a flag"));
-  verb.Model(args->model);
+  args->of_this_process.Add(verb.Model(args->model));
   verb.Number("-n,--tokens", args->tokens, {1, int64_t{1} << 40}, "Tokens to generate at most (default 128)");
-  verb.Number("-c,--ctx", args->ctx, {2, int64_t{1} << 40},
-              "Tokens of prompt and answer together at most (default 1000000; memory does not grow with it)");
-  verb.Threads(args->threads);
+  args->of_this_process.Add(verb.Number(
+      "-c,--ctx", args->ctx, {2, int64_t{1} << 40},
+      "Tokens of prompt and answer together at most (default 1000000; memory does not grow with it)"));
+  args->of_this_process.Add(verb.Threads(args->threads));
   args->stream.Add(verb);
   args->stream.AddPrefetch(verb);
   args->cluster.Add(verb);

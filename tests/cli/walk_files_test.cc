@@ -103,7 +103,7 @@ class WalkFiles : public WalkTest {
 TEST_F(WalkFiles, NoPathHangsAndEveryErrorIsOneLineThatNamesIt) {
   Parser parser;
   int paths = 0;
-  for (CLI::App* verb : parser.Verbs()) {
+  for (CLI::App* verb : parser.VerbsThatEnd()) {
     for (const CLI::Option* argument : verb->get_options()) {
       if (argument->check_lname("help") || !IsPath(*argument)) continue;
       ++paths;
@@ -144,7 +144,7 @@ TEST_F(WalkFiles, NoFileOfAModelHangsAVerb) {
       fs::copy(Model(), copy, fs::copy_options::recursive);
       fs::permissions(fs::path(copy + "/" + file).parent_path(), fs::perms::all);
       Make(kind, copy + "/" + file);
-      for (CLI::App* verb : parser.Verbs()) {
+      for (CLI::App* verb : parser.VerbsThatEnd()) {
         if (verb->get_option_no_throw("--model") == nullptr) continue;
         const std::vector<std::string> command = WithPath(*verb, *verb->get_option("--model"), copy);
         SCOPED_TRACE(Join(command) + " with " + file + " " + kind);
@@ -178,7 +178,7 @@ TEST_F(WalkFiles, WhatTheSystemRefusesIsNotToldAsDamage) {
     EXPECT_THAT(output.out + output.err, Not(HasSubstr("damaged")));
   };
   Parser parser;
-  for (CLI::App* verb : parser.Verbs()) {
+  for (CLI::App* verb : parser.VerbsThatEnd()) {
     if (verb->get_option_no_throw("--model") == nullptr) continue;
     for (rlim_t most = 4; most <= 7; ++most) {
       ProcessOptions options;

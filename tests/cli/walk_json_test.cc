@@ -30,7 +30,7 @@ class WalkJson : public WalkTest {};
 TEST_F(WalkJson, NamesThatAreNotUtf8AreReplacedInEveryVerb) {
   Parser parser;
   int verbs = 0;
-  for (CLI::App* verb : parser.Verbs()) {
+  for (CLI::App* verb : parser.VerbsThatEnd()) {
     if (verb->get_option_no_throw("--json") == nullptr) continue;
     std::vector<std::string> words = WithStrangePaths(Command(verb->get_name()), dir_->path());
     words.push_back("--json");
@@ -46,7 +46,7 @@ TEST_F(WalkJson, NamesThatAreNotUtf8AreReplacedInEveryVerb) {
 // Errors name such files too, without handing a terminal what it would obey.
 TEST_F(WalkJson, ErrorsAreOneLineWithoutControlCharacters) {
   Parser parser;
-  for (CLI::App* verb : parser.Verbs()) {
+  for (CLI::App* verb : parser.VerbsThatEnd()) {
     if (verb->get_option_no_throw("--model") == nullptr) continue;
     std::vector<std::string> words = Command(verb->get_name());
     for (std::string& word : words) {
