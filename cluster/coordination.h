@@ -102,7 +102,8 @@ class CoordinationStore {
 
   class Watcher {
    public:
-    // Nothing is told any more when this returns. May go in a callback, its own too.
+    // Nothing is told any more when this returns: it waits for a callback of its own that is running. May go
+    // in a callback, its own too, which is then not waited for.
     virtual ~Watcher() = default;
   };
   // Every change under `prefix` from revision `from` on, in order, none left out and none twice, over

@@ -3,8 +3,6 @@
 #include <memory>
 #include <system_error>
 
-#include <grpcpp/alarm.h>
-
 #include "engine/base/threads.h"
 
 namespace omni {
@@ -63,8 +61,8 @@ EtcdLoop::TimerId EtcdLoop::After(std::chrono::milliseconds delay, Work work) {
 void EtcdLoop::Wake() {
   if (woken_) return;
   woken_ = true;
-  auto alarm = std::make_shared<grpc::Alarm>();
-  alarm->Set(&queue_, gpr_now(GPR_CLOCK_MONOTONIC), Tag([this, alarm](bool) { RunPosted(); }));
+  alarm_ = std::make_unique<grpc::Alarm>();
+  alarm_->Set(&queue_, gpr_now(GPR_CLOCK_MONOTONIC), this);
 }
 
 void EtcdLoop::RunPosted() {
@@ -99,7 +97,9 @@ void EtcdLoop::Run() {
     bool ok = false;
     const auto next = queue_.AsyncNext(&tag, &ok, NextTimer());
     if (next == grpc::CompletionQueue::SHUTDOWN) return;
-    if (next == grpc::CompletionQueue::GOT_EVENT) {
+    if (next == grpc::CompletionQueue::GOT_EVENT && tag == this) {
+      RunPosted();
+    } else if (next == grpc::CompletionQueue::GOT_EVENT) {
       const std::unique_ptr<std::function<void(bool)>> done(static_cast<std::function<void(bool)>*>(tag));
       (*done)(ok);
     }

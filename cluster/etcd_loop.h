@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -13,6 +14,7 @@
 
 #include <absl/status/status.h>
 #include <grpc/support/time.h>
+#include <grpcpp/alarm.h>
 #include <grpcpp/completion_queue.h>
 
 namespace omni {
@@ -55,6 +57,8 @@ class EtcdLoop {
 
   std::mutex mutex_;
   std::vector<Work> posted_;
+  std::unique_ptr<grpc::Alarm>
+      alarm_;  // its tag is the loop: no memory passes through gRPC from thread to thread
   bool woken_ = false, stopping_ = false;
   Work last_;
 };

@@ -8,10 +8,18 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <map>
+#include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include <absl/strings/str_cat.h>
+#include <grpcpp/security/server_credentials.h>
+#include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
+#include <third_party/etcd.grpc.pb.h>
 
 #include "cluster/certificates.h"
 #include "tests/testing/etcd.h"
@@ -341,6 +349,84 @@ TEST(EtcdStoreWithoutEtcd, WhereNobodyAnswersCallsAreUnavailableInTime) {
   EXPECT_GE(std::chrono::steady_clock::now() - begun, milliseconds(300));
   EXPECT_EQ(log.told(), 0);
   watcher.reset();
+}
+
+// Refuses the first calls of each kind as a member of etcd might, and counts them.
+class RefusingEtcd : public etcdserverpb::KV::Service {
+ public:
+  explicit RefusingEtcd(grpc::Status refusal) : refusal_(std::move(refusal)) {
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port_);
+    builder.RegisterService(this);
+    server_ = builder.BuildAndStart();
+    EXPECT_NE(server_, nullptr);
+  }
+  std::string address() const { return absl::StrCat("127.0.0.1:", port_); }
+  int txns() const { return txns_; }
+  int ranges() const { return ranges_; }
+
+ private:
+  static constexpr int kRefused = 2;
+
+  grpc::Status Txn(grpc::ServerContext*, const etcdserverpb::TxnRequest*,
+                   etcdserverpb::TxnResponse* response) override {
+    if (++txns_ <= kRefused) return refusal_;
+    response->set_succeeded(true);
+    response->mutable_header()->set_revision(7);
+    return grpc::Status::OK;
+  }
+  grpc::Status Range(grpc::ServerContext*, const etcdserverpb::RangeRequest*,
+                     etcdserverpb::RangeResponse* response) override {
+    if (++ranges_ <= kRefused) return refusal_;
+    response->mutable_header()->set_revision(7);
+    return grpc::Status::OK;
+  }
+
+  const grpc::Status refusal_;
+  std::atomic<int> txns_ = 0, ranges_ = 0;
+  int port_ = 0;
+  std::unique_ptr<grpc::Server> server_;
+};
+
+TEST(EtcdStoreWithoutEtcd, ACommitThatMayHaveBeenDoneIsNotAskedAgainAndAReadIs) {
+  for (const auto code :
+       {grpc::StatusCode::UNAVAILABLE, grpc::StatusCode::DEADLINE_EXCEEDED, grpc::StatusCode::UNKNOWN,
+        grpc::StatusCode::INTERNAL, grpc::StatusCode::CANCELLED}) {
+    RefusingEtcd etcd(grpc::Status(code, "etcdserver: request timed out"));
+    const auto store = Opened({.endpoints = {etcd.address()}, .call_timeout = seconds(20)});
+    const absl::Status unknown = StoreCalls(*store).Commit({}).status();
+    EXPECT_EQ(unknown.code(), absl::StatusCode::kUnavailable) << unknown;
+    EXPECT_THAT(std::string(unknown.message()), HasSubstr("whether it was done is unknown"));
+    EXPECT_EQ(etcd.txns(), 1);
+    const auto read = StoreCalls(*store).Read("");
+    EXPECT_TRUE(read.ok()) << read.status();
+    EXPECT_EQ(etcd.ranges(), 3);
+  }
+}
+
+TEST(EtcdStoreWithoutEtcd, WhatWasRefusedBeforeAnythingWasDoneIsAskedAgain) {
+  for (const grpc::Status& refusal :
+       {grpc::Status(grpc::StatusCode::UNAVAILABLE, "etcdserver: no leader"),
+        grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "etcdserver: too many requests")}) {
+    RefusingEtcd etcd(refusal);
+    const auto store = Opened({.endpoints = {etcd.address()}, .call_timeout = seconds(20)});
+    const auto committed = StoreCalls(*store).Commit({});
+    ASSERT_TRUE(committed.ok()) << committed.status();
+    EXPECT_EQ(committed->revision, 7);
+    EXPECT_EQ(etcd.txns(), 3);
+  }
+}
+
+TEST(EtcdStoreWithoutEtcd, WhatEtcdDecidedIsTold) {
+  RefusingEtcd full(
+      grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded"));
+  const auto store = Opened({.endpoints = {full.address()}});
+  const absl::Status refused = StoreCalls(*store).Commit({}).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("--quota-backend-bytes"));
+  RefusingEtcd over(grpc::Status(grpc::StatusCode::NOT_FOUND, "etcdserver: requested lease not found"));
+  EXPECT_EQ(StoreCalls(*Opened({.endpoints = {over.address()}})).Commit({}).status().code(),
+            absl::StatusCode::kNotFound);
 }
 
 }  // namespace
