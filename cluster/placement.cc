@@ -140,7 +140,7 @@ class Planner {
     for (size_t r = 0; r < regions_.size() && moves_ < options_.most_moves; ++r) {
       const RegionRecord& now = regions_[r].record;
       const int owner = Find(now.owner);
-      if (!now.target.value.empty() || owner < 0 || !nodes_[Index(owner)].draining) continue;
+      if (!now.target.value.empty() || Begun(r) || owner < 0 || !nodes_[Index(owner)].draining) continue;
       const int to = Best(r, owner);
       Begin(r, to >= 0 ? to : self, "its owner is drained");
     }
@@ -148,7 +148,8 @@ class Planner {
     std::vector<size_t> own;
     uint64_t bytes = 0;
     for (size_t r = 0; r < regions_.size(); ++r) {
-      if (Find(regions_[r].record.owner) != self || !regions_[r].record.target.value.empty()) continue;
+      if (Find(regions_[r].record.owner) != self || !regions_[r].record.target.value.empty() || Begun(r))
+        continue;
       own.push_back(r);
       bytes += regions_[r].bytes;
     }
