@@ -144,10 +144,11 @@ void Leadership::OnTick(Clock::time_point now) {
 }
 
 void Leadership::Resign() {
-  const bool led = phase_ == Phase::kLeading;
+  // While it stands for election its record may be on its way: that goes with the lease, or is refused without.
+  const bool has_lease = phase_ == Phase::kLeading || (phase_ == Phase::kAsking && lease_ != 0);
   phase_ = Phase::kOver;
   watcher_ = nullptr;
-  if (led) store_.RevokeLease(lease_, [](absl::StatusOr<bool>) {});
+  if (has_lease) store_.RevokeLease(lease_, [](absl::StatusOr<bool>) {});
 }
 
 }  // namespace omni
