@@ -144,7 +144,8 @@ void Leadership::OnTick(Clock::time_point now) {
 }
 
 void Leadership::Resign() {
-  // While it stands for election its record may be on its way: that goes with the lease, or is refused without.
+  // While it stands for election its record may be on its way: that goes with the lease, or is refused
+  // without it.
   const bool has_lease = phase_ == Phase::kLeading || (phase_ == Phase::kAsking && lease_ != 0);
   phase_ = Phase::kOver;
   watcher_ = nullptr;
