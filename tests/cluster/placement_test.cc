@@ -324,15 +324,22 @@ TEST(PlacementTest, MoreLoadThanIsFairIsBorneUntilItIsMuchOrSomebodyAsks) {
 }
 
 TEST(PlacementTest, OwnersComeBeforeShadowsWhereRoomIsScarce) {
-  World world(12, 4);
-  world.Add("a", 8), world.Add("b", 8), world.Add("c", 8);
+  World world(16, 8);
+  world.Add("a", 8), world.Add("b", 8);
+  world.Settle();
+  ASSERT_EQ(world.Used("a") + world.Used("b"), 16u) << "all that is left has gone to shadows";
+  world.nodes[0].offered_bytes = 4;
   world.Settle();
   EXPECT_EQ(world.Owned("self"), 4);
-  world.Fail("c");
-  world.Settle();
-  EXPECT_EQ(world.Owned("self"), 4) << "what does not fit it is owned, not shadowed, by those that are left";
   EXPECT_LE(world.Used("a"), 8u);
   EXPECT_LE(world.Used("b"), 8u);
+  // So do those of a node that is drained.
+  world.nodes[0].offered_bytes = 10;
+  world.Add("c", 6);
+  world.Settle();
+  world.Node("c").draining = true;
+  world.Settle();
+  EXPECT_LE(world.Owned("self"), 4);
 }
 
 // Nodes, regions and what befalls them at random. Whatever that was: it ends, within the moves allowed, and
