@@ -21,8 +21,9 @@ ClusterState::~ClusterState() { *alive_ = false; }
 
 template <typename F>
 auto ClusterState::Guard(F f) {
-  return [this, alive = alive_, f = std::move(f)](auto result) {
-    world_.Post([alive, f, result = std::move(result)]() mutable {
+  // The store may answer when the state has gone.
+  return [world = &world_, alive = alive_, f = std::move(f)](auto result) {
+    world->Post([alive, f, result = std::move(result)]() mutable {
       if (*alive) f(std::move(result));
     });
   };

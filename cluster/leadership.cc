@@ -9,8 +9,9 @@ namespace omni {
 
 template <typename F>
 auto Leadership::Guard(F f) {
-  return [this, alive = alive_, f = std::move(f)](auto result) {
-    owner_.Post([alive, f, result = std::move(result)]() mutable {
+  // The store may answer when the state has gone.
+  return [owner = &owner_, alive = alive_, f = std::move(f)](auto result) {
+    owner->Post([alive, f, result = std::move(result)]() mutable {
       if (*alive) f(std::move(result));
     });
   };

@@ -99,6 +99,7 @@ class ClusterStateFixture : public ::testing::Test {
     state_ = nullptr;
     options_.self = {self};
     options_.address = self + ":1";
+    if (world_ != nullptr) past_.push_back(std::move(world_));
     world_ = std::make_unique<FakeClusterWorld>(nodes_);
     state_ = std::make_unique<ClusterState>(options_, store_, counters_, *world_);
     state_->Lead(Elect(self), now_);
@@ -204,6 +205,7 @@ class ClusterStateFixture : public ::testing::Test {
   FakeNodes nodes_;
   ClusterOptions options_;
   ClusterCounters counters_;
+  std::vector<std::unique_ptr<FakeClusterWorld>> past_;  // answers on their way go to them
   std::unique_ptr<FakeClusterWorld> world_;
   std::unique_ptr<ClusterState> state_;
 };
