@@ -459,6 +459,7 @@ void CoordinatorState::OnTick(Clock::time_point now) {
   timer_->TickAfter(options_.calls.timeout / 4);
   const bool waited = !calls_.idle();
   calls_.OnTick(now);
+  ArmWake();
   if (waited && calls_.idle()) Run();
 }
 

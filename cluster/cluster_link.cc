@@ -113,8 +113,7 @@ void ClusterLink::OnAnswered(const RegionReply& reply) {
     if (reply.source != candidates_.front()) budget_.counters().won.Add(1);
     for (size_t i = 0; i < asked_; ++i) {
       NodeLink* node = Node(candidates_[i]);
-      if (node != nullptr && candidates_[i] != reply.source && !node->health().suspect())
-        node->Cancel(request_->id);
+      if (node != nullptr && candidates_[i] != reply.source) node->Cancel(request_->id);
     }
   }
   request_ = nullptr;
@@ -124,11 +123,16 @@ void ClusterLink::Renew() {
   const bool local = placement_ == nullptr ||
                      (request_ != nullptr && asked_ > 0 && candidates_[asked_ - 1] == Placement::kSelf);
   if (local) local_->Renew();
-  // Whoever was asked and has not answered in all that time is asked last.
+  // Whoever was asked and has not answered in all that time is asked last. Who was asked just now may have
+  // been about to.
   if (request_ != nullptr) {
+    const Clock::time_point now = Now();
+    const bool late = now - asked_at_ >= budget_.options().most;
     for (size_t i = 0; i < asked_; ++i) {
       NodeLink* node = Node(candidates_[i]);
-      if (node != nullptr && node->health().heard() < asked_at_) node->health().Suspect(Now());
+      if (node == nullptr) continue;
+      if (late && node->health().heard() < asked_at_) node->health().Suspect(now);
+      node->Cancel(request_->id);
     }
   }
   request_ = nullptr;

@@ -21,8 +21,9 @@ ClusterState::~ClusterState() { *alive_ = false; }
 
 template <typename F>
 auto ClusterState::Guard(F f) {
-  return [this, alive = alive_, f = std::move(f)](auto result) {
-    world_.Post([alive, f, result = std::move(result)]() mutable {
+  // The store may answer when the state has gone.
+  return [world = &world_, alive = alive_, f = std::move(f)](auto result) {
+    world->Post([alive, f, result = std::move(result)]() mutable {
       if (*alive) f(std::move(result));
     });
   };
@@ -97,15 +98,17 @@ absl::Status ClusterState::Take(const Records& records) {
   if (!leads)
     return absl::AbortedError(absl::StrCat("another coordinator leads since term ", term_, " ended"));
   if (!found) {
-    Found(records);
+    Found(regions);
     return absl::OkStatus();
   }
-  nodes_ = std::move(nodes);
+  const std::map<NodeId, Node> before = std::exchange(nodes_, std::move(nodes));
   regions_ = std::move(regions);
   revision_ = records.revision;
-  const bool first = !std::exchange(ready_, true);
+  ready_ = true;
   for (const auto& [id, node] : nodes_) {
-    if (first) world_.Connect(id, node.record.address);
+    const auto known = before.find(id);
+    const bool news = known == before.end() || known->second.record.address != node.record.address;
+    if (news && id != options_.self) world_.Connect(id, node.record.address);
   }
   Tell();
   Next();
@@ -113,16 +116,23 @@ absl::Status ClusterState::Take(const Records& records) {
   return absl::OkStatus();
 }
 
-// The cluster's first moment: this process serves everything.
-void ClusterState::Found(const Records& records) {
+// The cluster's first moment: this process serves everything. As many regions at a time as go into one
+// transaction, and the cluster with the last of them.
+void ClusterState::Found(const std::vector<Region>& regions) {
+  constexpr size_t kMost = 100;
   Transaction transaction;
   transaction.conditions = {{kClusterKey, 0}, {kLeaderKey, static_cast<Revision>(term_)}};
-  transaction.changes.push_back({kClusterKey, ToJson(options_.cluster)});
-  for (int32_t r = 0; r < options_.cluster.regions; ++r)
+  for (int32_t r = 0; r < options_.cluster.regions && transaction.changes.size() < kMost; ++r) {
+    if (regions[static_cast<size_t>(r)].changed != 0) continue;
     transaction.changes.push_back({RegionKey(RegionId(r)), ToJson(RegionRecord{options_.self, {}, {}, {}})});
-  revision_ = records.revision;
-  store_.Commit(std::move(transaction), Guard([this](absl::StatusOr<Committed>) {
-                  if (!deposed_) Read();
+  }
+  if (transaction.changes.size() < kMost)
+    transaction.changes.push_back({kClusterKey, ToJson(options_.cluster)});
+  store_.Commit(std::move(transaction), Guard([this](absl::StatusOr<Committed> committed) {
+                  if (deposed_) return;
+                  if (committed.ok()) return Read();
+                  LogStoreUnavailable(committed.status());
+                  read_again_ = now_ + std::chrono::milliseconds(500);
                 }));
 }
 
@@ -154,6 +164,13 @@ void ClusterState::OnCommitted(const Transaction& transaction, absl::StatusOr<Co
   if (deposed_) return;
   committing_ = false;
   if (!committed.ok() || !committed->applied) {
+    if (absl::IsInvalidArgument(committed.status())) {  // it never will be
+      const Done done = std::move(intents_.front().done);
+      intents_.pop_front();
+      if (done) done(committed.status());
+      Next();
+      return;
+    }
     // Whether it was applied is not known, or somebody else has written: what stands there counts.
     if (committed.ok()) counters_.refused_commits.Add(1);
     if (!committed.ok()) {

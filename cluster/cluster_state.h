@@ -138,7 +138,7 @@ class ClusterState {
   bool Unsure() const { return reading_ || read_again_ != Clock::time_point::max(); }
   void OnRecords(absl::StatusOr<Records> records);
   absl::Status Take(const Records& records);
-  void Found(const Records& records);
+  void Found(const std::vector<Region>& regions);
   void Enqueue(Intent intent);
   void Next();
   void OnCommitted(const Transaction& transaction, absl::StatusOr<Committed> committed);

@@ -18,6 +18,8 @@ namespace pb = ::omni::cluster::v1;
 // Frame's two fields, both of wire type 2.
 constexpr uint32_t kHeaderTag = 1 << 3 | 2, kDataTag = 2 << 3 | 2;
 constexpr int64_t kMaxRows = 1 << 16;  // of a request
+// Two bytes of a header can become an object of hundreds.
+constexpr size_t kMaxHeaderBytes = 1 << 20;
 
 // --- Writing
 
@@ -142,7 +144,8 @@ void Describe(const RefusedFrame& f, pb::Header& header) {
   r.set_reason(f.reason);
 }
 void Describe(const CancelFrame& f, pb::Header& header) {
-  for (uint64_t id : f.ids) header.mutable_cancel()->add_ids(id);
+  pb::Cancel& c = *header.mutable_cancel();  // though there be no id
+  for (uint64_t id : f.ids) c.add_ids(id);
 }
 void Describe(const PingFrame& f, pb::Header& header) { header.mutable_ping()->set_number(f.number); }
 void Describe(const PongFrame& f, pb::Header& header) {
@@ -154,6 +157,50 @@ void Describe(const PongFrame& f, pb::Header& header) {
 
 absl::Status Bad(std::string_view what) {
   return absl::InvalidArgumentError(absl::StrCat("a frame that does not fit the model: ", std::string(what)));
+}
+
+// Which fields of a message are messages, and what is in those; ends with a number 0.
+struct Nested {
+  uint32_t number;
+  const Nested* inside;
+};
+constexpr Nested kNothing[] = {{0, nullptr}};
+constexpr Nested kInCompute[] = {{pb::Compute::kRequestsFieldNumber, kNothing}, {0, nullptr}};
+constexpr Nested kInAnswer[] = {{pb::RegionAnswer::kErrorsFieldNumber, kNothing}, {0, nullptr}};
+constexpr Nested kInAnswers[] = {{pb::Answers::kAnswersFieldNumber, kInAnswer}, {0, nullptr}};
+constexpr Nested kInAssign[] = {{pb::Assign::kRegionsFieldNumber, kNothing}, {0, nullptr}};
+constexpr Nested kInHeader[] = {
+    {pb::Header::kHelloFieldNumber, kNothing},    {pb::Header::kComputeFieldNumber, kInCompute},
+    {pb::Header::kPrefetchFieldNumber, kNothing}, {pb::Header::kAssignFieldNumber, kInAssign},
+    {pb::Header::kPingFieldNumber, kNothing},     {pb::Header::kCancelFieldNumber, kNothing},
+    {pb::Header::kWelcomeFieldNumber, kNothing},  {pb::Header::kAnswersFieldNumber, kInAnswers},
+    {pb::Header::kHoldingsFieldNumber, kNothing}, {pb::Header::kPongFieldNumber, kNothing},
+    {pb::Header::kRefusedFieldNumber, kNothing},  {0, nullptr}};
+
+// Whether every length lies within what it is in. Protobuf sees that only after it has reserved up to 50 MB.
+bool LengthsFit(std::span<const uint8_t> bytes, const Nested* nested) {
+  google::protobuf::io::CodedInputStream in(bytes.data(), static_cast<int>(bytes.size()));
+  while (const uint32_t tag = in.ReadTag()) {
+    uint64_t number = 0;
+    uint32_t length = tag % 8 == 1 ? 8 : 4;
+    if (tag % 8 == 0) {
+      if (!in.ReadVarint64(&number)) return false;
+      continue;
+    }
+    if (tag % 8 == 2) {
+      if (!in.ReadVarint32(&length)) return false;
+    } else if (tag % 8 != 1 && tag % 8 != 5) {
+      return false;
+    }
+    const auto at = static_cast<size_t>(in.CurrentPosition());
+    if (length > bytes.size() - at) return false;
+    const Nested* field = nested;
+    while (field->number != 0 && field->number != tag / 8) ++field;
+    const bool fits =
+        field->number == 0 || tag % 8 != 2 || LengthsFit(bytes.subspan(at, length), field->inside);
+    if (!fits || !in.Skip(static_cast<int>(length))) return false;
+  }
+  return in.ConsumedEntireMessage();
 }
 
 absl::StatusOr<RegionId> ReadRegion(uint32_t region, const ModelConfig& config) {
@@ -233,7 +280,8 @@ absl::StatusOr<Frame> Read(const pb::Answers& answers, std::span<const uint8_t> 
     reply->region = *region;
     reply->epoch = answer.epoch();
     reply->attempt = static_cast<int>(std::min<uint32_t>(answer.attempt(), 1000));
-    if (answer.experts() > static_cast<uint64_t>(config.num_experts())) return Bad("an answer's experts");
+    if (answer.experts() > static_cast<uint64_t>(config.experts_per_region()))
+      return Bad("an answer's experts");
     reply->statuses.resize(answer.experts());
     reply->compute = std::chrono::nanoseconds(static_cast<int64_t>(answer.compute_ns() & INT64_MAX));
     for (const pb::ExpertError& error : answer.errors()) {
@@ -387,7 +435,9 @@ absl::StatusOr<Frame> DecodeFrame(std::span<const uint8_t> bytes, const ModelCon
     if (length > bytes.size() - at) return Bad("it ends early");
     const std::span<const uint8_t> field = bytes.subspan(at, length);
     if (tag == kHeaderTag) {
-      if (has_header || !header.ParseFromArray(field.data(), static_cast<int>(field.size())))
+      if (field.size() > kMaxHeaderBytes) return Bad(absl::StrCat("a header of ", field.size(), " bytes"));
+      if (has_header || !LengthsFit(field, kInHeader) ||
+          !header.ParseFromArray(field.data(), static_cast<int>(field.size())))
         return Bad("a header that is none");
       has_header = true;
     } else if (tag == kDataTag) {

@@ -108,7 +108,7 @@ void HostState::Handle(StreamId id, Stream& stream, const ComputeFrame& f) {
     }
     // Two coordinators, or two streams of one, may use the same number.
     const uint64_t mine = next_++;
-    open_.emplace(mine, Open{id, request->id});
+    open_.emplace(mine, Open{id, request->id, false});
     auto own = std::const_pointer_cast<RegionRequest>(request);  // made by DecodeFrame, for nobody else
     own->id = mine;
     world_.Compute(std::move(own));
@@ -121,7 +121,7 @@ void HostState::OnReply(RegionReplyPtr reply) {
   const Open open = found->second;
   open_.erase(found);
   const auto stream = streams_.find(open.stream);
-  if (stream == streams_.end()) return;
+  if (open.cancelled || stream == streams_.end()) return;
   counters_.answers.Add(1);
   for (const absl::Status& status : reply->statuses) {
     if (!status.ok()) counters_.failed.Add(1);
@@ -161,13 +161,14 @@ void HostState::OnHeld(HoldingsFrame holdings) {
   }
 }
 
-// What is being computed is computed to its end: that costs less than asking at every step whether to go on.
+// What is being computed is computed to its end, and is open until then: that costs less than asking at every
+// step whether to go on.
 void HostState::Handle(StreamId id, Stream&, const CancelFrame& f) {
   for (uint64_t cancelled : f.ids) {
-    for (auto open = open_.begin(); open != open_.end(); ++open) {
-      if (open->second.stream != id || open->second.id != cancelled) continue;
+    for (auto& [mine, open] : open_) {
+      if (open.stream != id || open.id != cancelled || open.cancelled) continue;
       counters_.cancelled.Add(1);
-      open_.erase(open);
+      open.cancelled = true;
       break;
     }
   }

@@ -2,8 +2,7 @@
 // (host.h).
 //
 // Any number of streams may be open, but one coordinator is obeyed: that of the highest term seen. What an
-// earlier one still asks is answered as long as the epoch is right, since an answer is a pure function of
-// what was asked; what it assigns is not done.
+// earlier one still asks is refused, and what it assigns is not done.
 #pragma once
 
 #include <cstdint>
@@ -80,6 +79,7 @@ class HostState {
   struct Open {
     StreamId stream;
     uint64_t id;  // the coordinator's
+    bool cancelled = false;
   };
 
   void Refuse(StreamId stream, absl::Status status);

@@ -9,8 +9,9 @@ namespace omni {
 
 template <typename F>
 auto Leadership::Guard(F f) {
-  return [this, alive = alive_, f = std::move(f)](auto result) {
-    owner_.Post([alive, f, result = std::move(result)]() mutable {
+  // The store may answer when the state has gone.
+  return [owner = &owner_, alive = alive_, f = std::move(f)](auto result) {
+    owner->Post([alive, f, result = std::move(result)]() mutable {
       if (*alive) f(std::move(result));
     });
   };
@@ -144,10 +145,12 @@ void Leadership::OnTick(Clock::time_point now) {
 }
 
 void Leadership::Resign() {
-  const bool led = phase_ == Phase::kLeading;
+  // While it stands for election its record may be on its way: that goes with the lease, or is refused
+  // without it.
+  const bool has_lease = phase_ == Phase::kLeading || (phase_ == Phase::kAsking && lease_ != 0);
   phase_ = Phase::kOver;
   watcher_ = nullptr;
-  if (led) store_.RevokeLease(lease_, [](absl::StatusOr<bool>) {});
+  if (has_lease) store_.RevokeLease(lease_, [](absl::StatusOr<bool>) {});
 }
 
 }  // namespace omni

@@ -140,15 +140,17 @@ class Planner {
     for (size_t r = 0; r < regions_.size() && moves_ < options_.most_moves; ++r) {
       const RegionRecord& now = regions_[r].record;
       const int owner = Find(now.owner);
-      if (!now.target.value.empty() || owner < 0 || !nodes_[Index(owner)].draining) continue;
+      if (!now.target.value.empty() || Begun(r) || owner < 0 || !nodes_[Index(owner)].draining) continue;
       const int to = Best(r, owner);
+      if (to < 0 && MakeRoom(r, owner)) continue;
       Begin(r, to >= 0 ? to : self, "its owner is drained");
     }
     // What does not fit this process: the busiest stay.
     std::vector<size_t> own;
     uint64_t bytes = 0;
     for (size_t r = 0; r < regions_.size(); ++r) {
-      if (Find(regions_[r].record.owner) != self || !regions_[r].record.target.value.empty()) continue;
+      if (Find(regions_[r].record.owner) != self || !regions_[r].record.target.value.empty() || Begun(r))
+        continue;
       own.push_back(r);
       bytes += regions_[r].bytes;
     }
@@ -158,7 +160,10 @@ class Planner {
       if (moves_ >= options_.most_moves || bytes <= nodes_[Index(self)].offered_bytes) break;
       if (regions_[r].record.pinned == nodes_[Index(self)].id) continue;
       const int to = Best(r, self);
-      if (to < 0) break;
+      if (to < 0) {
+        MakeRoom(r, self);
+        break;
+      }
       bytes -= regions_[r].bytes;
       Begin(r, to, "it does not fit the coordinator");
     }
@@ -223,6 +228,30 @@ class Planner {
       if (best < 0 || cost < least) best = node, least = cost;
     }
     return best;
+  }
+
+  // Whether a node's shadows, of which one after another goes, have made room for the region.
+  bool MakeRoom(size_t r, int except) {
+    for (size_t i = 0; i < nodes_.size(); ++i) {
+      const int node = static_cast<int>(i);
+      if (node == except || nodes_[i].self || !Takes(node)) continue;
+      const auto yields = [&](size_t s) {
+        return regions_[s].record.shadow == nodes_[i].id && regions_[s].record.target.value.empty() &&
+               !Begun(s);
+      };
+      uint64_t shadows = 0;
+      for (size_t s = 0; s < regions_.size(); ++s) shadows += yields(s) ? regions_[s].bytes : 0;
+      if (used_[i] - shadows + regions_[r].bytes > nodes_[i].offered_bytes) continue;
+      for (size_t s = 0; s < regions_.size() && !Fits(node, r); ++s) {
+        if (!yields(s)) continue;
+        RegionRecord to = regions_[s].record;
+        to.shadow = {};
+        used_[i] -= regions_[s].bytes;
+        Change(s, std::move(to), "its shadow makes room for an owner");
+      }
+      return true;
+    }
+    return false;
   }
 
   void Begin(size_t r, int to, const char* why) {

@@ -195,6 +195,44 @@ TEST_F(CoordinatorTest, AsksAgainWhenNoAnswerComesInTime) {
   EXPECT_EQ((*End(*channel))->tokens, PlainLoop(tiny_, request));
 }
 
+TEST_F(CoordinatorTest, LinksThatWouldAskAnotherAreWokenWhenTheyWantToBe) {
+  using Clock = CoordinatorState::Clock;
+  const Clock::time_point first = Clock::now() + std::chrono::hours(1),
+                          second = first + std::chrono::hours(1);
+  world_.wake_time = first;
+  Submit(MakeRequest(tiny_, 1, 2, 5));
+  state_.Step();
+  ASSERT_EQ(world_.requests.size(), 1u);
+  const RegionRequestPtr asked = world_.requests.front();
+  EXPECT_THAT(world_.wakes, ::testing::ElementsAre(first));
+  // Only whoever is asked, and then again when it wants to be.
+  world_.wake_time = second;
+  state_.OnWake(first);
+  EXPECT_THAT(world_.woken, ::testing::ElementsAre(asked->region));
+  EXPECT_THAT(world_.wakes, ::testing::ElementsAre(first, second));
+  // One timer is enough for the layers that follow.
+  while (!world_.requests.empty()) Serve();
+  EXPECT_THAT(world_.answered, ::testing::Contains(asked->id));
+  EXPECT_EQ(world_.wakes.size(), 2u);
+  // Nothing is asked: nobody is woken, and no timer set.
+  world_.woken.clear();
+  state_.OnWake(second);
+  EXPECT_TRUE(world_.woken.empty());
+  EXPECT_EQ(world_.wakes.size(), 2u);
+}
+
+TEST_F(CoordinatorTest, ARequestThatIsSentAgainIsWatchedAgain) {
+  using Clock = CoordinatorState::Clock;
+  Submit(MakeRequest(tiny_, 1, 2, 5));
+  state_.Step();
+  EXPECT_TRUE(world_.wakes.empty());
+  const Clock::time_point wake = Clock::now() + std::chrono::hours(3);
+  world_.wake_time = wake;
+  state_.OnTick(Clock::now() + std::chrono::hours(1));
+  EXPECT_EQ(world_.requests.back()->attempt, 2);
+  EXPECT_THAT(world_.wakes, ::testing::ElementsAre(wake));
+}
+
 TEST_F(CoordinatorTest, ARequestKeepsItsRowsWhateverBecomesOfTheBatch) {
   Submit(MakeRequest(tiny_, 8, 3, 6));
   state_.Step();

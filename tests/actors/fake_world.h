@@ -1,8 +1,10 @@
 // The coordinator's world as a test moves it.
 #pragma once
 
+#include <chrono>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -24,6 +26,11 @@ class FakeWorld : public StepTimer {
       world_.foresight.push_back(foresight);
     }
     void Renew() override { world_.renewed.push_back(region_); }
+    void OnAnswered(const RegionReply& reply) override { world_.answered.push_back(reply.request_id); }
+    std::optional<std::chrono::steady_clock::time_point> WakeTime() const override {
+      return world_.wake_time;
+    }
+    void Wake(std::chrono::steady_clock::time_point) override { world_.woken.push_back(region_); }
 
    private:
     FakeWorld& world_;
@@ -40,7 +47,10 @@ class FakeWorld : public StepTimer {
   void WakeAt(std::chrono::steady_clock::time_point time) override { wakes.push_back(time); }
   void PartDone() override { ++parts_done; }
 
-  std::vector<std::chrono::steady_clock::time_point> wakes;
+  std::optional<std::chrono::steady_clock::time_point> wake_time;  // that every link wants
+  std::vector<std::chrono::steady_clock::time_point> wakes;        // that the state wants
+  std::vector<RegionId> woken;
+  std::vector<uint64_t> answered;  // requests whose links were told
   std::deque<RegionRequestPtr> requests;
   std::vector<RegionId> renewed;
   std::vector<std::pair<LayerId, std::vector<ExpertId>>> expected;

@@ -152,6 +152,78 @@ TEST_F(SessionTest, PendingIsThePromptThenTheLastToken) {
   EXPECT_THAT(session.pending(), ElementsAre(TokenId('q')));
 }
 
+std::vector<TokenId> Bytes(const std::string& text) {
+  std::vector<TokenId> tokens;
+  for (char c : text) tokens.push_back(TokenId(static_cast<uint8_t>(c)));
+  return tokens;
+}
+
+TEST_F(SessionTest, KnownTokensArePromptToTheModelAndAnswerToTheLimit) {
+  request_.generated = Bytes("ab");
+  request_.max_tokens = 4;
+  channel_ = std::make_shared<SessionChannel>(100);
+  Session session(SessionId(1), request_, tokenizer_, 1000, channel_);
+  EXPECT_EQ(session.pending().size(), 5u);
+  EXPECT_FALSE(session.decoding());
+  ASSERT_TRUE(session.Activate(config_, Session::Clock::now()).ok());
+  session.OnComputed(5);
+  EXPECT_TRUE(session.decoding());
+  EXPECT_EQ(session.tokens().size(), 5u);
+  Draw(session, 'c');
+  EXPECT_FALSE(session.over());
+  Draw(session, 'd');
+  EXPECT_TRUE(session.over());
+  // None of them is told again.
+  auto taken = channel_->Take(std::stop_token());
+  std::string streamed;
+  for (const GenerateEvent& event : taken.events) streamed += event.text;
+  EXPECT_EQ(streamed, "cd");
+  EXPECT_EQ((*taken.result)->text, "cd");
+  EXPECT_EQ((*taken.result)->tokens, Bytes("cd"));
+  EXPECT_EQ((*taken.result)->reason, StopReason::kLength);
+}
+
+TEST_F(SessionTest, AStopStringMayBeginInKnownTokens) {
+  request_.stops = {"END"};
+  request_.generated = Bytes("aEN");
+  auto session = Start();
+  Draw(*session, 'D');
+  EXPECT_TRUE(session->over());
+  const GenerateResult result = Result();
+  EXPECT_EQ(result.reason, StopReason::kStop);
+  EXPECT_EQ(result.text, "");
+  EXPECT_EQ(result.tokens, Bytes("D"));
+}
+
+TEST_F(SessionTest, WhatKnownTokensHeldBackIsShownWithThoseThatFollow) {
+  request_.stops = {"END"};
+  request_.generated = Bytes("aEN");
+  auto session = Start();
+  Draw(*session, 'X');
+  session->Cancel();
+  EXPECT_EQ(Result().text, "ENX");
+  // So is the first half of a character.
+  request_.stops = {};
+  request_.generated = Bytes("a\xc3");
+  session = Start();
+  Draw(*session, 0xa4);
+  session->Cancel();
+  EXPECT_EQ(Result().text, "\xc3\xa4");
+}
+
+TEST_F(SessionTest, CheckLooksAtKnownTokensToo) {
+  const auto message = [&] { return std::string(CheckRequest(request_, config_.vocab, 10).message()); };
+  request_.generated = Bytes("ab");
+  EXPECT_EQ(message(), "");
+  request_.max_tokens = 2;
+  EXPECT_THAT(message(), HasSubstr("has 2 tokens already, and max_tokens is 2"));
+  request_.max_tokens = 100;
+  request_.generated = Bytes("abcdefg");
+  EXPECT_THAT(message(), HasSubstr("10 tokens, but the context limit is 10"));
+  request_.generated = {TokenId(static_cast<int32_t>(config_.vocab))};
+  EXPECT_THAT(message(), HasSubstr("outside the vocabulary"));
+}
+
 TEST_F(SessionTest, CheckNamesWhatIsWrong) {
   const auto message = [&](const GenerateRequest& request) {
     return std::string(CheckRequest(request, config_.vocab, 10).message());

@@ -129,6 +129,66 @@ TEST_F(SwarmSessionsTest, AKeptSessionGoesOnWithTheTokensOfOneThatNeverStopped) 
   EXPECT_EQ(first->text + second->text, swarm_->Generate(whole, nullptr)->text);
 }
 
+// Where a coordinator takes over from another, it knows the prompt, the settings and the answer so far.
+TEST_F(SwarmSessionsTest, AfterKnownTokensComeThoseThatWouldHaveFollowed) {
+  std::vector<SamplerSettings> settings(3);
+  settings[0].temperature = 0;
+  settings[1].temperature = 0.9f, settings[1].seed = 77;
+  settings[2].temperature = 1.1f, settings[2].top_k = 20, settings[2].top_p = 0.9f;
+  settings[2].repetition_penalty = 1.3f, settings[2].repetition_window = 8;
+  for (const SamplerSettings& sampler : settings) {
+    GenerateRequest whole = MakeRequest(tiny_, 7, 30, 3);
+    whole.sampler = sampler;
+    const auto want = swarm_->Generate(whole, nullptr);
+    ASSERT_TRUE(want.ok()) << want.status();
+    ASSERT_EQ(want->tokens, PlainLoop(tiny_, whole));
+    for (std::ptrdiff_t known : {1, 8, 17, 29}) {
+      GenerateRequest rest = whole;
+      rest.generated.assign(want->tokens.begin(), want->tokens.begin() + known);
+      std::vector<TokenId> told;
+      const auto got = swarm_->Generate(rest, [&](const GenerateEvent& event) {
+        if (event.is_token) told.push_back(event.token);
+        return true;
+      });
+      ASSERT_TRUE(got.ok()) << got.status();
+      EXPECT_EQ(Join(rest.generated, got->tokens), want->tokens);
+      EXPECT_EQ(told, got->tokens);
+      EXPECT_EQ(got->reason, want->reason);
+    }
+  }
+}
+
+TEST_F(SwarmSessionsTest, AfterKnownTokensAStopStringEndsTheAnswerWhereItWouldHave) {
+  GenerateRequest whole = MakeRequest(tiny_, 7, 30, 3);
+  std::vector<std::string> shown;  // with each token
+  const auto collect = [&](const GenerateEvent& event) {
+    if (event.is_token) shown.push_back(event.text);
+    return true;
+  };
+  const std::string text = swarm_->Generate(whole, nullptr)->text;
+  int stopped = 0;
+  for (size_t begin = 4; begin + 4 < text.size(); begin += 5) {
+    whole.stops = {text.substr(begin, 4)};
+    shown.clear();
+    const auto want = swarm_->Generate(whole, collect);
+    ASSERT_TRUE(want.ok()) << want.status();
+    stopped += want->reason == StopReason::kStop;
+    const std::vector<std::string> before = shown;
+    for (size_t known = 1; known < want->tokens.size(); known += 2) {
+      GenerateRequest rest = whole;
+      rest.generated.assign(want->tokens.begin(), want->tokens.begin() + static_cast<std::ptrdiff_t>(known));
+      const auto got = swarm_->Generate(rest, nullptr);
+      ASSERT_TRUE(got.ok()) << got.status();
+      EXPECT_EQ(Join(rest.generated, got->tokens), want->tokens) << whole.stops[0] << " after " << known;
+      EXPECT_EQ(got->reason, want->reason);
+      std::string all;
+      for (size_t i = 0; i < known; ++i) all += before[i];
+      EXPECT_EQ(all + got->text, want->text);
+    }
+  }
+  EXPECT_GE(stopped, 3);
+}
+
 TEST_F(SwarmSessionsTest, AForkGoesItsOwnWayAndTheOriginalOnItsOwn) {
   const GenerateRequest whole = MakeRequest(tiny_, 5, 40, 4);
   auto handle = swarm_->Submit(whole);

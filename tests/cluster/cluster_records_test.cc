@@ -1,0 +1,54 @@
+#include "cluster/cluster_records.h"
+
+#include <string>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace omni {
+namespace {
+
+using ::testing::HasSubstr;
+
+TEST(ClusterRecordsTest, RecordsAreReadAsTheyWereWritten) {
+  const ClusterRecord cluster{"name \"x\"", "hash", 4096, 3};
+  EXPECT_EQ(*ParseClusterRecord(ToJson(cluster)), cluster);
+  const auto leader = ParseLeaderRecord(ToJson(LeaderRecord{{"n"}, "host:1"}));
+  EXPECT_EQ(leader->node.value, "n");
+  EXPECT_EQ(leader->address, "host:1");
+  for (bool draining : {false, true}) {
+    const NodeRecord node{"host:2", uint64_t{1} << 60, draining};
+    EXPECT_EQ(*ParseNodeRecord(ToJson(node)), node);
+  }
+  for (const RegionRecord& region :
+       {RegionRecord{{"a"}, {}, {}, {}}, RegionRecord{{"a"}, {"b"}, {"c"}, {"d"}}, RegionRecord{}}) {
+    EXPECT_EQ(*ParseRegionRecord(ToJson(region)), region);
+  }
+}
+
+TEST(ClusterRecordsTest, KeysOfRegionsAreInTheirOrder) {
+  EXPECT_EQ(RegionKey(RegionId(7)), "region/0007");
+  EXPECT_LT(RegionKey(RegionId(9)), RegionKey(RegionId(10)));
+  for (int32_t r : {0, 7, 9999, 12345}) EXPECT_EQ(*RegionOfKey(RegionKey(RegionId(r))), RegionId(r));
+  for (const char* key : {"region/", "region/x", "region/-1", "region/1x", "region/99999999999", "node/1"})
+    EXPECT_EQ(RegionOfKey(key).status().code(), absl::StatusCode::kDataLoss) << key;
+  EXPECT_EQ(NodeKey({"n"}), "node/n");
+}
+
+TEST(ClusterRecordsTest, WhatIsNoRecordIsDataLoss) {
+  for (const char* text :
+       {"", "x", "null", "[]", "{}", "{\"owner\":1}", "{\"owner\":\"a\"", "[{\"owner\":\"a\"}]"}) {
+    const absl::Status status = ParseRegionRecord(text).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << text;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("record of a region"));
+    EXPECT_EQ(ParseClusterRecord(text).status().code(), absl::StatusCode::kDataLoss) << text;
+    EXPECT_EQ(ParseLeaderRecord(text).status().code(), absl::StatusCode::kDataLoss) << text;
+    EXPECT_EQ(ParseNodeRecord(text).status().code(), absl::StatusCode::kDataLoss) << text;
+  }
+  // Members of another kind count as not there, and what a later program adds does not matter.
+  EXPECT_EQ(*ParseNodeRecord("{\"address\":\"a\",\"offered_bytes\":-3,\"draining\":7,\"more\":[]}"),
+            (NodeRecord{"a", 0, false}));
+}
+
+}  // namespace
+}  // namespace omni

@@ -1,0 +1,223 @@
+#include "cluster/cluster_state.h"
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <absl/strings/str_cat.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/cluster/cluster_state_fixture.h"
+#include "tests/testing/random_model.h"
+
+namespace omni {
+namespace {
+
+using namespace std::chrono_literals;
+using ::testing::ElementsAre;
+using testing::FakeStore;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using testing::Time;
+
+class ClusterStateTest : public testing::ClusterStateFixture {};
+
+TEST_F(ClusterStateTest, TheFirstCoordinatorFoundsTheCluster) {
+  Lead();
+  EXPECT_FALSE(state_->ready());
+  Run();
+  EXPECT_TRUE(state_->ready());
+  const auto stored = Stored();
+  EXPECT_EQ(*ParseClusterRecord(stored.at(kClusterKey)), options_.cluster);
+  EXPECT_THAT(Owners(), ElementsAre("self", "self", "self", "self"));
+  ASSERT_TRUE(world_->published.has_value());
+  EXPECT_EQ(world_->published->regions.size(), 4u);
+  EXPECT_EQ(world_->published->leader.value, "self");
+  EXPECT_EQ(world_->published->nodes.size(), 1u);
+  EXPECT_TRUE(world_->published->nodes[0].self);
+  for (const RegionView& region : world_->published->regions) EXPECT_GT(region.epoch, 0u);
+}
+
+TEST_F(ClusterStateTest, AClusterOfMoreRegionsThanATransactionHoldsIsFounded) {
+  SetRegions(1000, 2000);
+  Start();
+  EXPECT_EQ(OwnedBy("self"), 1000);
+}
+
+TEST_F(ClusterStateTest, ANodeThatJoinsIsRecordedThenConnectedWith) {
+  Start();
+  bool stood = false;
+  state_->Join({"a"}, {"a:1", 10, false}, [&](absl::Status s) {
+    EXPECT_TRUE(s.ok()) << s;
+    stood = Stored().contains(NodeKey({"a"}));
+  });
+  EXPECT_THAT(world_->connected, IsEmpty());
+  Run();
+  EXPECT_TRUE(stood);
+  EXPECT_THAT(world_->connected, ElementsAre(NodeId{"a"}));
+  EXPECT_EQ(*ParseNodeRecord(Stored().at(NodeKey({"a"}))), (NodeRecord{"a:1", 10, false}));
+  // The same again changes nothing; another address does.
+  const int64_t commits = counters_.commits.Get();
+  Join("a", 10);
+  EXPECT_EQ(counters_.commits.Get(), commits);
+  EXPECT_TRUE(Answer([&](auto done) { state_->Join({"a"}, {"moved:2", 10, false}, done); }).ok());
+  EXPECT_EQ(world_->log.back().substr(0, 7), "publish");
+  EXPECT_THAT(world_->log, ::testing::Contains("connect a moved:2"));
+}
+
+TEST_F(ClusterStateTest, ANodeIsToldBeforeTheLinksGoByIt) {
+  Start();
+  Join("a", 10);
+  Up("a");
+  world_->log.clear();
+  Settle();
+  Revision told = 0, published = 0;
+  for (const std::string& line : world_->log) {
+    if (line.starts_with("assign a ")) told = std::stoll(line.substr(9));
+    if (!line.starts_with("publish ")) continue;
+    published = std::stoll(line.substr(8));
+    EXPECT_EQ(told, published);
+  }
+  EXPECT_GT(published, 0);
+  // And what it was told is what is published.
+  const AssignFrame& assigned = *nodes_.nodes[{"a"}].assigned;
+  ASSERT_EQ(assigned.regions.size(), 2u);
+  for (const AssignFrame::Region& region : assigned.regions) {
+    const RegionView& view = world_->published->regions[region.region.index()];
+    EXPECT_EQ(view.record.owner.value, "a");
+    EXPECT_EQ(view.epoch, region.epoch);
+    EXPECT_EQ(region.role, HoldingRole::kOwner);
+  }
+  EXPECT_THAT(assigned.sources, ElementsAre("self:1"));
+}
+
+TEST_F(ClusterStateTest, ANodeThatIsDownForLongIsReplacedAndOneThatComesBackSoonIsNot) {
+  Start();
+  Join("a", 10);
+  Up("a");
+  Settle();
+  ASSERT_EQ(OwnedBy("a"), 2);
+  Down("a");
+  Tick(options_.gone - 1ms);
+  EXPECT_EQ(OwnedBy("a"), 2);
+  Up("a");
+  Tick(1h);
+  EXPECT_EQ(OwnedBy("a"), 2);
+  EXPECT_EQ(counters_.failovers.Get(), 0);
+  Down("a");
+  Tick(options_.gone);
+  EXPECT_EQ(OwnedBy("a"), 0);
+  EXPECT_EQ(OwnedBy("self"), 4);
+  EXPECT_EQ(counters_.failovers.Get(), 2);
+}
+
+TEST_F(ClusterStateTest, EveryStepOfAMigrationIsRecorded) {
+  Start();
+  Join("a", 10);
+  nodes_.nodes[{"a"}].running = true;
+  state_->OnUp({"a"}, {}, now_);
+  Run();
+  int targets = 0;
+  for (int32_t r = 0; r < 4; ++r) {
+    if (StoredRegion(r).target.value.empty()) continue;
+    ++targets;
+    EXPECT_EQ(StoredRegion(r), (RegionRecord{{"self"}, {}, {"a"}, {}}));
+  }
+  EXPECT_EQ(targets, 2);
+  const AssignFrame assigned = *nodes_.nodes[{"a"}].assigned;
+  ASSERT_EQ(assigned.regions.size(), 2u);
+  EXPECT_EQ(assigned.regions[0].role, HoldingRole::kTarget);
+  // One of the two is there.
+  const RegionId first = assigned.regions[0].region;
+  state_->OnHoldings({"a"}, {assigned.revision, {first}, 1, 1, 1, ""});
+  Run();
+  EXPECT_EQ(StoredRegion(first.value), (RegionRecord{{"a"}, {}, {}, {}}));
+  EXPECT_EQ(counters_.migrations.Get(), 1);
+  EXPECT_EQ(OwnedBy("a"), 1);
+}
+
+// A migration, whose coordinator is replaced after so many steps of its thread and its store, ends as if
+// nothing had happened.
+TEST_F(ClusterStateTest, WhatCannotBeAskedForIsRefused) {
+  Start();
+  Join("a", 10);
+  const auto code = [&](auto ask) { return Answer(ask).code(); };
+  using absl::StatusCode;
+  EXPECT_EQ(code([&](auto d) { state_->Join({"self"}, {"x:1", 1, false}, d); }), StatusCode::kAlreadyExists);
+  EXPECT_EQ(code([&](auto d) { state_->Place(RegionId(4), {"a"}, d); }), StatusCode::kNotFound);
+  EXPECT_EQ(code([&](auto d) { state_->Place(RegionId(-1), {"a"}, d); }), StatusCode::kNotFound);
+  EXPECT_EQ(code([&](auto d) { state_->Place(RegionId(1), {"nobody"}, d); }), StatusCode::kNotFound);
+  EXPECT_EQ(code([&](auto d) { state_->Drain({"nobody"}, false, d); }), StatusCode::kNotFound);
+  EXPECT_EQ(code([&](auto d) { state_->Drain({"self"}, false, d); }), StatusCode::kNotFound);
+  EXPECT_THAT(std::string(Answer([&](auto d) { state_->Place(RegionId(4), {"a"}, d); }).message()),
+              HasSubstr("0 to 3"));
+}
+
+TEST_F(ClusterStateTest, ARegionIsPlacedByHandAndLetGoOf) {
+  SetRegions(4, 4);
+  Start();
+  Join("a", 10);
+  Up("a");
+  Settle();
+  EXPECT_EQ(OwnedBy("a"), 0);
+  EXPECT_TRUE(Answer([&](auto done) { state_->Place(RegionId(2), {"a"}, done); }).ok());
+  EXPECT_EQ(StoredRegion(2).pinned.value, "a");
+  Settle();
+  EXPECT_THAT(Owners(), ElementsAre("self", "self", "a", "self"));
+  EXPECT_TRUE(Answer([&](auto done) { state_->Place(RegionId(2), {"self"}, done); }).ok());
+  Settle();
+  EXPECT_EQ(OwnedBy("self"), 4);
+  EXPECT_TRUE(Answer([&](auto done) { state_->Place(RegionId(2), {}, done); }).ok());
+  EXPECT_EQ(StoredRegion(2).pinned.value, "");
+}
+
+TEST_F(ClusterStateTest, ANodeIsDrainedAndTakesPartAgain) {
+  options_.placement.hysteresis = 100;
+  Start();
+  Join("a", 10);
+  Join("b", 10);
+  Up("a");
+  Up("b");
+  Settle();
+  ASSERT_EQ(OwnedBy("a"), 2);
+  EXPECT_TRUE(Answer([&](auto done) { state_->Drain({"a"}, false, done); }).ok());
+  Settle();
+  EXPECT_EQ(OwnedBy("a"), 0);
+  EXPECT_EQ(OwnedBy("b"), 2);
+  EXPECT_THAT(nodes_.nodes[{"a"}].holds, IsEmpty());
+  // It joins anew, as after a restart, and is drained still.
+  Join("a", 12);
+  EXPECT_TRUE(ParseNodeRecord(Stored().at(NodeKey({"a"})))->draining);
+  EXPECT_TRUE(Answer([&](auto done) { state_->Drain({"a"}, true, done); }).ok());
+  EXPECT_FALSE(ParseNodeRecord(Stored().at(NodeKey({"a"})))->draining);
+  Settle();
+  EXPECT_EQ(OwnedBy("a"), 0);
+  absl::StatusOr<int> moves = -1;
+  state_->Rebalance([&](absl::StatusOr<int> m) { moves = m; });
+  EXPECT_EQ(moves.value_or(-1), 1);
+  Settle();
+  EXPECT_EQ(OwnedBy("a"), 1);
+}
+
+TEST_F(ClusterStateTest, TheBusiestRegionsComeToTheCoordinator) {
+  SetRegions(8, 2);
+  Start();
+  world_->requests = {0, 0, 0, 900, 0, 800, 0, 0};
+  for (int i = 0; i < 10; ++i) {
+    for (int64_t& r : world_->requests) r += r > 0 ? 1000 : 1;
+    Tick(options_.weigh);
+  }
+  Join("a", 10);
+  Up("a");
+  Settle();
+  EXPECT_EQ(StoredRegion(3).owner.value, "self");
+  EXPECT_EQ(StoredRegion(5).owner.value, "self");
+  EXPECT_EQ(OwnedBy("self"), 2);
+}
+
+}  // namespace
+}  // namespace omni
