@@ -113,12 +113,14 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
     if (frames != nullptr) frames->Stop();
     server = nullptr;
     inference = nullptr;
+    if (role != nullptr) role->Stop();
+    restarter = nullptr;
     {
       std::unique_lock lock(swarm_mutex);
       swarm = nullptr;
     }
+    store = nullptr;  // with it, the last of its answers to the role
     role = nullptr;
-    restarter = nullptr;
   }
 
   absl::Status Start();

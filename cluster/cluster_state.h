@@ -125,8 +125,8 @@ class ClusterState {
     double load = 0;
     int64_t requests = 0;
   };
-  // Something to be recorded: makes its transaction of what is known when its turn comes. One without changes:
-  // there is nothing to do.
+  // Something to be recorded: makes its transaction of what is known when its turn comes. One without
+  // changes: there is nothing to do.
   struct Intent {
     std::function<absl::StatusOr<Transaction>()> make;
     Done done;

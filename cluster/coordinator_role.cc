@@ -243,9 +243,12 @@ CoordinatorRole::CoordinatorRole(ActorSystem& actors, const ModelConfig& config,
                                  FrameTransport& transport, Swarm& swarm)
     : impl_(std::make_unique<Impl>(actors, config, std::move(options), store, transport, swarm)) {}
 
-CoordinatorRole::~CoordinatorRole() {
+CoordinatorRole::~CoordinatorRole() { Stop(); }
+
+void CoordinatorRole::Stop() {
   {
     std::lock_guard lock(impl_->actor_mutex);
+    if (!impl_->actor) return;
     caf::anon_send_exit(impl_->actor, caf::exit_reason::user_shutdown);
     impl_->actor = nullptr;
   }

@@ -62,10 +62,13 @@ class CoordinatorRole {
     virtual std::vector<int64_t> RegionRequests() = 0;
   };
 
-  // All references outlive it. The store's callbacks may come until it has gone.
+  // All references but the store outlive it.
   CoordinatorRole(ActorSystem& actors, const ModelConfig& config, CoordinatorRoleOptions options,
                   CoordinationStore& store, FrameTransport& transport, Swarm& swarm);
-  ~CoordinatorRole();  // resigns; not on the actors' thread; when the swarm's links have gone
+  ~CoordinatorRole();  // when the swarm's links have gone, and after Stop the store too
+  // Resigns, and nothing is done any more; not on the actors' thread. Answers of the store may come until
+  // that has gone, which is to be between Stop and the role's end.
+  void Stop();
 
   // For the swarm's options; made before the role starts.
   LinkFactory MakeLinks();

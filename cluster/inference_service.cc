@@ -240,8 +240,19 @@ void InferenceService::Impl::Go(const StreamPtr& stream, std::vector<TokenId> kn
   stream->out.push_back(std::move(begun));
   for (TokenId token : known)
     ShowToken(stream, token, 0, static_cast<uint64_t>(stream->tokens) >= stream->request.have());
-  if (!finished.empty()) {
-    ShowEnd(stream, finished, {});
+  // It may have been logged to its last token, and not that it was the last.
+  std::string over = finished;
+  if (over.empty() && !known.empty()) {
+    if (request.stop_at_end_of_text && known.back() == Tokenizer::kEndOfText) {
+      over = StopReasonName(StopReason::kEndOfText);
+    } else if (stream->matcher->stopped()) {
+      over = StopReasonName(StopReason::kStop);
+    } else if (static_cast<int64_t>(known.size()) >= request.max_tokens) {
+      over = StopReasonName(StopReason::kLength);
+    }
+  }
+  if (!over.empty()) {
+    ShowEnd(stream, over, {});
     return Write(stream);
   }
   request.generated = std::move(known);

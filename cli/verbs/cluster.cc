@@ -249,9 +249,9 @@ void AddCluster(CLI::App& root, Invocation& invocation) {
   auto args = std::make_shared<ClusterArgs>();
   verb.Require(verb.Argument("ACTION", args->action,
                              "status, watch, place REGION NODE, drain NODE, rebalance, cert FOLDER"));
-  verb.Argument("FIRST", args->first,
+  verb.Argument("WHAT", args->first,
                 "Of place the region, of drain the node, of cert the authority's folder");
-  verb.Argument("SECOND", args->second, "Of place the node, or -");
+  verb.Argument("NODE", args->second, "Of place the node, or -");
   args->flags.Add(verb);
   args->of_drain.Add(verb.Bool("--undo", args->undo, "Of drain: give the node regions again"));
   args->of_cert.Add(verb.Text("--node", args->node, "Of cert: the node's name"));

@@ -1,6 +1,6 @@
-// What a swarm costs and what its failures cost, in one run on this machine: the round trip to a node beyond
-// the product, decoding through a cluster's links against decoding without them, and the longest silence of an
-// answer when a worker is killed or stopped, and when a coordinator is killed beside a second one.
+// What a swarm costs and what its failures cost, in one run on this machine: the round trip to a node
+// beyond the product, decoding through a cluster's links against decoding without them, and the longest
+// silence of an answer when a worker is killed or stopped, and when a coordinator is killed beside a second.
 //
 //     swarm_bench -m MODEL --omni PROGRAM [--repetitions N] [--json]
 #include <sys/prctl.h>
@@ -293,6 +293,8 @@ double SingleNodeCost(const std::string& model, int rounds) {
     ratios.push_back(first ? a / b : b / a);
   }
   linked->reset();  // its links go before the role
+  role.Stop();
+  store->reset();
   return Median(ratios) - 1;
 }
 
