@@ -75,7 +75,8 @@ struct ClusterClient::Impl {
       if (status.ok() || !MayPass(status)) return status;
       Failed();
       if (Clock::now() >= until)
-        return absl::Status(status.code(), absl::StrCat(address, ": ", status.message()));
+        return credentials->Explain(
+            absl::Status(status.code(), absl::StrCat(address, ": ", status.message())), address);
       std::this_thread::sleep_for(std::chrono::milliseconds(100));
     }
   }
@@ -266,8 +267,10 @@ absl::StatusOr<ClusterClient::Answer> ClusterClient::Generate(const Request& req
       hint.assign(value.data(), value.size());
       if (hint == address) hint.clear();
     }
-    if (Clock::now() >= until)
-      return absl::Status(status.code(), absl::StrCat(address, ": ", status.message()));
+    if (Clock::now() >= until) {
+      return impl_->credentials->Explain(
+          absl::Status(status.code(), absl::StrCat(address, ": ", status.message())), address);
+    }
     answer.reconnects += known;
     std::this_thread::sleep_for(std::chrono::milliseconds(hint.empty() ? 50 : 1));
   }

@@ -49,10 +49,9 @@ absl::Status ToStatus(const grpc::Status& status) {
 // Says to the coordinators that this node is there, until one has taken it.
 class Joiner {
  public:
-  Joiner(std::vector<std::string> addresses, std::shared_ptr<grpc::ChannelCredentials> credentials,
-         pb::JoinRequest request)
+  Joiner(std::vector<std::string> addresses, const NodeCredentials& credentials, pb::JoinRequest request)
       : addresses_(std::move(addresses)),
-        credentials_(std::move(credentials)),
+        credentials_(credentials),
         request_(std::move(request)),
         thread_([this](const std::stop_token& stop) { Run(stop); }) {}
 
@@ -85,15 +84,15 @@ class Joiner {
   }
 
   absl::Status Ask(const std::string& address) const {
-    const auto stub = pb::Admin::NewStub(grpc::CreateChannel(address, credentials_));
+    const auto stub = pb::Admin::NewStub(grpc::CreateChannel(address, credentials_.channel()));
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(3));
     pb::JoinResponse response;
-    return ToStatus(stub->Join(&context, request_, &response));
+    return credentials_.Explain(ToStatus(stub->Join(&context, request_, &response)), address);
   }
 
   const std::vector<std::string> addresses_;
-  const std::shared_ptr<grpc::ChannelCredentials> credentials_;
+  const NodeCredentials& credentials_;
   const pb::JoinRequest request_;
   mutable std::mutex mutex_;
   std::condition_variable_any news_;
@@ -458,7 +457,7 @@ absl::Status ClusterNode::Impl::Start() {
     request.set_model_hash(model->hash());
     request.set_regions(static_cast<uint32_t>(config.num_regions()));
     request.set_offered_bytes(Offered());
-    joiner = std::make_unique<Joiner>(options.join, credentials->channel(), std::move(request));
+    joiner = std::make_unique<Joiner>(options.join, *credentials, std::move(request));
   }
   return absl::OkStatus();
 }

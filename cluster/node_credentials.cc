@@ -8,9 +8,13 @@
 #include "cluster/certificates.h"
 #include "cluster/channel_credentials.h"
 #include "cluster/cluster_log.h"
+#include "cluster/explain_link.h"
 #include "cluster/grpc_log.h"
 
 namespace omni {
+
+NodeCredentials::NodeCredentials() = default;
+NodeCredentials::~NodeCredentials() = default;
 
 absl::StatusOr<std::unique_ptr<NodeCredentials>> NodeCredentials::Make(
     const std::string& folder, const std::vector<std::string>& addresses, bool allow_plain) {
@@ -40,7 +44,16 @@ absl::StatusOr<std::unique_ptr<NodeCredentials>> NodeCredentials::Make(
     made->server_ = *std::move(server);
     made->channel_ = *std::move(channel);
   }
+  if (certificate.has_value())
+    made->certificate_ = std::make_unique<const NodeCertificate>(*std::move(certificate));
   return made;
+}
+
+absl::Status NodeCredentials::Explain(absl::Status status, const std::string& address) const {
+  if (!absl::IsUnavailable(status) || certificate_ == nullptr) return status;
+  const absl::Status why = ExplainLink(*certificate_, address, std::chrono::seconds(1));
+  if (!absl::IsFailedPrecondition(why)) return status;
+  return absl::UnavailableError(absl::StrCat(status.message(), " (", why.message(), ")"));
 }
 
 }  // namespace omni

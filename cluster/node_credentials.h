@@ -14,18 +14,28 @@ class ServerCredentials;
 
 namespace omni {
 
+struct NodeCertificate;
+
 class NodeCredentials {
  public:
+  NodeCredentials();
+  ~NodeCredentials();
+
   // `folder`: of a node's certificate (certificates.h); empty: none, which is refused if one of the
   // addresses (where it listens, whom it calls) is off loopback, unless `allow_plain`, and then said in
   // the log at each start. At least one address.
   static absl::StatusOr<std::unique_ptr<NodeCredentials>> Make(const std::string& folder,
                                                                const std::vector<std::string>& addresses,
                                                                bool allow_plain);
+  // What a call to `address` that ended as unavailable says, with the reason why no secured link can be made
+  // if that is it. Waits for up to a second; every other status comes back as it is.
+  absl::Status Explain(absl::Status status, const std::string& address) const;
+
   const std::shared_ptr<grpc::ServerCredentials>& server() const { return server_; }
   const std::shared_ptr<grpc::ChannelCredentials>& channel() const { return channel_; }
 
  private:
+  std::unique_ptr<const NodeCertificate> certificate_;  // null: none
   std::shared_ptr<grpc::ServerCredentials> server_;
   std::shared_ptr<grpc::ChannelCredentials> channel_;
 };

@@ -309,7 +309,11 @@ TEST_F(NodeProcessesTest, NodesWithCertificatesTalkToNobodyWithoutOne) {
     auto stranger = ClusterClient::Make(
         {.addresses = {address_}, .certificates = certificates, .patience = std::chrono::seconds(1)});
     ASSERT_TRUE(stranger.ok()) << stranger.status();
-    EXPECT_EQ((*stranger)->Status().status().code(), absl::StatusCode::kUnavailable);
+    const absl::Status refused = (*stranger)->Status().status();
+    EXPECT_EQ(refused.code(), absl::StatusCode::kUnavailable);
+    if (!certificates.empty()) {
+      EXPECT_THAT(std::string(refused.message()), HasSubstr("authority"));
+    }
     EXPECT_FALSE((*stranger)->Generate(RequestOf(2), nullptr).ok());
   }
 }
