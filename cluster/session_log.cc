@@ -136,7 +136,11 @@ class StoreSessionLog : public SessionLog {
   void Append(std::vector<LoggedTokens> tokens, Done done) override {
     Transaction transaction = Led();
     for (LoggedTokens& t : tokens) {
-      if (!t.tokens.empty()) transaction.changes.push_back({TokensKey(t.id, t.first), TokenBytes(t.tokens)});
+      if (!t.tokens.empty()) {
+        // A write that was given up may still come, after others that began where it did.
+        transaction.conditions.push_back({TokensKey(t.id, t.first), 0});
+        transaction.changes.push_back({TokensKey(t.id, t.first), TokenBytes(t.tokens)});
+      }
       if (!t.finished.empty()) transaction.changes.push_back({FinishedKey(t.id), std::move(t.finished)});
     }
     store_.Commit(std::move(transaction), [done = std::move(done)](absl::StatusOr<Committed> committed) {
