@@ -38,15 +38,31 @@ class Chance {
 };
 
 // What is done to the cluster, each counted.
-#define OMNI_FAULTS(X)                                                                                      \
-  X(drop)                                                                                                   \
-  X(half_open)                                                                                              \
-  X(delay)                                                                                                  \
-  X(reorder)                                                                                                \
-  X(duplicate) X(cut) X(one_way_cut) X(kill) X(kill_in_recovery) X(power_cut) X(pause) X(clock_jump)        \
-      X(clock_drift) X(slow_node) X(disk_error) X(unsynced_write_lost) X(expert_error) X(store_unavailable) \
-          X(store_call_lost) X(store_answer_lost) X(store_call_late) X(store_restart) X(client_gone)        \
-              X(operator_act)
+#define OMNI_FAULTS(X)   \
+  X(drop)                \
+  X(half_open)           \
+  X(delay)               \
+  X(reorder)             \
+  X(duplicate)           \
+  X(cut)                 \
+  X(one_way_cut)         \
+  X(kill)                \
+  X(kill_in_recovery)    \
+  X(power_cut)           \
+  X(pause)               \
+  X(clock_jump)          \
+  X(clock_drift)         \
+  X(slow_node)           \
+  X(disk_error)          \
+  X(unsynced_write_lost) \
+  X(expert_error)        \
+  X(store_unavailable)   \
+  X(store_call_lost)     \
+  X(store_answer_lost)   \
+  X(store_call_late)     \
+  X(store_restart)       \
+  X(client_gone)         \
+  X(operator_act)
 #define OMNI_NAME(name) name,
 enum class FaultKind { OMNI_FAULTS(OMNI_NAME) kCount };
 #undef OMNI_NAME
