@@ -53,12 +53,15 @@ int Main(int argc, char** argv) {
   std::array<int64_t, static_cast<size_t>(Mark::kCount)> marks{};
   int64_t failed = 0, events = 0, tokens = 0;
   double simulated = 0;
+  milliseconds settling{0};
+  uint64_t slowest = first;
   for (uint64_t seed = first; seed < first + seeds; ++seed) {
     const SimulationResult result = Simulate(seed, options);
     for (size_t i = 0; i < faults.size(); ++i) faults[i] += result.faults[i];
     for (size_t i = 0; i < marks.size(); ++i) marks[i] += result.marks[i];
     events += result.events;
     tokens += result.tokens;
+    if (result.settling > settling) settling = result.settling, slowest = seed;
     simulated += static_cast<double>(result.simulated.count()) / 1e3;
     if (result.failure.empty()) continue;
     std::printf("seed %llu: %s\n  replay: scripts/faults --seed %llu --trace\n",
@@ -71,6 +74,8 @@ int Main(int argc, char** argv) {
       "%llu seeds, %lld failed; %.1f s, in which %.0f s of the cluster's time, %lld events, %lld tokens\n",
       static_cast<unsigned long long>(seeds), static_cast<long long>(failed), seconds, simulated,
       static_cast<long long>(events), static_cast<long long>(tokens));
+  std::printf("all is well again at most %lld ms after the last fault's end (seed %llu)\n",
+              static_cast<long long>(settling.count()), static_cast<unsigned long long>(slowest));
   for (size_t i = 0; i < faults.size(); ++i)
     std::printf("  fault %-20s %lld\n", NameOf(static_cast<FaultKind>(i)), static_cast<long long>(faults[i]));
   int missed = 0;

@@ -17,7 +17,7 @@ namespace {
 thread_local Plant planted = Plant::kNone;
 thread_local std::array<bool, static_cast<size_t>(Mark::kCount)> reached{};
 
-constexpr milliseconds kPatience{30'000};  // of a run, after the last fault
+constexpr milliseconds kPatience{10'000};  // of a run, after the last fault
 constexpr int64_t kMostEvents = 400'000;
 
 // The product's log, with the simulated time.
@@ -77,6 +77,7 @@ SimulationResult Simulate(uint64_t seed, const SimulationOptions& options) {
       if (world.now() - *quiet > kPatience) world.Fail("it does not come to an end: " + missing);
     }
     result.tokens = cluster.tokens();
+    if (quiet.has_value()) result.settling = std::chrono::duration_cast<milliseconds>(world.now() - *quiet);
   }
   if (options.trace) SetLogSink(nullptr);
   result.failure = world.failure();

@@ -21,6 +21,7 @@ struct SimulationResult {
   std::array<bool, static_cast<size_t>(Mark::kCount)> marks{};
   int64_t events = 0, tokens = 0;
   milliseconds simulated{0};
+  milliseconds settling{0};  // of that, from the last fault's end until all was well
 };
 
 SimulationResult Simulate(uint64_t seed, const SimulationOptions& options = {});
