@@ -6,6 +6,7 @@
 #include <absl/strings/str_cat.h>
 
 #include "actors/swarm_log.h"
+#include "engine/base/simulated.h"
 
 namespace omni {
 namespace {
@@ -112,7 +113,12 @@ void RegionCalls::Prefetch(LayerId layer, std::span<const ExpertId> experts, For
 bool RegionCalls::OnReply(const RegionReply& reply) {
   if (reply.region.value < 0 || reply.region.index() >= regions_.size()) return false;
   Region& region = At(reply.region);
-  if (region.request == nullptr || region.request->id != reply.request_id || region.epoch != reply.epoch) {
+  if (region.request == nullptr || region.request->id != reply.request_id ||
+      (region.epoch != reply.epoch && !OMNI_PLANTED(kEpochUncheckedByCoordinator))) {
+    OMNI_REACHED(kRegionAnswerIgnored);
+    if (OMNI_PLANTED(kSecondAnswerAdded) && !answered_.empty() &&
+        config_.RegionOf(answered_.front().expert) == reply.region)
+      owner_.OnOutput(answered_.front(), reply.output.data());
     return false;
   }
   if (reply.statuses.size() != region.jobs.size() ||
@@ -153,7 +159,8 @@ void RegionCalls::OnMoved(RegionId id, uint64_t epoch) {
   if (epoch <= region.epoch) return;
   region.epoch = epoch;
   LogRegionMoved(id, epoch);
-  if (region.request == nullptr) return;
+  if (region.request == nullptr || OMNI_PLANTED(kEpochUncheckedByCoordinator)) return;
+  OMNI_REACHED(kRegionMovedWhileAsked);
   counters_.moves.Add(1);
   Send(id, region.request->attempt);  // nobody failed
   region.link->Flush();
@@ -163,6 +170,7 @@ void RegionCalls::OnTick(Clock::time_point now) {
   for (size_t r = 0; r < regions_.size(); ++r) {
     if (regions_[r].request == nullptr || now - regions_[r].sent < options_.timeout) continue;
     const RegionId id(static_cast<int32_t>(r));
+    OMNI_REACHED(kRegionTimedOut);
     counters_.timeouts.Add(1);
     counters_.restarts.Add(1);
     const std::string reason = absl::StrCat("no answer within ", options_.timeout.count(), " ms");
@@ -193,12 +201,14 @@ void RegionCalls::Retry(RegionId id, const std::string& reason) {
   Region& region = At(id);
   const int attempt = region.request->attempt;
   if (attempt < options_.attempts) {
+    OMNI_REACHED(kRegionAskedAgain);
     counters_.retries.Add(1);
     LogRegionAskedAgain(id, region.jobs.front().layer, attempt + 1, reason);
     Send(id, attempt + 1);
     region.link->Flush();
     return;
   }
+  OMNI_REACHED(kRegionGivenUp);
   region.request = nullptr;
   const std::vector<ExpertJob> jobs = std::exchange(region.jobs, {});
   --open_;

@@ -6,6 +6,7 @@
 #include <absl/strings/str_cat.h>
 
 #include "actors/swarm_log.h"
+#include "engine/base/simulated.h"
 
 namespace omni {
 
@@ -31,7 +32,9 @@ Session::Session(SessionId id, GenerateRequest request, const Tokenizer& tokeniz
     }
   }
   tokens_.insert(tokens_.end(), request_.prompt.begin(), request_.prompt.end());
+  if (!request_.generated.empty()) OMNI_REACHED(kSessionResumed);
   for (TokenId token : request_.generated) {
+    if (OMNI_PLANTED(kResumedFromWrongPosition) && generated_ + 1 == std::ssize(request_.generated)) continue;
     tokens_.push_back(token);
     ++generated_;
     if (token != Tokenizer::kEndOfText) matcher_.Push(tokenizer_.Bytes(token));

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "engine/base/simulated.h"
+
 namespace omni {
 
 NodeLink* ClusterLink::Node(int32_t source) const {
@@ -50,7 +52,10 @@ void ClusterLink::Send(RegionRequestPtr request) {
   asked_ = 0;
   budget_.OnRequest();
   FindCandidates(*placement_);
-  if (candidates_.front() != placement_->regions[region_.index()].owner) budget_.counters().failovers.Add(1);
+  if (candidates_.front() != placement_->regions[region_.index()].owner) {
+    OMNI_REACHED(kAskedElsewhereAtOnce);
+    budget_.counters().failovers.Add(1);
+  }
   AskNext(Now());
 }
 
@@ -94,15 +99,20 @@ void ClusterLink::Wake(Clock::time_point now) {
   bool silent = false;
   if (NodeLink* node = Node(candidates_[asked_ - 1])) {
     silent = node->health().heard() < asked_at_;
-    if (silent) node->health().Suspect(now);
+    if (silent) {
+      OMNI_REACHED(kNodeSuspect);
+      node->health().Suspect(now);
+    }
   }
   // What has gone silent is not counted against those that are merely slow.
   if (!silent && !budget_.Take()) {
+    OMNI_REACHED(kHedgeWithheld);
     budget_.counters().withheld.Add(1);
     wake_ = now + budget_.options().most;
     return;
   }
   if (!AskNext(now)) return;
+  OMNI_REACHED(kHedgeSent);
   budget_.counters().sent.Add(1);
   Flush();
 }
@@ -110,7 +120,10 @@ void ClusterLink::Wake(Clock::time_point now) {
 void ClusterLink::OnAnswered(const RegionReply& reply) {
   if (request_ == nullptr || reply.request_id != request_->id) return;
   if (asked_ > 1) {
-    if (reply.source != candidates_.front()) budget_.counters().won.Add(1);
+    if (reply.source != candidates_.front()) {
+      OMNI_REACHED(kHedgeWon);
+      budget_.counters().won.Add(1);
+    }
     for (size_t i = 0; i < asked_; ++i) {
       NodeLink* node = Node(candidates_[i]);
       if (node != nullptr && candidates_[i] != reply.source) node->Cancel(request_->id);

@@ -6,6 +6,7 @@
 #include <absl/strings/str_cat.h>
 
 #include "cluster/cluster_log.h"
+#include "engine/base/simulated.h"
 
 namespace omni {
 
@@ -95,8 +96,10 @@ absl::Status ClusterState::Take(const Records& records) {
       regions[region->index()].changed = record.changed;
     }
   }
-  if (!leads)
+  if (!leads) {
+    OMNI_REACHED(kReadFoundOtherLeader);
     return absl::AbortedError(absl::StrCat("another coordinator leads since term ", term_, " ended"));
+  }
   if (!found) {
     Found(regions);
     return absl::OkStatus();
@@ -152,7 +155,8 @@ void ClusterState::Next() {
       if (done) done(made.status());
       continue;
     }
-    made->conditions.push_back({kLeaderKey, static_cast<Revision>(term_)});
+    if (!OMNI_PLANTED(kCommitWithoutLeader))
+      made->conditions.push_back({kLeaderKey, static_cast<Revision>(term_)});
     committing_ = true;
     store_.Commit(*made, Guard([this, transaction = *made](absl::StatusOr<Committed> committed) {
       OnCommitted(transaction, std::move(committed));
@@ -172,8 +176,12 @@ void ClusterState::OnCommitted(const Transaction& transaction, absl::StatusOr<Co
       return;
     }
     // Whether it was applied is not known, or somebody else has written: what stands there counts.
-    if (committed.ok()) counters_.refused_commits.Add(1);
+    if (committed.ok()) {
+      OMNI_REACHED(kCommitRefused);
+      counters_.refused_commits.Add(1);
+    }
     if (!committed.ok()) {
+      OMNI_REACHED(kCommitUnknown);
       LogStoreUnavailable(committed.status());
       read_again_ = now_ + std::chrono::milliseconds(200);
     } else {
@@ -185,6 +193,9 @@ void ClusterState::OnCommitted(const Transaction& transaction, absl::StatusOr<Co
   Intent intent = std::move(intents_.front());
   intents_.pop_front();
   for (const RegionChange& change : intent.changes) {
+    if (change.failover) OMNI_REACHED(kFailover);
+    if (change.migrated) OMNI_REACHED(kMigrated);
+    if (change.cancelled) OMNI_REACHED(kMigrationCancelled);
     counters_.failovers.Add(change.failover);
     counters_.migrations.Add(change.migrated);
     counters_.migrations_cancelled.Add(change.cancelled);

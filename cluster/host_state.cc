@@ -6,6 +6,7 @@
 #include <absl/strings/str_cat.h>
 
 #include "cluster/cluster_log.h"
+#include "engine/base/simulated.h"
 
 namespace omni {
 
@@ -56,6 +57,7 @@ absl::Status HostState::Check(const HelloFrame& hello) const {
   if (!options_.cluster.empty() && hello.cluster != options_.cluster)
     return differs("cluster", hello.cluster, options_.cluster);
   if (hello.term < term_) {
+    OMNI_REACHED(kHostOldTermHello);
     return absl::FailedPreconditionError(absl::StrCat(
         "the coordinator's term ", hello.term, " is over: a coordinator of term ", term_, " has come"));
   }
@@ -91,12 +93,15 @@ void HostState::Handle(StreamId id, Stream& stream, const ComputeFrame& f) {
     counters_.requests.Add(1);
     const uint64_t epoch = EpochOf(request->region);
     std::string reason;
-    if (stream.term != term_) {
+    if (stream.term != term_ && !OMNI_PLANTED(kOldCoordinatorObeyed)) {
+      OMNI_REACHED(kHostOldTermRequest);
       reason = "a coordinator of a later term has come";
-    } else if (epoch != request->epoch) {
+    } else if (epoch != request->epoch && !OMNI_PLANTED(kEpochUncheckedByNode)) {
+      OMNI_REACHED(kHostWrongEpoch);
       reason = absl::StrCat("region ", request->region.value, " is served here by epoch ", epoch,
                             ", and the request is of epoch ", request->epoch);
     } else if (!std::binary_search(holdings_.regions.begin(), holdings_.regions.end(), request->region)) {
+      OMNI_REACHED(kHostNotAllHere);
       reason = absl::StrCat("region ", request->region.value, " is not all here yet");
     } else if (static_cast<int64_t>(open_.size()) >= options_.most_open) {
       reason = absl::StrCat(open_.size(), " requests are being computed already");
@@ -121,6 +126,7 @@ void HostState::OnReply(RegionReplyPtr reply) {
   const Open open = found->second;
   open_.erase(found);
   const auto stream = streams_.find(open.stream);
+  if (stream == streams_.end()) OMNI_REACHED(kHostStreamGoneBeforeAnswer);
   if (open.cancelled || stream == streams_.end()) return;
   counters_.answers.Add(1);
   for (const absl::Status& status : reply->statuses) {
@@ -146,7 +152,14 @@ void HostState::Handle(StreamId, Stream& stream, const PrefetchFrame& f) {
 }
 
 void HostState::Handle(StreamId id, Stream& stream, const AssignFrame& f) {
-  if (stream.term != term_ || (assign_.has_value() && f.revision < assign_->revision)) return;
+  if (stream.term != term_ && !OMNI_PLANTED(kOldCoordinatorObeyed)) {
+    OMNI_REACHED(kHostOldTermAssign);
+    return;
+  }
+  if (assign_.has_value() && f.revision < assign_->revision && !OMNI_PLANTED(kOldAssignObeyed)) {
+    OMNI_REACHED(kHostOldAssign);
+    return;
+  }
   assign_ = f;
   world_.Hold(f);
   holdings_.revision = f.revision;
@@ -167,6 +180,7 @@ void HostState::Handle(StreamId id, Stream&, const CancelFrame& f) {
   for (uint64_t cancelled : f.ids) {
     for (auto& [mine, open] : open_) {
       if (open.stream != id || open.id != cancelled || open.cancelled) continue;
+      OMNI_REACHED(kHostCancelled);
       counters_.cancelled.Add(1);
       open.cancelled = true;
       break;

@@ -324,12 +324,11 @@ void InferenceService::Impl::Log() {
 
 void InferenceService::Impl::OnLogged(const std::vector<std::pair<StreamPtr, size_t>>& logged,
                                       const absl::Status& status) {
-  log_busy = false;
+  // Still busy: what is begun to be logged now would be, once more, what others here have not been shown yet.
   for (const auto& [stream, tokens] : logged) {
     if (status.ok()) {
       Show(stream, tokens);
       Write(stream);
-      Poll(stream);
     } else {
       counters.log_errors.Add(1);
       Finish(
@@ -339,7 +338,9 @@ void InferenceService::Impl::OnLogged(const std::vector<std::pair<StreamPtr, siz
                                     status.message())));
     }
   }
+  log_busy = false;
   for (auto& deed : std::exchange(after_log, {})) deed();
+  for (const auto& [stream, tokens] : logged) Poll(stream);
   Log();
 }
 

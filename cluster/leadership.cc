@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "cluster/cluster_log.h"
+#include "engine/base/simulated.h"
 
 namespace omni {
 
@@ -76,6 +77,9 @@ void Leadership::Stand(Revision before) {
 void Leadership::OnStood(absl::StatusOr<Committed> committed) {
   if (phase_ != Phase::kAsking) return;
   end_ = asked_ + options_.ttl - options_.margin;
+  if (OMNI_PLANTED(kLeaseMarginIgnored)) end_ += options_.margin;
+  if (!committed.ok()) OMNI_REACHED(kElectionUnknown);
+  if (committed.ok() && !committed->applied) OMNI_REACHED(kElectionLost);
   if (!committed.ok() || !committed->applied || now_ >= end_) {
     // If it was applied after all, the record goes with the lease.
     store_.RevokeLease(lease_, [](absl::StatusOr<bool>) {});
@@ -111,6 +115,7 @@ void Leadership::Follow(const LeaderRecord& leader, Revision from) {
                             if (changes.ok()) {
                               Ask();
                             } else {
+                              OMNI_REACHED(kLeaderWatchBroke);
                               AskSoon(options_.margin);
                             }
                           }));
@@ -121,6 +126,7 @@ void Leadership::OnTick(Clock::time_point now) {
   if (now_ >= ask_at_) Ask();
   if (phase_ != Phase::kLeading) return;
   if (now_ >= end_) {
+    OMNI_REACHED(kLeaseRanOut);
     phase_ = Phase::kIdle;
     const absl::Status reason = absl::DeadlineExceededError("its lease could not be kept alive in time");
     LogDeposed(options_.self.node.value, reason);
@@ -137,6 +143,7 @@ void Leadership::OnTick(Clock::time_point now) {
                      keeping_ = false;
                      if (kept.ok()) {
                        end_ = std::max(end_, sent + std::min(*kept, options_.ttl) - options_.margin);
+                       if (OMNI_PLANTED(kLeaseMarginIgnored)) end_ = sent + *kept;
                      } else if (absl::IsNotFound(kept.status())) {
                        end_ = now_;
                        OnTick(now_);

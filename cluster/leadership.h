@@ -48,6 +48,7 @@ class Leadership {
   void Resign();                       // lets go of the lease, so that another need not wait for its end
   bool leads() const { return phase_ == Phase::kLeading; }
   uint64_t term() const { return term_; }
+  Clock::time_point end() const { return end_; }  // until when it may lead, unless its lease is renewed
 
  private:
   enum class Phase { kIdle, kAsking, kFollowing, kLeading, kOver };

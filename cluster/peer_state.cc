@@ -6,6 +6,7 @@
 #include <absl/strings/str_cat.h>
 
 #include "cluster/cluster_log.h"
+#include "engine/base/simulated.h"
 
 namespace omni {
 
@@ -59,6 +60,7 @@ void PeerState::GoDown(const absl::Status& reason, Clock::time_point now) {
   const std::chrono::milliseconds wait(jitter(random_));
   wait_ = std::min(2 * wait_, options_.longest_wait);
   since_ = now + wait;
+  if (!open_.empty()) OMNI_REACHED(kPeerLostWithRequests);
   if (was_up) {
     LogNodeLost(hello_.cluster, address_, reason);
   } else {
@@ -72,6 +74,7 @@ void PeerState::GoDown(const absl::Status& reason, Clock::time_point now) {
   unanswered_bytes_ = 0;
   std::sort(lost.begin(), lost.end());
   lost.erase(std::unique(lost.begin(), lost.end()), lost.end());
+  if (OMNI_PLANTED(kLostRequestsUnreported)) return;
   for (RegionId region : lost) events_.OnLost(region, std::string(reason.message()));
 }
 
@@ -146,13 +149,16 @@ void PeerState::OnTick(Clock::time_point now) {
       if (now >= since_) Connect(now);
       return;
     case Phase::kConnecting:
-      if (now - since_ >= options_.connect)
+      if (now - since_ >= options_.connect) {
+        OMNI_REACHED(kPeerConnectTimeout);
         GoDown(absl::UnavailableError(
                    absl::StrCat("no answer from ", address_, " within ", options_.connect.count(), " ms")),
                now);
+      }
       return;
     case Phase::kUp:
       if (now - heard_ >= options_.silence) {
+        OMNI_REACHED(kPeerSilent);
         GoDown(absl::UnavailableError(
                    absl::StrCat("nothing heard of ", address_, " for ", options_.silence.count(), " ms")),
                now);
@@ -200,6 +206,7 @@ void PeerState::Handle(const RefusedFrame& f, Clock::time_point) {
   if (found == open_.end()) return;
   unanswered_bytes_ -= found->second.bytes;
   open_.erase(found);
+  OMNI_REACHED(kPeerRefused);
   counters_.refused.Add(1);
   health_.SetHolds(f.region, false);  // until it says otherwise
   events_.OnLost(f.region, absl::StrCat(address_, ": ", f.reason));
@@ -211,7 +218,10 @@ void PeerState::Handle(const AnswersFrame& f, Clock::time_point now) {
 
 void PeerState::OnAnswer(RegionReplyPtr reply, Clock::time_point now) {
   const auto found = open_.find(reply->request_id);
-  if (found == open_.end()) return;  // cancelled
+  if (found == open_.end()) {  // cancelled
+    OMNI_REACHED(kPeerAnswerUnasked);
+    return;
+  }
   const Open open = found->second;
   open_.erase(found);
   unanswered_bytes_ -= open.bytes;
@@ -219,6 +229,7 @@ void PeerState::OnAnswer(RegionReplyPtr reply, Clock::time_point now) {
   Measure(open, now);
   for (const absl::Status& status : reply->statuses) {
     if (status.ok()) continue;
+    OMNI_REACHED(kPeerFailedExpert);
     // Somebody else may have what this one lacks.
     health_.SetHolds(open.region, false);
     events_.OnLost(open.region, absl::StrCat(address_, ": ", status.message()));

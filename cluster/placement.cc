@@ -199,7 +199,8 @@ class Planner {
       for (size_t r = 0; r < regions_.size(); ++r) {
         const PlacedRegion& region = regions_[r];
         if (Find(region.record.owner) != most || !region.record.pinned.value.empty() || Begun(r)) continue;
-        if (region.load <= 0 || region.load >= beyond + lacking || !Fits(least, r)) continue;
+        // Better by so much that it is not worth moving back, however the sums are rounded.
+        if (region.load <= 0 || region.load >= 0.95 * (beyond + lacking) || !Fits(least, r)) continue;
         if (region.load > beyond * 1.5) continue;
         if (best == regions_.size() || region.load > regions_[best].load) best = r;
       }

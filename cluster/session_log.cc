@@ -9,6 +9,7 @@
 #include <absl/strings/str_format.h>
 
 #include "cluster/cluster_records.h"
+#include "engine/base/simulated.h"
 
 namespace omni {
 namespace {
@@ -61,6 +62,8 @@ class Reader {
   }
   absl::StatusOr<LoggedSession> Result() {
     if (!found_) return absl::NotFoundError("there is no session of this name");
+    if (OMNI_PLANTED(kLogForgetsLastRecord) && !session_.tokens.empty() && session_.finished.empty())
+      session_.tokens.pop_back();
     return std::move(session_);
   }
 
@@ -126,6 +129,7 @@ class StoreSessionLog : public SessionLog {
                   [this, id, done = std::move(done)](absl::StatusOr<Committed> committed) {
                     if (!committed.ok()) return done(committed.status());
                     if (committed->applied) return done(absl::OkStatus());
+                    OMNI_REACHED(kLogBegunBefore);
                     Find(id, [done](absl::StatusOr<LoggedSession> there) {
                       if (there.ok())
                         return done(absl::AlreadyExistsError("there is a session of this name"));
@@ -136,11 +140,16 @@ class StoreSessionLog : public SessionLog {
   void Append(std::vector<LoggedTokens> tokens, Done done) override {
     Transaction transaction = Led();
     for (LoggedTokens& t : tokens) {
-      if (!t.tokens.empty()) transaction.changes.push_back({TokensKey(t.id, t.first), TokenBytes(t.tokens)});
+      if (!t.tokens.empty()) {
+        // A write that was given up may still come, after others that began where it did.
+        transaction.conditions.push_back({TokensKey(t.id, t.first), 0});
+        transaction.changes.push_back({TokensKey(t.id, t.first), TokenBytes(t.tokens)});
+      }
       if (!t.finished.empty()) transaction.changes.push_back({FinishedKey(t.id), std::move(t.finished)});
     }
     store_.Commit(std::move(transaction), [done = std::move(done)](absl::StatusOr<Committed> committed) {
       if (!committed.ok()) return done(committed.status());
+      if (!committed->applied) OMNI_REACHED(kLogDeposed);
       done(committed->applied ? absl::OkStatus() : Deposed());
     });
   }

@@ -5,6 +5,8 @@
 
 #include <absl/strings/str_cat.h>
 
+#include "engine/base/simulated.h"
+
 namespace omni {
 namespace {
 
@@ -170,7 +172,12 @@ absl::Status StoreState::ResolveUnknown(Time now) {
                      persisted.status().message()));
   }
   const StoreEffect effect = *std::exchange(unknown_, std::nullopt);
-  if (*persisted) Apply(effect, now);
+  if (*persisted) {
+    OMNI_REACHED(kStoreUnknownPersisted);
+    Apply(effect, now);
+  } else {
+    OMNI_REACHED(kStoreUnknownLost);
+  }
   return absl::OkStatus();
 }
 

@@ -63,6 +63,11 @@ check "fuzz names its targets" grep -q 'targets are: all .*tokenizer' "$dir/err"
 run "$root/scripts/fuzz" tokenizer soon
 check "fuzz refuses a time that is no number" test "$status" -ne 0
 
+run "$root/scripts/faults" --seed none
+check "faults refuses a seed that is no number" test "$status" -ne 0
+run "$root/scripts/faults" --plant kNothing
+check "faults refuses a planted fault that there is not" test "$status" -ne 0
+
 source "$root/scripts/lib/common.sh"
 jobs=$(OMNI_JOBS='' build_jobs)
 check "the number of jobs is between 1 and the cores" test "$jobs" -ge 1 -a "$jobs" -le "$(nproc)"
