@@ -53,7 +53,6 @@ class Coordinator : public Process,
 
   // For the checks.
   bool leads() const { return parts_ != nullptr && parts_->leadership->leads(); }
-  uint64_t term() const { return parts_ == nullptr ? 0 : parts_->leadership->term(); }
   bool LeadsByItsClock() const { return leads() && Clock() < parts_->leadership->end(); }
   const ClusterState* cluster() const { return parts_ == nullptr ? nullptr : parts_->cluster.get(); }
   std::string DiskOfStore() const { return name + "/coordination"; }

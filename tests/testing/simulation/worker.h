@@ -26,8 +26,6 @@ class Worker : public Process, public StreamServer, private HostState::World {
   Duration compute{0};       // of an expert
   double failing = 0;        // share of the answers that are errors
   double failing_fills = 0;  // share of the fills that fail at first
-  // The coordinator whose frames are obeyed at present, for the checks.
-  const HostState* state() const { return state_.get(); }
 
   // --- StreamServer, in this process
   void OnOpened(uint64_t stream) override;
