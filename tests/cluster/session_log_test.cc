@@ -205,7 +205,9 @@ TEST_P(SessionLogTest, AnEndMayComeWithoutTokens) {
 
 TEST_P(SessionLogTest, TheSameTokensAgainChangeNothing) {
   ASSERT_TRUE(calls_.Begin("s", "r").ok());
-  for (int i = 0; i < 2; ++i) EXPECT_TRUE(calls_.Append({{"s", 0, Tokens(5, 2), ""}}).ok());
+  EXPECT_TRUE(calls_.Append({{"s", 0, Tokens(5, 2), ""}}).ok());
+  // In the coordination store they may be a write that was given up and comes late: refused, whatever they are.
+  EXPECT_EQ(calls_.Append({{"s", 0, Tokens(5, 2), ""}}).ok(), GetParam() == Over::kDatabase);
   EXPECT_EQ(calls_.MustFind("s").tokens, Tokens(5, 2));
 }
 
