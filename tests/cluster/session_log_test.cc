@@ -206,7 +206,7 @@ TEST_P(SessionLogTest, AnEndMayComeWithoutTokens) {
 TEST_P(SessionLogTest, TheSameTokensAgainChangeNothing) {
   ASSERT_TRUE(calls_.Begin("s", "r").ok());
   EXPECT_TRUE(calls_.Append({{"s", 0, Tokens(5, 2), ""}}).ok());
-  // In the coordination store they may be a write that was given up and comes late: refused, whatever they are.
+  // In the coordination store they may be a write that was given up and comes late: refused.
   EXPECT_EQ(calls_.Append({{"s", 0, Tokens(5, 2), ""}}).ok(), GetParam() == Over::kDatabase);
   EXPECT_EQ(calls_.MustFind("s").tokens, Tokens(5, 2));
 }
