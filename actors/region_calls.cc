@@ -34,11 +34,7 @@ std::shared_ptr<RegionRequest> CopyRows(const std::vector<ExpertJob>& jobs, int6
 
 RegionCalls::RegionCalls(const ModelConfig& config, const RegionCallOptions& options, SwarmCounters& counters,
                          Owner& owner)
-    : config_(config),
-      options_(options),
-      counters_(counters),
-      owner_(owner),
-      next_id_(options.first_id + 1) {}
+    : config_(config), options_(options), counters_(counters), owner_(owner) {}
 
 void RegionCalls::set_links(std::vector<std::shared_ptr<RegionLink>> links) {
   regions_.clear();

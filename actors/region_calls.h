@@ -22,8 +22,6 @@ namespace omni {
 struct RegionCallOptions {
   std::chrono::milliseconds timeout{30000};  // of one attempt
   int attempts = 3;
-  // The first request's id less one. Where coordinators may take each other's place, each draws its own.
-  uint64_t first_id = 0;
   std::function<std::chrono::steady_clock::time_point()> now = &std::chrono::steady_clock::now;
 };
 
@@ -91,7 +89,7 @@ class RegionCalls {
   std::vector<RegionId> asked_;      // of one Ask
   std::vector<ExpertId> of_one_region_;
   int64_t open_ = 0, hops_ = 0;
-  uint64_t next_id_;
+  uint64_t next_id_ = 1;
 };
 
 }  // namespace omni

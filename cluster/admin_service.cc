@@ -8,6 +8,7 @@
 
 #include "cluster/cluster_log.h"
 #include "cluster/executor.h"
+#include "cluster/grpc_status.h"
 #include "cluster/report_proto.h"
 #include "omni/cluster/v1/admin.grpc.pb.h"
 
@@ -15,10 +16,6 @@ namespace omni {
 namespace {
 
 namespace pb = ::omni::cluster::v1;
-
-grpc::Status ToGrpc(const absl::Status& status) {
-  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), std::string(status.message()));
-}
 
 // The status, again and again: what changes while a message is on its way is told once, when it has gone.
 class WatchReactor final : public grpc::ServerWriteReactor<pb::ClusterStatus>,
@@ -84,8 +81,7 @@ class WatchReactor final : public grpc::ServerWriteReactor<pb::ClusterStatus>,
 }  // namespace
 
 struct AdminService::Impl final : public pb::Admin::CallbackService {
-  Impl(ClusterRecord c, std::string json, std::function<std::string()> e)
-      : cluster(std::move(c)), model_json(std::move(json)), elsewhere(std::move(e)) {}
+  Impl(ClusterRecord c, std::function<std::string()> e) : cluster(std::move(c)), elsewhere(std::move(e)) {}
 
   // The role's answer, with where to ask instead.
   grpc::Status Answer(const absl::Status& status) const {
@@ -127,7 +123,6 @@ struct AdminService::Impl final : public pb::Admin::CallbackService {
     response->set_cluster(cluster.name);
     response->set_model_hash(cluster.model_hash);
     response->set_regions(static_cast<uint32_t>(cluster.regions));
-    response->set_model_json(model_json);
     const auto done = [this, reactor, node = request->node()](const absl::Status& status) {
       if (!status.ok()) LogJoinRefused(node, "", status);
       reactor->Finish(Answer(status));
@@ -202,14 +197,12 @@ struct AdminService::Impl final : public pb::Admin::CallbackService {
 
   std::atomic<CoordinatorRole*> role = nullptr;
   const ClusterRecord cluster;
-  const std::string model_json;
   const std::function<std::string()> elsewhere;
   Executor executor;
 };
 
-AdminService::AdminService(ClusterRecord cluster, std::string model_json,
-                           std::function<std::string()> elsewhere)
-    : impl_(std::make_unique<Impl>(std::move(cluster), std::move(model_json), std::move(elsewhere))) {}
+AdminService::AdminService(ClusterRecord cluster, std::function<std::string()> elsewhere)
+    : impl_(std::make_unique<Impl>(std::move(cluster), std::move(elsewhere))) {}
 AdminService::~AdminService() = default;
 grpc::Service* AdminService::service() { return impl_.get(); }
 void AdminService::set_role(CoordinatorRole* role) { impl_->role = role; }

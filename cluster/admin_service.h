@@ -18,7 +18,7 @@ namespace omni {
 class AdminService {
  public:
   // Without a role this node does not coordinate: whoever asks is told so, with what `elsewhere` says.
-  AdminService(ClusterRecord cluster, std::string model_json, std::function<std::string()> elsewhere);
+  AdminService(ClusterRecord cluster, std::function<std::string()> elsewhere);
   ~AdminService();
 
   grpc::Service* service();

@@ -10,6 +10,7 @@
 #include <absl/strings/str_format.h>
 #include <grpcpp/grpcpp.h>
 
+#include "cluster/grpc_status.h"
 #include "cluster/inference_service.h"
 #include "cluster/node_credentials.h"
 #include "cluster/report_proto.h"
@@ -22,10 +23,6 @@ namespace {
 namespace admin = ::omni::cluster::v1;
 namespace texts = ::omni::inference::v1;
 using Clock = std::chrono::steady_clock;
-
-absl::Status ToStatus(const grpc::Status& status) {
-  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
-}
 
 std::string NewId() {
   std::random_device random;
@@ -71,7 +68,7 @@ struct ClusterClient::Impl {
       const std::string address = Next(std::exchange(hint, ""));
       grpc::ClientContext context;
       context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(5));
-      const absl::Status status = ToStatus(ask(*admin::Admin::NewStub(ChannelTo(address)), context));
+      const absl::Status status = FromGrpc(ask(*admin::Admin::NewStub(ChannelTo(address)), context));
       if (status.ok() || !MayPass(status)) return status;
       Failed();
       if (Clock::now() >= until)
@@ -131,7 +128,7 @@ absl::Status ClusterClient::Watch(const std::function<bool(const ClusterReport&)
       wanted = on_report(FromProto(message));
     }
     if (!wanted) context.TryCancel();
-    const absl::Status status = ToStatus(reader->Finish());
+    const absl::Status status = FromGrpc(reader->Finish());
     if (!wanted || stop.stop_requested()) return absl::OkStatus();
     if (!status.ok() && !MayPass(status)) return status;
     impl_->Failed();
@@ -254,7 +251,7 @@ absl::StatusOr<ClusterClient::Answer> ClusterClient::Generate(const Request& req
       }
     }
     if (!wanted) context.TryCancel();
-    const absl::Status status = ToStatus(reader->Finish());
+    const absl::Status status = FromGrpc(reader->Finish());
     if (finished) return answer;
     if (!wanted || request.cancel.stop_requested()) {
       answer.reason = StopReasonName(StopReason::kCancelled);

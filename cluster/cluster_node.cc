@@ -19,6 +19,7 @@
 #include "cluster/embedded_store.h"
 #include "cluster/etcd_store.h"
 #include "cluster/grpc_frames.h"
+#include "cluster/grpc_status.h"
 #include "cluster/host.h"
 #include "cluster/inference_service.h"
 #include "cluster/node_credentials.h"
@@ -42,10 +43,6 @@ namespace {
 
 namespace pb = ::omni::cluster::v1;
 
-absl::Status ToStatus(const grpc::Status& status) {
-  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
-}
-
 // Says to the coordinators that this node is there, until one has taken it.
 class Joiner {
  public:
@@ -54,11 +51,6 @@ class Joiner {
         credentials_(credentials),
         request_(std::move(request)),
         thread_([this](const std::stop_token& stop) { Run(stop); }) {}
-
-  absl::Status joined() const {
-    std::lock_guard lock(mutex_);
-    return joined_;
-  }
 
  private:
   void Run(const std::stop_token& stop) {
@@ -88,7 +80,7 @@ class Joiner {
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(3));
     pb::JoinResponse response;
-    return credentials_.Explain(ToStatus(stub->Join(&context, request_, &response)), address);
+    return credentials_.Explain(FromGrpc(stub->Join(&context, request_, &response)), address);
   }
 
   const std::vector<std::string> addresses_;
@@ -235,7 +227,7 @@ absl::Status ClusterNode::Impl::FetchTheModel() {
     request.set_node(options.id.empty() ? options.listen : options.id);
     request.set_address(options.advertise.empty() ? options.listen : options.advertise);
     pb::JoinResponse response;
-    const absl::Status asked = ToStatus(stub->Join(&context, request, &response));
+    const absl::Status asked = FromGrpc(stub->Join(&context, request, &response));
     if (!asked.ok()) {
       last = absl::Status(asked.code(),
                           absl::StrCat(peer, " does not say which model to fetch: ", asked.message()));
@@ -402,8 +394,6 @@ absl::Status ClusterNode::Impl::Start() {
   if (!system.ok()) return system.status();
   actors = *std::move(system);
   if (absl::Status s = OpenStores(); !s.ok()) return s;
-  absl::StatusOr<std::string> json = ReadText(options.model + "/" + kModelFile, 1 << 20);
-  if (!json.ok()) return json.status();
 
   const ModelConfig& config = model->config();
   pool = std::make_unique<WorkerPool>(options.host_threads > 0 ? options.host_threads : DefaultThreads());
@@ -421,7 +411,7 @@ absl::Status ClusterNode::Impl::Start() {
   transport = std::make_unique<GrpcFrameTransport>(credentials->channel());
   const ClusterRecord cluster{options.cluster, model->hash(), static_cast<int32_t>(config.num_regions())};
   if (coordinates()) inference = std::make_unique<InferenceService>(*this, *session_log);
-  admin = std::make_unique<AdminService>(cluster, *std::move(json), [this] { return Elsewhere(); });
+  admin = std::make_unique<AdminService>(cluster, [this] { return Elsewhere(); });
   if (absl::Status s = StartServer(); !s.ok()) return s;
 
   // Only now are its address, and by that its id, known.
@@ -475,19 +465,5 @@ absl::StatusOr<std::unique_ptr<ClusterNode>> ClusterNode::Start(ClusterNodeOptio
 const std::string& ClusterNode::address() const { return impl_->address; }
 const std::string& ClusterNode::id() const { return impl_->id; }
 const Model& ClusterNode::model() const { return *impl_->model; }
-bool ClusterNode::leads() const { return impl_->leading; }
-Swarm* ClusterNode::swarm() { return impl_->swarm.get(); }
-const HostCounters& ClusterNode::host_counters() const { return impl_->host->counters(); }
-absl::Status ClusterNode::joined() const {
-  return impl_->joiner == nullptr ? absl::OkStatus() : impl_->joiner->joined();
-}
-absl::StatusOr<ClusterReport> ClusterNode::Report() {
-  if (impl_->role == nullptr) return absl::UnavailableError("this node never coordinates");
-  auto promise = std::make_shared<std::promise<absl::StatusOr<ClusterReport>>>();
-  std::future<absl::StatusOr<ClusterReport>> answer = promise->get_future();
-  impl_->role->Report(
-      [promise](absl::StatusOr<ClusterReport> report) { promise->set_value(std::move(report)); });
-  return answer.get();
-}
 
 }  // namespace omni

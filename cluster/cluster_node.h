@@ -65,13 +65,6 @@ class ClusterNode {
   const std::string& address() const;  // where others reach it
   const std::string& id() const;
   const Model& model() const;
-  bool leads() const;
-  // As a counted report for tests and metrics; Unavailable: it does not coordinate.
-  absl::StatusOr<ClusterReport> Report();
-  Swarm* swarm();  // null: it never coordinates
-  const HostCounters& host_counters() const;
-  // Why a joining node is not a member yet; OK: it is, or it coordinates.
-  absl::Status joined() const;
 
  private:
   struct Impl;

@@ -12,6 +12,7 @@
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 
+#include "cluster/grpc_status.h"
 #include "omni/cluster/v1/regions.grpc.pb.h"
 
 namespace omni {
@@ -56,10 +57,6 @@ FrameBytes FromBytes(const Bytes& bytes) {
   auto slice = std::make_shared<grpc::Slice>();
   if (!bytes.TrySingleSlice(slice.get()).ok() && !bytes.DumpToSingleSlice(slice.get()).ok()) return {};
   return {{slice->begin(), slice->size()}, slice};
-}
-
-absl::Status ToStatus(const grpc::Status& status) {
-  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
 }
 
 void Serve(grpc::CompletionQueue& queue) {
@@ -214,7 +211,7 @@ class ClientCall {
   void OnFinished(bool) {
     {
       std::lock_guard lock(events_mutex_);
-      if (events_ != nullptr) events_->OnClosed(ToStatus(status_));
+      if (events_ != nullptr) events_->OnClosed(FromGrpc(status_));
     }
     std::unique_lock lock(mutex_);
     --pending_;
@@ -366,8 +363,7 @@ class ServerCall {
     over_ = true;
     writes_.Clear();
     ++pending_;
-    stream_.Finish(grpc::Status(static_cast<grpc::StatusCode>(status.code()), std::string(status.message())),
-                   &finished_);
+    stream_.Finish(ToGrpc(status), &finished_);
   }
 
   void OnAccepted(bool ok) {

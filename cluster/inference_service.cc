@@ -10,6 +10,7 @@
 #include <absl/strings/str_cat.h>
 #include <grpcpp/grpcpp.h>
 
+#include "cluster/grpc_status.h"
 #include "engine/text/prompt.h"
 #include "engine/text/stop_matcher.h"
 #include "omni/inference/v1/inference.grpc.pb.h"
@@ -20,10 +21,6 @@ namespace {
 namespace pb = ::omni::inference::v1;
 
 constexpr size_t kMostUnsent = 64;  // messages: a client that is further behind pauses its session
-
-grpc::Status ToGrpc(const absl::Status& status) {
-  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), std::string(status.message()));
-}
 
 absl::Status CheckId(const std::string& id) {
   constexpr size_t kMost = 64;

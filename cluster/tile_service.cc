@@ -11,6 +11,7 @@
 #include <absl/strings/str_cat.h>
 #include <grpcpp/grpcpp.h>
 
+#include "cluster/grpc_status.h"
 #include "cluster/send_stream.h"
 #include "omni/cluster/v1/tiles.grpc.pb.h"
 #include "store/file/random_reader.h"
@@ -21,10 +22,6 @@ namespace {
 namespace v1 = cluster::v1;
 
 constexpr int64_t kChunkBytes = 256 << 10;
-
-grpc::Status ToGrpc(const absl::Status& status) {
-  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), std::string(status.message()));
-}
 
 }  // namespace
 
