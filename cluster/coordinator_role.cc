@@ -7,7 +7,7 @@
 
 #include <absl/strings/str_cat.h>
 
-#include "actors/region.h"
+#include "actors/outstanding.h"
 #include "cluster/cluster_log.h"
 #include "cluster/messages.h"
 #include "cluster/peer.h"

@@ -12,6 +12,7 @@
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 
+#include "actors/outstanding.h"
 #include "cluster/grpc_status.h"
 #include "omni/cluster/v1/regions.grpc.pb.h"
 
@@ -65,28 +66,6 @@ void Serve(grpc::CompletionQueue& queue) {
   while (queue.Next(&tag, &ok)) static_cast<Tag*>(tag)->Done(ok);
 }
 
-// How many calls have not ended.
-class Live {
- public:
-  void Add() {
-    std::lock_guard lock(mutex_);
-    ++count_;
-  }
-  void Remove() {
-    std::lock_guard lock(mutex_);
-    if (--count_ == 0) none_.notify_all();
-  }
-  void WaitForNone() {
-    std::unique_lock lock(mutex_);
-    none_.wait(lock, [this] { return count_ == 0; });
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable none_;
-  int64_t count_ = 0;
-};
-
 // The frames of a stream that wait to be written: one is under way at a time.
 class WriteQueue {
  public:
@@ -130,7 +109,7 @@ class WriteQueue {
 class ClientCall {
  public:
   ClientCall(const std::shared_ptr<grpc::Channel>& channel, grpc::CompletionQueue& queue,
-             FrameStreamEvents& events, Live& live)
+             FrameStreamEvents& events, Outstanding& live)
       : events_(&events), live_(live), stub_(channel) {
     live_.Add();
     writes_.HoldBack();  // until the call has been started
@@ -221,14 +200,14 @@ class ClientCall {
   void EndIfDone(std::unique_lock<std::mutex>& lock) {
     if (pending_ > 0 || !has_finished_ || !abandoned_) return;
     lock.unlock();
-    Live& live = live_;
+    Outstanding& live = live_;
     delete this;
     live.Remove();
   }
 
   std::mutex events_mutex_;
   FrameStreamEvents* events_;  // null: abandoned
-  Live& live_;
+  Outstanding& live_;
   std::mutex mutex_;
   grpc::ClientContext context_;
   grpc::GenericStub stub_;
@@ -267,7 +246,7 @@ struct GrpcFrameTransport::Impl {
 
   std::shared_ptr<grpc::ChannelCredentials> credentials;
   grpc::CompletionQueue queue;
-  Live live;
+  Outstanding live;
   std::thread thread;
 };
 
@@ -321,7 +300,7 @@ class ServerCalls {
   GrpcFrameService::Events& events;
   Service service;
   std::unique_ptr<grpc::ServerCompletionQueue> queue;
-  Live live;
+  Outstanding live;
 
  private:
   std::mutex mutex_;
@@ -423,7 +402,7 @@ class ServerCall {
     End();
   }
   void End() {
-    Live& live = calls_.live;
+    Outstanding& live = calls_.live;
     delete this;
     live.Remove();
   }

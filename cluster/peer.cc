@@ -4,7 +4,7 @@
 #include <utility>
 #include <vector>
 
-#include "actors/region.h"
+#include "actors/outstanding.h"
 #include "cluster/messages.h"
 
 namespace omni {
