@@ -21,7 +21,10 @@ namespace pb = ::omni::cluster::v1;
 class WatchReactor final : public grpc::ServerWriteReactor<pb::ClusterStatus>,
                            public std::enable_shared_from_this<WatchReactor> {
  public:
-  WatchReactor(CoordinatorRole& role, Executor& executor) : role_(role), executor_(executor) {}
+  // `to_status`: of the role's errors, with where to ask instead.
+  WatchReactor(CoordinatorRole& role, Executor& executor,
+               std::function<grpc::Status(const absl::Status&)> to_status)
+      : role_(role), executor_(executor), to_status_(std::move(to_status)) {}
   void Begin() {
     self_ = shared_from_this();
     watch_ = role_.Watch([weak = weak_from_this()] {
@@ -59,7 +62,7 @@ class WatchReactor final : public grpc::ServerWriteReactor<pb::ClusterStatus>,
     role_.Report([self = shared_from_this()](absl::StatusOr<ClusterReport> report) {
       self->executor_.Post([self, report = std::move(report)] {
         if (self->over_) return;
-        if (!report.ok()) return self->End(ToGrpc(report.status()));
+        if (!report.ok()) return self->End(self->to_status_(report.status()));
         self->status_.Clear();
         ToProto(*report, self->status_);
         self->StartWrite(&self->status_);
@@ -72,6 +75,7 @@ class WatchReactor final : public grpc::ServerWriteReactor<pb::ClusterStatus>,
 
   CoordinatorRole& role_;
   Executor& executor_;
+  const std::function<grpc::Status(const absl::Status&)> to_status_;
   std::shared_ptr<WatchReactor> self_;  // until gRPC has done with it
   std::shared_ptr<void> watch_;
   pb::ClusterStatus status_;
@@ -84,13 +88,16 @@ struct AdminService::Impl final : public pb::Admin::CallbackService {
   Impl(ClusterRecord c, std::function<std::string()> e) : cluster(std::move(c)), elsewhere(std::move(e)) {}
 
   // The role's answer, with where to ask instead.
-  grpc::Status Answer(const absl::Status& status) const {
+  grpc::Status Answer(const absl::Status& status, grpc::CallbackServerContext& context) const {
     if (!absl::IsUnavailable(status)) return ToGrpc(status);
     const std::string other = elsewhere();
-    return ToGrpc(absl::UnavailableError(other.empty() ? std::string(status.message())
-                                                       : absl::StrCat(status.message(), "; ask ", other)));
+    if (other.empty()) return ToGrpc(status);
+    context.AddTrailingMetadata(kCoordinatorMetadata, other);
+    return ToGrpc(absl::UnavailableError(absl::StrCat(status.message(), "; ask ", other)));
   }
-  grpc::Status Nowhere() const { return Answer(absl::UnavailableError("this node does not coordinate")); }
+  grpc::Status Nowhere(grpc::CallbackServerContext& context) const {
+    return Answer(absl::UnavailableError("this node does not coordinate"), context);
+  }
 
   absl::Status CheckJoin(const pb::JoinRequest& r) const {
     const auto differs = [](const char* what, auto theirs, auto ours) {
@@ -112,7 +119,7 @@ struct AdminService::Impl final : public pb::Admin::CallbackService {
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
     absl::Status fits = role == nullptr ? absl::OkStatus() : CheckJoin(*request);
     if (role == nullptr) {
-      reactor->Finish(Nowhere());
+      reactor->Finish(Nowhere(*context));
       return reactor;
     }
     if (!fits.ok()) {
@@ -123,9 +130,9 @@ struct AdminService::Impl final : public pb::Admin::CallbackService {
     response->set_cluster(cluster.name);
     response->set_model_hash(cluster.model_hash);
     response->set_regions(static_cast<uint32_t>(cluster.regions));
-    const auto done = [this, reactor, node = request->node()](const absl::Status& status) {
+    const auto done = [this, reactor, context, node = request->node()](const absl::Status& status) {
       if (!status.ok()) LogJoinRefused(node, "", status);
-      reactor->Finish(Answer(status));
+      reactor->Finish(Answer(status, *context));
     };
     // A node without the model asks what to fetch; it joins when it can serve.
     if (request->model_hash().empty()) {
@@ -139,16 +146,16 @@ struct AdminService::Impl final : public pb::Admin::CallbackService {
                                    pb::ClusterStatus* response) override {
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
     if (role == nullptr) {
-      reactor->Finish(Nowhere());
+      reactor->Finish(Nowhere(*context));
       return reactor;
     }
-    role.load()->Report([this, reactor, response](absl::StatusOr<ClusterReport> report) {
+    role.load()->Report([this, reactor, context, response](absl::StatusOr<ClusterReport> report) {
       if (report.ok()) ToProto(*report, *response);
-      reactor->Finish(Answer(report.status()));
+      reactor->Finish(Answer(report.status(), *context));
     });
     return reactor;
   }
-  grpc::ServerWriteReactor<pb::ClusterStatus>* Watch(grpc::CallbackServerContext*,
+  grpc::ServerWriteReactor<pb::ClusterStatus>* Watch(grpc::CallbackServerContext* context,
                                                      const pb::StatusRequest*) override {
     if (role == nullptr) {
       class Refusal final : public grpc::ServerWriteReactor<pb::ClusterStatus> {
@@ -156,9 +163,11 @@ struct AdminService::Impl final : public pb::Admin::CallbackService {
         explicit Refusal(const grpc::Status& status) { Finish(status); }
         void OnDone() override { delete this; }
       };
-      return new Refusal(Nowhere());
+      return new Refusal(Nowhere(*context));
     }
-    auto reactor = std::make_shared<WatchReactor>(*role.load(), executor);
+    auto reactor = std::make_shared<WatchReactor>(
+        *role.load(), executor,
+        [this, context](const absl::Status& status) { return Answer(status, *context); });
     reactor->Begin();
     return reactor.get();
   }
@@ -188,9 +197,9 @@ struct AdminService::Impl final : public pb::Admin::CallbackService {
   grpc::ServerUnaryReactor* Do(grpc::CallbackServerContext* context, F&& begin) {
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
     if (role == nullptr) {
-      reactor->Finish(Nowhere());
+      reactor->Finish(Nowhere(*context));
     } else {
-      begin([this, reactor](absl::Status status) { reactor->Finish(Answer(status)); });
+      begin([this, reactor, context](absl::Status status) { reactor->Finish(Answer(status, *context)); });
     }
     return reactor;
   }

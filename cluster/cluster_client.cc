@@ -11,7 +11,6 @@
 #include <grpcpp/grpcpp.h>
 
 #include "cluster/grpc_status.h"
-#include "cluster/inference_service.h"
 #include "cluster/node_credentials.h"
 #include "cluster/report_proto.h"
 #include "omni/cluster/v1/admin.grpc.pb.h"
@@ -32,6 +31,20 @@ std::string NewId() {
 // Whether another, or the same a little later, may answer.
 bool MayPass(const absl::Status& status) {
   return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
+}
+
+// Where a node that does not coordinate sends its callers; empty: nowhere, or to itself.
+std::string HintOf(const grpc::ClientContext& context, const std::string& asked) {
+  const auto& trailing = context.GetServerTrailingMetadata();
+  const auto found = trailing.find(kCoordinatorMetadata);
+  if (found == trailing.end()) return "";
+  std::string hint(found->second.data(), found->second.size());
+  return hint == asked ? "" : hint;
+}
+
+// Before the next is asked: at once where one was named.
+void Pause(const std::string& hint) {
+  std::this_thread::sleep_for(std::chrono::milliseconds(hint.empty() ? 50 : 1));
 }
 
 }  // namespace
@@ -71,10 +84,11 @@ struct ClusterClient::Impl {
       const absl::Status status = FromGrpc(ask(*admin::Admin::NewStub(ChannelTo(address)), context));
       if (status.ok() || !MayPass(status)) return status;
       Failed();
+      hint = HintOf(context, address);
       if (Clock::now() >= until)
         return credentials->Explain(
             absl::Status(status.code(), absl::StrCat(address, ": ", status.message())), address);
-      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+      Pause(hint);
     }
   }
 
@@ -115,8 +129,9 @@ absl::StatusOr<ClusterReport> ClusterClient::Status() {
 absl::Status ClusterClient::Watch(const std::function<bool(const ClusterReport&)>& on_report,
                                   const std::stop_token& stop) {
   auto until = Clock::now() + impl_->options.patience;
+  std::string hint;
   while (true) {
-    const std::string address = impl_->Next("");
+    const std::string address = impl_->Next(std::exchange(hint, ""));
     const auto stub = admin::Admin::NewStub(impl_->ChannelTo(address));
     grpc::ClientContext context;
     const std::stop_callback cancel(stop, [&context] { context.TryCancel(); });
@@ -132,8 +147,9 @@ absl::Status ClusterClient::Watch(const std::function<bool(const ClusterReport&)
     if (!wanted || stop.stop_requested()) return absl::OkStatus();
     if (!status.ok() && !MayPass(status)) return status;
     impl_->Failed();
+    hint = HintOf(context, address);
     if (Clock::now() >= until) return status;
-    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    Pause(hint);
   }
 }
 
@@ -259,17 +275,13 @@ absl::StatusOr<ClusterClient::Answer> ClusterClient::Generate(const Request& req
     }
     if (!status.ok() && !MayPass(status)) return status;
     impl_->Failed();
-    if (const auto& trailing = context.GetServerTrailingMetadata(); trailing.contains(kCoordinatorMetadata)) {
-      const grpc::string_ref value = trailing.find(kCoordinatorMetadata)->second;
-      hint.assign(value.data(), value.size());
-      if (hint == address) hint.clear();
-    }
+    hint = HintOf(context, address);
     if (Clock::now() >= until) {
       return impl_->credentials->Explain(
           absl::Status(status.code(), absl::StrCat(address, ": ", status.message())), address);
     }
     answer.reconnects += known;
-    std::this_thread::sleep_for(std::chrono::milliseconds(hint.empty() ? 50 : 1));
+    Pause(hint);
   }
 }
 

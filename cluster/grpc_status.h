@@ -8,6 +8,10 @@
 
 namespace omni {
 
+// Trailing metadata of an UNAVAILABLE answer of a node that does not coordinate: where the one is that does,
+// HOST:PORT, if that is known.
+inline constexpr char kCoordinatorMetadata[] = "omni-coordinator";
+
 inline absl::Status FromGrpc(const grpc::Status& status) {
   return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
 }

@@ -32,6 +32,11 @@ absl::Status CheckId(const std::string& id) {
   return absl::InvalidArgumentError("request_id may have up to 64 characters of A-Z a-z 0-9 - _");
 }
 
+// Of the session log: who does not lead any more says Aborted, and the client is to ask whoever does.
+absl::Status Passing(const absl::Status& status) {
+  return absl::IsAborted(status) ? absl::UnavailableError(status.message()) : status;
+}
+
 GenerateRequest ToRequest(const pb::GenerateRequest& r, const Tokenizer& tokenizer) {
   GenerateRequest request;
   request.prompt = PromptTokens(tokenizer, r.prompt());
@@ -215,7 +220,9 @@ void InferenceService::Impl::BeginNamed(const StreamPtr& stream) {
       pb::GenerateRequest kept = stream->request;
       log.Begin(id, kept.SerializeAsString(), [this, stream](absl::Status begun) {
         executor.Post([this, stream, begun] {
-          if (!begun.ok()) return Finish(stream, begun);
+          // Another stream of the same name was faster: what it has begun is gone on with.
+          if (absl::IsAlreadyExists(begun)) return BeginNamed(stream);
+          if (!begun.ok()) return Finish(stream, Passing(begun));
           Go(stream, {}, "");
         });
       });
@@ -328,11 +335,11 @@ void InferenceService::Impl::OnLogged(const std::vector<std::pair<StreamPtr, siz
       Write(stream);
     } else {
       counters.log_errors.Add(1);
-      Finish(
-          stream,
-          absl::Status(status.code(),
-                       absl::StrCat("the answer's next tokens could not be made lasting, and are not shown: ",
-                                    status.message())));
+      Finish(stream,
+             Passing(absl::Status(status.code(),
+                                  absl::StrCat("the answer's next tokens could not be made lasting, and "
+                                               "are not shown: ",
+                                               status.message()))));
     }
   }
   log_busy = false;

@@ -22,9 +22,6 @@ class Service;
 
 namespace omni {
 
-// Trailing metadata of an UNAVAILABLE answer: where the coordinator is, HOST:PORT.
-inline constexpr char kCoordinatorMetadata[] = "omni-coordinator";
-
 struct InferenceCounters {
   Counter streams, resumed, tokens, log_errors;
 };

@@ -129,7 +129,6 @@ void Leadership::OnTick(Clock::time_point now) {
     OMNI_REACHED(kLeaseRanOut);
     phase_ = Phase::kIdle;
     const absl::Status reason = absl::DeadlineExceededError("its lease could not be kept alive in time");
-    LogDeposed(options_.self.node.value, reason);
     owner_.OnLost(reason);
     AskSoon(options_.ttl);
     return;

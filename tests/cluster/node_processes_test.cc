@@ -324,31 +324,70 @@ TEST_F(NodeProcessesTest, OffLoopbackWithoutCertificatesANodeDoesNotStart) {
   EXPECT_THAT(node.Log(), HasSubstr("--allow-plain"));
 }
 
-// The answer's log and the placement are in etcd; the second coordinator waits for the first one's lease.
-TEST_F(NodeProcessesTest, ASecondCoordinatorGoesOnWithTheAnswersOfTheFirst) {
-  if (const std::string why = EtcdCluster::WhyNot(); !why.empty()) GTEST_SKIP() << why;
-  auto etcd = EtcdCluster::Start({});
-  ASSERT_TRUE(etcd.ok()) << etcd.status();
-  const std::string members = (*etcd)->endpoints().front();
-  const std::vector<std::string> kept = {"--etcd", members, "--durable", "cluster"};
-  StartCoordinator(kept);
-  StartWorker("w1");
-  AwaitSpread(1);
-  const std::string second =
-      Start("second", {"--listen", "127.0.0.1:0", "-m", Model(), "--offer-ram", "1", "--state",
-                       dir_ / "state2", "--etcd", members, "--durable", "cluster"})
-          .WaitForAddress();
-  ASSERT_FALSE(second.empty()) << nodes_["second"]->Log();
-  auto client = ClusterClient::Make({.addresses = {address_, second}});
+// Two coordinators over one etcd, which keeps the answers' log and the placement: the second waits for the
+// first one's lease.
+class TwoCoordinatorsTest : public NodeProcessesTest {
+ protected:
+  void SetUp() override {
+    if (const std::string why = EtcdCluster::WhyNot(); !why.empty()) GTEST_SKIP() << why;
+    auto etcd = EtcdCluster::Start({});
+    ASSERT_TRUE(etcd.ok()) << etcd.status();
+    etcd_ = *std::move(etcd);
+    const std::vector<std::string> kept = {"--etcd", etcd_->endpoints().front(), "--durable", "cluster"};
+    StartCoordinator(kept);
+    StartWorker("w1");
+    AwaitSpread(1);
+    std::vector<std::string> arguments = {"--listen",    "127.0.0.1:0", "-m",      Model(),
+                                          "--offer-ram", "1",           "--state", dir_ / "state2"};
+    arguments.insert(arguments.end(), kept.begin(), kept.end());
+    second_ = Start("second", arguments).WaitForAddress();
+    ASSERT_FALSE(second_.empty()) << nodes_["second"]->Log();
+  }
+
+  // One answer, asked of both, in whose middle the first coordinator is struck.
+  void ExpectAnswerOfBoth(const std::function<void()>& strike) {
+    auto client = ClusterClient::Make({.addresses = {address_, second_}});
+    ASSERT_TRUE(client.ok());
+    size_t tokens = 0;
+    auto answer = (*client)->Generate(RequestOf(1), [&](const GenerateEvent& event) {
+      if (event.is_token && ++tokens == 30) strike();
+      return true;
+    });
+    ASSERT_TRUE(answer.ok()) << answer.status() << nodes_["second"]->Log();
+    EXPECT_EQ(answer->tokens, want_[1]);
+    EXPECT_GE(answer->reconnects, 1);
+  }
+
+  std::unique_ptr<EtcdCluster> etcd_;
+  std::string second_;
+};
+
+TEST_F(TwoCoordinatorsTest, TheSecondGoesOnWithTheAnswersOfAKilledOne) {
+  ExpectAnswerOfBoth([&] { nodes_["coordinator"]->Kill(); });
+}
+
+TEST_F(TwoCoordinatorsTest, AStoppedOneFindsWhenItWakesThatItLeadsNoMore) {
+  ExpectAnswerOfBoth([&] { nodes_["coordinator"]->Stop(); });
+  nodes_["coordinator"]->Continue();
+  Await("whoever is asked names the second",
+        [](const ClusterReport& report) { return report.view.leader.value == "second"; });
+  // The first is asked alone, and sends its callers on.
+  size_t reports = 0;
+  EXPECT_TRUE(Client()
+                  ->Watch(
+                      [&](const ClusterReport& report) {
+                        EXPECT_EQ(report.view.leader.value, "second");
+                        return ++reports == 0;
+                      },
+                      {})
+                  .ok());
+  EXPECT_EQ(reports, 1u);
+  auto client = ClusterClient::Make({.addresses = {address_}});
   ASSERT_TRUE(client.ok());
-  size_t tokens = 0;
-  auto answer = (*client)->Generate(RequestOf(1), [&](const GenerateEvent& event) {
-    if (event.is_token && ++tokens == 30) nodes_["coordinator"]->Kill();
-    return true;
-  });
-  ASSERT_TRUE(answer.ok()) << answer.status() << nodes_["second"]->Log();
-  EXPECT_EQ(answer->tokens, want_[1]);
-  EXPECT_GE(answer->reconnects, 1);
+  auto answer = (*client)->Generate(RequestOf(2), nullptr);
+  ASSERT_TRUE(answer.ok()) << answer.status() << nodes_["coordinator"]->Log();
+  EXPECT_EQ(answer->tokens, want_[2]);
+  EXPECT_THAT(nodes_["coordinator"]->Log(), HasSubstr("leads no more"));
 }
 
 }  // namespace
