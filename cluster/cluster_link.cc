@@ -14,6 +14,10 @@ NodeLink* ClusterLink::Node(int32_t source) const {
 void ClusterLink::FindCandidates(const Placement& placement) {
   candidates_.clear();
   const Placement::Region& region = placement.regions[region_.index()];
+  if (region.owner == Placement::kSelf) {  // what is asked of this process is asked of nobody else
+    candidates_.push_back(Placement::kSelf);
+    return;
+  }
   const auto add = [&](int32_t node) {
     if (node == Placement::kNobody) return;
     if (std::find(candidates_.begin(), candidates_.end(), node) == candidates_.end())
@@ -28,7 +32,7 @@ void ClusterLink::FindCandidates(const Placement& placement) {
   add(Placement::kSelf);
   // Nobody who is down or has not all of it; those in doubt last.
   const auto rank = [&](int32_t node) {
-    if (node == Placement::kSelf) return node == region.owner ? 0 : 1;
+    if (node == Placement::kSelf) return 1;
     NodeLink* link = placement.nodes[static_cast<size_t>(node)].get();
     if (link == nullptr) return 3;
     const NodeHealth& health = link->health();
