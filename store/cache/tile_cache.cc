@@ -272,6 +272,7 @@ void TileCache::ReadAhead(RequesterId requester, std::span<const int64_t> tables
       if (known) pending_.push_back(foreseen);
     }
     guesses_.Release(before);
+    AdmitWaiting(deferred);
     ReadPending(deferred);
   }
   RunDeferred(deferred);
@@ -306,8 +307,9 @@ bool TileCache::Foresee(Foreseen& foreseen, Deferred& deferred) {
       ++absent;
       continue;
     }
-    guesses_.Hold(foreseen.requester, place, number);
     held[static_cast<size_t>(t)] = true;
+    // What is to go is not kept for later: whoever shrinks the cache waits for it.
+    if (!slots_.Beyond(number)) guesses_.Hold(foreseen.requester, place, number);
   }
   absent = std::min(absent, most - guesses_.held());
   if (guess) absent = std::min(absent, 2 * tiles_per_expert_ - guess_reads_);

@@ -32,6 +32,7 @@ class TileSlots {
   // From now on the first `size` are used. Tiles in slots beyond them go when nobody holds them.
   void Resize(int64_t size);
   int64_t beyond() const { return beyond_; }  // slots beyond the size that hold a tile or are being read into
+  bool Beyond(uint32_t slot) const { return static_cast<int64_t>(slot) >= size_; }
   // Slots are filled from the first on: how many ever were, of those that are used.
   int64_t ever_filled() const { return std::min(ever_filled_, size_); }
   int64_t evicted() const { return evicted_; }  // by Take and Prepare
@@ -60,7 +61,6 @@ class TileSlots {
 
  private:
   bool EvictVictim();  // false: the policy finds none
-  bool Beyond(uint32_t slot) const { return static_cast<int64_t>(slot) >= size_; }
   void SetEmpty(uint32_t slot);
   void Evict(uint32_t slot);
 

@@ -2,7 +2,9 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <cstring>
+#include <future>
 #include <memory>
 #include <numeric>
 #include <optional>
@@ -441,6 +443,25 @@ TEST_F(HeldTest, ShrinkingWaitsForTilesInUseAndNeverTakesThemAway) {
   EXPECT_EQ(answers_, 7);
   EXPECT_EQ(model->cache()->stats().waiting, 0);  // all three at once
   kept_.clear();
+}
+
+TEST_F(HeldTest, WhatIsForeseenWhileTheCacheShrinksDoesNotHoldItUp) {
+  Pack(testing::StreamedConfig());
+  keep_ = true;
+  const int64_t tiles = tiles_per_expert();
+  const auto model = OpenHeld(4 * tiles);
+  for (int32_t layer = 0; layer < 3; ++layer) Ask(*model, layer, 3);
+  held_->LetGo();
+  ASSERT_EQ(answers_, 3);
+  auto shrinking = std::async(std::launch::async,
+                              [&] { return model->cache()->Resize(2 * tiles * tile_bytes_); });
+  while (model->cache()->bytes() != 2 * tiles * tile_bytes_) std::this_thread::yield();
+  const ExpertId used(3);  // its tiles of the last layer lie beyond the new size
+  model->experts().ReadAhead(RequesterId(), LayerId(2), {&used, 1}, Foresight::kKnown);
+  kept_.clear();
+  EXPECT_EQ(shrinking.wait_for(std::chrono::seconds(20)), std::future_status::ready);
+  model->cache()->Forget();  // ends what is foreseen, and so the wait if there is one
+  EXPECT_EQ(shrinking.get(), absl::OkStatus());
 }
 
 TEST_F(HeldTest, ATileThatIsBeingReadIntoWhatIsTakenAwayArrivesFirst) {
