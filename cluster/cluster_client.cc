@@ -65,6 +65,8 @@ struct ClusterClient::Impl {
     grpc::ChannelArguments arguments;
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
     arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+    // How long one attempt to connect may take: a node that is stopped still has connections accepted for it.
+    arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 2000);
     // A node that has been silently cut off is noticed by its silence.
     arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 1000);
     arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 1000);

@@ -1,5 +1,10 @@
 // Several processes that are one model: what they answer is what one process answers, whatever becomes of
 // them meanwhile.
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include <chrono>
 #include <filesystem>
 #include <functional>
@@ -290,6 +295,26 @@ TEST_F(NodeProcessesTest, EveryNodeEndsInOrderWhenItIsAsked) {
   ExpectAnswer(7);
   EXPECT_EQ(nodes_["w1"]->Interrupt(), 0) << nodes_["w1"]->Log();
   EXPECT_EQ(nodes_["coordinator"]->Interrupt(), 0) << nodes_["coordinator"]->Log();
+}
+
+// A stopped process looks like this: the system takes its connections, and nobody ever says a word.
+TEST_F(NodeProcessesTest, WhoTakesConnectionsAndSaysNothingIsLeftForTheNext) {
+  const int deaf = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in at{};
+  at.sin_family = AF_INET;
+  at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof(at);
+  ASSERT_EQ(::bind(deaf, reinterpret_cast<sockaddr*>(&at), size), 0);
+  ASSERT_EQ(::listen(deaf, 8), 0);
+  ASSERT_EQ(::getsockname(deaf, reinterpret_cast<sockaddr*>(&at), &size), 0);
+  StartCoordinator();
+  auto client = ClusterClient::Make({.addresses = {absl::StrCat("127.0.0.1:", ntohs(at.sin_port)), address_},
+                                     .patience = std::chrono::seconds(15)});
+  ASSERT_TRUE(client.ok());
+  const auto answer = (*client)->Generate(RequestOf(3), nullptr);
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  EXPECT_EQ(answer->tokens, want_[3]);
+  ::close(deaf);
 }
 
 TEST_F(NodeProcessesTest, NodesWithCertificatesTalkToNobodyWithoutOne) {
