@@ -5,18 +5,21 @@
 
 #include <absl/status/statusor.h>
 
+#include "actors/actor_loop.h"
+
 namespace caf {
 class actor_system;
 }
 
 namespace omni {
 
-// One scheduler thread: it is worker 0 of whatever its actors compute with, so that they and the compute
+// One thread runs them all: it is worker 0 of whatever they compute with, so that they and the compute
 // pool's helpers are as many threads as the pool was made for. Outlives everything that has actors in it.
 class ActorSystem {
  public:
-  // ResourceExhausted if its threads cannot be started.
-  static absl::StatusOr<std::unique_ptr<ActorSystem>> Start();
+  // `loop`: where that thread waits; none: for messages only. It goes when the last actor has ended.
+  // ResourceExhausted if the threads cannot be started.
+  static absl::StatusOr<std::unique_ptr<ActorSystem>> Start(std::unique_ptr<ActorLoop> loop = nullptr);
   ~ActorSystem();  // waits for every actor to end
 
   caf::actor_system& system();

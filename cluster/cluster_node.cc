@@ -19,6 +19,7 @@
 #include "cluster/embedded_store.h"
 #include "cluster/etcd_store.h"
 #include "cluster/grpc_frames.h"
+#include "cluster/grpc_loop.h"
 #include "cluster/grpc_status.h"
 #include "cluster/host.h"
 #include "cluster/inference_service.h"
@@ -177,6 +178,8 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
 
   ClusterNodeOptions options;
   std::string id, address;
+  std::unique_ptr<grpc::ServerBuilder> server_builder;
+  GrpcLoop* loop = nullptr;  // the actors'
   std::shared_ptr<ActorSystem> actors;
   std::shared_ptr<PartialModel> model_files;
   std::optional<Model> model;
@@ -354,13 +357,13 @@ absl::Status ClusterNode::Impl::StartSwarm() {
 }
 
 absl::Status ClusterNode::Impl::StartServer() {
-  grpc::ServerBuilder builder;
+  grpc::ServerBuilder& builder = *server_builder;
   int port = 0;
   builder.AddListeningPort(options.listen, credentials->server(), &port);
   builder.SetMaxReceiveMessageSize(static_cast<int>(kMaxFrameBytes));
   builder.SetMaxSendMessageSize(static_cast<int>(kMaxFrameBytes));
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  frames = std::make_unique<GrpcFrameService>(builder, *host);
+  frames = std::make_unique<GrpcFrameService>(builder, *loop, *host);
   builder.RegisterService(admin->service());
   builder.RegisterService(&tiles->service());
   if (inference != nullptr) builder.RegisterService(inference->service());
@@ -390,7 +393,11 @@ absl::Status ClusterNode::Impl::Start() {
     if (absl::Status s = CheckPlain(other, secured || options.allow_plain); !s.ok()) return s;
   }
   if (absl::Status s = OpenTheModel(); !s.ok()) return s;
-  absl::StatusOr<std::unique_ptr<ActorSystem>> system = ActorSystem::Start();
+  server_builder = std::make_unique<grpc::ServerBuilder>();
+  auto waiting = std::make_unique<GrpcLoop>(
+      *server_builder, options.etcd.empty() ? GrpcLoop::Waiting::kWatching : GrpcLoop::Waiting::kSleeping);
+  loop = waiting.get();
+  absl::StatusOr<std::unique_ptr<ActorSystem>> system = ActorSystem::Start(std::move(waiting));
   if (!system.ok()) return system.status();
   actors = *std::move(system);
   if (absl::Status s = OpenStores(); !s.ok()) return s;
@@ -408,7 +415,7 @@ absl::Status ClusterNode::Impl::Start() {
   host_options.offered_bytes = Offered();
   host_options.threads = static_cast<uint32_t>(pool->threads());
   host = std::make_unique<Host>(*actors, config, model->experts(), *pool, *keeper, host_options);
-  transport = std::make_unique<GrpcFrameTransport>(credentials->channel());
+  transport = std::make_unique<GrpcFrameTransport>(credentials->channel(), *loop);
   const ClusterRecord cluster{options.cluster, model->hash(), static_cast<int32_t>(config.num_regions())};
   if (coordinates()) inference = std::make_unique<InferenceService>(*this, *session_log);
   admin = std::make_unique<AdminService>(cluster, [this] { return Elsewhere(); });

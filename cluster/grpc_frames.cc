@@ -5,7 +5,6 @@
 #include <deque>
 #include <map>
 #include <mutex>
-#include <thread>
 #include <utility>
 
 #include <grpcpp/create_channel.h>
@@ -13,6 +12,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include "actors/outstanding.h"
+#include "cluster/grpc_loop.h"
 #include "cluster/grpc_status.h"
 #include "omni/cluster/v1/regions.grpc.pb.h"
 
@@ -24,12 +24,7 @@ using Bytes = grpc::ByteBuffer;
 
 constexpr char kMethod[] = "/omni.cluster.v1.Regions/Exchange";
 
-// What a completion queue gives back.
-class Tag {
- public:
-  virtual ~Tag() = default;
-  virtual void Done(bool ok) = 0;
-};
+using Tag = GrpcLoop::Tag;
 
 template <typename Call>
 class OpTag final : public Tag {
@@ -58,12 +53,6 @@ FrameBytes FromBytes(const Bytes& bytes) {
   auto slice = std::make_shared<grpc::Slice>();
   if (!bytes.TrySingleSlice(slice.get()).ok() && !bytes.DumpToSingleSlice(slice.get()).ok()) return {};
   return {{slice->begin(), slice->size()}, slice};
-}
-
-void Serve(grpc::CompletionQueue& queue) {
-  void* tag = nullptr;
-  bool ok = false;
-  while (queue.Next(&tag, &ok)) static_cast<Tag*>(tag)->Done(ok);
 }
 
 // The frames of a stream that wait to be written: one is under way at a time.
@@ -235,23 +224,17 @@ class ClientStream final : public FrameStream {
 }  // namespace
 
 struct GrpcFrameTransport::Impl {
-  explicit Impl(std::shared_ptr<grpc::ChannelCredentials> c)
-      : credentials(c != nullptr ? std::move(c) : grpc::InsecureChannelCredentials()),
-        thread([this] { Serve(queue); }) {}
-  ~Impl() {
-    live.WaitForNone();
-    queue.Shutdown();
-    thread.join();
-  }
+  Impl(std::shared_ptr<grpc::ChannelCredentials> c, GrpcLoop& l)
+      : credentials(c != nullptr ? std::move(c) : grpc::InsecureChannelCredentials()), loop(l) {}
+  ~Impl() { live.WaitForNone(); }
 
   std::shared_ptr<grpc::ChannelCredentials> credentials;
-  grpc::CompletionQueue queue;
+  GrpcLoop& loop;
   Outstanding live;
-  std::thread thread;
 };
 
-GrpcFrameTransport::GrpcFrameTransport(std::shared_ptr<grpc::ChannelCredentials> credentials)
-    : impl_(std::make_unique<Impl>(std::move(credentials))) {}
+GrpcFrameTransport::GrpcFrameTransport(std::shared_ptr<grpc::ChannelCredentials> credentials, GrpcLoop& loop)
+    : impl_(std::make_unique<Impl>(std::move(credentials), loop)) {}
 GrpcFrameTransport::~GrpcFrameTransport() = default;
 
 std::unique_ptr<FrameStream> GrpcFrameTransport::Open(const std::string& address, FrameStreamEvents& events) {
@@ -263,7 +246,7 @@ std::unique_ptr<FrameStream> GrpcFrameTransport::Open(const std::string& address
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
   const auto channel = grpc::CreateCustomChannel(address, impl_->credentials, arguments);
-  return std::make_unique<ClientStream>(new ClientCall(channel, impl_->queue, events, impl_->live));
+  return std::make_unique<ClientStream>(new ClientCall(channel, impl_->loop.queue(), events, impl_->live));
 }
 
 // --- The node's side
@@ -277,8 +260,8 @@ class ServerCall;
 // All calls of a service, and what they share.
 class ServerCalls {
  public:
-  ServerCalls(GrpcFrameService::Events& events_in, std::unique_ptr<grpc::ServerCompletionQueue> queue_in)
-      : events(events_in), queue(std::move(queue_in)) {}
+  ServerCalls(GrpcFrameService::Events& events_in, grpc::ServerCompletionQueue& queue_in)
+      : events(events_in), queue(queue_in) {}
 
   void Accept();  // one more call
   uint64_t Enter(ServerCall* call) {
@@ -299,7 +282,7 @@ class ServerCalls {
 
   GrpcFrameService::Events& events;
   Service service;
-  std::unique_ptr<grpc::ServerCompletionQueue> queue;
+  grpc::ServerCompletionQueue& queue;
   Outstanding live;
 
  private:
@@ -313,7 +296,7 @@ class ServerCall {
  public:
   explicit ServerCall(ServerCalls& calls) : calls_(calls), stream_(&context_) {
     calls_.live.Add();
-    calls_.service.RequestExchange(&context_, &stream_, calls_.queue.get(), calls_.queue.get(), &accepted_);
+    calls_.service.RequestExchange(&context_, &stream_, &calls_.queue, &calls_.queue, &accepted_);
   }
 
   void Write(std::string frame) {
@@ -426,30 +409,20 @@ void ServerCalls::Accept() { new ServerCall(*this); }
 }  // namespace
 
 struct GrpcFrameService::Impl {
-  Impl(Events& events, std::unique_ptr<grpc::ServerCompletionQueue> queue)
-      : calls(events, std::move(queue)) {}
+  Impl(Events& events, grpc::ServerCompletionQueue& queue) : calls(events, queue) {}
   ServerCalls calls;
-  std::thread thread;
 };
 
-GrpcFrameService::GrpcFrameService(grpc::ServerBuilder& builder, Events& events)
-    : impl_(std::make_unique<Impl>(events, builder.AddCompletionQueue())) {
+GrpcFrameService::GrpcFrameService(grpc::ServerBuilder& builder, GrpcLoop& loop, Events& events)
+    : impl_(std::make_unique<Impl>(events, *loop.server_queue())) {
   builder.RegisterService(&impl_->calls.service);
 }
 
 GrpcFrameService::~GrpcFrameService() { Stop(); }
 
-void GrpcFrameService::Start() {
-  impl_->calls.Accept();
-  impl_->thread = std::thread([this] { Serve(*impl_->calls.queue); });
-}
+void GrpcFrameService::Start() { impl_->calls.Accept(); }
 
-void GrpcFrameService::Stop() {
-  if (!impl_->thread.joinable()) return;
-  impl_->calls.live.WaitForNone();
-  impl_->calls.queue->Shutdown();
-  impl_->thread.join();
-}
+void GrpcFrameService::Stop() { impl_->calls.live.WaitForNone(); }
 
 void GrpcFrameService::Write(StreamId stream, std::string frame) {
   impl_->calls.With(stream, [&](ServerCall& call) { call.Write(std::move(frame)); });

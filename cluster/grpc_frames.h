@@ -1,5 +1,5 @@
-// Frames over gRPC: the Exchange streams of proto/omni/cluster/v1/regions.proto, as bytes, on completion
-// queues with one thread a side.
+// Frames over gRPC: the Exchange streams of proto/omni/cluster/v1/regions.proto, as bytes, on the thread of
+// the process's actors.
 #pragma once
 
 #include <cstdint>
@@ -18,11 +18,13 @@ class ServerBuilder;
 
 namespace omni {
 
-// The coordinator's side.
+class GrpcLoop;
+
+// The coordinator's side. The loop is that of actors that run, until the transport has gone.
 class GrpcFrameTransport : public FrameTransport {
  public:
   // Empty credentials: without encryption.
-  explicit GrpcFrameTransport(std::shared_ptr<grpc::ChannelCredentials> credentials);
+  GrpcFrameTransport(std::shared_ptr<grpc::ChannelCredentials> credentials, GrpcLoop& loop);
   ~GrpcFrameTransport() override;
 
   std::unique_ptr<FrameStream> Open(const std::string& address, FrameStreamEvents& events) override;
@@ -36,7 +38,7 @@ class GrpcFrameTransport : public FrameTransport {
 class GrpcFrameService {
  public:
   using StreamId = uint64_t;  // from 1 on
-  // Told on the service's thread, which may not be held up.
+  // Told on the actors' thread, which may not be held up.
   class Events {
    public:
     virtual ~Events() = default;
@@ -45,12 +47,14 @@ class GrpcFrameService {
     virtual void OnClosed(StreamId stream, absl::Status status) = 0;  // not after Close
   };
 
-  // Before the server is built; `events` outlives the service, and the service the server.
-  GrpcFrameService(grpc::ServerBuilder& builder, Events& events);
+  // Before the server is built, with the loop that was made for it. Loop and `events` outlive the service, and
+  // the service the server.
+  GrpcFrameService(grpc::ServerBuilder& builder, GrpcLoop& loop, Events& events);
   ~GrpcFrameService();
 
   void Start();  // when the server has been built
-  // After the server's Shutdown has been called, and before the server goes: ends all streams and the thread.
+  // After the server's Shutdown has been called, and before the server goes: waits until all streams have
+  // ended.
   void Stop();
 
   // From any thread; of a stream that has ended: nothing happens.

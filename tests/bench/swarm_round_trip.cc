@@ -4,18 +4,22 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <condition_variable>
 #include <csignal>
 #include <functional>
+#include <latch>
 #include <map>
 #include <memory>
-#include <mutex>
+#include <vector>
 
 #include <grpcpp/grpcpp.h>
+#include <caf/all.hpp>
 
+#include "actors/messages.h"
+#include "actors/outstanding.h"
 #include "actors/region_state.h"
 #include "cluster/certificates.h"
 #include "cluster/grpc_frames.h"
+#include "cluster/grpc_loop.h"
 #include "cluster/host.h"
 #include "cluster/node_credentials.h"
 #include "cluster/peer.h"
@@ -71,52 +75,25 @@ class NothingToKeep : public RegionKeeper {
   OneTile experts(config);
   NothingToKeep keeper;
   WorkerPool pool(1);
-  auto actors = ActorSystem::Start();
+  grpc::ServerBuilder builder;
+  auto waiting = std::make_unique<GrpcLoop>(builder, GrpcLoop::Waiting::kWatching);
+  GrpcLoop& loop = *waiting;
+  auto actors = ActorSystem::Start(std::move(waiting));
   Check(actors.status());
   HostOptions options;
   options.node = {"wide"};
   Host host(**actors, config, experts, pool, keeper, options);
   auto credentials = NodeCredentials::Make(certificates, {"127.0.0.1:0"}, false);
   Check(credentials.status());
-  grpc::ServerBuilder builder;
   int port = 0;
   builder.AddListeningPort("127.0.0.1:0", (*credentials)->server(), &port);
-  GrpcFrameService service(builder, host);
+  GrpcFrameService service(builder, loop, host);
   const auto server = builder.BuildAndStart();
   host.Serve(service, {"wide"});
   service.Start();
   if (write(out, &port, sizeof(port)) != sizeof(port)) _exit(1);
   while (true) pause();
 }
-
-// The coordinator's end, told of answers on the actors' thread.
-class Waiting : public RegionLinkEvents, public PeerEvents {
- public:
-  void OnReply(RegionReplyPtr) override { Tell(); }
-  void OnLost(RegionId, std::string reason) override { Fail("the region was lost: " + reason); }
-  void OnMoved(RegionId, uint64_t) override {}
-  void OnUp(const NodeId&, const WelcomeFrame&) override {}
-  void OnDown(const NodeId&, const absl::Status& reason) override { Fail(std::string(reason.message())); }
-  void OnHoldings(const NodeId&, const HoldingsFrame& holdings) override {
-    if (!holdings.regions.empty()) Tell();
-  }
-  void OnFree(const NodeId&, uint64_t) override {}
-  void Wait() {
-    std::unique_lock lock(mutex_);
-    news_.wait(lock, [this] { return told_; });
-    told_ = false;
-  }
-
- private:
-  void Tell() {
-    std::lock_guard lock(mutex_);
-    told_ = true;
-    news_.notify_one();
-  }
-  std::mutex mutex_;
-  std::condition_variable news_;
-  bool told_ = false;
-};
 
 std::shared_ptr<RegionRequest> WideRow(const ModelConfig& config, uint64_t id) {
   auto request = std::make_shared<RegionRequest>();
@@ -130,39 +107,93 @@ std::shared_ptr<RegionRequest> WideRow(const ModelConfig& config, uint64_t id) {
   return request;
 }
 
+// Asks and is answered as a coordinator is: by messages to an actor and from it. In the order of its life:
+// what the node holds is told, then the actor asks `rounds` times, one after another.
+class Asker : public RegionLinkEvents, public PeerEvents {
+ public:
+  Asker(ActorSystem& actors, const ModelConfig& config, int rounds) : config_(config), rounds_(rounds) {
+    outstanding_.Add();
+    actor_ = actors.system().spawn([this](caf::event_based_actor* self) -> caf::behavior {
+      outstanding_.RemoveAtEndOf(self);
+      return {
+          [this](step_atom) { Ask(); },
+          [this, self](const RegionReplyPtr&) {
+            times_.push_back(Micros(Clock::now() - asked_));
+            if (static_cast<int>(times_.size()) < rounds_) {
+              Ask();
+            } else {
+              self->quit();
+            }
+          },
+      };
+    });
+  }
+
+  void OnReply(RegionReplyPtr reply) override { caf::anon_send(actor_, std::move(reply)); }
+  void OnLost(RegionId, std::string reason) override { Fail("the region was lost: " + reason); }
+  void OnMoved(RegionId, uint64_t) override {}
+  void OnUp(const NodeId&, const WelcomeFrame&) override {}
+  void OnDown(const NodeId&, const absl::Status& reason) override { Fail(std::string(reason.message())); }
+  void OnHoldings(const NodeId&, const HoldingsFrame& holdings) override {
+    if (!holdings.regions.empty()) held_.count_down();
+  }
+  void OnFree(const NodeId&, uint64_t) override {}
+
+  // When the peer has been told what to hold. Microseconds of each round.
+  std::vector<double> Run(Peer& peer) {
+    peer_ = &peer;
+    held_.wait();
+    caf::anon_send(actor_, step_atom_v);
+    outstanding_.WaitForNone();
+    return std::move(times_);
+  }
+
+ private:
+  void Ask() {
+    auto request = WideRow(config_, times_.size() + 1);
+    asked_ = Clock::now();
+    peer_->Send(std::move(request));
+    peer_->Flush();
+  }
+
+  const ModelConfig& config_;
+  const int rounds_;
+  std::latch held_{1};
+  Outstanding outstanding_;
+  caf::actor actor_;
+  // The actor's.
+  Peer* peer_ = nullptr;
+  Clock::time_point asked_;
+  std::vector<double> times_;
+};
+
 struct RoundTrip {
   double median_us = 0, p99_us = 0, product_us = 0;
 };
 
 RoundTrip MeasureRoundTrip(int port, const std::string& certificates, int rounds) {
   const ModelConfig config = WideConfig();
-  auto actors = ActorSystem::Start();
+  auto waiting = std::make_unique<GrpcLoop>(GrpcLoop::Waiting::kWatching);
+  GrpcLoop& loop = *waiting;
+  auto actors = ActorSystem::Start(std::move(waiting));
   Check(actors.status());
   auto credentials = NodeCredentials::Make(certificates, {"127.0.0.1:0"}, false);
   Check(credentials.status());
-  GrpcFrameTransport transport((*credentials)->channel());
-  Waiting waiting;
+  GrpcFrameTransport transport((*credentials)->channel(), loop);
+  Asker asker(**actors, config, rounds);
   LinkEvents links;
-  links.Attach(&waiting);
+  links.Attach(&asker);
   HelloFrame hello;
   hello.term = 1;
   hello.regions = 1;
   Peer peer(**actors, config, {}, {"wide"}, "127.0.0.1:" + std::to_string(port), hello, 0, transport, links,
-            waiting);
+            asker);
   AssignFrame assign;
   assign.revision = 1;
   assign.regions.push_back({RegionId(0), 1, HoldingRole::kOwner});
   peer.Assign(assign);
-  waiting.Wait();
-  std::vector<double> times, products;
-  for (int i = 0; i < rounds; ++i) {
-    const auto request = WideRow(config, static_cast<uint64_t>(i) + 1);
-    const auto start = Clock::now();
-    peer.Send(request);
-    peer.Flush();
-    waiting.Wait();
-    times.push_back(Micros(Clock::now() - start));
-  }
+  const std::vector<double> times = asker.Run(peer);
+  std::vector<double> products;
   OneTile experts(config);
   WorkerPool pool(1);
   RegionState region(config, experts, pool);
@@ -172,7 +203,7 @@ RoundTrip MeasureRoundTrip(int port, const std::string& certificates, int rounds
     if (region.Start(request, nullptr) == nullptr) Fail("the product was not computed");
     products.push_back(Micros(Clock::now() - start));
   }
-  links.Detach(&waiting);
+  links.Detach(&asker);
   return {Median(times), Quantile(times, 0.99), Median(products)};
 }
 

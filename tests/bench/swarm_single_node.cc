@@ -7,6 +7,7 @@
 #include "cluster/coordinator_role.h"
 #include "cluster/embedded_store.h"
 #include "cluster/grpc_frames.h"
+#include "cluster/grpc_loop.h"
 #include "cluster/node.h"
 #include "engine/text/prompt.h"
 #include "tests/bench/swarm_figures.h"
@@ -54,7 +55,9 @@ std::vector<double> SingleNodeCosts(const std::string& model, int rounds) {
   options.swarm.threads = 1;
   auto plain = Node::Start(nullptr, options);
   Check(plain.status());
-  auto actors = ActorSystem::Start();
+  auto waiting = std::make_unique<GrpcLoop>(GrpcLoop::Waiting::kWatching);
+  GrpcLoop& loop = *waiting;
+  auto actors = ActorSystem::Start(std::move(waiting));
   Check(actors.status());
   std::shared_ptr<ActorSystem> shared = *std::move(actors);
   auto linked = Node::Start(shared, options);
@@ -62,7 +65,7 @@ std::vector<double> SingleNodeCosts(const std::string& model, int rounds) {
   testing::TempDir dir;
   auto store = EmbeddedStore::Open(dir / "store");
   Check(store.status());
-  GrpcFrameTransport transport(nullptr);
+  GrpcFrameTransport transport(nullptr, loop);
   Leader leader;
   const ModelConfig& config = (*linked)->model().config();
   CoordinatorRoleOptions with;
