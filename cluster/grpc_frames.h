@@ -47,8 +47,8 @@ class GrpcFrameService {
     virtual void OnClosed(StreamId stream, absl::Status status) = 0;  // not after Close
   };
 
-  // Before the server is built, with the loop that was made for it. Loop and `events` outlive the service, and
-  // the service the server.
+  // Before the server is built, with the loop that was made for it. Loop and `events` outlive the service,
+  // and the service the server.
   GrpcFrameService(grpc::ServerBuilder& builder, GrpcLoop& loop, Events& events);
   ~GrpcFrameService();
 

@@ -14,9 +14,10 @@ using Clock = std::chrono::steady_clock;
 using Queue = grpc::CompletionQueue;
 
 constexpr std::chrono::microseconds kWatch{250};
-// One look that finds nothing takes a microsecond or two. Was it so long, somebody else had the processor, and
-// who watches keeps it from those that are waited for: then it is left to them for a while.
-constexpr std::chrono::microseconds kPreempted{25};
+// A look that finds nothing takes microseconds, with frames to read and to decipher tens of them. Was it so
+// long, somebody else had the processor, and who watches keeps it from those that are waited for: then it is
+// left to them for a while.
+constexpr std::chrono::microseconds kPreempted{300};
 constexpr std::chrono::milliseconds kLeaveToOthers{20};
 constexpr int kEventsPerPoll = 64;  // before the actors have their turn
 
