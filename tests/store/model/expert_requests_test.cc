@@ -453,8 +453,8 @@ TEST_F(HeldTest, WhatIsForeseenWhileTheCacheShrinksDoesNotHoldItUp) {
   for (int32_t layer = 0; layer < 3; ++layer) Ask(*model, layer, 3);
   held_->LetGo();
   ASSERT_EQ(answers_, 3);
-  auto shrinking = std::async(std::launch::async,
-                              [&] { return model->cache()->Resize(2 * tiles * tile_bytes_); });
+  auto shrinking =
+      std::async(std::launch::async, [&] { return model->cache()->Resize(2 * tiles * tile_bytes_); });
   while (model->cache()->bytes() != 2 * tiles * tile_bytes_) std::this_thread::yield();
   const ExpertId used(3);  // its tiles of the last layer lie beyond the new size
   model->experts().ReadAhead(RequesterId(), LayerId(2), {&used, 1}, Foresight::kKnown);
