@@ -11,6 +11,7 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_join.h>
 #include <absl/strings/str_replace.h>
+#include <absl/time/time.h>
 
 #include "cli/sizes.h"
 #include "engine/base/threads.h"
@@ -227,6 +228,21 @@ CLI::Option* Verb::Size(const std::string& names, int64_t& value, const std::str
     return {};
   };
   return Value(names, "SIZE", read, help);
+}
+
+CLI::Option* Verb::Duration(const std::string& names, std::chrono::milliseconds& value,
+                            const std::string& help) {
+  const auto read = [&value](const std::string& text) -> std::string {
+    absl::Duration duration;
+    if (!absl::ParseDuration(text, &duration) || duration < absl::Seconds(1) ||
+        duration > 3652 * absl::Hours(24)) {
+      return absl::StrCat("'", text.substr(0, 40),
+                          "' is not a time from 1s to ten years; give it as 90s, 10m or 1h30m");
+    }
+    value = absl::ToChronoMilliseconds(duration);
+    return {};
+  };
+  return Value(names, "TIME", read, help);
 }
 
 CLI::Option* Verb::Real(const std::string& names, float& value, Range<float> range, const std::string& help) {

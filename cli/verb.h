@@ -2,6 +2,7 @@
 // run.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -60,6 +61,8 @@ class Verb {
   CLI::Option* Path(const std::string& names, std::string& value, const std::string& help);  // not empty
   CLI::Option* Number(const std::string& names, int64_t& value, Range<int64_t> range,
                       const std::string& help);
+  // As absl::ParseDuration reads them: 90s, 10m, 1h30m. From a second to ten years.
+  CLI::Option* Duration(const std::string& names, std::chrono::milliseconds& value, const std::string& help);
   // Bytes, as cli/sizes.h reads them.
   CLI::Option* Size(const std::string& names, int64_t& value, const std::string& help);
   CLI::Option* Real(const std::string& names, float& value, Range<float> range, const std::string& help);

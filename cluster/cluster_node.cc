@@ -104,14 +104,14 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
     }
     if (frames != nullptr) frames->Stop();
     server = nullptr;
-    inference = nullptr;
     if (role != nullptr) role->Stop();
+    store = nullptr;  // with it, the last of its answers to the role and to the session log
+    inference = nullptr;
     restarter = nullptr;
     {
       std::unique_lock lock(swarm_mutex);
       swarm = nullptr;
     }
-    store = nullptr;  // with it, the last of its answers to the role
     role = nullptr;
   }
 
@@ -152,6 +152,7 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
     if (!lock.owns_lock() || swarm == nullptr) return {};
     return swarm->Stats().region_requests;
   }
+  void OnTick() override { inference->Tick(); }
   std::string Elsewhere() override {
     std::lock_guard lock(other_mutex);
     if (!other.address.empty()) return other.address;
@@ -417,7 +418,10 @@ absl::Status ClusterNode::Impl::Start() {
   host = std::make_unique<Host>(*actors, config, model->experts(), *pool, *keeper, host_options);
   transport = std::make_unique<GrpcFrameTransport>(credentials->channel(), *loop);
   const ClusterRecord cluster{options.cluster, model->hash(), static_cast<int32_t>(config.num_regions())};
-  if (coordinates()) inference = std::make_unique<InferenceService>(*this, *session_log);
+  if (coordinates()) {
+    inference =
+        std::make_unique<InferenceService>(InferenceOptions{options.keep_answers}, *this, *session_log);
+  }
   admin = std::make_unique<AdminService>(cluster, [this] { return Elsewhere(); });
   if (absl::Status s = StartServer(); !s.ok()) return s;
 

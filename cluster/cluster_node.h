@@ -46,7 +46,8 @@ struct ClusterNodeOptions {
   // What of its memory experts may take; nothing: all of the model if that fits, else what is free.
   std::optional<int64_t> offer_bytes;
   SessionDurability durability = SessionDurability::kLocal;
-  bool allow_plain = false;  // off loopback without encryption
+  std::chrono::milliseconds keep_answers = std::chrono::minutes(10);  // after a client was last there
+  bool allow_plain = false;                                           // off loopback without encryption
   std::string certificates;  // a node's folder of `omni cluster cert`; empty: none
   OpenOptions open;          // ram_bytes and residency are filled in
   SwarmOptions swarm;

@@ -79,6 +79,7 @@ struct CoordinatorRole::Impl : public ClusterState::World, public Leadership::Ow
   void OnTick() {
     leadership.OnTick(Clock::now());
     if (state != nullptr) state->OnTick(Clock::now());
+    if (state != nullptr && ++ticks % (std::chrono::seconds(1) / kTick) == 0) swarm.OnTick();
     former = nullptr;
   }
 
@@ -230,6 +231,7 @@ struct CoordinatorRole::Impl : public ClusterState::World, public Leadership::Ow
   std::map<NodeId, std::pair<std::shared_ptr<Peer>, int32_t>> peers;
   std::vector<std::shared_ptr<Peer>> retired;  // of earlier terms: links may hold a placement that names them
   size_t next_source = 0;
+  int64_t ticks = 0;
   std::vector<std::weak_ptr<std::function<void()>>> watches;
 
   Outstanding outstanding;

@@ -60,6 +60,7 @@ class CoordinatorRole {
     virtual void OnDeposed(const absl::Status& reason) = 0;
     virtual void OnOther(const LeaderRecord& leader) = 0;
     virtual std::vector<int64_t> RegionRequests() = 0;
+    virtual void OnTick() {}  // as long as it leads, about once a second
   };
 
   // All references but the store outlive it.

@@ -11,6 +11,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include "cluster/grpc_status.h"
+#include "cluster/session_retention.h"
 #include "engine/text/prompt.h"
 #include "engine/text/stop_matcher.h"
 #include "omni/inference/v1/inference.grpc.pb.h"
@@ -82,8 +83,15 @@ struct Stream {
 };
 using StreamPtr = std::shared_ptr<Stream>;
 
-struct InferenceService::Impl {
-  Impl(Backend& b, SessionLog& l) : backend(b), log(l), rpc(*this) {}
+struct InferenceService::Impl : public SessionRetention::Owner {
+  Impl(const InferenceOptions& o, Backend& b, SessionLog& l)
+      : backend(b), log(l), retention({o.keep}, l, counters.forgotten, *this), rpc(*this) {}
+
+  bool InUse(const std::string& id) override {
+    return std::any_of(streams.begin(), streams.end(),
+                       [&](const StreamPtr& s) { return s->request.request_id() == id; });
+  }
+  void Post(std::function<void()> f) override { executor.Post(std::move(f)); }
 
   // --- All on the executor's thread
 
@@ -113,6 +121,7 @@ struct InferenceService::Impl {
   Backend& backend;
   SessionLog& log;
   InferenceCounters counters;
+  SessionRetention retention;
   std::list<StreamPtr> streams;
   bool log_busy = false;
   std::deque<std::function<void()>> after_log;  // waits until nothing is being logged
@@ -195,6 +204,7 @@ void InferenceService::Impl::Begin(const StreamPtr& stream) {
 
 void InferenceService::Impl::BeginNamed(const StreamPtr& stream) {
   const std::string id = stream->request.request_id();
+  if (!retention.MayBegin(id, [this, stream] { BeginNamed(stream); })) return;
   log.Find(id, [this, stream, id](absl::StatusOr<LoggedSession> logged) {
     executor.Post([this, stream, id, logged = std::move(logged)] {
       if (stream->finishing) return;
@@ -210,6 +220,7 @@ void InferenceService::Impl::BeginNamed(const StreamPtr& stream) {
                                                  " tokens so far, and the client says it has ", have)));
         }
         counters.resumed.Add(1);
+        log.Touch(id, [](const absl::Status&) {});  // if that fails, the next look finds it in use
         return Go(stream, logged->tokens, logged->finished);
       }
       if (!absl::IsNotFound(logged.status())) return Finish(stream, logged.status());
@@ -308,7 +319,7 @@ void InferenceService::Impl::Log() {
   if (log_busy) return;
   std::vector<LoggedTokens> batch;
   std::vector<std::pair<StreamPtr, size_t>> logged;
-  constexpr size_t kMost = 60;
+  constexpr size_t kMost = 60;  // of a transaction's changes, two each
   for (const StreamPtr& stream : streams) {
     if (!stream->named() || stream->finishing || stream->end_told || batch.size() >= kMost) continue;
     if (stream->drawn.empty() && !stream->result.has_value()) continue;
@@ -405,10 +416,15 @@ void InferenceService::Impl::Finish(const StreamPtr& stream, const absl::Status&
 
 void InferenceService::Impl::Forget(const StreamPtr& stream) { streams.remove(stream); }
 
-InferenceService::InferenceService(Backend& backend, SessionLog& log)
-    : impl_(std::make_unique<Impl>(backend, log)) {}
-InferenceService::~InferenceService() = default;
+InferenceService::InferenceService(InferenceOptions options, Backend& backend, SessionLog& log)
+    : impl_(std::make_unique<Impl>(options, backend, log)) {}
+InferenceService::~InferenceService() {
+  impl_->executor.Post([impl = impl_.get()] { impl->retention.Stop(); });
+}
 grpc::Service* InferenceService::service() { return &impl_->rpc; }
+void InferenceService::Tick() {
+  impl_->executor.Post([impl = impl_.get()] { impl->retention.OnTick(SessionRetention::Clock::now()); });
+}
 void InferenceService::EndAll(absl::Status status) {
   impl_->executor.Post([impl = impl_.get(), status = std::move(status)] {
     for (const StreamPtr& stream : std::list<StreamPtr>(impl->streams)) impl->Finish(stream, status);

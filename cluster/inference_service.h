@@ -2,6 +2,7 @@
 // before it is shown, so that a client can take its answer up again after any failure.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -23,7 +24,12 @@ class Service;
 namespace omni {
 
 struct InferenceCounters {
-  Counter streams, resumed, tokens, log_errors;
+  Counter streams, resumed, tokens, log_errors, forgotten;
+};
+
+struct InferenceOptions {
+  // For how long an answer can be taken up again after its client was last there.
+  std::chrono::milliseconds keep = std::chrono::minutes(10);
 };
 
 class InferenceService {
@@ -42,11 +48,14 @@ class InferenceService {
     virtual std::string node() = 0;
   };
 
-  // All references outlive it.
-  InferenceService(Backend& backend, SessionLog& log);
+  // `backend` outlives it, and `log` its last callback.
+  InferenceService(InferenceOptions options, Backend& backend, SessionLog& log);
   ~InferenceService();  // after its server has been shut down
 
   grpc::Service* service();
+  // To be called now and then as long as this process leads: forgets what has been kept for long enough.
+  // Thread-safe.
+  void Tick();
   // Ends all streams with the status; those that were named can be taken up again.
   void EndAll(absl::Status status);
   const InferenceCounters& counters() const;

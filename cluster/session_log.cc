@@ -5,6 +5,7 @@
 #include <optional>
 #include <utility>
 
+#include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 
@@ -14,12 +15,33 @@
 namespace omni {
 namespace {
 
-// session/<id>/request, session/<id>/tokens/<number of the first, 12 digits>, session/<id>/finished.
+// session/<id>/request, session/<id>/tokens/<number of the first, 12 digits>, session/<id>/finished;
+// kept/sessions/<id>, empty or the milliseconds of kept/now at which it was found idle.
+constexpr char kKept[] = "kept/", kNowKey[] = "kept/now", kKeptSession[] = "kept/sessions/";
 std::string Prefix(const std::string& id) { return absl::StrCat("session/", id, "/"); }
 std::string RequestKey(const std::string& id) { return Prefix(id) + "request"; }
 std::string FinishedKey(const std::string& id) { return Prefix(id) + "finished"; }
 std::string TokensKey(const std::string& id, int64_t first) {
   return absl::StrFormat("%stokens/%012d", Prefix(id), first);
+}
+
+std::string KeptKey(const std::string& id) { return kKeptSession + id; }
+std::string KeptValue(const LoggedTimes::Session& session) {
+  return session.idle_since.has_value() ? absl::StrCat(session.idle_since->count()) : "";
+}
+std::optional<std::chrono::milliseconds> Milliseconds(std::string_view text) {
+  int64_t count = 0;
+  if (!absl::SimpleAtoi(std::string(text), &count) || count < 0) return std::nullopt;
+  return std::chrono::milliseconds(count);
+}
+// A record under kKept. One that cannot be read is of a session that is not idle, or of no time.
+void Take(std::string_view key, std::string_view value, LoggedTimes& times) {
+  const std::string_view prefix = kKeptSession;
+  if (key == kNowKey) {
+    times.now = Milliseconds(value).value_or(std::chrono::milliseconds(0));
+  } else if (key.starts_with(prefix)) {
+    times.sessions.push_back({std::string(key.substr(prefix.size())), Milliseconds(value)});
+  }
 }
 
 std::string TokenBytes(const std::vector<TokenId>& tokens) {
@@ -100,7 +122,25 @@ class DatabaseSessionLog : public SessionLog {
       batch.Delete(key);
       return absl::OkStatus();
     });
+    batch.Delete(KeptKey(id));
     done(read.ok() ? database_.Write(batch) : read);
+  }
+  void Times(std::function<void(absl::StatusOr<LoggedTimes>)> done) override {
+    LoggedTimes times;
+    const absl::Status read = database_.ForEach(kKept, [&](std::string_view key, std::string_view value) {
+      Take(key, value, times);
+      return absl::OkStatus();
+    });
+    if (!read.ok()) return done(read);
+    done(std::move(times));
+  }
+  void Touch(const std::string& id, Done done) override { done(database_.Put(KeptKey(id), "")); }
+  void SetTimes(const LoggedTimes& times, Done done) override {
+    DatabaseBatch batch;
+    batch.Put(kNowKey, absl::StrCat(times.now.count()));
+    for (const LoggedTimes::Session& session : times.sessions)
+      batch.Put(KeptKey(session.id), KeptValue(session));
+    done(database_.Write(batch));
   }
 
  private:
@@ -109,7 +149,10 @@ class DatabaseSessionLog : public SessionLog {
     const auto there = database_.Get(RequestKey(id));
     if (!there.ok()) return there.status();
     if (there->has_value()) return absl::AlreadyExistsError("there is a session of this name");
-    return database_.Put(RequestKey(id), request);
+    DatabaseBatch batch;
+    batch.Put(RequestKey(id), request);
+    batch.Put(KeptKey(id), "");
+    return database_.Write(batch);
   }
 
   Database& database_;
@@ -125,6 +168,7 @@ class StoreSessionLog : public SessionLog {
     Transaction transaction = Led();
     transaction.conditions.push_back({RequestKey(id), 0});
     transaction.changes.push_back({RequestKey(id), std::move(request)});
+    transaction.changes.push_back({KeptKey(id), ""});
     store_.Commit(std::move(transaction),
                   [this, id, done = std::move(done)](absl::StatusOr<Committed> committed) {
                     if (!committed.ok()) return done(committed.status());
@@ -147,11 +191,7 @@ class StoreSessionLog : public SessionLog {
       }
       if (!t.finished.empty()) transaction.changes.push_back({FinishedKey(t.id), std::move(t.finished)});
     }
-    store_.Commit(std::move(transaction), [done = std::move(done)](absl::StatusOr<Committed> committed) {
-      if (!committed.ok()) return done(committed.status());
-      if (!committed->applied) OMNI_REACHED(kLogDeposed);
-      done(committed->applied ? absl::OkStatus() : Deposed());
-    });
+    Commit(std::move(transaction), std::move(done));
   }
   void Find(const std::string& id, std::function<void(absl::StatusOr<LoggedSession>)> done) override {
     store_.Read(Prefix(id), [id, done = std::move(done)](absl::StatusOr<Records> records) {
@@ -164,10 +204,38 @@ class StoreSessionLog : public SessionLog {
     });
   }
   void Forget(const std::string& id, Done done) override {
-    store_.Read(Prefix(id), [this, done = std::move(done)](absl::StatusOr<Records> records) {
+    store_.Read(Prefix(id), [this, id, done = std::move(done)](absl::StatusOr<Records> records) {
       if (!records.ok()) return done(records.status());
-      Delete(std::make_shared<std::vector<Record>>(std::move(records->records)), done);
+      // From the back: the end, so that what is left by a crash does not pass for a whole answer; the tokens,
+      // the last first; what it is found by.
+      auto keys = std::make_shared<std::vector<std::string>>();
+      keys->push_back(KeptKey(id));
+      for (Record& record : records->records) {
+        if (record.key != FinishedKey(id)) keys->push_back(std::move(record.key));
+      }
+      if (keys->size() < records->records.size() + 1) keys->push_back(FinishedKey(id));
+      Delete(keys, done);
     });
+  }
+  void Times(std::function<void(absl::StatusOr<LoggedTimes>)> done) override {
+    store_.Read(kKept, [done = std::move(done)](absl::StatusOr<Records> records) {
+      if (!records.ok()) return done(records.status());
+      LoggedTimes times;
+      for (const Record& record : records->records) Take(record.key, record.value, times);
+      done(std::move(times));
+    });
+  }
+  void Touch(const std::string& id, Done done) override {
+    Transaction transaction = Led();
+    transaction.changes.push_back({KeptKey(id), ""});
+    Commit(std::move(transaction), std::move(done));
+  }
+  void SetTimes(const LoggedTimes& times, Done done) override {
+    Transaction transaction = Led();
+    transaction.changes.push_back({kNowKey, absl::StrCat(times.now.count())});
+    for (const LoggedTimes::Session& session : times.sessions)
+      transaction.changes.push_back({KeptKey(session.id), KeptValue(session)});
+    Commit(std::move(transaction), std::move(done));
   }
 
  private:
@@ -179,19 +247,25 @@ class StoreSessionLog : public SessionLog {
     transaction.conditions.push_back({kLeaderKey, static_cast<Revision>(term_())});
     return transaction;
   }
-  // The last first, so that what is left of it by a crash is still a session.
-  void Delete(std::shared_ptr<std::vector<Record>> records, Done done) {
+  void Commit(Transaction transaction, Done done) {
+    store_.Commit(std::move(transaction), [done = std::move(done)](absl::StatusOr<Committed> committed) {
+      if (!committed.ok()) return done(committed.status());
+      if (!committed->applied) OMNI_REACHED(kLogDeposed);
+      done(committed->applied ? absl::OkStatus() : Deposed());
+    });
+  }
+  // As many at a time as go in a transaction, from the back.
+  void Delete(std::shared_ptr<std::vector<std::string>> keys, Done done) {
     constexpr size_t kMost = 100;
     Transaction transaction = Led();
-    while (!records->empty() && transaction.changes.size() < kMost) {
-      transaction.changes.push_back({std::move(records->back().key), std::nullopt});
-      records->pop_back();
+    while (!keys->empty() && transaction.changes.size() < kMost) {
+      transaction.changes.push_back({std::move(keys->back()), std::nullopt});
+      keys->pop_back();
     }
     if (transaction.changes.empty()) return done(absl::OkStatus());
-    store_.Commit(std::move(transaction), [this, records, done](absl::StatusOr<Committed> committed) {
-      if (!committed.ok()) return done(committed.status());
-      if (!committed->applied) return done(Deposed());
-      Delete(records, done);
+    Commit(std::move(transaction), [this, keys, done](const absl::Status& deleted) {
+      if (!deleted.ok()) return done(deleted);
+      Delete(keys, done);
     });
   }
 

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,6 +34,17 @@ struct LoggedTokens {
   std::string finished;  // if the answer ends with them
 };
 
+// What the log knows of the time that passes: it counts that in which somebody led, so that a clock which is
+// set, a night switched off or a change of coordinators takes nobody's answer away before its time.
+struct LoggedTimes {
+  struct Session {
+    std::string id;
+    std::optional<std::chrono::milliseconds> idle_since;  // by `now`; none: it was in use of late
+  };
+  std::chrono::milliseconds now{0};
+  std::vector<Session> sessions;
+};
+
 // Thread-safe. Callbacks come once, on a thread of the log or before the call returns.
 class SessionLog {
  public:
@@ -45,8 +57,17 @@ class SessionLog {
   virtual void Append(std::vector<LoggedTokens> tokens, Done done) = 0;
   virtual void Find(const std::string& id,
                     std::function<void(absl::StatusOr<LoggedSession>)> done) = 0;  // NotFound: none
-  // Of sessions that ended or were last added to so long ago.
+  // Leaves nothing of it. If that breaks off, what is left is a session that goes on from fewer tokens, and
+  // may be forgotten again.
   virtual void Forget(const std::string& id, Done done) = 0;
+
+  // Of all sessions; a new one is not idle.
+  virtual void Times(std::function<void(absl::StatusOr<LoggedTimes>)> done) = 0;
+  // Records the time and these sessions' being idle since or not, at most kMostTimes of them. They must be
+  // there and not be forgotten meanwhile.
+  virtual void SetTimes(const LoggedTimes& times, Done done) = 0;
+  static constexpr size_t kMostTimes = 100;
+  virtual void Touch(const std::string& id, Done done) = 0;  // it is in use, and not idle
 };
 
 // In a database of this node; how lasting is the database's affair. `database` outlives the log.

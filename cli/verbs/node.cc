@@ -22,6 +22,7 @@ struct NodeArgs {
   std::string model, listen, advertise, join, name, etcd, cluster = "omni", state, durable = "local",
                                                           certificates;
   int64_t offer_ram = 0, threads = 0;
+  std::chrono::milliseconds keep_answers = std::chrono::minutes(10);
   bool allow_plain = false;
 };
 
@@ -53,6 +54,7 @@ absl::StatusOr<ClusterNodeOptions> ToOptions(const NodeArgs& args) {
                                                  : SessionDurability::kLocal;
   if (options.durability == SessionDurability::kCluster && options.etcd.empty())
     return UsageError("--durable cluster keeps sessions in etcd; name its members with --etcd");
+  options.keep_answers = args.keep_answers;
   if (args.offer_ram > 0) options.offer_bytes = args.offer_ram;
   options.allow_plain = args.allow_plain;
   options.certificates = args.certificates;
@@ -108,6 +110,8 @@ void AddNode(CLI::App& root, Invocation& invocation) {
   verb.Choice(
       "--durable", args->durable, {"local", "sync", "cluster"},
       "What a token survives once it is shown: the process, a power cut, or the coordinator (default local)");
+  verb.Duration("--keep-answers", args->keep_answers,
+                "For how long a client that went away may take its answer up again (default 10m)");
   verb.Path("--state", args->state,
             "Folder of what a coordinator keeps (default: below $XDG_STATE_HOME/omni)");
   verb.Path("--certificates", args->certificates, "Folder of this node's certificate (omni cluster cert)");

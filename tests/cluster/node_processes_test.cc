@@ -16,12 +16,14 @@
 
 #include <absl/strings/str_cat.h>
 #include <gmock/gmock.h>
+#include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
 #include "cluster/certificates.h"
 #include "cluster/cluster_client.h"
 #include "cluster/node.h"
 #include "engine/text/prompt.h"
+#include "omni/inference/v1/inference.grpc.pb.h"
 #include "store/pack/pack.h"
 #include "tests/testing/checkpoint_fixture.h"
 #include "tests/testing/etcd.h"
@@ -226,6 +228,34 @@ TEST_F(NodeProcessesTest, AnAnswerGoesOnWhenItsCoordinatorIsKilledAndStartedAgai
   };
   ExpectAnswer(3, {{1, again}, {60, again}, {static_cast<size_t>(kTokens), again}});
   EXPECT_GE(last_.reconnects, 2);
+}
+
+TEST_F(NodeProcessesTest, AnAnswerIsForgottenWhenNobodyTakesItUpForItsTime) {
+  StartCoordinator({"--keep-answers", "1s"});
+  ClusterClient::Request request = RequestOf(0);
+  request.id = "kept";
+  ASSERT_TRUE(Client()->Generate(request, nullptr).ok());
+  // A client that says it has more than there is takes nothing up, and hears whether there is anything.
+  const auto stub =
+      inference::v1::Inference::NewStub(grpc::CreateChannel(address_, grpc::InsecureChannelCredentials()));
+  const auto known = [&] {
+    grpc::ClientContext context;
+    inference::v1::GenerateRequest ask;
+    ask.set_request_id("kept");
+    ask.set_have(1'000'000);
+    const auto reader = stub->GenerateStream(&context, ask);
+    inference::v1::GenerateResponse message;
+    while (reader->Read(&message)) {
+    }
+    return reader->Finish().error_code();
+  };
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  grpc::StatusCode code = known();
+  while (code != grpc::NOT_FOUND && std::chrono::steady_clock::now() < until) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    code = known();
+  }
+  EXPECT_EQ(code, grpc::NOT_FOUND);
 }
 
 TEST_F(NodeProcessesTest, RegionsMoveWhileDecodingGoesOn) {

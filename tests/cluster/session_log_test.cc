@@ -1,8 +1,6 @@
 #include "cluster/session_log.h"
 
-#include <chrono>
 #include <memory>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -10,161 +8,28 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "cluster/cluster_records.h"
-#include "tests/testing/fake_store.h"
-#include "tests/testing/temp_dir.h"
+#include "tests/cluster/session_log_fixture.h"
 
 namespace omni {
 namespace {
 
+using testing::Calls;
 using ::testing::ElementsAre;
 using testing::FakeStore;
 using ::testing::IsEmpty;
-
-std::vector<TokenId> Tokens(int32_t first, int32_t count) {
-  std::vector<TokenId> tokens;
-  for (int32_t i = 0; i < count; ++i) tokens.push_back(TokenId(first + i));
-  return tokens;
-}
-
-// A log over something that a test may look into.
-class LogUnderTest {
- public:
-  virtual ~LogUnderTest() = default;
-  virtual SessionLog& log() = 0;
-  virtual void Run() {}       // lets callbacks come
-  virtual void Reopen() = 0;  // as after a restart
-  virtual void Remove(const std::string& key) = 0;
-  virtual void Put(const std::string& key, const std::string& value) = 0;
-  virtual std::vector<std::string> Keys() = 0;
-};
-
-class DatabaseLog : public LogUnderTest {
- public:
-  DatabaseLog() { Reopen(); }
-  SessionLog& log() override { return *log_; }
-  void Reopen() override {
-    log_ = nullptr;
-    database_ = nullptr;
-    auto database = Database::Open(temp_ / "db", {});
-    EXPECT_TRUE(database.ok()) << database.status();
-    database_ = *std::move(database);
-    log_ = MakeDatabaseSessionLog(*database_);
-  }
-  void Remove(const std::string& key) override { EXPECT_TRUE(database_->Delete(key).ok()); }
-  void Put(const std::string& key, const std::string& value) override {
-    EXPECT_TRUE(database_->Put(key, value).ok());
-  }
-  std::vector<std::string> Keys() override {
-    std::vector<std::string> keys;
-    EXPECT_TRUE(database_
-                    ->ForEach("",
-                              [&](std::string_view key, std::string_view) {
-                                keys.emplace_back(key);
-                                return absl::OkStatus();
-                              })
-                    .ok());
-    return keys;
-  }
-
- private:
-  testing::TempDir temp_;
-  std::unique_ptr<Database> database_;
-  std::unique_ptr<SessionLog> log_;
-};
-
-class StoreLog : public LogUnderTest {
- public:
-  StoreLog() {
-    Elect();
-    Reopen();
-  }
-  SessionLog& log() override { return *log_; }
-  void Run() override { store.Run(); }
-  void Reopen() override {
-    log_ = MakeStoreSessionLog(store, [this] { return term; });
-  }
-  void Remove(const std::string& key) override { Write({key}); }
-  void Put(const std::string& key, const std::string& value) override { Write({key, value}); }
-  std::vector<std::string> Keys() override {
-    std::vector<std::string> keys;
-    for (const auto& [key, record] : store.state().contents().records) {
-      if (key != kLeaderKey) keys.push_back(key);
-    }
-    return keys;
-  }
-  uint64_t Write(Change change) {
-    Transaction transaction;
-    transaction.changes.push_back(std::move(change));
-    const auto committed = store.state().Commit(transaction, {});
-    EXPECT_TRUE(committed.ok() && committed->applied);
-    return static_cast<uint64_t>(committed->revision);
-  }
-  void Elect() { term = Write({kLeaderKey, "{}"}); }
-
-  FakeStore store;
-  uint64_t term = 0;
-
- private:
-  std::unique_ptr<SessionLog> log_;
-};
-
-class Calls {
- public:
-  explicit Calls(LogUnderTest& under_test) : test_(under_test) {}
-  absl::Status Begin(const std::string& id, const std::string& request) {
-    return Status([&](auto done) { test_.log().Begin(id, request, done); });
-  }
-  absl::Status Append(std::vector<LoggedTokens> tokens) {
-    return Status([&](auto done) { test_.log().Append(std::move(tokens), done); });
-  }
-  absl::Status Forget(const std::string& id) {
-    return Status([&](auto done) { test_.log().Forget(id, done); });
-  }
-  absl::StatusOr<LoggedSession> Find(const std::string& id) {
-    std::optional<absl::StatusOr<LoggedSession>> found;
-    test_.log().Find(id, [&](absl::StatusOr<LoggedSession> session) { found = std::move(session); });
-    test_.Run();
-    EXPECT_TRUE(found.has_value()) << "nothing was told";
-    return found.value_or(absl::UnknownError("nothing was told"));
-  }
-  LoggedSession MustFind(const std::string& id) {
-    const auto found = Find(id);
-    EXPECT_TRUE(found.ok()) << found.status();
-    return found.value_or(LoggedSession());
-  }
-
- private:
-  template <typename Call>
-  absl::Status Status(Call call) {
-    int told = 0;
-    absl::Status result;
-    call([&](absl::Status status) { result = std::move(status), ++told; });
-    test_.Run();
-    EXPECT_EQ(told, 1) << "each is told once";
-    return result;
-  }
-
-  LogUnderTest& test_;
-};
-
-enum class Over { kDatabase, kStore };
+using testing::LogUnderTest;
+using testing::Over;
+using testing::StoreLog;
+using testing::Tokens;
 
 class SessionLogTest : public ::testing::TestWithParam<Over> {
  protected:
-  SessionLogTest()
-      : test_(GetParam() == Over::kDatabase ? std::unique_ptr<LogUnderTest>(std::make_unique<DatabaseLog>())
-                                            : std::make_unique<StoreLog>()),
-        calls_(*test_) {}
-
-  std::unique_ptr<LogUnderTest> test_;
-  Calls calls_;
+  std::unique_ptr<LogUnderTest> test_ = testing::MakeLogUnderTest(GetParam());
+  Calls calls_{*test_};
 };
 
 INSTANTIATE_TEST_SUITE_P(Logs, SessionLogTest, ::testing::Values(Over::kDatabase, Over::kStore),
-                         [](const auto& info) {
-                           return info.param == Over::kDatabase ? "Database" : "Store";
-                         });
+                         [](const auto& info) { return testing::NameOf(info.param); });
 
 TEST_P(SessionLogTest, ASessionIsBegunOnce) {
   EXPECT_EQ(calls_.Find("s").status().code(), absl::StatusCode::kNotFound);
@@ -264,10 +129,27 @@ TEST_P(SessionLogTest, WhatIsForgottenLeavesNothingBehind) {
   EXPECT_EQ(calls_.MustFind("s").tokens.size(), 250u);
   EXPECT_TRUE(calls_.Forget("s").ok());
   EXPECT_EQ(calls_.Find("s").status().code(), absl::StatusCode::kNotFound);
-  EXPECT_THAT(test_->Keys(), ElementsAre("session/s2/request"));
+  EXPECT_THAT(test_->Keys(), ElementsAre("kept/sessions/s2", "session/s2/request"));
   EXPECT_TRUE(calls_.Forget("s").ok()) << "there is nothing to do";
   EXPECT_TRUE(calls_.Begin("s", "again").ok());
   EXPECT_THAT(calls_.MustFind("s").tokens, IsEmpty());
+}
+
+TEST_P(SessionLogTest, KnowsSinceWhenItsSessionsAreIdle) {
+  using std::chrono::milliseconds;
+  EXPECT_EQ(calls_.Times(), "0:");
+  for (const char* id : {"a", "b", "c"}) ASSERT_TRUE(calls_.Begin(id, "r").ok());
+  EXPECT_EQ(calls_.Times(), "0: a - b - c -") << "what is begun is in use";
+  EXPECT_TRUE(calls_.SetTimes({milliseconds(70), {{"a", milliseconds(70)}, {"c", milliseconds(60)}}}).ok());
+  EXPECT_TRUE(calls_.Append({{"a", 0, Tokens(1, 1), "stop"}}).ok());
+  test_->Reopen();
+  EXPECT_EQ(calls_.Times(), "70: a 70 b - c 60");
+  EXPECT_TRUE(calls_.SetTimes({milliseconds(80), {{"a", std::nullopt}}}).ok());
+  EXPECT_TRUE(calls_.Touch("c").ok());
+  EXPECT_EQ(calls_.Times(), "80: a - b - c -");
+  EXPECT_TRUE(calls_.Forget("b").ok());
+  EXPECT_EQ(calls_.Times(), "80: a - c -");
+  EXPECT_EQ(calls_.MustFind("a").tokens, Tokens(1, 1)) << "they are no part of the sessions";
 }
 
 class StoreSessionLogTest : public ::testing::Test {
@@ -285,6 +167,8 @@ TEST_F(StoreSessionLogTest, WhatADeposedCoordinatorWritesIsRefused) {
   EXPECT_EQ(calls_.Append({{"s", 1, Tokens(2, 1), ""}}).code(), absl::StatusCode::kAborted);
   EXPECT_EQ(calls_.Begin("t", "r").code(), absl::StatusCode::kAborted);
   EXPECT_EQ(calls_.Forget("s").code(), absl::StatusCode::kAborted);
+  EXPECT_EQ(calls_.Touch("s").code(), absl::StatusCode::kAborted);
+  EXPECT_EQ(calls_.SetTimes({}).code(), absl::StatusCode::kAborted);
   EXPECT_EQ(calls_.MustFind("s").tokens, Tokens(1, 1));
   EXPECT_EQ(calls_.Find("t").status().code(), absl::StatusCode::kNotFound);
   // Whoever leads now goes on from there.
@@ -301,16 +185,19 @@ TEST_F(StoreSessionLogTest, AStoreThatCannotBeReachedIsSaidToBe) {
   EXPECT_EQ(calls_.Forget("s").code(), absl::StatusCode::kUnavailable);
 }
 
-// The last records go first: what a crash leaves of it is a session.
+// The end goes first, then the last records: what a crash leaves of it is a session that goes on, and no
+// answer that seems whole and is not.
 TEST_F(StoreSessionLogTest, WhatIsHalfForgottenIsStillASession) {
   ASSERT_TRUE(calls_.Begin("s", "r").ok());
   for (int64_t i = 0; i < 250; ++i)
-    ASSERT_TRUE(calls_.Append({{"s", i, Tokens(static_cast<int32_t>(i), 1), ""}}).ok());
+    ASSERT_TRUE(calls_.Append({{"s", i, Tokens(static_cast<int32_t>(i), 1), i == 249 ? "length" : ""}}).ok());
   int calls = 0;
   test_.store.fate = [&] { return ++calls > 2 ? FakeStore::Fate::kNeverArrives : FakeStore::Fate::kDone; };
   EXPECT_EQ(calls_.Forget("s").code(), absl::StatusCode::kUnavailable);
   test_.store.fate = nullptr;
-  EXPECT_EQ(calls_.MustFind("s").tokens, Tokens(0, 150));
+  EXPECT_EQ(calls_.MustFind("s").tokens, Tokens(0, 151));
+  EXPECT_EQ(calls_.MustFind("s").finished, "");
+  EXPECT_EQ(calls_.Times(), "0: s -") << "it is found when the next coordinator looks";
   EXPECT_TRUE(calls_.Forget("s").ok());
   EXPECT_THAT(test_.Keys(), IsEmpty());
 }
