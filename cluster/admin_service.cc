@@ -138,7 +138,11 @@ struct AdminService::Impl final : public pb::Admin::CallbackService {
     if (request->model_hash().empty()) {
       role.load()->Report([done](const absl::StatusOr<ClusterReport>& report) { done(report.status()); });
     } else {
-      role.load()->Join({request->node()}, {request->address(), request->offered_bytes(), false}, done);
+      role.load()->Join({request->node()}, {request->address(), request->offered_bytes(), false},
+                        [done, response](const absl::StatusOr<ClusterRecord>& joined) {
+                          if (joined.ok()) response->set_cluster_id(joined->id);
+                          done(joined.status());
+                        });
     }
     return reactor;
   }

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include <absl/strings/str_cat.h>
+#include <absl/strings/str_format.h>
 #include <grpcpp/grpcpp.h>
 
 #include "cluster/admin_service.h"
@@ -23,13 +24,13 @@
 #include "cluster/grpc_status.h"
 #include "cluster/host.h"
 #include "cluster/inference_service.h"
+#include "cluster/joiner.h"
 #include "cluster/node_credentials.h"
 #include "cluster/session_log.h"
 #include "cluster/tile_client.h"
 #include "cluster/tile_service.h"
 #include "cluster/warm_keeper.h"
 #include "engine/base/threads.h"
-#include "omni/cluster/v1/admin.grpc.pb.h"
 #include "store/file/files.h"
 #include "store/format/manifest.h"
 #include "store/format/model_files.h"
@@ -42,56 +43,10 @@
 namespace omni {
 namespace {
 
-namespace pb = ::omni::cluster::v1;
-
-// Says to the coordinators that this node is there, until one has taken it.
-class Joiner {
- public:
-  Joiner(std::vector<std::string> addresses, const NodeCredentials& credentials, pb::JoinRequest request)
-      : addresses_(std::move(addresses)),
-        credentials_(credentials),
-        request_(std::move(request)),
-        thread_([this](const std::stop_token& stop) { Run(stop); }) {}
-
- private:
-  void Run(const std::stop_token& stop) {
-    std::chrono::milliseconds wait{100};
-    while (!stop.stop_requested()) {
-      for (const std::string& address : addresses_) {
-        const absl::Status status = Ask(address);
-        {
-          std::lock_guard lock(mutex_);
-          if (joined_ != status && !status.ok()) LogNotJoined(address, status);
-          joined_ = status;
-        }
-        if (status.ok()) {
-          LogJoined(request_.node(), address);
-          return;
-        }
-        if (stop.stop_requested()) return;
-      }
-      std::unique_lock lock(mutex_);
-      news_.wait_for(lock, stop, wait, [] { return false; });
-      wait = std::min(2 * wait, std::chrono::milliseconds(3000));
-    }
-  }
-
-  absl::Status Ask(const std::string& address) const {
-    const auto stub = pb::Admin::NewStub(grpc::CreateChannel(address, credentials_.channel()));
-    grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(3));
-    pb::JoinResponse response;
-    return credentials_.Explain(FromGrpc(stub->Join(&context, request_, &response)), address);
-  }
-
-  const std::vector<std::string> addresses_;
-  const NodeCredentials& credentials_;
-  const pb::JoinRequest request_;
-  mutable std::mutex mutex_;
-  std::condition_variable_any news_;
-  absl::Status joined_ = absl::UnavailableError("it has not asked yet");
-  std::jthread thread_;
-};
+std::string NewClusterId() {
+  std::random_device random;
+  return absl::StrFormat("%08x%08x%08x%08x", random(), random(), random(), random());
+}
 
 }  // namespace
 
@@ -122,7 +77,13 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   absl::Status StartServer();
   absl::Status StartSwarm();
   uint64_t Offered() const;
+  JoinOffer Offer(const std::string& model_hash) const;
 
+  // Coordinators ping: who is led has heard something since it was asked before. On the joiner's thread.
+  bool IsLed() {
+    const int64_t heard = host->counters().heard.Get();
+    return std::exchange(last_heard, heard) != heard || leading;
+  }
   bool coordinates() const { return options.join.empty() || !options.etcd.empty(); }
 
   // --- CoordinatorRole::Swarm, on the actors' thread
@@ -201,6 +162,7 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   std::unique_ptr<TileService> tiles;
   std::unique_ptr<GrpcFrameService> frames;
   std::unique_ptr<grpc::Server> server;
+  int64_t last_heard = 0;
   std::unique_ptr<Joiner> joiner;
   std::unique_ptr<Executor> restarter = std::make_unique<Executor>();
 
@@ -222,22 +184,15 @@ absl::Status ClusterNode::Impl::FetchTheModel() {
   absl::Status last;
   std::string hash;
   for (const std::string& peer : options.join) {
-    const auto stub = pb::Admin::NewStub(grpc::CreateChannel(peer, credentials->channel()));
-    grpc::ClientContext context;
-    context.set_wait_for_ready(true);
-    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(10));
-    pb::JoinRequest request;
-    request.set_protocol(kClusterProtocol);
-    request.set_node(options.id.empty() ? options.listen : options.id);
-    request.set_address(options.advertise.empty() ? options.listen : options.advertise);
-    pb::JoinResponse response;
-    const absl::Status asked = FromGrpc(stub->Join(&context, request, &response));
-    if (!asked.ok()) {
-      last = absl::Status(asked.code(),
-                          absl::StrCat(peer, " does not say which model to fetch: ", asked.message()));
+    const absl::StatusOr<JoinAnswer> answer =
+        AskToJoin(peer, *credentials, Offer(""), std::chrono::seconds(10));
+    if (!answer.ok()) {
+      last =
+          absl::Status(answer.status().code(),
+                       absl::StrCat(peer, " does not say which model to fetch: ", answer.status().message()));
       continue;
     }
-    hash = response.model_hash();
+    hash = answer->model_hash;
     break;
   }
   if (hash.empty()) return last;
@@ -299,6 +254,14 @@ uint64_t ClusterNode::Impl::Offered() const {
   uint64_t all = 0;
   for (int64_t bytes : region_bytes) all += static_cast<uint64_t>(bytes);
   return all;
+}
+
+JoinOffer ClusterNode::Impl::Offer(const std::string& model_hash) const {
+  JoinOffer offer;
+  offer.address = !address.empty() ? address : options.advertise.empty() ? options.listen : options.advertise;
+  offer.node = !id.empty() ? id : offer.address;
+  offer.model_hash = model_hash;
+  return offer;
 }
 
 absl::Status ClusterNode::Impl::OpenStores() {
@@ -417,7 +380,8 @@ absl::Status ClusterNode::Impl::Start() {
   host_options.threads = static_cast<uint32_t>(pool->threads());
   host = std::make_unique<Host>(*actors, config, model->experts(), *pool, *keeper, host_options);
   transport = std::make_unique<GrpcFrameTransport>(credentials->channel(), *loop);
-  const ClusterRecord cluster{options.cluster, model->hash(), static_cast<int32_t>(config.num_regions())};
+  const ClusterRecord cluster{options.cluster, model->hash(), static_cast<int32_t>(config.num_regions()),
+                              kClusterProtocol, NewClusterId()};
   if (coordinates()) {
     inference =
         std::make_unique<InferenceService>(InferenceOptions{options.keep_answers}, *this, *session_log);
@@ -451,14 +415,14 @@ absl::Status ClusterNode::Impl::Start() {
   }
   frames->Start();
   if (!options.join.empty()) {
-    pb::JoinRequest request;
-    request.set_protocol(kClusterProtocol);
-    request.set_node(id);
-    request.set_address(address);
-    request.set_model_hash(model->hash());
-    request.set_regions(static_cast<uint32_t>(config.num_regions()));
-    request.set_offered_bytes(Offered());
-    joiner = std::make_unique<Joiner>(options.join, *credentials, std::move(request));
+    JoinOffer offer = Offer(model->hash());
+    offer.regions = static_cast<uint32_t>(config.num_regions());
+    offer.offered_bytes = Offered();
+    joiner = std::make_unique<Joiner>(options.join, *credentials, std::move(offer),
+                                      Joiner::Events{[this] { return IsLed(); },
+                                                     [this](const JoinAnswer& answer) {
+                                                       host->OnJoined(answer.cluster, answer.cluster_id);
+                                                     }});
   }
   return absl::OkStatus();
 }

@@ -51,8 +51,11 @@ absl::StatusOr<RegionId> RegionOfKey(std::string_view key) {
 }
 
 std::string ToJson(const ClusterRecord& r) {
-  return json{
-      {"name", r.name}, {"model_hash", r.model_hash}, {"regions", r.regions}, {"protocol", r.protocol}}
+  return json{{"name", r.name},
+              {"model_hash", r.model_hash},
+              {"regions", r.regions},
+              {"protocol", r.protocol},
+              {"id", r.id}}
       .dump();
 }
 std::string ToJson(const LeaderRecord& r) {
@@ -74,7 +77,7 @@ absl::StatusOr<ClusterRecord> ParseClusterRecord(std::string_view text) {
   if (!value.has_value()) return Bad("cluster", text);
   return ClusterRecord{Text(*value, "name"), Text(*value, "model_hash"),
                        static_cast<int32_t>(Number(*value, "regions")),
-                       static_cast<uint32_t>(Number(*value, "protocol"))};
+                       static_cast<uint32_t>(Number(*value, "protocol")), Text(*value, "id")};
 }
 absl::StatusOr<LeaderRecord> ParseLeaderRecord(std::string_view text) {
   const std::optional<json> value = Parse(text, "node", json::value_t::string);

@@ -23,6 +23,9 @@ struct ClusterRecord {
   std::string name, model_hash;
   int32_t regions = 0;
   uint32_t protocol = kClusterProtocol;
+  // Drawn when the records are made: those of a cluster that was made anew, whose revisions and terms begin
+  // again, are told apart from what a leader of the one before says.
+  std::string id = {};
   bool operator==(const ClusterRecord&) const = default;
 };
 

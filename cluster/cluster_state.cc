@@ -65,7 +65,9 @@ absl::Status ClusterState::Take(const Records& records) {
     if (record.key == kClusterKey) {
       absl::StatusOr<ClusterRecord> cluster = ParseClusterRecord(record.value);
       if (!cluster.ok()) return cluster.status();
-      if (*cluster != options_.cluster) {
+      cluster_ = options_.cluster;
+      cluster_.id = cluster->id;
+      if (*cluster != cluster_) {
         return absl::FailedPreconditionError(
             absl::StrCat("the store is of cluster ", cluster->name, " with model ", cluster->model_hash,
                          " in ", cluster->regions, " regions and protocol ", cluster->protocol,
@@ -330,7 +332,7 @@ void ClusterState::Tell() {
 }
 
 void ClusterState::Show() {
-  view_.cluster = options_.cluster;
+  view_.cluster = cluster_;
   view_.leader = options_.self;
   view_.term = term_;
   view_.revision = revision_;

@@ -29,10 +29,10 @@ namespace omni {
 
 struct ClusterOptions {
   NodeId self;
-  std::string address;  // where this node is reached
-  ClusterRecord cluster;
-  uint64_t offered_bytes = 0;              // memory that this process has for experts
-  std::vector<uint64_t> region_bytes;      // by region: its tiles, all layers
+  std::string address;                 // where this node is reached
+  ClusterRecord cluster;               // its id is that of one that is made; of one that is there, its own
+  uint64_t offered_bytes = 0;          // memory that this process has for experts
+  std::vector<uint64_t> region_bytes;  // by region: its tiles, all layers
   std::chrono::milliseconds gone{10'000};  // a node that is down so long is replaced
   std::chrono::milliseconds weigh{5'000};  // between looks at what regions are asked
   PlacementOptions placement;
@@ -109,6 +109,7 @@ class ClusterState {
   void Rebalance(std::function<void(absl::StatusOr<int>)> done);  // moves that are begun
 
   const ClusterView& view() const { return view_; }
+  const ClusterRecord& cluster() const { return cluster_; }  // once anything is connected
 
  private:
   struct Node {
@@ -159,6 +160,7 @@ class ClusterState {
   World& world_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 
+  ClusterRecord cluster_;
   uint64_t term_ = 0;
   Clock::time_point now_, weighed_;
   bool ready_ = false, reading_ = false, deposed_ = false, rebalance_ = false;

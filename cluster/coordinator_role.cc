@@ -92,7 +92,8 @@ struct CoordinatorRole::Impl : public ClusterState::World, public Leadership::Ow
              term,
              options.cluster.cluster.model_hash,
              static_cast<uint32_t>(config.num_regions()),
-             options.cluster.cluster.name};
+             options.cluster.cluster.name,
+             {}};
     state = std::make_unique<ClusterState>(options.cluster, store, counters, *this);
     state->Lead(term, Clock::now());
   }
@@ -122,6 +123,7 @@ struct CoordinatorRole::Impl : public ClusterState::World, public Leadership::Ow
       found->second.first->SetAddress(address);
       return;
     }
+    hello.cluster_id = state->cluster().id;
     const auto source = static_cast<int32_t>(next_source++);
     auto peer = std::make_shared<Peer>(actors, config, options.peers, node, address, hello, source, transport,
                                        links, *this);
@@ -275,10 +277,14 @@ void CoordinatorRole::Start() {
   });
 }
 
-void CoordinatorRole::Join(NodeId node, NodeRecord record, Done done) {
+void CoordinatorRole::Join(NodeId node, NodeRecord record,
+                           std::function<void(absl::StatusOr<ClusterRecord>)> done) {
   impl_->Do([impl = impl_.get(), node = std::move(node), record = std::move(record), done = std::move(done)] {
     if (impl->state == nullptr) return done(impl->NotLeading());
-    impl->state->Join(node, record, done);
+    impl->state->Join(node, record, [impl, done](const absl::Status& joined) {
+      if (!joined.ok()) return done(joined);
+      done(impl->state->cluster());
+    });
   });
 }
 void CoordinatorRole::Place(RegionId region, NodeId node, Done done) {

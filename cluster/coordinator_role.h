@@ -77,7 +77,7 @@ class CoordinatorRole {
 
   // From any thread; `done` on the actors' thread. Unavailable: it does not lead.
   using Done = std::function<void(absl::Status)>;
-  void Join(NodeId node, NodeRecord record, Done done);
+  void Join(NodeId node, NodeRecord record, std::function<void(absl::StatusOr<ClusterRecord>)> done);
   void Place(RegionId region, NodeId node, Done done);
   void Drain(NodeId node, bool undo, Done done);
   void Rebalance(std::function<void(absl::StatusOr<int>)> done);

@@ -61,6 +61,7 @@ void Describe(const HelloFrame& f, pb::Header& header) {
   h.set_model_hash(f.model_hash);
   h.set_regions(f.regions);
   h.set_cluster(f.cluster);
+  h.set_cluster_id(f.cluster_id);
 }
 void Describe(const WelcomeFrame& f, pb::Header& header) {
   pb::Welcome& w = *header.mutable_welcome();
@@ -365,7 +366,8 @@ absl::StatusOr<Frame> Read(const pb::Header& header, std::span<const uint8_t> da
   switch (header.kind_case()) {
     case pb::Header::kHello: {
       const pb::Hello& h = header.hello();
-      return HelloFrame{h.protocol(), {h.coordinator()}, h.term(), h.model_hash(), h.regions(), h.cluster()};
+      return HelloFrame{h.protocol(), {h.coordinator()}, h.term(),      h.model_hash(),
+                        h.regions(),  h.cluster(),       h.cluster_id()};
     }
     case pb::Header::kWelcome: {
       const pb::Welcome& w = header.welcome();

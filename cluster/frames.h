@@ -33,7 +33,7 @@ struct HelloFrame {
   uint64_t term = 0;
   std::string model_hash;
   uint32_t regions = 0;
-  std::string cluster;
+  std::string cluster, cluster_id;
 };
 
 struct WelcomeFrame {

@@ -198,6 +198,7 @@ struct Host::Impl : public HostState::World {
         [impl](const HostClosedPtr& m) { impl->state.OnClosed(m->stream, m->status); },
         [impl](const HostHeldPtr& m) { impl->state.OnHeld(std::move(m->holdings)); },
         [impl](const HostFlush&) { impl->state.Flush(); },
+        [impl](const HostJoinedPtr& m) { impl->state.OnJoined(m->cluster, m->id); },
     };
   }
 
@@ -242,6 +243,9 @@ void Host::OnFrame(StreamId stream, FrameBytes frame) {
 }
 void Host::OnClosed(StreamId stream, absl::Status status) {
   caf::anon_send(impl_->actor, std::make_shared<HostClosed>(HostClosed{stream, std::move(status)}));
+}
+void Host::OnJoined(std::string cluster, std::string id) {
+  caf::anon_send(impl_->actor, std::make_shared<HostJoined>(HostJoined{std::move(cluster), std::move(id)}));
 }
 const HostCounters& Host::counters() const { return impl_->counters; }
 

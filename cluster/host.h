@@ -48,6 +48,7 @@ class Host : public GrpcFrameService::Events {
   void OnOpened(StreamId stream) override;
   void OnFrame(StreamId stream, FrameBytes frame) override;
   void OnClosed(StreamId stream, absl::Status status) override;
+  void OnJoined(std::string cluster, std::string id);  // as HostState; from any thread
   const HostCounters& counters() const;
 
  private:

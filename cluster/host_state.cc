@@ -10,6 +10,26 @@
 
 namespace omni {
 
+void HostState::OnJoined(const std::string& name, const std::string& id) {
+  options_.cluster = name;
+  if (id == cluster_id_) return;
+  const std::string before = std::exchange(cluster_id_, id);
+  if (before.empty() && term_ == 0) return;
+  OMNI_REACHED(kHostJoinedAnotherCluster);
+  term_ = 0;
+  assign_.reset();
+  std::vector<StreamId> ended;
+  for (const auto& [stream, state] : streams_) {
+    if (state.welcome) ended.push_back(stream);
+  }
+  for (StreamId stream : ended) Refuse(stream, OfAnotherCluster(before));
+}
+
+absl::Status HostState::OfAnotherCluster(const std::string& id) const {
+  return absl::FailedPreconditionError(absl::StrCat(
+      "the coordinator's cluster has the id ", id, ", and this node has joined the one of id ", cluster_id_));
+}
+
 void HostState::OnOpened(StreamId stream) {
   streams_[stream];
   counters_.streams.Set(static_cast<int64_t>(streams_.size()));
@@ -27,6 +47,7 @@ void HostState::OnFrame(StreamId id, const FrameBytes& bytes) {
     Refuse(id, absl::FailedPreconditionError("the first frame of a stream is to be a hello"));
     return;
   }
+  if (found->second.welcome && found->second.term == term_) counters_.heard.Add(1);
   std::visit([&](const auto& f) { Handle(id, found->second, f); }, *frame);
 }
 
@@ -56,6 +77,10 @@ absl::Status HostState::Check(const HelloFrame& hello) const {
     return differs("number of regions", hello.regions, config_.num_regions());
   if (!options_.cluster.empty() && hello.cluster != options_.cluster)
     return differs("cluster", hello.cluster, options_.cluster);
+  if (!cluster_id_.empty() && hello.cluster_id != cluster_id_ && !OMNI_PLANTED(kOtherClusterObeyed)) {
+    OMNI_REACHED(kHostOtherClusterHello);
+    return OfAnotherCluster(hello.cluster_id);
+  }
   if (hello.term < term_) {
     OMNI_REACHED(kHostOldTermHello);
     return absl::FailedPreconditionError(absl::StrCat(
@@ -73,6 +98,7 @@ void HostState::Handle(StreamId id, Stream& stream, const HelloFrame& f) {
   if (f.term > term_) assign_.reset();  // revisions of another coordinator's placement may be counted anew
   term_ = f.term;
   options_.cluster = f.cluster;
+  cluster_id_ = f.cluster_id;
   stream.term = f.term;
   stream.welcome = true;
   LogCoordinatorAccepted(f.coordinator.value, f.term);

@@ -1,8 +1,9 @@
 // A node's end: serves regions to whoever coordinates, and holds what it was told to. Without the actor
 // (host.h).
 //
-// Any number of streams may be open, but one coordinator is obeyed: that of the highest term seen. What an
-// earlier one still asks is refused, and what it assigns is not done.
+// Any number of streams may be open, but one coordinator is obeyed: that of the highest term seen in the
+// cluster that the node has joined last. What an earlier one still asks is refused, and what it assigns is
+// not done.
 #pragma once
 
 #include <cstdint>
@@ -33,6 +34,7 @@ struct HostOptions {
 
 struct HostCounters {
   Counter requests, answers, refused, cancelled, failed, streams;
+  Counter heard;  // frames of whoever is obeyed: they come all the time
 };
 
 class HostState {
@@ -59,6 +61,9 @@ class HostState {
 
   void set_node(NodeId node) { options_.node = std::move(node); }  // before anything is opened
 
+  // A cluster's coordinator has taken the node. One that was made anew begins its terms again; whoever led
+  // the one before is obeyed no more.
+  void OnJoined(const std::string& name, const std::string& id);
   void OnOpened(StreamId stream);
   void OnFrame(StreamId stream, const FrameBytes& frame);
   void OnClosed(StreamId stream, const absl::Status& status);
@@ -86,6 +91,7 @@ class HostState {
   void Say(StreamId stream, const Frame& frame) { world_.Write(stream, EncodeFrame(frame)); }
   uint64_t EpochOf(RegionId region) const;
   absl::Status Check(const HelloFrame& hello) const;
+  absl::Status OfAnotherCluster(const std::string& id) const;
   void Handle(StreamId id, Stream& stream, const HelloFrame& f);
   void Handle(StreamId id, Stream& stream, const ComputeFrame& f);
   void Handle(StreamId id, Stream& stream, const PrefetchFrame& f);
@@ -99,6 +105,7 @@ class HostState {
   HostOptions options_;
   HostCounters& counters_;
   World& world_;
+  std::string cluster_id_;  // empty: of none yet
   uint64_t term_ = 0;
   uint64_t next_ = 1;
   std::map<StreamId, Stream> streams_;

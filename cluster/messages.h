@@ -59,6 +59,9 @@ struct HostHeld {
   HoldingsFrame holdings;
 };
 struct HostFlush {};
+struct HostJoined {
+  std::string cluster, id;
+};
 
 // --- To whoever runs a state that hears of things from other threads
 
@@ -73,6 +76,7 @@ using PeerClosedPtr = std::shared_ptr<PeerClosed>;
 using HostFramePtr = std::shared_ptr<HostFrame>;
 using HostClosedPtr = std::shared_ptr<HostClosed>;
 using HostHeldPtr = std::shared_ptr<HostHeld>;
+using HostJoinedPtr = std::shared_ptr<HostJoined>;
 
 }  // namespace omni
 
@@ -88,6 +92,7 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(omni::HostFramePtr)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(omni::HostClosedPtr)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(omni::HostHeldPtr)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(omni::HostFlush)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(omni::HostJoinedPtr)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(omni::Deed)
 
 namespace omni {
@@ -100,7 +105,8 @@ using PeerActor = caf::typed_actor<caf::reacts_to<PeerRequestsPtr>, caf::reacts_
 // It asks this node's regions, too.
 using HostActor =
     caf::typed_actor<caf::reacts_to<RegionReplyPtr>, caf::reacts_to<HostOpened>, caf::reacts_to<HostFramePtr>,
-                     caf::reacts_to<HostClosedPtr>, caf::reacts_to<HostHeldPtr>, caf::reacts_to<HostFlush>>;
+                     caf::reacts_to<HostClosedPtr>, caf::reacts_to<HostHeldPtr>, caf::reacts_to<HostFlush>,
+                     caf::reacts_to<HostJoinedPtr>>;
 
 using ClusterActor = caf::typed_actor<caf::reacts_to<Deed>, caf::reacts_to<tick_atom>>;
 

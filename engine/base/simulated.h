@@ -22,6 +22,8 @@ namespace omni::simulation {
   X(kAskedElsewhereAtOnce)       \
   X(kNodeSuspect)                \
   X(kHostOldTermHello)           \
+  X(kHostOtherClusterHello)      \
+  X(kHostJoinedAnotherCluster)   \
   X(kHostOldTermRequest)         \
   X(kHostWrongEpoch)             \
   X(kHostNotAllHere)             \
@@ -63,7 +65,8 @@ namespace omni::simulation {
   X(kLogForgetsLastRecord)        \
   X(kResumedFromWrongPosition)    \
   X(kOldAssignObeyed)             \
-  X(kOldCoordinatorObeyed)
+  X(kOldCoordinatorObeyed)        \
+  X(kOtherClusterObeyed)
 
 #define OMNI_NAME(name) name,
 enum class Mark { OMNI_MARKS(OMNI_NAME) kCount };

@@ -11,7 +11,7 @@ namespace {
 using ::testing::HasSubstr;
 
 TEST(ClusterRecordsTest, RecordsAreReadAsTheyWereWritten) {
-  const ClusterRecord cluster{"name \"x\"", "hash", 4096, 3};
+  const ClusterRecord cluster{"name \"x\"", "hash", 4096, 3, "id"};
   EXPECT_EQ(*ParseClusterRecord(ToJson(cluster)), cluster);
   const auto leader = ParseLeaderRecord(ToJson(LeaderRecord{{"n"}, "host:1"}));
   EXPECT_EQ(leader->node.value, "n");

@@ -203,6 +203,18 @@ TEST_F(ClusterStateTest, ANodeIsDrainedAndTakesPartAgain) {
   EXPECT_EQ(OwnedBy("a"), 1);
 }
 
+TEST_F(ClusterStateTest, TheClustersIdIsThatOfItsRecords) {
+  options_.cluster.id = "first";
+  Start();
+  EXPECT_EQ(ParseClusterRecord(Stored().at(kClusterKey))->id, "first");
+  options_.cluster.id = "drawn at the next start";
+  Lead("other");
+  Run();
+  ASSERT_TRUE(state_->ready());
+  EXPECT_EQ(state_->cluster().id, "first");
+  EXPECT_EQ(world_->shown.cluster.id, "first");
+}
+
 TEST_F(ClusterStateTest, TheBusiestRegionsComeToTheCoordinator) {
   SetRegions(8, 2);
   Start();

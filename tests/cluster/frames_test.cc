@@ -37,13 +37,14 @@ class FramesTest : public ::testing::TestWithParam<ModelConfig> {
 INSTANTIATE_TEST_SUITE_P(Models, FramesTest, ::testing::Values(testing::TinyConfig(), testing::OddConfig()));
 
 TEST_P(FramesTest, HelloAndWelcomeRoundTrip) {
-  const HelloFrame hello = RoundTrip(HelloFrame{7, {"c"}, 1ull << 60, "hash", 16, "name"});
+  const HelloFrame hello = RoundTrip(HelloFrame{7, {"c"}, 1ull << 60, "hash", 16, "name", "id"});
   EXPECT_EQ(hello.protocol, 7u);
   EXPECT_EQ(hello.coordinator.value, "c");
   EXPECT_EQ(hello.term, 1ull << 60);
   EXPECT_EQ(hello.model_hash, "hash");
   EXPECT_EQ(hello.regions, 16u);
   EXPECT_EQ(hello.cluster, "name");
+  EXPECT_EQ(hello.cluster_id, "id");
   const WelcomeFrame welcome = RoundTrip(WelcomeFrame{9, {"n"}, 1ull << 50, 64});
   EXPECT_EQ(welcome.protocol, 9u);
   EXPECT_EQ(welcome.node.value, "n");
@@ -157,7 +158,7 @@ std::vector<std::string> OneOfEachKind(const ModelConfig& config) {
   const auto failed = MakeReply(config, *request, 1);
   failed->statuses[1] = absl::DataLossError("x");
   return {
-      EncodeFrame(HelloFrame{1, {"c"}, 2, "hash", 16, "name"}),
+      EncodeFrame(HelloFrame{1, {"c"}, 2, "hash", 16, "name", "id"}),
       EncodeFrame(WelcomeFrame{1, {"n"}, 5, 6}),
       EncodeFrame(ComputeFrame{{request, MakeRequest(config, 12, RegionId(0), 4)}}),
       EncodeFrame(AnswersFrame{{failed, MakeReply(config, *request, 2)}}),

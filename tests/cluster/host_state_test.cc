@@ -50,7 +50,8 @@ class HostStateTest : public ::testing::Test {
     host_ = std::make_unique<HostState>(config_, std::move(options), counters_, world_);
   }
   HelloFrame Hello(uint64_t term = 5) const {
-    return {kClusterProtocol, {"c"}, term, "model", static_cast<uint32_t>(config_.num_regions()), "name"};
+    return {kClusterProtocol, {"c"}, term, "model", static_cast<uint32_t>(config_.num_regions()),
+            "name",           id_};
   }
   void Hear(uint64_t stream, const Frame& frame) { host_->OnFrame(stream, Encoded(frame)); }
   void Open(uint64_t stream, uint64_t term = 5) {
@@ -89,6 +90,7 @@ class HostStateTest : public ::testing::Test {
   HostCounters counters_;
   std::unique_ptr<HostState> host_;
   uint64_t next_stream_ = 100;
+  std::string id_ = "first";  // of the cluster
 };
 
 TEST_F(HostStateTest, WelcomesACoordinatorAndSaysWhatItHolds) {
@@ -308,6 +310,61 @@ TEST_F(HostStateTest, ACoordinatorOfALaterTermTakesOver) {
   EXPECT_EQ(world_.computing.size(), 1u);
   Hear(2, PrefetchFrame{RegionId(1), LayerId(0), {}, Foresight::kGuess});
   EXPECT_EQ(world_.foretold.size(), 1u);
+}
+
+TEST_F(HostStateTest, ACoordinatorThatLostItsRecordsIsObeyedOnceTheNodeHasJoinedItAgain) {
+  Open(1, 900);
+  AssignAndHold(1, 2'000'000);
+  HelloFrame anew = Hello(7);
+  anew.cluster_id = "second";
+  EXPECT_THAT(RefusalOf(anew), HasSubstr("has the id second, and this node has joined the one of id first"));
+  host_->OnJoined("name", "second");
+  // Whoever led the lost cluster leads this node no more, however high its term is.
+  EXPECT_THAT(std::string(world_.closed.at(1).message()), HasSubstr("has the id first"));
+  Ask(1, 7);
+  EXPECT_THAT(world_.computing, IsEmpty());
+  EXPECT_THAT(RefusalOf(Hello(901)), HasSubstr("has the id first, and this node has joined"));
+  // Terms and revisions count anew, and what was assigned is over.
+  id_ = "second";
+  Open(2, 7);
+  EXPECT_EQ(host_->term(), 7u);
+  Ask(2, 8);
+  ASSERT_EQ(Said<RefusedFrame>(2).size(), 1u);
+  EXPECT_EQ(Said<RefusedFrame>(2)[0].epoch, 0u);
+  AssignAndHold(2, 3);
+  EXPECT_THAT(world_.held, ElementsAre(2'000'000, 3));
+  Ask(2, 9);
+  EXPECT_EQ(world_.computing.size(), 1u);
+  // Within the cluster an older term is over, as ever.
+  EXPECT_THAT(RefusalOf(Hello(6)), HasSubstr("term 6 is over"));
+}
+
+TEST_F(HostStateTest, JoiningTheSameClusterAgainChangesNothing) {
+  Open(1, 5);
+  AssignAndHold(1);
+  host_->OnJoined("name", "first");
+  EXPECT_FALSE(world_.closed.contains(1));
+  Ask(1, 7);
+  EXPECT_EQ(world_.computing.size(), 1u);
+  EXPECT_THAT(RefusalOf(Hello(4)), HasSubstr("term 4 is over"));
+}
+
+TEST_F(HostStateTest, ACoordinatorMayComeBeforeTheWordThatTheNodeHasJoined) {
+  Open(1, 5);
+  host_->OnJoined("name", "first");
+  EXPECT_FALSE(world_.closed.contains(1));
+  EXPECT_EQ(host_->term(), 5u);
+}
+
+TEST_F(HostStateTest, CountsWhatIsHeardOfWhoeverItObeys) {
+  Open(1, 5);
+  Hear(1, PingFrame{1});
+  EXPECT_EQ(counters_.heard.Get(), 1);
+  Open(2, 6);
+  Hear(1, PingFrame{2});
+  EXPECT_EQ(counters_.heard.Get(), 1) << "its term is over";
+  Hear(2, PingFrame{3});
+  EXPECT_EQ(counters_.heard.Get(), 2);
 }
 
 TEST_F(HostStateTest, AnAssignmentOlderThanTheLastIsIgnored) {

@@ -258,6 +258,21 @@ TEST_F(NodeProcessesTest, AnAnswerIsForgottenWhenNobodyTakesItUpForItsTime) {
   EXPECT_EQ(code, grpc::NOT_FOUND);
 }
 
+TEST_F(NodeProcessesTest, NodesComeBackToACoordinatorThatHasLostItsRecords) {
+  StartCoordinator();
+  StartWorker("w1");
+  AwaitSpread(1);
+  // Its terms are the higher the more often it was started.
+  nodes_["coordinator"]->Kill();
+  StartCoordinator();
+  AwaitSpread(1);
+  nodes_["coordinator"]->Kill();
+  fs::remove_all(dir_ / "state");
+  StartCoordinator();
+  AwaitSpread(1);
+  ExpectAnswer(2);
+}
+
 TEST_F(NodeProcessesTest, RegionsMoveWhileDecodingGoesOn) {
   StartCoordinator();
   StartWorker("w1");

@@ -72,7 +72,7 @@ class PeerStateTest : public ::testing::Test, public PeerState::Owner {
 
   std::unique_ptr<PeerState> MakePeer(uint64_t seed) {
     return std::make_unique<PeerState>(config_, options_, "host:1",
-                                       HelloFrame{kClusterProtocol, {"c"}, 5, "model", 16, "name"},
+                                       HelloFrame{kClusterProtocol, {"c"}, 5, "model", 16, "name", "id"},
                                        transport_, stream_events_, health_, counters_, events_, *this, seed,
                                        /*source=*/3);
   }

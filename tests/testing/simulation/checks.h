@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include "cluster/frames.h"
@@ -16,8 +17,9 @@ class Checks {
   explicit Checks(World& world) : world_(world) {}
 
   // Somebody goes by it that this node owns the region at this epoch: everybody who does means the same node.
-  void OnOwner(RegionId region, uint64_t epoch, const std::string& owner, const std::string& who) {
-    const auto [there, fresh] = owners_.try_emplace({region.value, epoch}, owner);
+  void OnOwner(const std::string& cluster, RegionId region, uint64_t epoch, const std::string& owner,
+               const std::string& who) {
+    const auto [there, fresh] = owners_.try_emplace({cluster, region.value, epoch}, owner);
     if (fresh || there->second == owner) return;
     world_.Fail(absl::StrCat(who, " goes by owner ", owner, " of region ", region.value, " at epoch ", epoch,
                              ", and somebody else by ", there->second));
@@ -25,7 +27,7 @@ class Checks {
 
  private:
   World& world_;
-  std::map<std::pair<int32_t, uint64_t>, std::string> owners_;
+  std::map<std::tuple<std::string, int32_t, uint64_t>, std::string> owners_;  // by the cluster's id, too
 };
 
 }  // namespace omni::simulation

@@ -70,11 +70,11 @@ Cluster::Cluster(World& w) : world(w), network(w), checks(w) {
     worker->compute = compute;
     for (const auto& c : coordinators) {
       worker->coordinators.push_back([this, worker, c = c.get()](const NodeRecord& record,
-                                                                 std::function<void(bool)> done) {
+                                                                 Worker::Joined done) {
         if (!c->up()) return;
         c->At(Way(world), [this, worker, c, record, life = worker->incarnation(), done = std::move(done)] {
-          c->AskToJoin(record, [this, worker, life, done](bool ok) {
-            if (worker->incarnation() == life) worker->At(Way(world), [done, ok] { done(ok); });
+          c->AskToJoin(record, [this, worker, life, done](const std::optional<ClusterRecord>& joined) {
+            if (worker->incarnation() == life) worker->At(Way(world), [done, joined] { done(joined); });
           });
         });
       });

@@ -113,7 +113,9 @@ void Coordinator::OnElected(uint64_t term) {
              term,
              "toy",
              static_cast<uint32_t>(ToyConfig().num_regions()),
-             "c"};
+             "c",
+             {}};
+  setup_.cluster.cluster.id = absl::StrCat(name, " ", incarnation());
   p.cluster = std::make_unique<ClusterState>(setup_.cluster, *p.store, p.counters,
                                              static_cast<ClusterState::World&>(*this));
   p.cluster->Lead(term, Clock());
@@ -148,6 +150,7 @@ void Coordinator::Connect(const NodeId& node, const std::string& address) {
     found->second.first->SetAddress(address);
     return;
   }
+  p.hello.cluster_id = p.cluster->cluster().id;
   const auto source = static_cast<int32_t>(p.next_source++);
   p.peers.emplace(
       node, std::make_pair(std::make_shared<SimPeer>(*this, setup_.peers, node, address, p.hello, source,
@@ -173,7 +176,8 @@ void Coordinator::Publish(const ClusterView& view) {
   };
   for (size_t r = 0; r < view.regions.size(); ++r) {
     const RegionView& region = view.regions[r];
-    checks_.OnOwner(RegionId(static_cast<int32_t>(r)), region.epoch, region.record.owner.value, name);
+    checks_.OnOwner(view.cluster.id, RegionId(static_cast<int32_t>(r)), region.epoch,
+                    region.record.owner.value, name);
     placement->regions.push_back({region.epoch, source_of(region.record.owner, Placement::kSelf),
                                   source_of(region.record.shadow, Placement::kNobody)});
     world.Trace(name, " region ", r, " epoch ", region.epoch, " owner ", region.record.owner.value,
@@ -218,10 +222,13 @@ void Coordinator::OnFree(const NodeId& node, uint64_t bytes) {
 
 // --- What people and nodes want
 
-void Coordinator::AskToJoin(const NodeRecord& record, std::function<void(bool)> done) {
+void Coordinator::AskToJoin(const NodeRecord& record,
+                            std::function<void(std::optional<ClusterRecord>)> done) {
   Post([this, record, done = std::move(done)] {
-    if (parts_->cluster == nullptr) return done(false);
-    parts_->cluster->Join({record.address}, record, [done](absl::Status status) { done(status.ok()); });
+    if (parts_->cluster == nullptr) return done(std::nullopt);
+    parts_->cluster->Join({record.address}, record, [this, done](const absl::Status& status) {
+      done(status.ok() ? std::optional(parts_->cluster->cluster()) : std::nullopt);
+    });
   });
 }
 

@@ -45,7 +45,8 @@ class Coordinator : public Process,
   Coordinator(simulation::World& world, std::string name, Network& network, Checks& checks,
               StoreServer* store, StoreServer::OnCommit on_commit, CoordinatorSetup setup);
 
-  void AskToJoin(const NodeRecord& record, std::function<void(bool)> done);
+  // `done` is called with what the node has joined, or with nothing.
+  void AskToJoin(const NodeRecord& record, std::function<void(std::optional<ClusterRecord>)> done);
   // What an operator may do, drawn.
   void Operate();
   void DrainAndBack(const std::string& node, Duration after);

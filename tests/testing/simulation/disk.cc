@@ -64,6 +64,12 @@ void Disk::PowerCut() {
   unsynced_.clear();
 }
 
+void Disk::Erase() {
+  files.clear();
+  unsynced_.clear();
+  doubtful_.reset();
+}
+
 }  // namespace omni::simulation
 
 namespace omni {

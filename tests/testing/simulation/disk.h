@@ -29,6 +29,7 @@ class Disk {
   void Reopen();    // what a failed write left is there, or is not
   void PowerCut();  // of what was not synced, the last writes are lost
   void Sync() { unsynced_.clear(); }
+  void Erase();
 
  private:
   void Apply(const DiskBatch& batch);

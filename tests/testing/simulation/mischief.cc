@@ -175,6 +175,12 @@ void Mischief::Do(FaultKind kind) {
       if (client.up()) client.GoAway(Drawn(1, 300));
       return;
     }
+    case FaultKind::records_lost:
+      // The cluster is made anew; answers are kept elsewhere.
+      if (store != nullptr) return;
+      world_.Count(kind);
+      KillAndRestart(c, chance.Of(0.5), Drawn(5, 1000));
+      return Disks::Of(c.DiskOfStore()).Erase();
     case FaultKind::operator_act:
       for (int64_t acts = 1 + chance.Below(6); acts > 0; --acts) {
         After(Drawn(0, chance.Of(0.5) ? 5 : 150), [this, &c] {

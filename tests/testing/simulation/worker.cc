@@ -21,9 +21,10 @@ void Worker::OnStart() {
   mailbox_ = std::make_unique<Mailbox>(*this);
   state_ =
       std::make_unique<HostState>(ToyConfig(), options, counters_, static_cast<HostState::World&>(*this));
-  joined_ = false;
-  terms_.clear();
+  joined_.clear();
+  hellos_.clear();
   assigned_.reset();
+  assigned_cluster_.clear();
   assigned_term_ = 0;
   AskToJoin(0, milliseconds(100));
 }
@@ -37,10 +38,22 @@ void Worker::OnKill(bool power) {
   state_ = nullptr;
 }
 
+// As long as nobody leads it (cluster/joiner.cc).
 void Worker::AskToJoin(size_t next, milliseconds wait) {
-  if (joined_ || coordinators.empty()) return;
+  if (coordinators.empty()) return;
+  const int64_t heard = counters_.heard.Get();
+  if (std::exchange(heard_, heard) != heard) {
+    AtOwn(milliseconds(200), [this, next] { AskToJoin(next, milliseconds(100)); });
+    return;
+  }
   coordinators[next % coordinators.size()]({name, offered_, false},
-                                           [this](bool ok) { joined_ = joined_ || ok; });
+                                           [this](const std::optional<ClusterRecord>& joined) {
+                                             if (!joined.has_value()) return;
+                                             mailbox_->Post([this, joined] {
+                                               joined_ = joined->id;
+                                               state_->OnJoined(joined->name, joined->id);
+                                             });
+                                           });
   AtOwn(wait, [this, next, wait] { AskToJoin(next + 1, std::min(2 * wait, milliseconds(800))); });
 }
 
@@ -51,7 +64,7 @@ void Worker::OnOpened(uint64_t stream) {
 void Worker::OnFrame(uint64_t stream, std::string frame) {
   mailbox_->Post([this, stream, frame = std::move(frame)] {
     present_ = stream;
-    if (!terms_.contains(stream)) {
+    if (!hellos_.contains(stream)) {
       const absl::StatusOr<Frame> first =
           DecodeFrame({reinterpret_cast<const uint8_t*>(frame.data()), frame.size()}, ToyConfig());
       if (!first.ok()) {
@@ -59,7 +72,7 @@ void Worker::OnFrame(uint64_t stream, std::string frame) {
             absl::StrCat(name, " got a frame that cannot be read: ", std::string(first.status().message())));
         return;
       }
-      if (const auto* hello = std::get_if<HelloFrame>(&*first)) terms_[stream] = hello->term;
+      if (const auto* hello = std::get_if<HelloFrame>(&*first)) hellos_[stream] = *hello;
     }
     state_->OnFrame(stream, FrameBytesOf(frame));
     present_ = 0;
@@ -70,8 +83,8 @@ void Worker::OnClosed(uint64_t stream, absl::Status status) {
   mailbox_->Post([this, stream, status = std::move(status)] { state_->OnClosed(stream, status); });
 }
 
-// Nothing is computed but for the coordinator of the highest term, by the epoch of its last word, of a region
-// that is all here.
+// Nothing is computed but for the coordinator of the highest term in the cluster that was joined last, by the
+// epoch of its last word, of a region that is all here.
 void Worker::Compute(RegionRequestPtr request) {
   const RegionId region = request->region;
   uint64_t epoch = 0;
@@ -79,10 +92,13 @@ void Worker::Compute(RegionRequestPtr request) {
     for (const AssignFrame::Region& r : assigned_->regions)
       if (r.region == region) epoch = r.epoch;
   }
-  if (terms_[present_] != state_->term()) {
-    world.Fail(absl::StrCat(name, " computes for a coordinator of term ", terms_[present_], " in term ",
-                            state_->term()));
+  const HelloFrame& hello = hellos_[present_];
+  if (hello.term != state_->term()) {
+    world.Fail(
+        absl::StrCat(name, " computes for a coordinator of term ", hello.term, " in term ", state_->term()));
   }
+  if (!joined_.empty() && hello.cluster_id != joined_)
+    world.Fail(absl::StrCat(name, " computes for cluster ", hello.cluster_id, " and has joined ", joined_));
   if (epoch != request->epoch) {
     world.Fail(absl::StrCat(name, " computes region ", region.value, " for epoch ", request->epoch,
                             " and has been assigned epoch ", epoch));
@@ -106,7 +122,14 @@ void Worker::FlushSoon() {
 }
 
 void Worker::Hold(const AssignFrame& assign) {
-  const uint64_t term = terms_[present_];
+  const HelloFrame& hello = hellos_[present_];
+  const uint64_t term = hello.term;
+  if (!joined_.empty() && hello.cluster_id != joined_)
+    world.Fail(absl::StrCat(name, " obeys cluster ", hello.cluster_id, " and has joined ", joined_));
+  if (std::exchange(assigned_cluster_, hello.cluster_id) != hello.cluster_id) {
+    assigned_term_ = 0;
+    assigned_.reset();
+  }
   if (term < assigned_term_ || term != state_->term()) {
     world.Fail(absl::StrCat(name, " obeys a coordinator of term ", term, " in term ",
                             std::max(assigned_term_, state_->term())));
@@ -118,7 +141,7 @@ void Worker::Hold(const AssignFrame& assign) {
   assigned_ = assign;
   assigned_term_ = term;
   for (const AssignFrame::Region& r : assign.regions) {
-    if (r.role == HoldingRole::kOwner) checks_.OnOwner(r.region, r.epoch, name, name);
+    if (r.role == HoldingRole::kOwner) checks_.OnOwner(hello.cluster_id, r.region, r.epoch, name, name);
   }
   // As the thread that fills does it (host.cc).
   wanted_ = assign;

@@ -19,7 +19,8 @@ namespace omni::simulation {
 class Worker : public Process, public StreamServer, private HostState::World {
  public:
   // Asks a coordinator to take the node; `done` may never come.
-  using Join = std::function<void(NodeRecord record, std::function<void(bool)> done)>;
+  using Joined = std::function<void(const std::optional<ClusterRecord>&)>;
+  using Join = std::function<void(NodeRecord record, Joined done)>;
 
   Worker(simulation::World& world, std::string name, Network& network, Checks& checks, uint64_t offered);
   std::vector<Join> coordinators;
@@ -59,7 +60,7 @@ class Worker : public Process, public StreamServer, private HostState::World {
   std::unique_ptr<Mailbox> mailbox_;
   std::unique_ptr<HostState> state_;
   std::set<RegionId> on_disk_;  // survives
-  bool joined_ = false;
+  int64_t heard_ = 0;           // when it was last looked
 
   // What the thread that fills is about.
   std::optional<AssignFrame> wanted_;
@@ -67,8 +68,10 @@ class Worker : public Process, public StreamServer, private HostState::World {
   uint64_t filling_ = 0;  // counts the assignments: work on an earlier one is dropped
 
   // Of the checks: what the node is to go by.
-  std::map<uint64_t, uint64_t> terms_;  // by stream: of its hello, if it was taken
-  uint64_t present_ = 0;                // the stream whose frame is being handled
+  std::map<uint64_t, HelloFrame> hellos_;  // by stream
+  uint64_t present_ = 0;                   // the stream whose frame is being handled
+  std::string joined_;                     // the id of the cluster that has taken it last
+  std::string assigned_cluster_;
   uint64_t assigned_term_ = 0;
   std::optional<AssignFrame> assigned_;
 };

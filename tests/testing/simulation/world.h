@@ -62,6 +62,7 @@ class Chance {
   X(store_call_late)     \
   X(store_restart)       \
   X(client_gone)         \
+  X(records_lost)        \
   X(operator_act)
 #define OMNI_NAME(name) name,
 enum class FaultKind { OMNI_FAULTS(OMNI_NAME) kCount };
