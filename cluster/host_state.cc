@@ -140,6 +140,7 @@ void HostState::Handle(StreamId id, Stream& stream, const ComputeFrame& f) {
     // Two coordinators, or two streams of one, may use the same number.
     const uint64_t mine = next_++;
     open_.emplace(mine, Open{id, request->id, false});
+    stream.asked.insert_or_assign(request->id, mine);
     auto own = std::const_pointer_cast<RegionRequest>(request);  // made by DecodeFrame, for nobody else
     own->id = mine;
     world_.Compute(std::move(own));
@@ -152,7 +153,12 @@ void HostState::OnReply(RegionReplyPtr reply) {
   const Open open = found->second;
   open_.erase(found);
   const auto stream = streams_.find(open.stream);
-  if (stream == streams_.end()) OMNI_REACHED(kHostStreamGoneBeforeAnswer);
+  if (stream == streams_.end()) {
+    OMNI_REACHED(kHostStreamGoneBeforeAnswer);
+  } else if (const auto asked = stream->second.asked.find(open.id);
+             asked != stream->second.asked.end() && asked->second == reply->request_id) {
+    stream->second.asked.erase(asked);
+  }
   if (open.cancelled || stream == streams_.end()) return;
   counters_.answers.Add(1);
   for (const absl::Status& status : reply->statuses) {
@@ -202,15 +208,14 @@ void HostState::OnHeld(HoldingsFrame holdings) {
 
 // What is being computed is computed to its end, and is open until then: that costs less than asking at every
 // step whether to go on.
-void HostState::Handle(StreamId id, Stream&, const CancelFrame& f) {
+void HostState::Handle(StreamId, Stream& stream, const CancelFrame& f) {
   for (uint64_t cancelled : f.ids) {
-    for (auto& [mine, open] : open_) {
-      if (open.stream != id || open.id != cancelled || open.cancelled) continue;
-      OMNI_REACHED(kHostCancelled);
-      counters_.cancelled.Add(1);
-      open.cancelled = true;
-      break;
-    }
+    const auto asked = stream.asked.find(cancelled);
+    if (asked == stream.asked.end()) continue;
+    OMNI_REACHED(kHostCancelled);
+    counters_.cancelled.Add(1);
+    open_.at(asked->second).cancelled = true;
+    stream.asked.erase(asked);
   }
 }
 

@@ -80,6 +80,8 @@ class HostState {
     NodeId coordinator;
     uint64_t term = 0;
     std::vector<RegionReplyPtr> answers;  // gathered
+    // What it has asked and not been answered: by its number, the number under which it is computed.
+    absl::flat_hash_map<uint64_t, uint64_t> asked;
   };
   struct Open {
     StreamId stream;

@@ -288,6 +288,37 @@ TEST_F(HostStateTest, WhatIsCancelledIsNotAnswered) {
   EXPECT_EQ(counters_.cancelled.Get(), 1);
 }
 
+// As many numbers as go in a frame against as many requests as may be open: each costs one look, or this takes
+// a minute.
+TEST_F(HostStateTest, AFrameThatCancelsAllThatItCanNameEndsAtOnce) {
+  MakeHost({{"n"}, "name", "model", 1 << 20, 4, 4096});
+  Open(1);
+  AssignAndHold(1);
+  for (uint64_t id = 1; id <= 4096; ++id) Ask(1, id);
+  ASSERT_EQ(world_.computing.size(), 4096u);
+  CancelFrame cancel;
+  for (uint64_t id = 0; id < 250'000; ++id) cancel.ids.push_back(5000 + id % 10'000);
+  for (uint64_t id = 2; id <= 4096; ++id) cancel.ids.push_back(id);
+  Hear(1, cancel);
+  EXPECT_EQ(counters_.cancelled.Get(), 4095);
+  for (const RegionRequestPtr& request : world_.computing) host_->OnReply(MakeReply(config_, *request, 1));
+  host_->Flush();
+  ASSERT_EQ(Said<AnswersFrame>(1).size(), 1u);
+  EXPECT_EQ(Said<AnswersFrame>(1)[0].replies.size(), 1u);
+}
+
+TEST_F(HostStateTest, ANumberThatIsUsedTwiceIsCancelledOnce) {
+  Open(1);
+  AssignAndHold(1);
+  Ask(1, 7);
+  Ask(1, 7);
+  Hear(1, CancelFrame{{7, 7}});
+  EXPECT_EQ(counters_.cancelled.Get(), 1);
+  for (const RegionRequestPtr& request : world_.computing) host_->OnReply(MakeReply(config_, *request, 1));
+  Hear(1, CancelFrame{{7}});
+  EXPECT_EQ(counters_.cancelled.Get(), 1);
+}
+
 TEST_F(HostStateTest, ACoordinatorOfALaterTermTakesOver) {
   Open(1, 5);
   AssignAndHold(1, 900);
