@@ -13,6 +13,11 @@ void LogNodeLost(std::string_view cluster, std::string_view address, const absl:
              {{"address", address}, {"cluster", cluster}, {"reason", reason.message()}});
 }
 
+void LogNodeRefused(std::string_view address, const absl::Status& reason) {
+  LogWarning("node_refused", "the node at {address} and this coordinator do not fit: {reason}",
+             {{"address", address}, {"reason", reason.message()}});
+}
+
 void LogNodeUnreachable(std::string_view address, const absl::Status& reason,
                         std::chrono::milliseconds again) {
   LogInfo("node_unreachable", "the node at {address} cannot be reached, next try in {wait}: {reason}",

@@ -14,6 +14,7 @@ namespace omni {
 // Of a coordinator's connection to a node.
 void LogNodeUp(std::string_view node, std::string_view address);
 void LogNodeLost(std::string_view cluster, std::string_view address, const absl::Status& reason);
+void LogNodeRefused(std::string_view address, const absl::Status& reason);
 void LogNodeUnreachable(std::string_view address, const absl::Status& reason,
                         std::chrono::milliseconds again);
 

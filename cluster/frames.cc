@@ -70,6 +70,7 @@ void Describe(const WelcomeFrame& f, pb::Header& header) {
   w.set_offered_bytes(f.offered_bytes);
   w.set_threads(f.threads);
 }
+void Describe(const GoodbyeFrame& f, pb::Header& header) { header.mutable_goodbye()->set_reason(f.reason); }
 void Describe(const ComputeFrame& f, pb::Header& header) {
   pb::Compute& c = *header.mutable_compute();
   c.set_layer(static_cast<uint32_t>(f.requests.front()->layer.value));
@@ -170,13 +171,19 @@ constexpr Nested kInCompute[] = {{pb::Compute::kRequestsFieldNumber, kNothing}, 
 constexpr Nested kInAnswer[] = {{pb::RegionAnswer::kErrorsFieldNumber, kNothing}, {0, nullptr}};
 constexpr Nested kInAnswers[] = {{pb::Answers::kAnswersFieldNumber, kInAnswer}, {0, nullptr}};
 constexpr Nested kInAssign[] = {{pb::Assign::kRegionsFieldNumber, kNothing}, {0, nullptr}};
-constexpr Nested kInHeader[] = {
-    {pb::Header::kHelloFieldNumber, kNothing},    {pb::Header::kComputeFieldNumber, kInCompute},
-    {pb::Header::kPrefetchFieldNumber, kNothing}, {pb::Header::kAssignFieldNumber, kInAssign},
-    {pb::Header::kPingFieldNumber, kNothing},     {pb::Header::kCancelFieldNumber, kNothing},
-    {pb::Header::kWelcomeFieldNumber, kNothing},  {pb::Header::kAnswersFieldNumber, kInAnswers},
-    {pb::Header::kHoldingsFieldNumber, kNothing}, {pb::Header::kPongFieldNumber, kNothing},
-    {pb::Header::kRefusedFieldNumber, kNothing},  {0, nullptr}};
+constexpr Nested kInHeader[] = {{pb::Header::kHelloFieldNumber, kNothing},
+                                {pb::Header::kComputeFieldNumber, kInCompute},
+                                {pb::Header::kPrefetchFieldNumber, kNothing},
+                                {pb::Header::kAssignFieldNumber, kInAssign},
+                                {pb::Header::kPingFieldNumber, kNothing},
+                                {pb::Header::kCancelFieldNumber, kNothing},
+                                {pb::Header::kWelcomeFieldNumber, kNothing},
+                                {pb::Header::kAnswersFieldNumber, kInAnswers},
+                                {pb::Header::kHoldingsFieldNumber, kNothing},
+                                {pb::Header::kPongFieldNumber, kNothing},
+                                {pb::Header::kRefusedFieldNumber, kNothing},
+                                {pb::Header::kGoodbyeFieldNumber, kNothing},
+                                {0, nullptr}};
 
 // Whether every length lies within what it is in. Protobuf sees that only after it has reserved up to 50 MB.
 bool LengthsFit(std::span<const uint8_t> bytes, const Nested* nested) {
@@ -372,6 +379,10 @@ absl::StatusOr<Frame> Read(const pb::Header& header, std::span<const uint8_t> da
     case pb::Header::kWelcome: {
       const pb::Welcome& w = header.welcome();
       return WelcomeFrame{w.protocol(), {w.node()}, w.offered_bytes(), w.threads()};
+    }
+    case pb::Header::kGoodbye: {
+      constexpr size_t kMostOfReason = 500;
+      return GoodbyeFrame{header.goodbye().reason().substr(0, kMostOfReason)};
     }
     case pb::Header::kPrefetch:
       return Read(header.prefetch(), config);

@@ -43,6 +43,10 @@ struct WelcomeFrame {
   uint32_t threads = 0;
 };
 
+struct GoodbyeFrame {
+  std::string reason;
+};
+
 struct ComputeFrame {
   std::vector<RegionRequestPtr> requests;  // of one layer, at least one
 };
@@ -102,7 +106,7 @@ struct PongFrame {
 };
 
 using Frame = std::variant<HelloFrame, WelcomeFrame, ComputeFrame, AnswersFrame, PrefetchFrame, AssignFrame,
-                           HoldingsFrame, RefusedFrame, CancelFrame, PingFrame, PongFrame>;
+                           HoldingsFrame, RefusedFrame, CancelFrame, PingFrame, PongFrame, GoodbyeFrame>;
 
 // Bytes that somebody else owns.
 struct FrameBytes {

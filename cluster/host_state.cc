@@ -223,6 +223,13 @@ void HostState::Handle(StreamId id, Stream&, const PingFrame& f) {
   Say(id, PongFrame{f.number, world_.FreeBytes()});
 }
 
+void HostState::Handle(StreamId id, Stream& stream, const GoodbyeFrame& f) {
+  const absl::Status reason = absl::FailedPreconditionError(f.reason);
+  LogNotJoined(stream.coordinator.value, reason);
+  OnClosed(id, reason);
+  world_.Close(id, absl::OkStatus());
+}
+
 template <typename F>
 void HostState::Handle(StreamId id, Stream&, const F&) {
   Refuse(id, absl::InvalidArgumentError("a coordinator sent what only a node says"));

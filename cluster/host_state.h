@@ -100,6 +100,7 @@ class HostState {
   void Handle(StreamId id, Stream& stream, const AssignFrame& f);
   void Handle(StreamId id, Stream& stream, const CancelFrame& f);
   void Handle(StreamId id, Stream& stream, const PingFrame& f);
+  void Handle(StreamId id, Stream& stream, const GoodbyeFrame& f);
   template <typename F>
   void Handle(StreamId id, Stream& stream, const F&);  // what a coordinator does not say
 

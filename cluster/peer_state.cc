@@ -45,6 +45,7 @@ void PeerState::SetAddress(std::string address) { address_ = std::move(address);
 void PeerState::Connect(Clock::time_point now) {
   phase_ = Phase::kConnecting;
   since_ = heard_ = pinged_ = now;
+  unfit_.reset();
   stream_ = transport_.Open(address_, stream_events_);
   Write(hello_);
 }
@@ -63,6 +64,10 @@ void PeerState::GoDown(const absl::Status& reason, Clock::time_point now) {
   if (!open_.empty()) OMNI_REACHED(kPeerLostWithRequests);
   if (was_up) {
     LogNodeLost(hello_.cluster, address_, reason);
+  } else if (absl::IsFailedPrecondition(reason)) {
+    // It is asked again, since it may be another program by then; once is enough to say so.
+    if (std::exchange(refused_, std::string(reason.message())) != reason.message())
+      LogNodeRefused(address_, reason);
   } else {
     LogNodeUnreachable(address_, reason, wait);
   }
@@ -127,6 +132,7 @@ void PeerState::OnFrame(const FrameBytes& bytes, Clock::time_point now) {
   heard_ = now;
   health_.Heard(now);
   counters_.received_bytes.Add(static_cast<int64_t>(bytes.bytes.size()));
+  if (unfit_.has_value()) return;
   absl::StatusOr<Frame> frame = DecodeFrame(bytes.bytes, config_);
   if (!frame.ok()) {
     GoDown(frame.status(), now);
@@ -137,6 +143,7 @@ void PeerState::OnFrame(const FrameBytes& bytes, Clock::time_point now) {
 
 void PeerState::OnClosed(const absl::Status& status, Clock::time_point now) {
   if (phase_ != Phase::kConnecting && phase_ != Phase::kUp) return;
+  if (unfit_.has_value()) return GoDown(absl::Status(*unfit_), now);
   GoDown(status.ok() ? absl::UnavailableError(absl::StrCat(address_, " closed the connection")) : status,
          now);
 }
@@ -151,6 +158,7 @@ void PeerState::OnTick(Clock::time_point now) {
     case Phase::kConnecting:
       if (now - since_ >= options_.connect) {
         OMNI_REACHED(kPeerConnectTimeout);
+        if (unfit_.has_value()) return GoDown(absl::Status(*unfit_), now);
         GoDown(absl::UnavailableError(
                    absl::StrCat("no answer from ", address_, " within ", options_.connect.count(), " ms")),
                now);
@@ -179,7 +187,15 @@ void PeerState::Handle(const F&, Clock::time_point now) {
 
 void PeerState::Handle(const WelcomeFrame& f, Clock::time_point now) {
   if (phase_ == Phase::kUp) return;
+  if (f.protocol != hello_.protocol) {
+    unfit_ = absl::FailedPreconditionError(
+        absl::StrCat("the node's protocol is ", f.protocol, ", the coordinator's is ", hello_.protocol));
+    since_ = now;
+    Write(GoodbyeFrame{std::string(unfit_->message())});
+    return;
+  }
   phase_ = Phase::kUp;
+  refused_.clear();
   since_ = pinged_ = now;
   wait_ = options_.first_wait;
   counters_.connections.Add(1);

@@ -4,6 +4,9 @@
 //     kWaiting --(time)--> kConnecting --(welcome)--> kUp
 //        ^                      |                      |
 //        +------- closed, refused, silent -------------+
+//
+// Who is refused may refuse too: a node whose protocol is another is told so, and given up when it has closed
+// the stream.
 #pragma once
 
 #include <chrono>
@@ -114,6 +117,8 @@ class PeerState {
   std::unique_ptr<FrameStream> stream_;
   Clock::time_point since_, heard_, pinged_;  // since_: of the phase
   std::chrono::milliseconds wait_;
+  std::optional<absl::Status> unfit_;  // why the node that has just answered is not taken
+  std::string refused_;                // the reason that was logged last
   uint64_t pings_ = 0;
   absl::flat_hash_map<uint64_t, Open> open_;  // by request
   int64_t unanswered_bytes_ = 0;

@@ -50,6 +50,8 @@ TEST_P(FramesTest, HelloAndWelcomeRoundTrip) {
   EXPECT_EQ(welcome.node.value, "n");
   EXPECT_EQ(welcome.offered_bytes, 1ull << 50);
   EXPECT_EQ(welcome.threads, 64u);
+  EXPECT_EQ(RoundTrip(GoodbyeFrame{"why"}).reason, "why");
+  EXPECT_EQ(RoundTrip(GoodbyeFrame{std::string(100'000, 'x')}).reason.size(), 500u) << "it goes into a log";
 }
 
 TEST_P(FramesTest, RequestsRoundTripWithTheirRowsByteForByte) {
@@ -170,6 +172,7 @@ std::vector<std::string> OneOfEachKind(const ModelConfig& config) {
       EncodeFrame(CancelFrame{{1, 2}}),
       EncodeFrame(PingFrame{7}),
       EncodeFrame(PongFrame{7, 8}),
+      EncodeFrame(GoodbyeFrame{"why"}),
   };
 }
 

@@ -10,6 +10,7 @@
 
 #include "tests/cluster/testing.h"
 #include "tests/testing/random_model.h"
+#include "tests/testing/recording_log.h"
 
 namespace omni {
 namespace {
@@ -157,6 +158,18 @@ TEST_F(HostStateTest, BytesThatAreNoFrameAndWhatOnlyANodeSaysEndTheStream) {
   host_->OnFrame(77, Encoded(PingFrame{1}));  // of no stream
 }
 
+TEST_F(HostStateTest, WhoIsNotTakenLogsWhyAndEndsTheStream) {
+  testing::RecordingLog log;
+  Open(1);
+  Hear(1, GoodbyeFrame{"the node's protocol is 1, the coordinator's is 2"});
+  EXPECT_TRUE(world_.closed.contains(1));
+  EXPECT_THAT(log.Messages("not_joined"),
+              ElementsAre(HasSubstr("c does not take this node: the node's protocol is 1")));
+  world_.written.clear();
+  Hear(1, PingFrame{1});
+  EXPECT_THAT(world_.written[1], IsEmpty());
+}
+
 TEST_F(HostStateTest, AnswersPings) {
   Open(1);
   Hear(1, PingFrame{12});
@@ -288,8 +301,8 @@ TEST_F(HostStateTest, WhatIsCancelledIsNotAnswered) {
   EXPECT_EQ(counters_.cancelled.Get(), 1);
 }
 
-// As many numbers as go in a frame against as many requests as may be open: each costs one look, or this takes
-// a minute.
+// As many numbers as go in a frame against as many requests as may be open: each costs one look, or this
+// takes a minute.
 TEST_F(HostStateTest, AFrameThatCancelsAllThatItCanNameEndsAtOnce) {
   MakeHost({{"n"}, "name", "model", 1 << 20, 4, 4096});
   Open(1);

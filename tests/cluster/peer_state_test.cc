@@ -6,11 +6,13 @@
 #include <string>
 #include <vector>
 
+#include <absl/strings/str_cat.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "tests/cluster/testing.h"
 #include "tests/testing/random_model.h"
+#include "tests/testing/recording_log.h"
 
 namespace omni {
 namespace {
@@ -148,6 +150,42 @@ TEST_F(PeerStateTest, SaysHelloFirstAndIsUpOnceItIsWelcome) {
   EXPECT_TRUE(health_.up());
   EXPECT_THAT(ups, ElementsAre("n"));
   EXPECT_EQ(counters_.connections.Get(), 1);
+}
+
+TEST_F(PeerStateTest, ANodeOfAnotherProtocolIsToldSoAndNotTaken) {
+  testing::RecordingLog log;
+  for (const uint32_t protocol : {0u, kClusterProtocol + 1}) {
+    peer_ = MakePeer(1);
+    transport_.written.clear();
+    downs.clear();
+    peer_->Start(now_);
+    Hear(WelcomeFrame{protocol, {"n"}, 1 << 20, 4});
+    Hear(HoldingsFrame{0, {RegionId(0)}, 0, 0, 0, ""});
+    EXPECT_FALSE(peer_->up());
+    EXPECT_FALSE(health_.up());
+    EXPECT_FALSE(health_.Holds(RegionId(0)));
+    EXPECT_THAT(ups, IsEmpty());
+    const std::string why = absl::StrCat("the node's protocol is ", protocol, ", the coordinator's is 1");
+    ASSERT_EQ(Said<GoodbyeFrame>().size(), 1u);
+    EXPECT_EQ(Said<GoodbyeFrame>()[0].reason, why);
+    EXPECT_THAT(downs, IsEmpty()) << "until the node has closed the stream, or does not for too long";
+    if (protocol == 0) {
+      peer_->OnClosed(absl::OkStatus(), now_);
+    } else {
+      Tick(options_.connect);
+    }
+    EXPECT_THAT(downs, ElementsAre(why));
+    EXPECT_THAT(log.Messages("node_refused").back(), HasSubstr(why));
+    // It is asked again, and may be another program by then.
+    WaitForConnection();
+    Hear(WelcomeFrame{protocol, {"n"}, 1 << 20, 4});
+    peer_->OnClosed(absl::OkStatus(), now_);
+    EXPECT_EQ(log.Messages("node_refused").size(), protocol == 0 ? 1u : 2u) << "once is enough";
+    WaitForConnection();
+    Hear(WelcomeFrame{kClusterProtocol, {"n"}, 1 << 20, 4});
+    EXPECT_TRUE(peer_->up());
+    ups.clear();
+  }
 }
 
 TEST_F(PeerStateTest, WhatItHoldsIsKnownToTheLinks) {
