@@ -27,6 +27,7 @@
 #include "cluster/joiner.h"
 #include "cluster/node_credentials.h"
 #include "cluster/session_log.h"
+#include "cluster/state_holder.h"
 #include "cluster/tile_client.h"
 #include "cluster/tile_service.h"
 #include "cluster/warm_keeper.h"
@@ -147,6 +148,7 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   std::optional<Model> model;
   std::vector<int64_t> region_bytes;
   std::unique_ptr<NodeCredentials> credentials;
+  std::unique_ptr<StateHolder> holder;
   std::unique_ptr<CoordinationStore> store;
   std::unique_ptr<Database> sessions;
   std::unique_ptr<SessionLog> session_log;
@@ -272,6 +274,9 @@ absl::Status ClusterNode::Impl::OpenStores() {
     return absl::UnavailableError(absl::StrCat(
         options.state_dir, ": the folder for what the cluster keeps cannot be made: ", error.message()));
   }
+  absl::StatusOr<std::unique_ptr<StateHolder>> held = StateHolder::Take(options.state_dir);
+  if (!held.ok()) return held.status();
+  holder = *std::move(held);
   if (options.etcd.empty()) {
     absl::StatusOr<std::unique_ptr<EmbeddedStore>> opened = EmbeddedStore::Open(
         absl::StrCat(options.state_dir, "/coordination"), {.durability = Durability::kSynced});
@@ -399,7 +404,7 @@ absl::Status ClusterNode::Impl::Start() {
     with.cluster.offered_bytes = Offered();
     for (int64_t bytes : region_bytes) with.cluster.region_bytes.push_back(static_cast<uint64_t>(bytes));
     with.cluster.gone = options.gone;
-    with.leadership.self = {{id}, address};
+    with.leadership.self = {{id}, address, holder->token()};
     with.leadership.ttl = options.leader_lease;
     with.leadership.margin = options.leader_lease / 5;
     with.leadership.exclusive = options.etcd.empty();

@@ -59,7 +59,9 @@ std::string ToJson(const ClusterRecord& r) {
       .dump();
 }
 std::string ToJson(const LeaderRecord& r) {
-  return json{{"node", r.node.value}, {"address", r.address}}.dump();
+  json value{{"node", r.node.value}, {"address", r.address}};
+  if (!r.token.empty()) value["token"] = r.token;
+  return value.dump();
 }
 std::string ToJson(const NodeRecord& r) {
   return json{{"address", r.address}, {"offered_bytes", r.offered_bytes}, {"draining", r.draining}}.dump();
@@ -82,7 +84,7 @@ absl::StatusOr<ClusterRecord> ParseClusterRecord(std::string_view text) {
 absl::StatusOr<LeaderRecord> ParseLeaderRecord(std::string_view text) {
   const std::optional<json> value = Parse(text, "node", json::value_t::string);
   if (!value.has_value()) return Bad("leader", text);
-  return LeaderRecord{{Text(*value, "node")}, Text(*value, "address")};
+  return LeaderRecord{{Text(*value, "node")}, Text(*value, "address"), Text(*value, "token")};
 }
 absl::StatusOr<NodeRecord> ParseNodeRecord(std::string_view text) {
   const std::optional<json> value = Parse(text, "address", json::value_t::string);

@@ -32,6 +32,7 @@ struct ClusterRecord {
 struct LeaderRecord {
   NodeId node;
   std::string address;
+  std::string token = {};  // of the state folder by which it leads (state_holder.h); empty: of none
 };
 
 struct NodeRecord {

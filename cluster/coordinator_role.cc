@@ -1,6 +1,7 @@
 #include "cluster/coordinator_role.h"
 
 #include <algorithm>
+#include <future>
 #include <map>
 #include <mutex>
 #include <utility>
@@ -54,7 +55,7 @@ struct CoordinatorRole::Impl : public ClusterState::World, public Leadership::Ow
     impl->outstanding.RemoveAtEndOf(self);
     impl->self = self;
     self->set_exit_handler([self, impl](caf::exit_msg& exit) {
-      impl->leadership.Resign();
+      impl->leadership.Resign([resigned = impl->resigned] { resigned->set_value(); });
       impl->state = nullptr;
       self->quit(exit.reason);
     });
@@ -226,6 +227,8 @@ struct CoordinatorRole::Impl : public ClusterState::World, public Leadership::Ow
   Routes routes;
   HedgeBudget budget;
   ClusterCounters counters;
+  // Shared with the store's answer, which may come when nobody waits for it.
+  std::shared_ptr<std::promise<void>> resigned = std::make_shared<std::promise<void>>();
   Leadership leadership;
   HelloFrame hello;
   std::unique_ptr<ClusterState> state;
@@ -257,6 +260,7 @@ void CoordinatorRole::Stop() {
     impl_->actor = nullptr;
   }
   impl_->outstanding.WaitForNone();
+  impl_->resigned->get_future().wait_for(2 * impl_->options.leadership.ttl);
   impl_->routes.Set(nullptr);
 }
 

@@ -67,7 +67,8 @@ class CoordinatorRole {
   CoordinatorRole(ActorSystem& actors, const ModelConfig& config, CoordinatorRoleOptions options,
                   CoordinationStore& store, FrameTransport& transport, Swarm& swarm);
   ~CoordinatorRole();  // when the swarm's links have gone, and after Stop the store too
-  // Resigns, and nothing is done any more; not on the actors' thread. Answers of the store may come until
+  // Resigns, and nothing is done any more; not on the actors' thread. Waits until the store has heard of it,
+  // so that another leads at once, but no longer than twice the lease. Answers of the store may come until
   // that has gone, which is to be between Stop and the role's end.
   void Stop();
 

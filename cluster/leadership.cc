@@ -45,7 +45,8 @@ void Leadership::OnLeader(absl::StatusOr<Records> records) {
   for (const Record& record : records->records) {
     if (record.key != kLeaderKey) continue;
     const absl::StatusOr<LeaderRecord> leader = ParseLeaderRecord(record.value);
-    if (options_.exclusive || !leader.ok()) {
+    if (leader.ok() && !options_.exclusive && IsOwn(*leader)) OMNI_REACHED(kOwnLeaseTakenOver);
+    if (options_.exclusive || !leader.ok() || IsOwn(*leader)) {
       Stand(record.changed);
     } else {
       Follow(*leader, records->revision + 1);
@@ -53,6 +54,10 @@ void Leadership::OnLeader(absl::StatusOr<Records> records) {
     return;
   }
   Stand(0);
+}
+
+bool Leadership::IsOwn(const LeaderRecord& leader) const {
+  return !leader.token.empty() && leader.token == options_.self.token && leader.node == options_.self.node;
 }
 
 void Leadership::Stand(Revision before) {
@@ -150,13 +155,14 @@ void Leadership::OnTick(Clock::time_point now) {
                    }));
 }
 
-void Leadership::Resign() {
+void Leadership::Resign(std::function<void()> done) {
   // While it stands for election its record may be on its way: that goes with the lease, or is refused
   // without it.
   const bool has_lease = phase_ == Phase::kLeading || (phase_ == Phase::kAsking && lease_ != 0);
   phase_ = Phase::kOver;
   watcher_ = nullptr;
-  if (has_lease) store_.RevokeLease(lease_, [](absl::StatusOr<bool>) {});
+  if (!has_lease) return done();
+  store_.RevokeLease(lease_, [done = std::move(done)](const absl::StatusOr<bool>&) { done(); });
 }
 
 }  // namespace omni

@@ -19,6 +19,8 @@
 namespace omni {
 
 struct LeadershipOptions {
+  // With a token: no other process has it now, so a record with it is of an earlier life of this one, which
+  // acts no more; its lease need not be waited for.
   LeaderRecord self;
   std::chrono::milliseconds ttl{1500};
   std::chrono::milliseconds margin{300};  // before the lease's end
@@ -45,7 +47,9 @@ class Leadership {
 
   void Start(Clock::time_point now);
   void OnTick(Clock::time_point now);  // at least every margin / 2
-  void Resign();                       // lets go of the lease, so that another need not wait for its end
+  // Lets go of the lease, so that another need not wait for its end. `done` is called once, on any thread,
+  // when the store has answered, or at once if there is nothing to let go of.
+  void Resign(std::function<void()> done = [] {});
   bool leads() const { return phase_ == Phase::kLeading; }
   uint64_t term() const { return term_; }
   Clock::time_point end() const { return end_; }  // until when it may lead, unless its lease is renewed
@@ -57,6 +61,7 @@ class Leadership {
   auto Guard(F f);
   void Ask();
   void OnLeader(absl::StatusOr<Records> records);
+  bool IsOwn(const LeaderRecord& leader) const;
   void Stand(Revision before);  // for election: the leader record is of that revision, 0: there is none
   void OnStood(absl::StatusOr<Committed> committed);
   void Follow(const LeaderRecord& leader, Revision from);

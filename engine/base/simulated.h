@@ -46,6 +46,7 @@ namespace omni::simulation {
   X(kElectionLost)               \
   X(kElectionUnknown)            \
   X(kLeaseRanOut)                \
+  X(kOwnLeaseTakenOver)          \
   X(kLeaderWatchBroke)           \
   X(kStoreUnknownPersisted)      \
   X(kStoreUnknownLost)           \

@@ -16,6 +16,8 @@ TEST(ClusterRecordsTest, RecordsAreReadAsTheyWereWritten) {
   const auto leader = ParseLeaderRecord(ToJson(LeaderRecord{{"n"}, "host:1"}));
   EXPECT_EQ(leader->node.value, "n");
   EXPECT_EQ(leader->address, "host:1");
+  EXPECT_EQ(leader->token, "");
+  EXPECT_EQ(ParseLeaderRecord(ToJson(LeaderRecord{{"n"}, "host:1", "t"}))->token, "t");
   for (bool draining : {false, true}) {
     const NodeRecord node{"host:2", uint64_t{1} << 60, draining};
     EXPECT_EQ(*ParseNodeRecord(ToJson(node)), node);

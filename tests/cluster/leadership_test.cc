@@ -27,9 +27,9 @@ using Time = std::chrono::steady_clock::time_point;
 // One that would lead, and what it was told.
 class Candidate : public Leadership::Owner {
  public:
-  Candidate(std::string name, CoordinationStore& store, bool exclusive = false) {
+  Candidate(std::string name, CoordinationStore& store, bool exclusive = false, std::string token = "") {
     LeadershipOptions options;
-    options.self = {{name}, name + ":1"};
+    options.self = {{name}, name + ":1", std::move(token)};
     options.exclusive = exclusive;
     leadership = std::make_unique<Leadership>(options, store, *this);
   }
@@ -212,6 +212,58 @@ TEST_F(LeadershipTest, AStoreOfItsOwnIsTakenOverAtOnce) {
   EXPECT_GT(again.terms.at(0), a_.terms.at(0));
 }
 
+// Both wait for a candidate that has been killed.
+TEST_F(LeadershipTest, WhoIsStartedAgainByTheSameFolderTakesItsOwnLeaseOver) {
+  Candidate killed("c", store_, false, "folder"), again("c", store_, false, "folder"),
+      other_folder("c", store_, false, "other"), other_node("d", store_, false, "folder"),
+      no_folder("c", store_);
+  const auto start = [&](Candidate& c) {
+    c.leadership->Start(now_);
+    for (int i = 0; i < 10; ++i) {
+      store_.Run();
+      c.RunPosted();
+    }
+  };
+  start(killed);
+  ASSERT_TRUE(killed.leadership->leads());
+  killed.leadership = nullptr;
+  for (Candidate* c : {&other_folder, &other_node, &no_folder}) {
+    start(*c);
+    EXPECT_FALSE(c->leadership->leads());
+    EXPECT_THAT(c->others, ElementsAre("c:1"));
+  }
+  start(again);
+  EXPECT_TRUE(again.leadership->leads());
+  EXPECT_GT(again.terms.at(0), killed.terms.at(0));
+  // What the one before had still on its way changes nothing.
+  EXPECT_EQ(store_.state().Read(kLeaderKey, now_)->records.at(0).changed,
+            static_cast<Revision>(again.terms[0]));
+  // The end of the lease before is not that of the new one.
+  now_ += 700ms;
+  store_.SetNow(now_);
+  again.leadership->OnTick(now_);
+  store_.Run();
+  again.RunPosted();
+  now_ += 900ms;
+  store_.SetNow(now_);
+  ASSERT_TRUE(store_.state().Settle(now_).ok());
+  EXPECT_EQ(Leader(), "c");
+  again.leadership->OnTick(now_);
+  EXPECT_TRUE(again.leadership->leads());
+}
+
+TEST_F(LeadershipTest, WhoResignsHearsWhenTheStoreKnows) {
+  int told = 0;
+  StartBoth();
+  b_.leadership->Resign([&] { ++told; });
+  EXPECT_EQ(told, 1) << "it has nothing to let go of";
+  a_.leadership->Resign([&] { ++told; });
+  EXPECT_EQ(told, 1);
+  store_.Run();
+  EXPECT_EQ(told, 2);
+  EXPECT_EQ(Leader(), "");
+}
+
 TEST_F(LeadershipTest, AnElectionThatNobodyHeardOfIsHeldAgain) {
   int calls = 0;
   store_.fate = [&] { return ++calls == 3 ? FakeStore::Fate::kUnheard : FakeStore::Fate::kDone; };
@@ -255,7 +307,8 @@ TEST(LeadershipPropertyTest, NeverDoTwoLeadAtTheSameMoment) {
       if (random.Below(100) >= unwell) return FakeStore::Fate::kDone;
       return random.Below(2) == 0 ? FakeStore::Fate::kNeverArrives : FakeStore::Fate::kUnheard;
     };
-    Candidate a("a", store), b("b", store);
+    // One of them would take over what an earlier life of it has left.
+    Candidate a("a", store, false, "folder"), b("b", store);
     std::vector<Candidate*> both = {&a, &b};
     for (Candidate* c : both) c->leadership->Start(now);
     uint64_t last_term = 0;

@@ -21,6 +21,8 @@
 
 #include "cluster/certificates.h"
 #include "cluster/cluster_client.h"
+#include "cluster/cluster_records.h"
+#include "cluster/etcd_store.h"
 #include "cluster/node.h"
 #include "engine/text/prompt.h"
 #include "omni/inference/v1/inference.grpc.pb.h"
@@ -28,12 +30,14 @@
 #include "tests/testing/checkpoint_fixture.h"
 #include "tests/testing/etcd.h"
 #include "tests/testing/node_process.h"
+#include "tests/testing/store_calls.h"
 #include "tests/testing/temp_dir.h"
 
 namespace omni::testing {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 namespace fs = std::filesystem;
 
 constexpr int kSessions = 8;
@@ -434,6 +438,25 @@ class TwoCoordinatorsTest : public NodeProcessesTest {
 
 TEST_F(TwoCoordinatorsTest, TheSecondGoesOnWithTheAnswersOfAKilledOne) {
   ExpectAnswerOfBoth([&] { nodes_["coordinator"]->Kill(); });
+}
+
+TEST_F(TwoCoordinatorsTest, OneThatIsStoppedInOrderHasGivenItsLeaseBackWhenItEnds) {
+  auto store = EtcdStore::Open({.endpoints = etcd_->endpoints(), .prefix = "omni/"});
+  ASSERT_TRUE(store.ok()) << store.status();
+  EXPECT_EQ(nodes_["coordinator"]->Interrupt(), 0) << nodes_["coordinator"]->Log();
+  for (const Record& record : StoreCalls(**store).MustRead(kLeaderKey).records)
+    EXPECT_EQ(ParseLeaderRecord(record.value)->node.value, "second") << record.value;
+  address_ = second_;
+  Await("the second leads", [](const ClusterReport& report) { return report.view.leader.value == "second"; });
+}
+
+TEST_F(TwoCoordinatorsTest, OneThatIsStartedAgainTakesItsOwnLeaseOver) {
+  nodes_["second"]->Kill();
+  nodes_["coordinator"]->Kill();
+  StartCoordinator({"--etcd", etcd_->endpoints().front(), "--durable", "cluster"});
+  AwaitSpread(1);
+  EXPECT_THAT(nodes_["coordinator"]->Log(), Not(HasSubstr("waits: coordinator leads")));
+  ExpectAnswer(1);
 }
 
 TEST_F(TwoCoordinatorsTest, AStoppedOneFindsWhenItWakesThatItLeadsNoMore) {

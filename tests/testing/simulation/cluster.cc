@@ -21,7 +21,7 @@ CoordinatorSetup Setup(World& world, const std::string& name, bool clustered) {
   setup.cluster.region_bytes.assign(static_cast<size_t>(ToyConfig().num_regions()), 100);
   setup.cluster.gone = milliseconds(600);
   setup.cluster.weigh = milliseconds(500);
-  setup.leadership.self = {{name}, name};
+  setup.leadership.self = {{name}, name, "folder of " + name};
   setup.leadership.ttl = kTtl;
   setup.leadership.margin = kTtl / 5;
   setup.leadership.exclusive = !clustered;

@@ -1,0 +1,53 @@
+#include "cluster/state_holder.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <random>
+#include <utility>
+
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_format.h>
+
+#include "engine/base/system_error.h"
+
+namespace omni {
+namespace {
+
+constexpr size_t kTokenBytes = 32;
+
+std::string NewToken() {
+  std::random_device random;
+  return absl::StrFormat("%08x%08x%08x%08x", random(), random(), random(), random());
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<StateHolder>> StateHolder::Take(const std::string& dir) {
+  const std::string path = absl::StrCat(dir, "/holder");
+  FileDescriptor file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0600));
+  if (file.get() < 0) return SystemError(path, "open", errno);
+  if (::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) return SystemError(path, "lock", errno);
+    return absl::FailedPreconditionError(absl::StrCat(
+        dir, ": another process keeps its state here; give each coordinator a --state folder of its own"));
+  }
+  std::string token(kTokenBytes + 1, '\0');
+  const ssize_t bytes = ::pread(file.get(), token.data(), token.size(), 0);
+  if (bytes < 0) return SystemError(path, "read", errno);
+  token.resize(static_cast<size_t>(bytes));
+  // One that a crash left half written is another one: nobody has acted by it.
+  if (token.size() != kTokenBytes || token.find_first_not_of("0123456789abcdef") != std::string::npos) {
+    token = NewToken();
+    if (::ftruncate(file.get(), 0) != 0 ||
+        ::pwrite(file.get(), token.data(), token.size(), 0) != static_cast<ssize_t>(token.size()) ||
+        ::fsync(file.get()) != 0) {
+      return SystemError(path, "write", errno);
+    }
+  }
+  return std::unique_ptr<StateHolder>(new StateHolder(std::move(file), std::move(token)));
+}
+
+}  // namespace omni
