@@ -188,6 +188,11 @@ struct AdminService::Impl final : public pb::Admin::CallbackService {
       role.load()->Drain({request->node()}, request->undo(), std::move(done));
     });
   }
+  grpc::ServerUnaryReactor* Forget(grpc::CallbackServerContext* context, const pb::ForgetRequest* request,
+                                   pb::ForgetResponse*) override {
+    return Do(context,
+              [&](CoordinatorRole::Done done) { role.load()->Forget({request->node()}, std::move(done)); });
+  }
   grpc::ServerUnaryReactor* Rebalance(grpc::CallbackServerContext* context, const pb::RebalanceRequest*,
                                       pb::RebalanceResponse* response) override {
     return Do(context, [&](CoordinatorRole::Done done) {

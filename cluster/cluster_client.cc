@@ -175,6 +175,15 @@ absl::Status ClusterClient::Drain(const NodeId& node, bool undo) {
   });
 }
 
+absl::Status ClusterClient::Forget(const NodeId& node) {
+  admin::ForgetRequest request;
+  request.set_node(node.value);
+  return impl_->Ask([&](admin::Admin::Stub& stub, grpc::ClientContext& context) {
+    admin::ForgetResponse response;
+    return stub.Forget(&context, request, &response);
+  });
+}
+
 absl::StatusOr<int> ClusterClient::Rebalance() {
   admin::RebalanceResponse response;
   const absl::Status status = impl_->Ask([&](admin::Admin::Stub& stub, grpc::ClientContext& context) {

@@ -34,6 +34,7 @@ class ClusterClient {
   absl::Status Watch(const std::function<bool(const ClusterReport&)>& on_report, const std::stop_token& stop);
   absl::Status Place(RegionId region, const NodeId& node);
   absl::Status Drain(const NodeId& node, bool undo);
+  absl::Status Forget(const NodeId& node);
   absl::StatusOr<int> Rebalance();
 
   struct Request {

@@ -9,6 +9,9 @@
 #include "engine/base/simulated.h"
 
 namespace omni {
+namespace {
+constexpr size_t kMostAtOnce = 100;  // records in a transaction
+}
 
 ClusterState::ClusterState(ClusterOptions options, CoordinationStore& store, ClusterCounters& counters,
                            World& world)
@@ -115,6 +118,9 @@ absl::Status ClusterState::Take(const Records& records) {
     const bool news = known == before.end() || known->second.record.address != node.record.address;
     if (news && id != options_.self) world_.Connect(id, node.record.address);
   }
+  for (const auto& [id, node] : before) {
+    if (!nodes_.contains(id)) world_.Disconnect(id);
+  }
   Tell();
   Next();
   Reconcile();
@@ -124,14 +130,13 @@ absl::Status ClusterState::Take(const Records& records) {
 // The cluster's first moment: this process serves everything. As many regions at a time as go into one
 // transaction, and the cluster with the last of them.
 void ClusterState::Found(const std::vector<Region>& regions) {
-  constexpr size_t kMost = 100;
   Transaction transaction;
   transaction.conditions = {{kClusterKey, 0}, {kLeaderKey, static_cast<Revision>(term_)}};
-  for (int32_t r = 0; r < options_.cluster.regions && transaction.changes.size() < kMost; ++r) {
+  for (int32_t r = 0; r < options_.cluster.regions && transaction.changes.size() < kMostAtOnce; ++r) {
     if (regions[static_cast<size_t>(r)].changed != 0) continue;
     transaction.changes.push_back({RegionKey(RegionId(r)), ToJson(RegionRecord{options_.self, {}, {}, {}})});
   }
-  if (transaction.changes.size() < kMost)
+  if (transaction.changes.size() < kMostAtOnce)
     transaction.changes.push_back({kClusterKey, ToJson(options_.cluster)});
   store_.Commit(std::move(transaction), Guard([this](absl::StatusOr<Committed> committed) {
                   if (deposed_) return;
@@ -222,6 +227,11 @@ void ClusterState::Apply(const Transaction& transaction, Revision revision) {
       regions_[region->index()].changed = revision;
     } else if (change.key.starts_with(kNodePrefix)) {
       const NodeId id{change.key.substr(std::string_view(kNodePrefix).size())};
+      if (!change.value.has_value()) {
+        OMNI_REACHED(kNodeForgotten);
+        if (nodes_.erase(id) > 0) world_.Disconnect(id);
+        continue;
+      }
       const absl::StatusOr<NodeRecord> record = ParseNodeRecord(*change.value);
       if (!record.ok()) continue;
       const bool known = nodes_.contains(id);
@@ -468,6 +478,43 @@ void ClusterState::Drain(const NodeId& id, bool undo, Done done) {
              if (to == node->second.record) return transaction;
              transaction.conditions.push_back({NodeKey(id), node->second.changed});
              transaction.changes.push_back({NodeKey(id), ToJson(to)});
+             return transaction;
+           },
+           std::move(done),
+           {}});
+}
+
+void ClusterState::Forget(const NodeId& id, Done done) {
+  Enqueue({[this, id]() -> absl::StatusOr<Transaction> {
+             if (id == options_.self) {
+               return absl::FailedPreconditionError(
+                   absl::StrCat("node ", id.value, " is the coordinator itself"));
+             }
+             const auto node = nodes_.find(id);
+             if (node == nodes_.end())
+               return absl::NotFoundError(absl::StrCat("there is no node ", id.value, " in this cluster"));
+             if (node->second.up) {
+               return absl::FailedPreconditionError(
+                   absl::StrCat("node ", id.value,
+                                " is connected; stop it first, after draining it if it is to go for good"));
+             }
+             Transaction transaction;
+             transaction.conditions.push_back({NodeKey(id), node->second.changed});
+             transaction.changes.push_back({NodeKey(id), std::nullopt});
+             for (size_t r = 0; r < regions_.size(); ++r) {
+               const Region& region = regions_[r];
+               if (region.record.owner == id) {
+                 return absl::FailedPreconditionError(absl::StrCat(
+                     "node ", id.value, " still owns region ", r,
+                     "; others take its regions over when it has been away for a while: ask again then"));
+               }
+               if (region.record.pinned != id || transaction.changes.size() >= kMostAtOnce) continue;
+               RegionRecord to = region.record;
+               to.pinned = {};
+               const RegionId number(static_cast<int32_t>(r));
+               transaction.conditions.push_back({RegionKey(number), region.changed});
+               transaction.changes.push_back({RegionKey(number), ToJson(to)});
+             }
              return transaction;
            },
            std::move(done),

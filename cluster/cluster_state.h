@@ -74,6 +74,7 @@ class ClusterState {
     virtual ~World() = default;
     // From now on the node is to be connected with, and heard of by OnUp and so on.
     virtual void Connect(const NodeId& node, const std::string& address) = 0;
+    virtual void Disconnect(const NodeId& node) = 0;  // it is none of the cluster's any more
     virtual void Assign(const NodeId& node, AssignFrame assign) = 0;
     // Nodes have been told; the links may now go by it.
     virtual void Publish(const ClusterView& view) = 0;
@@ -106,6 +107,7 @@ class ClusterState {
   void Join(const NodeId& node, const NodeRecord& record, Done done);
   void Place(RegionId region, const NodeId& node, Done done);  // empty: takes the pin away
   void Drain(const NodeId& node, bool undo, Done done);
+  void Forget(const NodeId& node, Done done);  // FailedPrecondition: it is connected, or owns regions
   void Rebalance(std::function<void(absl::StatusOr<int>)> done);  // moves that are begun
 
   const ClusterView& view() const { return view_; }

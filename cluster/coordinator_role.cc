@@ -130,6 +130,13 @@ struct CoordinatorRole::Impl : public ClusterState::World, public Leadership::Ow
                                        links, *this);
     peers.emplace(node, std::make_pair(std::move(peer), source));
   }
+  void Disconnect(const NodeId& node) override {
+    const auto found = peers.find(node);
+    if (found == peers.end()) return;
+    found->second.first->Stop();
+    retired.push_back(std::move(found->second.first));
+    peers.erase(found);
+  }
   void Assign(const NodeId& node, AssignFrame assign) override {
     const auto found = peers.find(node);
     if (found != peers.end()) found->second.first->Assign(std::move(assign));
@@ -234,7 +241,7 @@ struct CoordinatorRole::Impl : public ClusterState::World, public Leadership::Ow
   std::unique_ptr<ClusterState> state;
   std::unique_ptr<ClusterState> former;  // it stepped down in a call of its own, which has to return
   std::map<NodeId, std::pair<std::shared_ptr<Peer>, int32_t>> peers;
-  std::vector<std::shared_ptr<Peer>> retired;  // of earlier terms: links may hold a placement that names them
+  std::vector<std::shared_ptr<Peer>> retired;  // links may hold an earlier placement that names them
   size_t next_source = 0;
   int64_t ticks = 0;
   std::vector<std::weak_ptr<std::function<void()>>> watches;
@@ -301,6 +308,12 @@ void CoordinatorRole::Drain(NodeId node, bool undo, Done done) {
   impl_->Do([impl = impl_.get(), node = std::move(node), undo, done = std::move(done)] {
     if (impl->state == nullptr) return done(impl->NotLeading());
     impl->state->Drain(node, undo, done);
+  });
+}
+void CoordinatorRole::Forget(NodeId node, Done done) {
+  impl_->Do([impl = impl_.get(), node = std::move(node), done = std::move(done)] {
+    if (impl->state == nullptr) return done(impl->NotLeading());
+    impl->state->Forget(node, done);
   });
 }
 void CoordinatorRole::Rebalance(std::function<void(absl::StatusOr<int>)> done) {

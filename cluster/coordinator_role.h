@@ -81,6 +81,7 @@ class CoordinatorRole {
   void Join(NodeId node, NodeRecord record, std::function<void(absl::StatusOr<ClusterRecord>)> done);
   void Place(RegionId region, NodeId node, Done done);
   void Drain(NodeId node, bool undo, Done done);
+  void Forget(NodeId node, Done done);
   void Rebalance(std::function<void(absl::StatusOr<int>)> done);
   void Report(std::function<void(absl::StatusOr<ClusterReport>)> done);
   // Called on the actors' thread whenever the report may have changed, until the watch is let go of.

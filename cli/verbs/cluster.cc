@@ -213,6 +213,9 @@ absl::StatusOr<int> RunCluster(const ClusterArgs& args) {
   } else if (args.action == "drain") {
     if (absl::Status s = wants(1); !s.ok()) return s;
     done = (*client)->Drain({args.first}, args.undo);
+  } else if (args.action == "forget") {
+    if (absl::Status s = wants(1); !s.ok()) return s;
+    done = (*client)->Forget({args.first});
   } else if (args.action == "rebalance") {
     if (absl::Status s = wants(0); !s.ok()) return s;
     absl::StatusOr<int> moves = (*client)->Rebalance();
@@ -224,8 +227,9 @@ absl::StatusOr<int> RunCluster(const ClusterArgs& args) {
     }
     FlushOutput();
   } else {
-    return UsageError(absl::StrCat(
-        "omni cluster knows status, watch, place, drain, rebalance and cert, not '", args.action, "'"));
+    return UsageError(
+        absl::StrCat("omni cluster knows status, watch, place, drain, forget, rebalance and cert, not '",
+                     args.action, "'"));
   }
   if (!done.ok()) return done;
   if (args.json && args.action != "rebalance") {
@@ -244,13 +248,15 @@ void AddCluster(CLI::App& root, Invocation& invocation) {
             "  omni cluster place 3 kitchen --cluster 127.0.0.1:7300    # region 3 to the node, and stay; - "
             "takes it back\n"
             "  omni cluster drain kitchen --cluster 127.0.0.1:7300      # everything off it; --undo\n"
+            "  omni cluster forget kitchen --cluster 127.0.0.1:7300     # it is switched off for good\n"
             "  omni cluster rebalance --cluster 127.0.0.1:7300\n"
             "  omni cluster cert authority --node kitchen --hosts 10.0.0.2 --out kitchen-certificate");
   auto args = std::make_shared<ClusterArgs>();
-  verb.Require(verb.Argument("ACTION", args->action,
-                             "status, watch, place REGION NODE, drain NODE, rebalance, cert FOLDER"));
+  verb.Require(
+      verb.Argument("ACTION", args->action,
+                    "status, watch, place REGION NODE, drain NODE, forget NODE, rebalance, cert FOLDER"));
   verb.Argument("WHAT", args->first,
-                "Of place the region, of drain the node, of cert the authority's folder");
+                "Of place the region, of drain and forget the node, of cert the authority's folder");
   verb.Argument("NODE", args->second, "Of place the node, or -");
   args->flags.Add(verb);
   args->of_drain.Add(verb.Bool("--undo", args->undo, "Of drain: give the node regions again"));

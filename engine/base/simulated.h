@@ -40,6 +40,7 @@ namespace omni::simulation {
   X(kCommitRefused)              \
   X(kCommitUnknown)              \
   X(kReadFoundOtherLeader)       \
+  X(kNodeForgotten)              \
   X(kFailover)                   \
   X(kMigrated)                   \
   X(kMigrationCancelled)         \

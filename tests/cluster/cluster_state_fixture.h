@@ -41,6 +41,7 @@ class FakeClusterWorld : public ClusterState::World {
     log.push_back(absl::StrCat("connect ", node.value, " ", address));
     connected.push_back(node);
   }
+  void Disconnect(const NodeId& node) override { log.push_back(absl::StrCat("disconnect ", node.value)); }
   void Assign(const NodeId& node, AssignFrame assign) override {
     log.push_back(absl::StrCat("assign ", node.value, " ", assign.revision));
     if (on_act) on_act(assign.revision);

@@ -18,6 +18,7 @@ namespace omni {
 namespace {
 
 using namespace std::chrono_literals;
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using testing::FakeStore;
 using ::testing::HasSubstr;
@@ -201,6 +202,60 @@ TEST_F(ClusterStateTest, ANodeIsDrainedAndTakesPartAgain) {
   EXPECT_EQ(moves.value_or(-1), 1);
   Settle();
   EXPECT_EQ(OwnedBy("a"), 1);
+}
+
+TEST_F(ClusterStateTest, ANodeIsForgottenOnceItIsAwayAndOwnsNothing) {
+  Start();
+  Join("a", 12);
+  Join("b", 12);
+  Up("a");
+  Up("b");
+  EXPECT_TRUE(Answer([&](auto done) { state_->Place(RegionId(3), {"a"}, done); }).ok());
+  Settle();
+  ASSERT_GT(OwnedBy("a"), 0);
+  const auto forget = [&](const char* node) {
+    return Answer([&](auto done) { state_->Forget({node}, done); });
+  };
+  EXPECT_EQ(forget("nobody").code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(forget("self").message()), HasSubstr("is the coordinator itself"));
+  EXPECT_THAT(std::string(forget("a").message()), HasSubstr("is connected"));
+  Down("a");
+  const absl::Status owns = forget("a");
+  EXPECT_EQ(owns.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(owns.message()), HasSubstr("still owns region"));
+  EXPECT_TRUE(Stored().contains(NodeKey({"a"})));
+  Tick(options_.gone);
+  Settle();
+  ASSERT_EQ(OwnedBy("a"), 0);
+  EXPECT_EQ(StoredRegion(3).pinned.value, "a") << "it may come back";
+  world_->log.clear();
+  EXPECT_TRUE(forget("a").ok());
+  EXPECT_FALSE(Stored().contains(NodeKey({"a"})));
+  EXPECT_EQ(StoredRegion(3).pinned.value, "");
+  EXPECT_THAT(world_->log, Contains("disconnect a"));
+  for (const NodeView& node : world_->shown.nodes) EXPECT_NE(node.id.value, "a");
+  EXPECT_EQ(forget("a").code(), absl::StatusCode::kNotFound);
+  // What it still says is not heard, and if it joins it is a new node.
+  state_->OnUp({"a"}, {}, now_);
+  state_->OnHoldings({"a"}, {0, {RegionId(0)}, 0, 0, 0, ""});
+  Settle();
+  world_->log.clear();
+  Join("a", 12);
+  EXPECT_THAT(world_->log, Contains("connect a a:1"));
+  Up("a");
+  Settle();
+}
+
+TEST_F(ClusterStateTest, WhoReadsThatANodeWasForgottenLetsGoOfIt) {
+  Start();
+  Join("a", 12);
+  Transaction forgotten;
+  forgotten.changes.push_back({NodeKey({"a"}), std::nullopt});
+  ASSERT_TRUE(store_.state().Commit(forgotten, now_)->applied);
+  // Its next write is refused, so it reads.
+  EXPECT_TRUE(Answer([&](auto done) { state_->Drain({"a"}, false, done); }).code() ==
+              absl::StatusCode::kNotFound);
+  EXPECT_THAT(world_->log, Contains("disconnect a"));
 }
 
 TEST_F(ClusterStateTest, TheClustersIdIsThatOfItsRecords) {

@@ -158,6 +158,14 @@ void Coordinator::Connect(const NodeId& node, const std::string& address) {
                            source));
 }
 
+void Coordinator::Disconnect(const NodeId& node) {
+  const auto found = parts_->peers.find(node);
+  if (found == parts_->peers.end()) return;
+  found->second.first->Stop();
+  parts_->retired.push_back(std::move(found->second.first));
+  parts_->peers.erase(found);
+}
+
 void Coordinator::Assign(const NodeId& node, AssignFrame assign) {
   const auto found = parts_->peers.find(node);
   if (found != parts_->peers.end()) found->second.first->Assign(std::move(assign));
@@ -252,7 +260,7 @@ void Coordinator::Operate() {
     const std::vector<NodeView>& nodes = cluster.view().nodes;
     const NodeId node = nodes[static_cast<size_t>(chance.Below(static_cast<int64_t>(nodes.size())))].id;
     const RegionId region(static_cast<int32_t>(chance.Below(ToyConfig().num_regions())));
-    switch (chance.Below(4)) {
+    switch (chance.Below(5)) {
       case 0:
         cluster.Place(region, chance.Of(0.3) ? NodeId() : node, {});
         break;
@@ -261,6 +269,9 @@ void Coordinator::Operate() {
         break;
       case 2:
         cluster.Drain(node, true, {});
+        break;
+      case 3:
+        cluster.Forget(node, {});
         break;
       default:
         cluster.Rebalance([](const absl::StatusOr<int>&) {});

@@ -91,6 +91,7 @@ class Coordinator : public Process,
 
   // --- ClusterState::World
   void Connect(const NodeId& node, const std::string& address) override;
+  void Disconnect(const NodeId& node) override;
   void Assign(const NodeId& node, AssignFrame assign) override;
   void Publish(const ClusterView& view) override;
   void Changed(const ClusterView&) override {}
