@@ -1,5 +1,6 @@
 #include "cluster/cluster_records.h"
 
+#include <cmath>
 #include <optional>
 
 #include <absl/strings/numbers.h>
@@ -74,6 +75,12 @@ std::string ToJson(const RegionRecord& r) {
   return value.dump();
 }
 
+std::string ToJson(const LoadsRecord& r) {
+  json shares = json::array();
+  for (double share : r) shares.push_back(std::round(share * 1e5) / 1e5);
+  return json{{"shares", shares}}.dump();
+}
+
 absl::StatusOr<ClusterRecord> ParseClusterRecord(std::string_view text) {
   const std::optional<json> value = Parse(text, "model_hash", json::value_t::string);
   if (!value.has_value()) return Bad("cluster", text);
@@ -98,6 +105,18 @@ absl::StatusOr<RegionRecord> ParseRegionRecord(std::string_view text) {
   if (!value.has_value()) return Bad("region", text);
   return RegionRecord{
       {Text(*value, "owner")}, {Text(*value, "shadow")}, {Text(*value, "target")}, {Text(*value, "pinned")}};
+}
+
+absl::StatusOr<LoadsRecord> ParseLoadsRecord(std::string_view text) {
+  const std::optional<json> value = Parse(text, "shares", json::value_t::array);
+  if (!value.has_value()) return Bad("cluster's loads", text);
+  LoadsRecord loads;
+  for (const json& share : value->at("shares")) {
+    if (!share.is_number() || !(share.get<double>() >= 0 && share.get<double>() <= 1))
+      return Bad("cluster's loads", text);
+    loads.push_back(share.get<double>());
+  }
+  return loads;
 }
 
 }  // namespace omni

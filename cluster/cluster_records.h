@@ -4,11 +4,13 @@
 //     leader          which coordinator leads, with its lease; the revision at which it was made is the term
 //     node/<id>       a node that has joined
 //     region/<0000>   who has a region; the revision of its last change is the region's epoch
+//     loads           how the requests of late were spread over the regions
 #pragma once
 
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <absl/status/statusor.h>
 
@@ -17,7 +19,7 @@
 namespace omni {
 
 inline constexpr char kClusterKey[] = "cluster", kLeaderKey[] = "leader", kNodePrefix[] = "node/",
-                      kRegionPrefix[] = "region/";
+                      kRegionPrefix[] = "region/", kLoadsKey[] = "loads";
 
 struct ClusterRecord {
   std::string name, model_hash;
@@ -42,6 +44,9 @@ struct NodeRecord {
   bool operator==(const NodeRecord&) const = default;
 };
 
+// By region: its share of the requests, 0 … 1.
+using LoadsRecord = std::vector<double>;
+
 std::string NodeKey(const NodeId& node);
 std::string RegionKey(RegionId region);
 absl::StatusOr<RegionId> RegionOfKey(std::string_view key);  // of one that begins with kRegionPrefix
@@ -50,10 +55,12 @@ std::string ToJson(const ClusterRecord& record);
 std::string ToJson(const LeaderRecord& record);
 std::string ToJson(const NodeRecord& record);
 std::string ToJson(const RegionRecord& record);
+std::string ToJson(const LoadsRecord& record);
 // DataLoss: it is none, or of a later program.
 absl::StatusOr<ClusterRecord> ParseClusterRecord(std::string_view json);
 absl::StatusOr<LeaderRecord> ParseLeaderRecord(std::string_view json);
 absl::StatusOr<NodeRecord> ParseNodeRecord(std::string_view json);
 absl::StatusOr<RegionRecord> ParseRegionRecord(std::string_view json);
+absl::StatusOr<LoadsRecord> ParseLoadsRecord(std::string_view json);
 
 }  // namespace omni

@@ -79,6 +79,11 @@ absl::Status ClusterState::Take(const Records& records) {
                          " regions and protocol ", options_.cluster.protocol));
       }
       found = true;
+    } else if (record.key == kLoadsKey) {
+      // Where there are none that can be read, all are asked alike until something is measured.
+      const absl::StatusOr<LoadsRecord> loads = ParseLoadsRecord(record.value);
+      if (ready_ || !loads.ok() || loads->size() != regions.size()) continue;
+      for (size_t r = 0; r < regions.size(); ++r) regions[r].load = (*loads)[r];
     } else if (record.key == kLeaderKey) {
       leads = static_cast<uint64_t>(record.changed) == term_;
     } else if (record.key.starts_with(kNodePrefix)) {
@@ -217,6 +222,8 @@ void ClusterState::OnCommitted(const Transaction& transaction, absl::StatusOr<Co
 }
 
 void ClusterState::Apply(const Transaction& transaction, Revision revision) {
+  // Loads are of no concern to the nodes: nobody is told of them.
+  if (transaction.changes.front().key == kLoadsKey) return;
   revision_ = revision;
   for (const Change& change : transaction.changes) {
     if (change.key.starts_with(kRegionPrefix)) {
@@ -409,18 +416,40 @@ void ClusterState::OnFree(const NodeId& id, uint64_t bytes) {
 void ClusterState::OnTick(Clock::time_point now) {
   now_ = std::max(now_, now);
   if (now_ >= read_again_) Read();
-  if (now_ - weighed_ >= options_.weigh) {
-    weighed_ = now_;
-    const std::vector<int64_t> requests = world_.RegionRequests();
-    int64_t total = 0;
-    for (size_t r = 0; r < regions_.size() && r < requests.size(); ++r)
-      total += requests[r] - regions_[r].requests;
-    for (size_t r = 0; r < regions_.size() && r < requests.size(); ++r) {
-      const auto asked = static_cast<double>(requests[r] - std::exchange(regions_[r].requests, requests[r]));
-      if (total > 0) regions_[r].load = 0.75 * regions_[r].load + 0.25 * asked / static_cast<double>(total);
-    }
-  }
+  if (now_ - weighed_ >= options_.weigh) Weigh();
   Reconcile();
+}
+
+void ClusterState::Weigh() {
+  weighed_ = now_;
+  const std::vector<int64_t> requests = world_.RegionRequests();
+  int64_t total = 0;
+  // A swarm that was begun afresh counts from none.
+  const auto asked = [&](size_t r) {
+    return requests[r] < regions_[r].requests ? requests[r] : requests[r] - regions_[r].requests;
+  };
+  for (size_t r = 0; r < regions_.size() && r < requests.size(); ++r) total += asked(r);
+  for (size_t r = 0; r < regions_.size() && r < requests.size(); ++r) {
+    const auto share = static_cast<double>(asked(r)) / static_cast<double>(std::max<int64_t>(total, 1));
+    if (total > 0) regions_[r].load = 0.75 * regions_[r].load + 0.25 * share;
+    regions_[r].requests = requests[r];
+  }
+  asked_since_ = asked_since_ || total > 0;
+  if (++weighed_times_ >= options_.record_loads && asked_since_) RecordLoads();
+}
+
+void ClusterState::RecordLoads() {
+  weighed_times_ = 0;
+  asked_since_ = false;
+  Enqueue({[this]() -> absl::StatusOr<Transaction> {
+             LoadsRecord loads;
+             for (const Region& region : regions_) loads.push_back(std::clamp(region.load, 0.0, 1.0));
+             Transaction transaction;
+             transaction.changes.push_back({kLoadsKey, ToJson(loads)});
+             return transaction;
+           },
+           {},
+           {}});
 }
 
 // --- What people and nodes want

@@ -35,6 +35,7 @@ struct ClusterOptions {
   std::vector<uint64_t> region_bytes;  // by region: its tiles, all layers
   std::chrono::milliseconds gone{10'000};  // a node that is down so long is replaced
   std::chrono::milliseconds weigh{5'000};  // between looks at what regions are asked
+  int record_loads = 12;                   // after so many looks they are recorded, for whoever leads next
   PlacementOptions placement;
 };
 
@@ -149,6 +150,8 @@ class ClusterState {
   void Reconcile();
   std::vector<PlacedNode> PlacedNodes() const;
   std::vector<PlacedRegion> PlacedRegions() const;
+  void Weigh();
+  void RecordLoads();
   void Tell();
   void Show();
   void Depose(absl::Status reason);
@@ -167,6 +170,8 @@ class ClusterState {
   Clock::time_point now_, weighed_;
   bool ready_ = false, reading_ = false, deposed_ = false, rebalance_ = false;
   Clock::time_point read_again_ = Clock::time_point::max();
+  int weighed_times_ = 0;     // since the loads were recorded
+  bool asked_since_ = false;  // anything, since then
   Revision revision_ = 0, published_ = 0;
   std::map<NodeId, Node> nodes_;
   std::vector<Region> regions_;

@@ -18,6 +18,8 @@ TEST(ClusterRecordsTest, RecordsAreReadAsTheyWereWritten) {
   EXPECT_EQ(leader->address, "host:1");
   EXPECT_EQ(leader->token, "");
   EXPECT_EQ(ParseLeaderRecord(ToJson(LeaderRecord{{"n"}, "host:1", "t"}))->token, "t");
+  const LoadsRecord loads{0, 0.25, 1, 0.12345};
+  EXPECT_EQ(*ParseLoadsRecord(ToJson(loads)), loads);
   for (bool draining : {false, true}) {
     const NodeRecord node{"host:2", uint64_t{1} << 60, draining};
     EXPECT_EQ(*ParseNodeRecord(ToJson(node)), node);
@@ -47,6 +49,8 @@ TEST(ClusterRecordsTest, WhatIsNoRecordIsDataLoss) {
     EXPECT_EQ(ParseLeaderRecord(text).status().code(), absl::StatusCode::kDataLoss) << text;
     EXPECT_EQ(ParseNodeRecord(text).status().code(), absl::StatusCode::kDataLoss) << text;
   }
+  for (const char* text : {"", "[]", "{\"shares\":[2]}", "{\"shares\":[\"1\"]}", "{\"shares\":{}}"})
+    EXPECT_EQ(ParseLoadsRecord(text).status().code(), absl::StatusCode::kDataLoss) << text;
   // Members of another kind count as not there, and what a later program adds does not matter.
   EXPECT_EQ(*ParseNodeRecord("{\"address\":\"a\",\"offered_bytes\":-3,\"draining\":7,\"more\":[]}"),
             (NodeRecord{"a", 0, false}));

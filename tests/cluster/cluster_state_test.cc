@@ -23,6 +23,7 @@ using ::testing::ElementsAre;
 using testing::FakeStore;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 using testing::Time;
 
 class ClusterStateTest : public testing::ClusterStateFixture {};
@@ -202,6 +203,65 @@ TEST_F(ClusterStateTest, ANodeIsDrainedAndTakesPartAgain) {
   EXPECT_EQ(moves.value_or(-1), 1);
   Settle();
   EXPECT_EQ(OwnedBy("a"), 1);
+}
+
+TEST_F(ClusterStateTest, AMoveWhoseTargetGoesIsCountedAsCalledOff) {
+  Start();
+  Join("a", 12);
+  Up("a");
+  ASSERT_EQ(StoredRegion(0).target.value, "a") << "it does not fit the coordinator";
+  Down("a");
+  Tick(options_.gone);
+  EXPECT_EQ(StoredRegion(0).target.value, "");
+  EXPECT_GT(counters_.migrations_cancelled.Get(), 0);
+  EXPECT_EQ(counters_.migrations.Get(), 0);
+}
+
+TEST_F(ClusterStateTest, WhoLeadsNextKnowsWhatIsAskedMost) {
+  SetRegions(8, 2);
+  Start();
+  world_->requests = {0, 0, 0, 900, 0, 800, 0, 0};
+  for (int i = 0; i < 2 * options_.record_loads; ++i) {
+    for (int64_t& r : world_->requests) r += r > 0 ? 1000 : 1;
+    Tick(options_.weigh);
+  }
+  ASSERT_TRUE(Stored().contains(kLoadsKey));
+  EXPECT_THAT(world_->log, Not(Contains(absl::StrCat("publish ", store_.state().contents().revision))))
+      << "nodes hear nothing of it";
+  Lead("other");
+  Run();
+  Join("a", 10);
+  Up("a");
+  Settle();
+  EXPECT_EQ(StoredRegion(3).owner.value, "other");
+  EXPECT_EQ(StoredRegion(5).owner.value, "other");
+  EXPECT_EQ(OwnedBy("other"), 2);
+}
+
+TEST_F(ClusterStateTest, LoadsAreRecordedNowAndThenAndOnlyIfSomethingWasAsked) {
+  Start();
+  for (int i = 0; i < 50; ++i) Tick(options_.weigh);
+  EXPECT_FALSE(Stored().contains(kLoadsKey));
+  const int before = store_.calls;
+  world_->requests = {5, 0, 0, 0};
+  for (int i = 0; i < 50; ++i) Tick(options_.weigh);
+  EXPECT_EQ(store_.calls - before, 1);
+  // A swarm begun afresh counts from none, and what it counts is no less.
+  world_->requests = {0, 3, 0, 0};
+  for (int i = 0; i < 50; ++i) Tick(options_.weigh);
+  EXPECT_EQ(store_.calls - before, 2);
+  const auto loads = ParseLoadsRecord(Stored().at(kLoadsKey));
+  ASSERT_TRUE(loads.ok());
+  EXPECT_GT((*loads)[1], 0.25);
+}
+
+TEST_F(ClusterStateTest, LoadsThatCannotBeReadOrAreOfOtherRegionsCountAsNone) {
+  for (const char* text : {"nonsense", "{\"shares\":[1]}", "{\"shares\":[-1,0,0,0]}"}) {
+    Transaction transaction;
+    transaction.changes.push_back({kLoadsKey, text});
+    ASSERT_TRUE(store_.state().Commit(transaction, now_)->applied);
+    Start();
+  }
 }
 
 TEST_F(ClusterStateTest, ANodeIsForgottenOnceItIsAwayAndOwnsNothing) {
