@@ -127,6 +127,8 @@ void ClusterLink::OnAnswered(const RegionReply& reply) {
     if (reply.source != candidates_.front()) {
       OMNI_REACHED(kHedgeWon);
       budget_.counters().won.Add(1);
+    } else {
+      budget_.counters().lost.Add(1);
     }
     for (size_t i = 0; i < asked_; ++i) {
       NodeLink* node = Node(candidates_[i]);

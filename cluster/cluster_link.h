@@ -33,8 +33,10 @@ struct HedgeOptions {
 
 // Written on the coordinator's thread, read by any.
 struct HedgeCounters {
-  Counter sent, won, withheld;  // withheld: beyond the share
-  Counter failovers;            // requests that went to another than the owner, since it was down or suspect
+  // Of those sent: won, the one asked in addition answered first, and lost, the one before did after all; of
+  // the others neither did, and they were asked again. Withheld: beyond the share.
+  Counter sent, won, lost, withheld;
+  Counter failovers;  // requests that went to another than the owner, since it was down or suspect
 };
 
 // How many more questions may be asked, over all links of a coordinator. One thread.

@@ -211,6 +211,7 @@ struct CoordinatorRole::Impl : public ClusterState::World, public Leadership::Ow
     report.migrations_cancelled = counters.migrations_cancelled.Get();
     report.hedges_sent = budget.counters().sent.Get();
     report.hedges_won = budget.counters().won.Get();
+    report.hedges_lost = budget.counters().lost.Get();
     report.hedges_withheld = budget.counters().withheld.Get();
     report.rerouted = budget.counters().failovers.Get();
     return report;

@@ -44,7 +44,7 @@ struct ClusterReport {
   int64_t failovers = 0, migrations = 0, migrations_cancelled = 0;
   std::vector<uint64_t> region_bytes;
   std::vector<int64_t> region_requests;
-  int64_t hedges_sent = 0, hedges_won = 0, hedges_withheld = 0;
+  int64_t hedges_sent = 0, hedges_won = 0, hedges_lost = 0, hedges_withheld = 0;
   int64_t rerouted = 0;  // requests that went to another than the owner at once
   int64_t refused = 0;   // by nodes, since their epoch was another
 };

@@ -32,6 +32,10 @@ void ToProto(const ClusterReport& report, pb::ClusterStatus& status) {
       if (node.up && peer.suspect) n.set_state(pb::NodeStatus::SUSPECT);
       n.set_sent_bytes(static_cast<uint64_t>(peer.sent_bytes));
       n.set_received_bytes(static_cast<uint64_t>(peer.received_bytes));
+      n.set_requests(static_cast<uint64_t>(peer.requests));
+      n.set_answers(static_cast<uint64_t>(peer.answers));
+      n.set_refused(static_cast<uint64_t>(peer.refused));
+      n.set_connections(static_cast<uint64_t>(peer.connections));
       n.set_rtt_p50_us(static_cast<double>(peer.rtt_p50.count()) / 1e3);
       n.set_rtt_p99_us(static_cast<double>(peer.rtt_p99.count()) / 1e3);
     }
@@ -54,6 +58,8 @@ void ToProto(const ClusterReport& report, pb::ClusterStatus& status) {
   c.set_migrations_cancelled(static_cast<uint64_t>(report.migrations_cancelled));
   c.set_hedges_sent(static_cast<uint64_t>(report.hedges_sent));
   c.set_hedges_won(static_cast<uint64_t>(report.hedges_won));
+  c.set_hedges_lost(static_cast<uint64_t>(report.hedges_lost));
+  c.set_hedges_withheld(static_cast<uint64_t>(report.hedges_withheld));
   c.set_rerouted(static_cast<uint64_t>(report.rerouted));
   c.set_refused_epochs(static_cast<uint64_t>(report.refused));
 }
@@ -84,6 +90,10 @@ ClusterReport FromProto(const pb::ClusterStatus& status) {
     peer.suspect = n.state() == pb::NodeStatus::SUSPECT;
     peer.sent_bytes = static_cast<int64_t>(n.sent_bytes());
     peer.received_bytes = static_cast<int64_t>(n.received_bytes());
+    peer.requests = static_cast<int64_t>(n.requests());
+    peer.answers = static_cast<int64_t>(n.answers());
+    peer.refused = static_cast<int64_t>(n.refused());
+    peer.connections = static_cast<int64_t>(n.connections());
     peer.rtt_p50 = std::chrono::nanoseconds(static_cast<int64_t>(n.rtt_p50_us() * 1e3));
     peer.rtt_p99 = std::chrono::nanoseconds(static_cast<int64_t>(n.rtt_p99_us() * 1e3));
     report.peers.push_back(std::move(peer));
@@ -99,6 +109,8 @@ ClusterReport FromProto(const pb::ClusterStatus& status) {
   report.migrations_cancelled = static_cast<int64_t>(c.migrations_cancelled());
   report.hedges_sent = static_cast<int64_t>(c.hedges_sent());
   report.hedges_won = static_cast<int64_t>(c.hedges_won());
+  report.hedges_lost = static_cast<int64_t>(c.hedges_lost());
+  report.hedges_withheld = static_cast<int64_t>(c.hedges_withheld());
   report.rerouted = static_cast<int64_t>(c.rerouted());
   report.refused = static_cast<int64_t>(c.refused_epochs());
   return report;

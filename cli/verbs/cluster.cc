@@ -55,6 +55,10 @@ nlohmann::json ToJsonObject(const ClusterReport& report) {
     if (peer != nullptr) {
       n["sent_bytes"] = peer->sent_bytes;
       n["received_bytes"] = peer->received_bytes;
+      n["requests"] = peer->requests;
+      n["answers"] = peer->answers;
+      n["refused"] = peer->refused;
+      n["connections"] = peer->connections;
       n["rtt_p50_us"] = Micros(peer->rtt_p50);
       n["rtt_p99_us"] = Micros(peer->rtt_p99);
     }
@@ -83,6 +87,8 @@ nlohmann::json ToJsonObject(const ClusterReport& report) {
             {"rerouted", report.rerouted},
             {"hedges_sent", report.hedges_sent},
             {"hedges_won", report.hedges_won},
+            {"hedges_lost", report.hedges_lost},
+            {"hedges_withheld", report.hedges_withheld},
             {"migrations", report.migrations},
             {"migrations_cancelled", report.migrations_cancelled},
             {"refused_epochs", report.refused}}}};

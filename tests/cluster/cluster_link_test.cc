@@ -230,6 +230,7 @@ TEST_F(ClusterLinkTest, TheFirstAnswerCountsAndTheLoserIsCancelled) {
   EXPECT_FALSE(Health(kA).suspect());
   EXPECT_THAT(AnsweredBy(kB), ElementsAre("a cancel 1"));
   EXPECT_EQ(counters().won.Get(), 1);
+  EXPECT_EQ(counters().lost.Get(), 0);
   EXPECT_THAT(AnsweredBy(kA), IsEmpty()) << "it is over";
 
   EXPECT_THAT(Ask(), ElementsAre("a 2", "a flush"));
@@ -237,6 +238,7 @@ TEST_F(ClusterLinkTest, TheFirstAnswerCountsAndTheLoserIsCancelled) {
   EXPECT_THAT(WakeAfter(15ms), ElementsAre("b 2", "b flush"));
   EXPECT_THAT(AnsweredBy(kA), ElementsAre("b cancel 2"));
   EXPECT_EQ(counters().won.Get(), 1);
+  EXPECT_EQ(counters().lost.Get(), 1);
   EXPECT_EQ(counters().sent.Get(), 2);
 }
 

@@ -297,10 +297,33 @@ TEST_F(NodeProcessesTest, RegionsMoveWhileDecodingGoesOn) {
     }
     return true;
   });
+  const auto report = client->Status();
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_GT(report->migrations, 0);
+  ASSERT_EQ(report->peers.size(), 2u);
+  for (const PeerView& peer : report->peers) {
+    EXPECT_GT(peer.sent_bytes, 0);
+    EXPECT_GT(peer.received_bytes, 0);
+    EXPECT_GT(peer.requests, 0);
+    EXPECT_GT(peer.answers, 0);
+    EXPECT_GE(peer.connections, 1);
+    EXPECT_GT(peer.rtt_p50.count(), 0);
+    EXPECT_GE(peer.rtt_p99, peer.rtt_p50);
+  }
   const absl::Status nowhere = client->Place(RegionId(0), {"nobody"});
   EXPECT_EQ(nowhere.code(), absl::StatusCode::kNotFound) << nowhere;
   EXPECT_EQ(client->Drain({"nobody"}, false).code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(client->Place(RegionId(1000), {"w1"}).code(), absl::StatusCode::kNotFound);
+  // The drained node is switched off for good.
+  const absl::Status connected = client->Forget({"w1"});
+  EXPECT_EQ(connected.code(), absl::StatusCode::kFailedPrecondition) << connected;
+  EXPECT_EQ(nodes_["w1"]->Interrupt(), 0);
+  Await("it is forgotten", [&](const ClusterReport& now) {
+    const bool there = std::any_of(now.view.nodes.begin(), now.view.nodes.end(),
+                                   [](const NodeView& node) { return node.id.value == "w1"; });
+    if (there) client->Forget({"w1"}).IgnoreError();
+    return !there;
+  });
 }
 
 TEST_F(NodeProcessesTest, AnEmptyDirectoryFillsItselfOnceAndIsThereAfterARestart) {

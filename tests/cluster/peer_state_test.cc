@@ -188,6 +188,18 @@ TEST_F(PeerStateTest, ANodeOfAnotherProtocolIsToldSoAndNotTaken) {
   }
 }
 
+TEST_F(PeerStateTest, CountsTheBytesOfBothDirections) {
+  peer_->Start(now_);
+  const std::string welcome = EncodeFrame(WelcomeFrame{kClusterProtocol, {"n"}, 1 << 20, 4});
+  peer_->OnFrame(FrameBytesOf(welcome), now_);
+  Send(7);
+  int64_t sent = 0;
+  for (const std::string& frame : transport_.written) sent += static_cast<int64_t>(frame.size());
+  EXPECT_EQ(transport_.written.size(), 2u);
+  EXPECT_EQ(counters_.sent_bytes.Get(), sent);
+  EXPECT_EQ(counters_.received_bytes.Get(), static_cast<int64_t>(welcome.size()));
+}
+
 TEST_F(PeerStateTest, WhatItHoldsIsKnownToTheLinks) {
   StartUp();
   EXPECT_TRUE(health_.Holds(RegionId(0)));
