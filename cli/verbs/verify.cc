@@ -12,9 +12,11 @@
 #include <absl/strings/str_format.h>
 #include <nlohmann/json.hpp>
 
+#include "cli/cluster_flags.h"
 #include "cli/output.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
+#include "cluster/node_credentials.h"
 #include "cluster/tile_repair.h"
 #include "engine/base/interrupt.h"
 #include "engine/base/json.h"
@@ -31,7 +33,9 @@ struct VerifyArgs {
   std::string model;
   int64_t threads = 0;
   std::vector<std::string> repair_from;  // HOST:PORT
-  bool json = false;
+  std::string certificates;
+  bool allow_plain = false, json = false;
+  GivenFlags of_repair;
 };
 
 double SecondsSince(Clock::time_point start) {
@@ -87,8 +91,12 @@ void PrintLine(const std::string& path, const VerifyReport& report, double secon
 }
 
 absl::StatusOr<RepairReport> Repair(const VerifyArgs& args, const std::string& path, StatusLine& status) {
+  absl::StatusOr<std::unique_ptr<NodeCredentials>> credentials =
+      NodeCredentials::Make(args.certificates, args.repair_from, args.allow_plain);
+  if (!credentials.ok()) return credentials.status();
   FillOptions options;
   options.peers = args.repair_from;
+  options.credentials = (*credentials)->channel();
   std::stop_source stop;
   options.stop = stop.get_token();
   options.progress = [&](const FillProgress& progress) {
@@ -128,6 +136,11 @@ int PrintPart(const std::string& path, const RepairReport& repaired, bool json) 
 }
 
 absl::StatusOr<int> Verify(const VerifyArgs& args) {
+  if (const std::string flag = args.of_repair.First(); !flag.empty() && args.repair_from.empty())
+    return UsageError(absl::StrCat(flag, " does nothing without --repair; leave it out"));
+  for (const std::string& address : args.repair_from) {
+    if (const auto read = ReadAddresses("--repair", address); !read.ok()) return read.status();
+  }
   absl::StatusOr<std::string> path = FindModel(args.model);
   if (!path.ok()) return path.status();
   InterruptGuard guard;
@@ -172,7 +185,8 @@ void AddVerify(CLI::App& root, Invocation& invocation) {
             "Check every byte of a packed model against its checksums, without loading it",
             "  omni verify\n"
             "  omni verify -m /data/large-model --threads 8\n"
-            "  omni verify -m /data/large-model --repair 127.0.0.1:7700\n"
+            "  omni verify -m /data/large-model --repair 127.0.0.1:7300\n"
+            "  omni verify -m /data/large-model --repair 10.0.0.1:7300 --certificates second-cert\n"
             "  omni verify -m models/mini --json | jq .defects");
   auto args = std::make_shared<VerifyArgs>();
   verb.Model(args->model);
@@ -181,6 +195,10 @@ void AddVerify(CLI::App& root, Invocation& invocation) {
   verb.Texts("--repair", args->repair_from,
              "HOST:PORT of a node that has the model: what is damaged is fetched from there and put in its "
              "place at first; may be given several times");
+  args->of_repair.Add(verb.Path("--certificates", args->certificates,
+                                "Of --repair: folder of a node's certificate (omni cluster cert)"));
+  args->of_repair.Add(verb.Bool("--allow-plain", args->allow_plain,
+                                "Of --repair: talk to other machines without encryption"));
   verb.Json(args->json);
   verb.Body([args] { return Verify(*args); });
 }

@@ -5,6 +5,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "cluster/certificates.h"
+#include "cluster/node_credentials.h"
 #include "tests/cli/omni_fixture.h"
 #include "tests/cluster/tile_fixture.h"
 
@@ -50,6 +52,38 @@ TEST_F(RepairTest, PutsDamageRightAndThenVerifies) {
   const nlohmann::json json = Json(Omni({"verify", "-m", copy_, "--json", "--repair", node_->address()}));
   EXPECT_EQ(json.value("ok", false), true);
   EXPECT_EQ(json.at("repaired"), (nlohmann::json{{"files", nlohmann::json::array()}, {"tiles", 1}}));
+}
+
+TEST_F(RepairTest, FetchesFromANodeWithCertificatesIfItHasOneOfTheSameAuthority) {
+  const std::vector<std::string> hosts = {"127.0.0.1"};
+  for (const char* authority : {"authority", "others"}) {
+    const std::string folder = *dir_ / authority;
+    ASSERT_TRUE(MakeAuthority(folder).ok());
+    ASSERT_TRUE(MakeNodeCertificate(folder, "n", hosts, folder + "-n").ok());
+  }
+  const auto credentials = NodeCredentials::Make(*dir_ / "authority-n", {"127.0.0.1:0"}, false);
+  ASSERT_TRUE(credentials.ok()) << credentials.status();
+  const testing::TileNode node(Model(), (*credentials)->server());
+  Flip("packs/tiles-000.bin", 1000);
+  const std::vector<std::string> repair = {"verify", "-m", copy_, "--repair", node.address()};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), repair.begin(), repair.end());
+    return Omni(more);
+  };
+  EXPECT_EQ(with({}).exit_code, 1);
+  EXPECT_EQ(with({"--certificates", *dir_ / "others-n"}).exit_code, 1);
+  ExpectOneLine(with({"--certificates", *dir_ / "none"}), 1, "none");
+  const Output output = with({"--certificates", *dir_ / "authority-n"});
+  EXPECT_EQ(output.exit_code, 0) << output.err;
+  EXPECT_THAT(output.err, HasSubstr("1 damaged tile repaired"));
+}
+
+TEST_F(RepairTest, OffLoopbackInTheClearOnlyIfToldSo) {
+  // Nobody is there: the address is one for documentation.
+  ExpectOneLine(Omni({"verify", "-m", copy_, "--repair", "192.0.2.1:7300"}), 1, "--allow-plain");
+  ExpectOneLine(Omni({"verify", "-m", copy_, "--repair", "nowhere"}), 2, "no HOST:PORT");
+  ExpectOneLine(Omni({"verify", "-m", copy_, "--allow-plain"}), 2, "does nothing without --repair");
+  ExpectOneLine(Omni({"verify", "-m", copy_, "--certificates", "x"}), 2, "does nothing without --repair");
 }
 
 TEST_F(RepairTest, WithoutANodeThatAnswersSaysSo) {

@@ -24,9 +24,11 @@ namespace v1 = cluster::v1;
 // A server of one service, on a port of its own.
 class LoopbackServer {
  public:
-  explicit LoopbackServer(grpc::Service& service) {
+  explicit LoopbackServer(
+      grpc::Service& service,
+      const std::shared_ptr<grpc::ServerCredentials>& credentials = grpc::InsecureServerCredentials()) {
     grpc::ServerBuilder builder;
-    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port_);
+    builder.AddListeningPort("127.0.0.1:0", credentials, &port_);
     builder.RegisterService(&service);
     server_ = builder.BuildAndStart();
     if (server_ == nullptr) ADD_FAILURE() << "no server on 127.0.0.1";
@@ -49,6 +51,9 @@ class TileNode {
   explicit TileNode(std::shared_ptr<const PartialModel> model, const TileServiceLimits& limits = {})
       : service_(*TileService::Make(std::move(model), limits)), server_(service_->service()) {}
   explicit TileNode(const std::string& dir) : TileNode(*PartialModel::Open(dir)) {}
+  TileNode(const std::string& dir, const std::shared_ptr<grpc::ServerCredentials>& credentials)
+      : service_(*TileService::Make(*PartialModel::Open(dir), {})),
+        server_(service_->service(), credentials) {}
   std::string address() const { return server_.address(); }
   TileService::Stats stats() const { return service_->stats(); }
   void Stop() { server_.Stop(); }
