@@ -135,6 +135,7 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
     if (swarm == nullptr) return absl::UnavailableError("the coordinator is starting");
     return swarm->Submit(std::move(request), std::move(with));
   }
+  int64_t max_context() override { return options.swarm.max_context; }
   const Tokenizer& tokenizer() override { return model->tokenizer(); }
   std::string model_hash() override { return model->hash(); }
   std::string node() override { return id; }

@@ -264,6 +264,8 @@ void InferenceService::Impl::Go(const StreamPtr& stream, std::vector<TokenId> kn
       over = StopReasonName(StopReason::kStop);
     } else if (static_cast<int64_t>(known.size()) >= request.max_tokens) {
       over = StopReasonName(StopReason::kLength);
+    } else if (static_cast<int64_t>(request.prompt.size() + known.size()) >= backend.max_context()) {
+      over = StopReasonName(StopReason::kContext);
     }
   }
   if (!over.empty()) {

@@ -44,6 +44,7 @@ class InferenceService {
     virtual absl::StatusOr<std::unique_ptr<SessionHandle>> Submit(GenerateRequest request,
                                                                   SubmitOptions options) = 0;
     virtual const Tokenizer& tokenizer() = 0;
+    virtual int64_t max_context() = 0;  // tokens of prompt and answer together
     virtual std::string model_hash() = 0;
     virtual std::string node() = 0;
   };

@@ -1,0 +1,133 @@
+// Answers that are taken up again, over a server on loopback and a log that a test has written.
+#include "cluster/inference_service.h"
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <absl/strings/str_cat.h>
+#include <gmock/gmock.h>
+#include <grpcpp/grpcpp.h>
+#include <gtest/gtest.h>
+
+#include "engine/text/prompt.h"
+#include "omni/inference/v1/inference.grpc.pb.h"
+#include "tests/cluster/session_log_fixture.h"
+
+namespace omni {
+namespace {
+
+namespace pb = ::omni::inference::v1;
+using testing::Calls;
+using testing::Tokens;
+
+// A coordinator at which nothing may be computed any more.
+class FakeBackend : public InferenceService::Backend {
+ public:
+  absl::Status Serving() override { return absl::OkStatus(); }
+  std::string Elsewhere() override { return ""; }
+  absl::StatusOr<std::unique_ptr<SessionHandle>> Submit(GenerateRequest, SubmitOptions) override {
+    ++submitted;
+    return absl::InternalError("nothing is computed here");
+  }
+  const Tokenizer& tokenizer() override { return tokenizer_; }
+  int64_t max_context() override { return context; }
+  std::string model_hash() override { return "hash"; }
+  std::string node() override { return "node"; }
+
+  int submitted = 0;
+  int64_t context = 1000;
+
+ private:
+  const Tokenizer tokenizer_ = Tokenizer::Train("ab ab abc", 300).value();
+};
+
+class InferenceServiceTest : public ::testing::Test {
+ protected:
+  InferenceServiceTest() {
+    grpc::ServerBuilder builder;
+    int port = 0;
+    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
+    builder.RegisterService(service_.service());
+    server_ = builder.BuildAndStart();
+    stub_ = pb::Inference::NewStub(
+        grpc::CreateChannel(absl::StrCat("127.0.0.1:", port), grpc::InsecureChannelCredentials()));
+  }
+  ~InferenceServiceTest() override { server_->Shutdown(); }
+
+  // As a coordinator has left it that has gone.
+  void Log(const std::string& id, int32_t tokens, int max_tokens) {
+    pb::GenerateRequest request;
+    request.set_prompt("abc");
+    request.set_max_tokens(static_cast<uint64_t>(max_tokens));
+    request.set_ignore_end_of_text(true);
+    ASSERT_TRUE(calls_.Begin(id, request.SerializeAsString()).ok());
+    ASSERT_TRUE(calls_.Append({{id, 0, Tokens(60, tokens), ""}}).ok());
+  }
+  struct Answer {
+    std::vector<int32_t> tokens;
+    std::string reason;
+    grpc::Status status;
+  };
+  Answer TakeUp(const std::string& id, uint64_t have) {
+    grpc::ClientContext context;
+    pb::GenerateRequest request;
+    request.set_request_id(id);
+    request.set_have(have);
+    const auto reader = stub_->GenerateStream(&context, request);
+    Answer answer;
+    pb::GenerateResponse message;
+    while (reader->Read(&message)) {
+      if (message.has_token()) answer.tokens.push_back(message.token().id());
+      if (message.has_finished()) answer.reason = message.finished().reason();
+    }
+    answer.status = reader->Finish();
+    return answer;
+  }
+
+  FakeBackend backend_;
+  testing::DatabaseLog log_;
+  Calls calls_{log_};
+  InferenceService service_{{}, backend_, log_.log()};
+  std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<pb::Inference::Stub> stub_;
+};
+
+// Its last token was logged, and its coordinator killed before it said that it was the last.
+TEST_F(InferenceServiceTest, AnAnswerThatIsWholeEndsWithTheReasonThatItWouldHaveHad) {
+  const auto prompt = static_cast<int64_t>(PromptTokens(backend_.tokenizer(), "abc").size());
+  backend_.context = prompt + 5;
+  Log("at-the-limit", 5, 100);
+  const Answer context = TakeUp("at-the-limit", 3);
+  EXPECT_TRUE(context.status.ok()) << context.status.error_message();
+  EXPECT_EQ(context.reason, "context");
+  EXPECT_EQ(context.tokens, (std::vector<int32_t>{63, 64}));
+
+  Log("at-its-length", 5, 5);
+  EXPECT_EQ(TakeUp("at-its-length", 0).reason, "length") << "as a session says it, which asks for this first";
+  EXPECT_EQ(backend_.submitted, 0);
+
+  // One that is not is gone on with.
+  Log("short-of-it", 4, 100);
+  EXPECT_EQ(TakeUp("short-of-it", 4).status.error_code(), grpc::StatusCode::INTERNAL);
+  EXPECT_EQ(backend_.submitted, 1);
+}
+
+TEST_F(InferenceServiceTest, WhoHasMoreThanThereIsOrAsksForNothingKnownIsToldSo) {
+  Log("known", 3, 100);
+  EXPECT_EQ(TakeUp("known", 4).status.error_code(), grpc::StatusCode::OUT_OF_RANGE);
+  EXPECT_EQ(TakeUp("unknown", 1).status.error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(TakeUp("no/name", 0).status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+}
+
+TEST_F(InferenceServiceTest, TakingAnAnswerUpIsNotedForAsLongAsItIsKept) {
+  Log("idle", 5, 5);
+  ASSERT_TRUE(calls_.SetTimes({std::chrono::seconds(5), {{"idle", std::chrono::seconds(2)}}}).ok());
+  EXPECT_EQ(calls_.Times(), "5000: idle 2000");
+  EXPECT_EQ(TakeUp("idle", 0).reason, "length");
+  EXPECT_EQ(calls_.Times(), "5000: idle -");
+}
+
+}  // namespace
+}  // namespace omni
