@@ -61,13 +61,13 @@ class NumberedStream : public FrameStream, public FrameStreamEvents {
   std::unique_ptr<FrameStream> inner_;  // goes first
 };
 
-// The transport as the state sees it.
-class NumberedTransport : public FrameTransport {
+// Streams as the state opens them.
+class NumberedStreams {
  public:
-  explicit NumberedTransport(FrameTransport& inner) : inner_(inner) {}
+  explicit NumberedStreams(FrameTransport& inner) : inner_(inner) {}
   void set_actor(PeerActor::pointer self) { self_ = self; }
   uint64_t last() const { return last_; }
-  std::unique_ptr<FrameStream> Open(const std::string& address, FrameStreamEvents&) override {
+  std::unique_ptr<FrameStream> Open(const std::string& address) {
     auto stream = std::make_unique<NumberedStream>(caf::actor_cast<PeerActor>(self_), ++last_);
     stream->Open(inner_, address);
     return stream;
@@ -79,11 +79,6 @@ class NumberedTransport : public FrameTransport {
   uint64_t last_ = 0;
 };
 
-class NoEvents : public FrameStreamEvents {
-  void OnFrame(FrameBytes) override {}
-  void OnClosed(absl::Status) override {}
-};
-
 }  // namespace
 
 struct Peer::Impl : public PeerState::Owner {
@@ -93,10 +88,12 @@ struct Peer::Impl : public PeerState::Owner {
       : config(config_in),
         node(std::move(node_in)),
         events(events_in),
-        transport(transport_in),
+        streams(transport_in),
         health(config.num_regions()),
-        state(config, options, std::move(address), std::move(hello), transport, no_events, health, counters,
-              links, *this, std::random_device{}(), source) {}
+        state(
+            config, options, std::move(address), std::move(hello),
+            [this](const std::string& to) { return streams.Open(to); }, health, counters, links, *this,
+            std::random_device{}(), source) {}
 
   void OnUp(const WelcomeFrame& welcome) override { events.OnUp(node, welcome); }
   void OnDown(const absl::Status& reason) override { events.OnDown(node, reason); }
@@ -105,7 +102,7 @@ struct Peer::Impl : public PeerState::Owner {
 
   static PeerActor::behavior_type Behavior(PeerActor::pointer self, Impl* impl) {
     impl->outstanding.RemoveAtEndOf(self);
-    impl->transport.set_actor(self);
+    impl->streams.set_actor(self);
     self->set_exit_handler([self, impl](caf::exit_msg& exit) {
       impl->state.Stop();
       self->quit(exit.reason);
@@ -120,10 +117,10 @@ struct Peer::Impl : public PeerState::Owner {
         [&state](const PeerAssignPtr& m) { state.Assign(std::move(m->frame), Clock::now()); },
         [&state](const PeerAddressPtr& m) { state.SetAddress(std::move(m->address)); },
         [&state, impl](const PeerFramePtr& m) {
-          if (m->stream == impl->transport.last()) state.OnFrame(m->bytes, Clock::now());
+          if (m->stream == impl->streams.last()) state.OnFrame(m->bytes, Clock::now());
         },
         [&state, impl](const PeerClosedPtr& m) {
-          if (m->stream == impl->transport.last()) state.OnClosed(m->status, Clock::now());
+          if (m->stream == impl->streams.last()) state.OnClosed(m->status, Clock::now());
         },
         [&state, self](tick_atom) {
           state.OnTick(Clock::now());
@@ -135,8 +132,7 @@ struct Peer::Impl : public PeerState::Owner {
   const ModelConfig& config;
   const NodeId node;
   PeerEvents& events;
-  NumberedTransport transport;
-  NoEvents no_events;  // the transport's wrapper has its own
+  NumberedStreams streams;
   NodeHealth health;
   PeerCounters counters;
   PeerState state;

@@ -11,15 +11,13 @@
 namespace omni {
 
 PeerState::PeerState(const ModelConfig& config, const PeerOptions& options, std::string address,
-                     HelloFrame hello, FrameTransport& transport, FrameStreamEvents& stream_events,
-                     NodeHealth& health, PeerCounters& counters, RegionLinkEvents& events, Owner& owner,
-                     uint64_t seed, int32_t source)
+                     HelloFrame hello, Opener open, NodeHealth& health, PeerCounters& counters,
+                     RegionLinkEvents& events, Owner& owner, uint64_t seed, int32_t source)
     : config_(config),
       options_(options),
       address_(std::move(address)),
       hello_(std::move(hello)),
-      transport_(transport),
-      stream_events_(stream_events),
+      open_stream_(std::move(open)),
       health_(health),
       counters_(counters),
       events_(events),
@@ -46,7 +44,7 @@ void PeerState::Connect(Clock::time_point now) {
   phase_ = Phase::kConnecting;
   since_ = heard_ = pinged_ = now;
   unfit_.reset();
-  stream_ = transport_.Open(address_, stream_events_);
+  stream_ = open_stream_(address_);
   Write(hello_);
 }
 

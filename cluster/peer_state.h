@@ -11,6 +11,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <random>
@@ -57,10 +58,13 @@ class PeerState {
     virtual void OnFree(uint64_t bytes) = 0;
   };
 
+  // Opens a stream whose frames and end come as OnFrame and OnClosed, as long as no later one is opened.
+  using Opener = std::function<std::unique_ptr<FrameStream>(const std::string& address)>;
+
   // All references outlive it; `events` may be of a coordinator that has ended.
   PeerState(const ModelConfig& config, const PeerOptions& options, std::string address, HelloFrame hello,
-            FrameTransport& transport, FrameStreamEvents& stream_events, NodeHealth& health,
-            PeerCounters& counters, RegionLinkEvents& events, Owner& owner, uint64_t seed, int32_t source);
+            Opener open, NodeHealth& health, PeerCounters& counters, RegionLinkEvents& events, Owner& owner,
+            uint64_t seed, int32_t source);
   ~PeerState();
 
   void Start(Clock::time_point now);
@@ -104,8 +108,7 @@ class PeerState {
   const PeerOptions options_;
   std::string address_;
   const HelloFrame hello_;
-  FrameTransport& transport_;
-  FrameStreamEvents& stream_events_;
+  const Opener open_stream_;
   NodeHealth& health_;
   PeerCounters& counters_;
   RegionLinkEvents& events_;

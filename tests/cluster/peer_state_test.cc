@@ -29,7 +29,7 @@ using testing::MakeRequest;
 using Time = std::chrono::steady_clock::time_point;
 
 // Keeps what is written by all of its streams.
-class FakeTransport : public FrameTransport {
+class FakeTransport {
  public:
   class Stream : public FrameStream {
    public:
@@ -41,18 +41,12 @@ class FakeTransport : public FrameTransport {
    private:
     FakeTransport& transport_;
   };
-  std::unique_ptr<FrameStream> Open(const std::string& address, FrameStreamEvents&) override {
+  std::unique_ptr<FrameStream> Open(const std::string& address) {
     addresses.push_back(address);
     return std::make_unique<Stream>(*this);
   }
   std::vector<std::string> addresses, written;
   int open = 0;
-};
-
-class NoStreamEvents : public FrameStreamEvents {
- public:
-  void OnFrame(FrameBytes) override {}
-  void OnClosed(absl::Status) override {}
 };
 
 class Events : public RegionLinkEvents {
@@ -73,10 +67,10 @@ class PeerStateTest : public ::testing::Test, public PeerState::Owner {
   PeerStateTest() : health_(config_.num_regions()) { peer_ = MakePeer(1); }
 
   std::unique_ptr<PeerState> MakePeer(uint64_t seed) {
-    return std::make_unique<PeerState>(config_, options_, "host:1",
-                                       HelloFrame{kClusterProtocol, {"c"}, 5, "model", 16, "name", "id"},
-                                       transport_, stream_events_, health_, counters_, events_, *this, seed,
-                                       /*source=*/3);
+    return std::make_unique<PeerState>(
+        config_, options_, "host:1", HelloFrame{kClusterProtocol, {"c"}, 5, "model", 16, "name", "id"},
+        [this](const std::string& address) { return transport_.Open(address); }, health_, counters_, events_,
+        *this, seed, /*source=*/3);
   }
 
   void OnUp(const WelcomeFrame& welcome) override { ups.push_back(welcome.node.value); }
@@ -124,7 +118,6 @@ class PeerStateTest : public ::testing::Test, public PeerState::Owner {
   PeerOptions options_;
   Time now_ = Time(1h);
   FakeTransport transport_;
-  NoStreamEvents stream_events_;
   NodeHealth health_;
   PeerCounters counters_;
   Events events_;

@@ -39,8 +39,9 @@ SimPeer::SimPeer(Process& home, const PeerOptions& options, NodeId node, const s
       owner_(owner),
       health_(ToyConfig().num_regions()),
       mailbox_(home),
-      state_(ToyConfig(), options, address, std::move(hello), *this, *this, health_, counters_, *this, *this,
-             home.world.chance().Next(), source) {
+      state_(
+          ToyConfig(), options, address, std::move(hello), [this](const std::string& to) { return Open(to); },
+          health_, counters_, *this, *this, home.world.chance().Next(), source) {
   Do([this] { state_.Start(home_.Clock()); });
   Tick();
 }
@@ -72,7 +73,7 @@ void SimPeer::CheckNothingForgotten() {
                                 " and says nothing of request ", asked_.begin()->first));
 }
 
-std::unique_ptr<FrameStream> SimPeer::Open(const std::string& address, FrameStreamEvents&) {
+std::unique_ptr<FrameStream> SimPeer::Open(const std::string& address) {
   auto stream = std::make_unique<Numbered>(*this, ++last_stream_);
   stream->Open(address);
   return stream;

@@ -23,11 +23,7 @@ class PeerOwner {
   virtual void OnFree(const NodeId& node, uint64_t bytes) = 0;
 };
 
-class SimPeer : public NodeLink,
-                private PeerState::Owner,
-                private FrameTransport,
-                private FrameStreamEvents,
-                private RegionLinkEvents {
+class SimPeer : public NodeLink, private PeerState::Owner, private RegionLinkEvents {
  public:
   SimPeer(Process& home, const PeerOptions& options, NodeId node, const std::string& address,
           HelloFrame hello, int32_t source, Network& network, LinkEvents& links, PeerOwner& owner);
@@ -46,14 +42,10 @@ class SimPeer : public NodeLink,
 
  private:
   class Numbered;
+  std::unique_ptr<FrameStream> Open(const std::string& address);
   void Do(std::function<void()> f);
   void Tick();
   void CheckNothingForgotten();
-
-  // --- FrameTransport, of the state
-  std::unique_ptr<FrameStream> Open(const std::string& address, FrameStreamEvents&) override;
-  void OnFrame(FrameBytes) override {}
-  void OnClosed(absl::Status) override {}
 
   // --- PeerState::Owner
   void OnUp(const WelcomeFrame& welcome) override { owner_.OnUp(node_, welcome); }
