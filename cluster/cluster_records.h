@@ -18,8 +18,11 @@
 
 namespace omni {
 
-inline constexpr char kClusterKey[] = "cluster", kLeaderKey[] = "leader", kNodePrefix[] = "node/",
-                      kRegionPrefix[] = "region/", kLoadsKey[] = "loads";
+// All of them begin alike: what else is in the store, such as the log of sessions, can be much and is not
+// read with them.
+inline constexpr char kClusterPrefix[] = "cluster/", kClusterKey[] = "cluster/identity",
+                      kLeaderKey[] = "cluster/leader", kNodePrefix[] = "cluster/node/",
+                      kRegionPrefix[] = "cluster/region/", kLoadsKey[] = "cluster/loads";
 
 struct ClusterRecord {
   std::string name, model_hash;

@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include <absl/strings/str_cat.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -31,12 +32,14 @@ TEST(ClusterRecordsTest, RecordsAreReadAsTheyWereWritten) {
 }
 
 TEST(ClusterRecordsTest, KeysOfRegionsAreInTheirOrder) {
-  EXPECT_EQ(RegionKey(RegionId(7)), "region/0007");
+  EXPECT_EQ(RegionKey(RegionId(7)), "cluster/region/0007");
   EXPECT_LT(RegionKey(RegionId(9)), RegionKey(RegionId(10)));
   for (int32_t r : {0, 7, 9999, 12345}) EXPECT_EQ(*RegionOfKey(RegionKey(RegionId(r))), RegionId(r));
-  for (const char* key : {"region/", "region/x", "region/-1", "region/1x", "region/99999999999", "node/1"})
-    EXPECT_EQ(RegionOfKey(key).status().code(), absl::StatusCode::kDataLoss) << key;
-  EXPECT_EQ(NodeKey({"n"}), "node/n");
+  for (const char* key : {"", "x", "-1", "1x", "99999999999"})
+    EXPECT_EQ(RegionOfKey(absl::StrCat(kRegionPrefix, key)).status().code(), absl::StatusCode::kDataLoss)
+        << key;
+  EXPECT_EQ(RegionOfKey("cluster/node/1").status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(NodeKey({"n"}), "cluster/node/n");
 }
 
 TEST(ClusterRecordsTest, WhatIsNoRecordIsDataLoss) {

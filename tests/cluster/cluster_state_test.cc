@@ -19,11 +19,13 @@ namespace {
 
 using namespace std::chrono_literals;
 using ::testing::Contains;
+using ::testing::Each;
 using ::testing::ElementsAre;
 using testing::FakeStore;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
+using ::testing::StartsWith;
 using testing::Time;
 
 class ClusterStateTest : public testing::ClusterStateFixture {};
@@ -42,6 +44,13 @@ TEST_F(ClusterStateTest, TheFirstCoordinatorFoundsTheCluster) {
   EXPECT_EQ(world_->published->nodes.size(), 1u);
   EXPECT_TRUE(world_->published->nodes[0].self);
   for (const RegionView& region : world_->published->regions) EXPECT_GT(region.epoch, 0u);
+}
+
+TEST_F(ClusterStateTest, OnlyTheClustersOwnRecordsAreRead) {
+  Start();
+  EXPECT_THAT(store_.reads, Each(kClusterPrefix));
+  EXPECT_THAT(store_.reads, Not(IsEmpty()));
+  for (const auto& [key, value] : Stored()) EXPECT_THAT(key, StartsWith(kClusterPrefix));
 }
 
 TEST_F(ClusterStateTest, AClusterOfMoreRegionsThanATransactionHoldsIsFounded) {

@@ -10,6 +10,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "cluster/coordination.h"
 #include "cluster/store_state.h"
@@ -28,7 +29,8 @@ class FakeStore : public CoordinationStore {
 
   // Decided for each call when it is made; null: all are done.
   std::function<Fate()> fate;
-  int calls = 0;  // that were made
+  int calls = 0;                   // that were made
+  std::vector<std::string> reads;  // their prefixes
 
   void SetNow(Time now) { now_ = std::max(now_, now); }
   StoreState& state() { return state_; }
@@ -64,6 +66,7 @@ class FakeStore : public CoordinationStore {
   }
 
   void Read(std::string prefix, Callback<Records> done) override {
+    reads.push_back(prefix);
     Make<Records>(std::move(done), [this, prefix] { return state_.Read(prefix, now_); });
   }
   void Commit(Transaction transaction, Callback<Committed> done) override {
