@@ -12,8 +12,10 @@ namespace omni::testing {
 // Ends with it, and with the thread that started it.
 class NodeProcess {
  public:
-  // `arguments` after `omni node`; what it says goes to the file `log`. Nothing waits for it.
-  NodeProcess(const std::string& program, std::vector<std::string> arguments, std::string log);
+  // `arguments` after `omni node`; what it says goes to the file `log`. Nothing waits for it. In the network
+  // namespace of that open file, else in the caller's.
+  NodeProcess(const std::string& program, std::vector<std::string> arguments, std::string log,
+              int network_namespace = -1);
   ~NodeProcess();
   NodeProcess(const NodeProcess&) = delete;
   NodeProcess& operator=(const NodeProcess&) = delete;
