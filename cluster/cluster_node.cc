@@ -316,8 +316,12 @@ absl::Status ClusterNode::Impl::OpenStores() {
 
 absl::Status ClusterNode::Impl::StartSwarm() {
   SwarmOptions with = options.swarm;
-  if (!with.coordinator.state_bytes.has_value() && model->plan() != nullptr)
-    with.coordinator.state_bytes = model->plan()->bytes_for_sessions();
+  if (!with.coordinator.state_bytes.has_value() && model->plan() != nullptr) {
+    int64_t bytes = model->plan()->bytes_for_sessions();
+    // What is offered is for experts alone; sessions have what else is free.
+    if (options.offer_bytes.has_value()) bytes = std::max(bytes, Machine().DefaultBudget().value_or(bytes));
+    with.coordinator.state_bytes = bytes;
+  }
   with.make_link = role->MakeLinks();
   absl::StatusOr<std::unique_ptr<omni::Swarm>> started =
       omni::Swarm::Start(*actors, model->weights(), model->experts(), model->tokenizer(), with);

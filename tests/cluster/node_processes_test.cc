@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <filesystem>
 #include <functional>
@@ -192,6 +193,30 @@ TEST_F(NodeProcessesTest, OneTwoThreeAndFiveNodesGiveTheSameAnswers) {
     AwaitSpread(static_cast<size_t>(workers));
     ExpectAllAnswers();
   }
+}
+
+// What it offers is for experts; its sessions take other memory.
+TEST_F(NodeProcessesTest, ACoordinatorThatOffersNothingAnswersSeveralAtTheSameTime) {
+  StartCoordinator();
+  std::atomic<bool> first_begun{false}, second_begun{false};
+  ClusterClient::Request whole = RequestOf(0);
+  whole.max_tokens = 1 << 17;
+  std::thread first([&] {
+    auto answer = Client()->Generate(whole, [&](const GenerateEvent& event) {
+      first_begun = first_begun || event.is_token;
+      first_begun.notify_all();
+      return !second_begun;
+    });
+    EXPECT_TRUE(answer.ok()) << answer.status();
+    EXPECT_EQ(answer->reason, "cancelled") << "the second had to wait for the first's end";
+    first_begun = true;
+    first_begun.notify_all();
+  });
+  first_begun.wait(false);
+  auto second = Client()->Generate(RequestOf(1), [&](const GenerateEvent&) { return second_begun = true; });
+  first.join();
+  ASSERT_TRUE(second.ok()) << second.status();
+  EXPECT_EQ(second->tokens, want_[1]);
 }
 
 TEST_F(NodeProcessesTest, AKilledWorkerCostsNoToken) {
