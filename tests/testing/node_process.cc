@@ -76,9 +76,17 @@ void NodeProcess::Kill() {
   Wait();
 }
 
-int NodeProcess::Interrupt() {
+int NodeProcess::Interrupt(std::chrono::seconds limit) {
   if (pid_ <= 0) return -1;
   kill(pid_, SIGTERM);
+  const auto until = std::chrono::steady_clock::now() + limit;
+  siginfo_t ended{};
+  while (std::chrono::steady_clock::now() < until) {
+    if (waitid(P_PID, static_cast<id_t>(pid_), &ended, WEXITED | WNOHANG | WNOWAIT) != 0 || ended.si_pid != 0)
+      return Wait();
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  kill(pid_, SIGKILL);
   return Wait();
 }
 

@@ -22,8 +22,10 @@ class NodeProcess {
 
   // HOST:PORT once it listens; empty if it has ended before, or after `limit`.
   std::string WaitForAddress(std::chrono::seconds limit = std::chrono::seconds(60));
-  void Kill();      // SIGKILL, and waits for its end
-  int Interrupt();  // SIGTERM, and waits for its end: the exit code, 128 + signal if one ended it
+  void Kill();  // SIGKILL, and waits for its end
+  // SIGTERM, and waits for its end: the exit code, 128 + signal if one ended it. What has not ended within
+  // the limit is killed.
+  int Interrupt(std::chrono::seconds limit = std::chrono::seconds(120));
   void Stop();      // SIGSTOP
   void Continue();  // SIGCONT
   bool running();
