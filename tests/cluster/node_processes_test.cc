@@ -26,6 +26,7 @@
 #include "cluster/etcd_store.h"
 #include "cluster/node.h"
 #include "engine/text/prompt.h"
+#include "omni/cluster/v1/admin.grpc.pb.h"
 #include "omni/inference/v1/inference.grpc.pb.h"
 #include "store/pack/pack.h"
 #include "tests/testing/checkpoint_fixture.h"
@@ -217,6 +218,24 @@ TEST_F(NodeProcessesTest, ACoordinatorThatOffersNothingAnswersSeveralAtTheSameTi
   first.join();
   ASSERT_TRUE(second.ok()) << second.status();
   EXPECT_EQ(second->tokens, want_[1]);
+}
+
+TEST_F(NodeProcessesTest, WhoListensAndHearsNothingIsNotHungUpOn) {
+  StartCoordinator();
+  Await("it leads", [](const ClusterReport&) { return true; });
+  grpc::ChannelArguments pings;
+  pings.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, static_cast<int>(kClientPing.count()));
+  pings.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+  const auto stub = cluster::v1::Admin::NewStub(
+      grpc::CreateCustomChannel(address_, grpc::InsecureChannelCredentials(), pings));
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + 6 * kClientPing);
+  const auto reports = stub->Watch(&context, cluster::v1::StatusRequest());
+  cluster::v1::ClusterStatus report;
+  while (reports->Read(&report)) {
+  }
+  const grpc::Status end = reports->Finish();
+  EXPECT_EQ(end.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED) << end.error_message();
 }
 
 TEST_F(NodeProcessesTest, AKilledWorkerCostsNoToken) {
