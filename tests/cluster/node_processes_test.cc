@@ -201,7 +201,7 @@ TEST_F(NodeProcessesTest, ACoordinatorThatOffersNothingAnswersSeveralAtTheSameTi
   StartCoordinator();
   std::atomic<bool> first_begun{false}, second_begun{false};
   ClusterClient::Request whole = RequestOf(0);
-  whole.max_tokens = 1 << 17;
+  whole.max_tokens = 1 << 14;
   std::thread first([&] {
     auto answer = Client()->Generate(whole, [&](const GenerateEvent& event) {
       first_begun = first_begun || event.is_token;
