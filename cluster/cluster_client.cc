@@ -68,7 +68,7 @@ struct ClusterClient::Impl {
     // How long one attempt to connect may take: a node that is stopped still has connections accepted for it.
     arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 2000);
     // A node that has been silently cut off is noticed by its silence.
-    arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 1000);
+    arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, static_cast<int>(kClientPing.count()));
     arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 1000);
     arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
     return grpc::CreateCustomChannel(address, credentials->channel(), arguments);

@@ -16,6 +16,9 @@
 
 namespace omni {
 
+// Between the pings of a client that hears nothing; a node hangs up on nobody who pings so often.
+inline constexpr std::chrono::milliseconds kClientPing{1000};
+
 struct ClusterClientOptions {
   std::vector<std::string> addresses = {};  // of nodes, HOST:PORT; whoever does not coordinate says who does
   std::string certificates = {};            // a node's folder of `omni cluster cert`; empty: none

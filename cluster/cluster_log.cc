@@ -18,6 +18,11 @@ void LogNodeRefused(std::string_view address, const absl::Status& reason) {
              {{"address", address}, {"reason", reason.message()}});
 }
 
+void LogNodeSuspect(std::string_view node) {
+  LogInfo("node_suspect", "node {node} is silent, and others are asked first until it is heard again",
+          {{"node", node}});
+}
+
 void LogNodeUnreachable(std::string_view address, const absl::Status& reason,
                         std::chrono::milliseconds again) {
   LogInfo("node_unreachable", "the node at {address} cannot be reached, next try in {wait}: {reason}",

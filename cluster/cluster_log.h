@@ -15,6 +15,7 @@ namespace omni {
 void LogNodeUp(std::string_view node, std::string_view address);
 void LogNodeLost(std::string_view cluster, std::string_view address, const absl::Status& reason);
 void LogNodeRefused(std::string_view address, const absl::Status& reason);
+void LogNodeSuspect(std::string_view node);
 void LogNodeUnreachable(std::string_view address, const absl::Status& reason,
                         std::chrono::milliseconds again);
 

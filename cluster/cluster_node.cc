@@ -16,6 +16,7 @@
 
 #include "cluster/admin_service.h"
 #include "cluster/channel_credentials.h"
+#include "cluster/cluster_client.h"
 #include "cluster/cluster_log.h"
 #include "cluster/embedded_store.h"
 #include "cluster/etcd_store.h"
@@ -316,8 +317,12 @@ absl::Status ClusterNode::Impl::OpenStores() {
 
 absl::Status ClusterNode::Impl::StartSwarm() {
   SwarmOptions with = options.swarm;
-  if (!with.coordinator.state_bytes.has_value() && model->plan() != nullptr)
-    with.coordinator.state_bytes = model->plan()->bytes_for_sessions();
+  if (!with.coordinator.state_bytes.has_value() && model->plan() != nullptr) {
+    int64_t bytes = model->plan()->bytes_for_sessions();
+    // What is offered is for experts alone; sessions have what else is free.
+    if (options.offer_bytes.has_value()) bytes = std::max(bytes, Machine().DefaultBudget().value_or(bytes));
+    with.coordinator.state_bytes = bytes;
+  }
   with.make_link = role->MakeLinks();
   absl::StatusOr<std::unique_ptr<omni::Swarm>> started =
       omni::Swarm::Start(*actors, model->weights(), model->experts(), model->tokenizer(), with);
@@ -333,6 +338,12 @@ absl::Status ClusterNode::Impl::StartServer() {
   builder.SetMaxReceiveMessageSize(static_cast<int>(kMaxFrameBytes));
   builder.SetMaxSendMessageSize(static_cast<int>(kMaxFrameBytes));
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  // By default a server hangs up on whoever pings it twice within five minutes without anything being said.
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
+                             static_cast<int>(kClientPing.count() / 2));
+  // A caller that was cut off without a word does not keep its connection for ever.
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 10'000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
   frames = std::make_unique<GrpcFrameService>(builder, *loop, *host);
   builder.RegisterService(admin->service());
   builder.RegisterService(&tiles->service());

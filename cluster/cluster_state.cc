@@ -21,7 +21,10 @@ ClusterState::ClusterState(ClusterOptions options, CoordinationStore& store, Clu
   for (Region& region : regions_) region.load = 1.0 / static_cast<double>(regions_.size());
 }
 
-ClusterState::~ClusterState() { *alive_ = false; }
+ClusterState::~ClusterState() {
+  *alive_ = false;
+  AnswerAll(absl::UnavailableError("this coordinator leads no more"));
+}
 
 template <typename F>
 auto ClusterState::Guard(F f) {
@@ -372,10 +375,14 @@ void ClusterState::Show() {
 void ClusterState::Depose(absl::Status reason) {
   if (deposed_) return;
   deposed_ = true;
-  for (Intent& intent : std::exchange(intents_, {})) {
-    if (intent.done) intent.done(absl::UnavailableError(reason.message()));
-  }
+  AnswerAll(absl::UnavailableError(reason.message()));
   world_.Deposed(reason);
+}
+
+void ClusterState::AnswerAll(const absl::Status& status) {
+  for (Intent& intent : std::exchange(intents_, {})) {
+    if (intent.done) intent.done(status);
+  }
 }
 
 // --- What happens

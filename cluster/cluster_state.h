@@ -92,7 +92,7 @@ class ClusterState {
 
   // All references outlive it.
   ClusterState(ClusterOptions options, CoordinationStore& store, ClusterCounters& counters, World& world);
-  ~ClusterState();
+  ~ClusterState();  // whoever still waits is told Unavailable
 
   // Leads by the leader record that was made at revision `term`: reads the records, or makes them.
   void Lead(uint64_t term, Clock::time_point now);
@@ -155,6 +155,7 @@ class ClusterState {
   void Tell();
   void Show();
   void Depose(absl::Status reason);
+  void AnswerAll(const absl::Status& status);  // whoever waits for something to be recorded
   bool Gone(const Node& node) const;
   template <typename F>
   auto Guard(F f);  // a callback of the store's as a message to the state, if it is still there

@@ -89,7 +89,7 @@ struct Peer::Impl : public PeerState::Owner {
         node(std::move(node_in)),
         events(events_in),
         streams(transport_in),
-        health(config.num_regions()),
+        health(config.num_regions(), node.value),
         state(
             config, options, std::move(address), std::move(hello),
             [this](const std::string& to) { return streams.Open(to); }, health, counters, links, *this,

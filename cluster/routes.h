@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -23,7 +24,9 @@ class NodeHealth {
  public:
   using Clock = std::chrono::steady_clock;
 
-  explicit NodeHealth(int64_t num_regions) : holds_(static_cast<size_t>(num_regions)) {}
+  // `node`: its name for the log; empty: nothing is logged.
+  explicit NodeHealth(int64_t num_regions, std::string node = "")
+      : node_(std::move(node)), holds_(static_cast<size_t>(num_regions)) {}
 
   bool up() const { return up_.load(std::memory_order_acquire); }
   // It has been silent for longer than its answers take, and others are asked first until it is heard again.
@@ -40,7 +43,7 @@ class NodeHealth {
     holds_[region.index()].store(holds, std::memory_order_relaxed);
   }
   void Heard(Clock::time_point now) { heard_.store(now.time_since_epoch().count()); }
-  void Suspect(Clock::time_point now) { suspect_since_.store(now.time_since_epoch().count()); }
+  void Suspect(Clock::time_point now);  // and says so in the log, if it was not
   void SetUsual(int64_t shape, std::chrono::nanoseconds p99) {
     usual_[static_cast<size_t>(shape)].store(p99.count(), std::memory_order_relaxed);
   }
@@ -52,6 +55,7 @@ class NodeHealth {
   }
 
  private:
+  const std::string node_;
   std::atomic<bool> up_{false};
   std::atomic<int64_t> heard_{0}, suspect_since_{0};
   std::array<std::atomic<int64_t>, kShapes> usual_{};

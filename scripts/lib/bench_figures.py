@@ -71,6 +71,12 @@ GROUPS = {
         (r"nats_per_token", "nats_per_token", "nats", 1, 4),
         (r"tokens", "tokens", "tokens", 1, 12),
     ],
+    "swarm-matrix": [
+        (r"(answers|tokens|wrong)", r"all.\1", "", 1, 12),
+        (r"cells\.([a-z0-9-]+)\.(detection|next|gap)_(median|worst)_ms", r"\1.\2_\3", "ms", 1, 3),
+        (r"cells\.([a-z0-9-]+)\.token_median_ms", r"\1.token", "ms", 1, 2),
+        (r"cells\.([a-z0-9-]+)\.(repetitions|noticed|answers)", r"\1.\2", "", 1, 12),
+    ],
     "pair": [
         (r"figures\.(\w+)\.median_ratio", r"\1", "", 1, 3),
     ],

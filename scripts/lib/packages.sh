@@ -4,5 +4,5 @@
 tools=(cmake ninja-build g++ ccache mold git ca-certificates python3 protobuf-compiler protobuf-compiler-grpc)
 libraries=(libabsl-dev nlohmann-json3-dev libcli11-dev libxxhash-dev liblzma-dev librocksdb-dev libcaf-dev
   liburing-dev libspdlog-dev libgrpc++-dev libprotobuf-dev libssl-dev)
-test_libraries=(libgtest-dev libgmock-dev libbenchmark-dev etcd-server)
+test_libraries=(libgtest-dev libgmock-dev libbenchmark-dev etcd-server iproute2 nftables)
 trainer=(libtorch-dev libopenblas0-openmp)

@@ -130,6 +130,19 @@ TEST_F(ClusterStateFaultsTest, ACoordinatorWhoseLeaderRecordHasChangedIsDeposedB
   EXPECT_EQ(store_.calls, calls);
 }
 
+// A call that is never answered would keep its server from ending.
+TEST_F(ClusterStateFaultsTest, WhoeverWaitsForARecordIsToldWhenTheCoordinatorGoes) {
+  Start();
+  store_.fate = [] { return FakeStore::Fate::kNeverArrives; };
+  std::vector<absl::StatusCode> told;
+  for (int i = 0; i < 3; ++i)
+    state_->Join({"a"}, {"a:1", 1, false}, [&](const absl::Status& s) { told.push_back(s.code()); });
+  EXPECT_THAT(told, IsEmpty());
+  state_ = nullptr;
+  EXPECT_THAT(told, ::testing::Each(absl::StatusCode::kUnavailable));
+  EXPECT_EQ(told.size(), 3u);
+}
+
 TEST_F(ClusterStateFaultsTest, AStoreThatCannotBeReachedIsReadAgain) {
   store_.fate = [] { return FakeStore::Fate::kNeverArrives; };
   Lead();

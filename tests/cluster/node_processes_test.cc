@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <filesystem>
 #include <functional>
@@ -25,6 +26,7 @@
 #include "cluster/etcd_store.h"
 #include "cluster/node.h"
 #include "engine/text/prompt.h"
+#include "omni/cluster/v1/admin.grpc.pb.h"
 #include "omni/inference/v1/inference.grpc.pb.h"
 #include "store/pack/pack.h"
 #include "tests/testing/checkpoint_fixture.h"
@@ -192,6 +194,48 @@ TEST_F(NodeProcessesTest, OneTwoThreeAndFiveNodesGiveTheSameAnswers) {
     AwaitSpread(static_cast<size_t>(workers));
     ExpectAllAnswers();
   }
+}
+
+// What it offers is for experts; its sessions take other memory.
+TEST_F(NodeProcessesTest, ACoordinatorThatOffersNothingAnswersSeveralAtTheSameTime) {
+  StartCoordinator();
+  std::atomic<bool> first_begun{false}, second_begun{false};
+  ClusterClient::Request whole = RequestOf(0);
+  whole.max_tokens = 1 << 14;
+  std::thread first([&] {
+    auto answer = Client()->Generate(whole, [&](const GenerateEvent& event) {
+      first_begun = first_begun || event.is_token;
+      first_begun.notify_all();
+      return !second_begun;
+    });
+    EXPECT_TRUE(answer.ok()) << answer.status();
+    EXPECT_EQ(answer->reason, "cancelled") << "the second had to wait for the first's end";
+    first_begun = true;
+    first_begun.notify_all();
+  });
+  first_begun.wait(false);
+  auto second = Client()->Generate(RequestOf(1), [&](const GenerateEvent&) { return second_begun = true; });
+  first.join();
+  ASSERT_TRUE(second.ok()) << second.status();
+  EXPECT_EQ(second->tokens, want_[1]);
+}
+
+TEST_F(NodeProcessesTest, WhoListensAndHearsNothingIsNotHungUpOn) {
+  StartCoordinator();
+  Await("it leads", [](const ClusterReport&) { return true; });
+  grpc::ChannelArguments pings;
+  pings.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, static_cast<int>(kClientPing.count()));
+  pings.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+  const auto stub = cluster::v1::Admin::NewStub(
+      grpc::CreateCustomChannel(address_, grpc::InsecureChannelCredentials(), pings));
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + 6 * kClientPing);
+  const auto reports = stub->Watch(&context, cluster::v1::StatusRequest());
+  cluster::v1::ClusterStatus report;
+  while (reports->Read(&report)) {
+  }
+  const grpc::Status end = reports->Finish();
+  EXPECT_EQ(end.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED) << end.error_message();
 }
 
 TEST_F(NodeProcessesTest, AKilledWorkerCostsNoToken) {

@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -84,9 +85,12 @@ absl::Status EtcdCluster::Launch() {
   for (size_t i = 0; i < members_.size(); ++i) Kill(static_cast<int>(i));
   std::filesystem::remove_all(dir_ / "data");
   std::filesystem::create_directory(dir_ / "data");
-  const std::vector<int> ports = FreePorts(2 * options_.members);
   members_.clear();
-  for (int i = 0; i < options_.members; ++i) {
+  for (const EtcdHost& host : options_.hosts) {  // nobody else is there
+    members_.push_back({.client = host.address + ":2379", .peer = host.address + ":2380"});
+  }
+  const std::vector<int> ports = FreePorts(options_.hosts.empty() ? 2 * options_.members : 0);
+  for (int i = 0; i < options_.members && options_.hosts.empty(); ++i) {
     members_.push_back({.client = absl::StrCat("127.0.0.1:", ports[2 * i]),
                         .peer = absl::StrCat("127.0.0.1:", ports[2 * i + 1])});
   }
@@ -127,6 +131,8 @@ absl::Status EtcdCluster::Begin(int member) {
   argv.push_back(nullptr);
   const std::string log = LogOf(member);
   const pid_t parent = ::getpid();
+  const int where =
+      options_.hosts.empty() ? -1 : options_.hosts[static_cast<size_t>(member)].network_namespace;
   m.pid = ::fork();
   if (m.pid < 0) return absl::ResourceExhaustedError(absl::StrCat("cannot fork: ", std::strerror(errno)));
   if (m.pid == 0) {
@@ -135,6 +141,7 @@ absl::Status EtcdCluster::Begin(int member) {
     const int out = ::open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0600);
     ::dup2(out, 1);
     ::dup2(out, 2);
+    if (where >= 0 && ::setns(where, CLONE_NEWNET) != 0) ::_exit(127);
     ::execv(argv[0], argv.data());
     ::_exit(127);
   }

@@ -1,4 +1,5 @@
-// etcd itself, for tests: one member or several, as processes of this machine on loopback.
+// etcd itself, for tests: one member or several, as processes of this machine, on loopback or in network
+// namespaces.
 #pragma once
 
 #include <sys/types.h>
@@ -20,8 +21,15 @@ struct EtcdServerTls {
   std::string authority, certificate, key;
 };
 
+// Where a member runs that is not on loopback: an address of a network namespace (setns(2)), by an open file.
+struct EtcdHost {
+  std::string address;
+  int network_namespace = -1;
+};
+
 struct EtcdClusterOptions {
   int members = 1;
+  std::vector<EtcdHost> hosts = {};         // empty, or one for each member
   std::vector<std::string> arguments = {};  // of every member, beside those that it needs
   std::unique_ptr<EtcdServerTls> tls = nullptr;
 };

@@ -1,6 +1,7 @@
 #include "tests/testing/node_process.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -23,7 +24,8 @@ std::string ReadAll(const std::string& path) {
 
 }  // namespace
 
-NodeProcess::NodeProcess(const std::string& program, std::vector<std::string> arguments, std::string log)
+NodeProcess::NodeProcess(const std::string& program, std::vector<std::string> arguments, std::string log,
+                         int network_namespace)
     : log_(std::move(log)), out_(log_ + ".out") {
   arguments.insert(arguments.begin(), {program, "node"});
   std::vector<char*> argv;
@@ -37,6 +39,7 @@ NodeProcess::NodeProcess(const std::string& program, std::vector<std::string> ar
   const int err = open(log_.c_str(), O_CREAT | O_WRONLY | O_APPEND, 0600);
   dup2(out, 1);
   dup2(err, 2);
+  if (network_namespace >= 0 && setns(network_namespace, CLONE_NEWNET) != 0) _exit(127);
   execv(argv[0], argv.data());
   _exit(127);
 }
@@ -73,9 +76,17 @@ void NodeProcess::Kill() {
   Wait();
 }
 
-int NodeProcess::Interrupt() {
+int NodeProcess::Interrupt(std::chrono::seconds limit) {
   if (pid_ <= 0) return -1;
   kill(pid_, SIGTERM);
+  const auto until = std::chrono::steady_clock::now() + limit;
+  siginfo_t ended{};
+  while (std::chrono::steady_clock::now() < until) {
+    if (waitid(P_PID, static_cast<id_t>(pid_), &ended, WEXITED | WNOHANG | WNOWAIT) != 0 || ended.si_pid != 0)
+      return Wait();
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  kill(pid_, SIGKILL);
   return Wait();
 }
 

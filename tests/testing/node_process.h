@@ -12,16 +12,20 @@ namespace omni::testing {
 // Ends with it, and with the thread that started it.
 class NodeProcess {
  public:
-  // `arguments` after `omni node`; what it says goes to the file `log`. Nothing waits for it.
-  NodeProcess(const std::string& program, std::vector<std::string> arguments, std::string log);
+  // `arguments` after `omni node`; what it says goes to the file `log`. Nothing waits for it. In the network
+  // namespace of that open file, else in the caller's.
+  NodeProcess(const std::string& program, std::vector<std::string> arguments, std::string log,
+              int network_namespace = -1);
   ~NodeProcess();
   NodeProcess(const NodeProcess&) = delete;
   NodeProcess& operator=(const NodeProcess&) = delete;
 
   // HOST:PORT once it listens; empty if it has ended before, or after `limit`.
   std::string WaitForAddress(std::chrono::seconds limit = std::chrono::seconds(60));
-  void Kill();      // SIGKILL, and waits for its end
-  int Interrupt();  // SIGTERM, and waits for its end: the exit code, 128 + signal if one ended it
+  void Kill();  // SIGKILL, and waits for its end
+  // SIGTERM, and waits for its end: the exit code, 128 + signal if one ended it. What has not ended within
+  // the limit is killed.
+  int Interrupt(std::chrono::seconds limit = std::chrono::seconds(120));
   void Stop();      // SIGSTOP
   void Continue();  // SIGCONT
   bool running();

@@ -42,8 +42,8 @@ class Cluster {
   Checks checks;
   bool unsynced = false;  // the sessions' log may lose its last writes with the power
   std::unique_ptr<StoreProcess> store;
-  std::vector<std::unique_ptr<Coordinator>> coordinators;
   std::vector<std::unique_ptr<Worker>> workers;
+  std::vector<std::unique_ptr<Coordinator>> coordinators;  // when they go, workers that wait are told
   std::vector<std::unique_ptr<Client>> clients;
 
  private:
