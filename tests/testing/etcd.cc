@@ -196,9 +196,14 @@ void EtcdCluster::Kill(int member) {
   pid = -1;
 }
 
-void EtcdCluster::Stop(int member) { ::kill(members_[static_cast<size_t>(member)].pid, SIGSTOP); }
+// Of one that has ended there is no pid, and -1 would be every process there is.
+void EtcdCluster::Stop(int member) {
+  if (const pid_t pid = members_[static_cast<size_t>(member)].pid; pid > 0) ::kill(pid, SIGSTOP);
+}
 
-void EtcdCluster::Continue(int member) { ::kill(members_[static_cast<size_t>(member)].pid, SIGCONT); }
+void EtcdCluster::Continue(int member) {
+  if (const pid_t pid = members_[static_cast<size_t>(member)].pid; pid > 0) ::kill(pid, SIGCONT);
+}
 
 absl::Status EtcdCluster::Restart(int member) {
   if (absl::Status s = Begin(member); !s.ok()) return s;

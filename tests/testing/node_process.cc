@@ -90,8 +90,13 @@ int NodeProcess::Interrupt(std::chrono::seconds limit) {
   return Wait();
 }
 
-void NodeProcess::Stop() { kill(pid_, SIGSTOP); }
-void NodeProcess::Continue() { kill(pid_, SIGCONT); }
+// Of one that has ended there is no pid, and -1 would be every process there is.
+void NodeProcess::Stop() {
+  if (pid_ > 0) kill(pid_, SIGSTOP);
+}
+void NodeProcess::Continue() {
+  if (pid_ > 0) kill(pid_, SIGCONT);
+}
 
 bool NodeProcess::running() {
   if (pid_ <= 0) return false;
