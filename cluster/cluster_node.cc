@@ -417,6 +417,7 @@ absl::Status ClusterNode::Impl::Start() {
     for (int64_t bytes : region_bytes) with.cluster.region_bytes.push_back(static_cast<uint64_t>(bytes));
     with.cluster.gone = options.gone;
     with.leadership.self = {{id}, address, holder->token()};
+    with.cluster.placement.shadows = options.shadows;
     with.leadership.ttl = options.leader_lease;
     with.leadership.margin = options.leader_lease / 5;
     with.leadership.exclusive = options.etcd.empty();
