@@ -76,7 +76,7 @@ bool ClusterLink::AskNext(Clock::time_point now) {
       const auto times = static_cast<int64_t>(o.times_usual * static_cast<double>(usual.count()));
       wait = std::clamp<std::chrono::nanoseconds>(std::chrono::nanoseconds(times), o.least, o.most);
     }
-    if (asked_ < candidates_.size()) wake_ = now + wait;
+    if (asked_ < candidates_.size() && o.enabled) wake_ = now + wait;
     node->Send(request_);
   } else {
     local_->Send(request_);

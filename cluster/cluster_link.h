@@ -23,8 +23,9 @@
 namespace omni {
 
 struct HedgeOptions {
-  double times_usual = 3;                   // the wait before somebody else is asked
-  std::chrono::microseconds least{4'000};   // of it: what a busy machine's scheduler may take
+  bool enabled = true;                     // not: nobody else is asked as long as the node's connection holds
+  double times_usual = 3;                  // the wait before somebody else is asked
+  std::chrono::microseconds least{4'000};  // of it: what a busy machine's scheduler may take
   std::chrono::microseconds most{100'000};  // of it; also where nothing has been measured
   double share = 0.05;                      // of the requests may be asked of a second node
   double burst = 32;                        // beyond the share

@@ -215,22 +215,26 @@ absl::Status ClusterNode::Impl::OpenTheModel() {
   if (!coordinates()) options.open.sessions = 0;
   OpenOptions open = options.open;
   std::optional<int64_t> budget = options.offer_bytes;
-  if (coordinates() && budget.has_value()) {
-    // What is offered is for experts; the rest of the process comes on top. Whatever is offered, it can serve
-    // every region if it must, and needs room for a few experts for that.
-    absl::StatusOr<ModelFiles> files = ReadModelFiles(options.model);
+  if (budget.has_value()) {
+    // What is offered is for experts; the rest of the process comes on top: what the placement counts on is
+    // what the cache has. A coordinator can serve every region if it must, whatever it offers, and needs room
+    // for a few experts for that.
+    absl::StatusOr<ModelFiles> files = ReadModelFiles(options.model, {.tiles = false, .shared = false});
     if (!files.ok()) return files.status();
     const ModelConfig& config = files->manifest.config;
     constexpr int64_t kLeastExperts = 4, kTileAlignment = 4096;
     const int64_t tile = PadTo(TileLayout(config.d).payload(), kTileAlignment);
     open.cache_bytes = std::max(*budget, kLeastExperts * TableNumbers(config).tiles() * tile);
-    absl::StatusOr<int64_t> whole = WholeModelBytes(options.model, open);
-    if (!whole.ok()) return whole.status();
-    if (*whole <= *budget) {
-      open.cache_bytes.reset();
-      open.residency = Residency::kWhole;
+    open.residency = Residency::kStreamed;
+    if (model_files->whole()) {
+      absl::StatusOr<int64_t> whole = WholeModelBytes(options.model, open);
+      if (!whole.ok()) return whole.status();
+      if (*whole <= *budget) {
+        open.cache_bytes.reset();
+        open.residency = Residency::kWhole;
+      }
     } else {
-      open.residency = Residency::kStreamed;
+      open.growing = true;
     }
   } else if (model_files->whole()) {
     absl::StatusOr<OpenOptions> fitted = FitToMemory(options.model, budget, open);
@@ -239,7 +243,7 @@ absl::Status ClusterNode::Impl::OpenTheModel() {
   } else {
     open.residency = Residency::kStreamed;
     open.growing = true;
-    open.ram_bytes = budget.has_value() ? budget : Machine().DefaultBudget();
+    open.ram_bytes = Machine().DefaultBudget();
     if (!open.ram_bytes.has_value()) open.ram_bytes = int64_t{4} << 30;
   }
   absl::StatusOr<Model> opened = OpenModel(options.model, open);
@@ -417,6 +421,7 @@ absl::Status ClusterNode::Impl::Start() {
     for (int64_t bytes : region_bytes) with.cluster.region_bytes.push_back(static_cast<uint64_t>(bytes));
     with.cluster.gone = options.gone;
     with.leadership.self = {{id}, address, holder->token()};
+    with.cluster.placement.shadows = options.shadows;
     with.leadership.ttl = options.leader_lease;
     with.leadership.margin = options.leader_lease / 5;
     with.leadership.exclusive = options.etcd.empty();

@@ -20,9 +20,9 @@ namespace omni {
 
 // All of them begin alike: what else is in the store, such as the log of sessions, can be much and is not
 // read with them.
-inline constexpr char kClusterPrefix[] = "cluster/", kClusterKey[] = "cluster/identity",
-                      kLeaderKey[] = "cluster/leader", kNodePrefix[] = "cluster/node/",
-                      kRegionPrefix[] = "cluster/region/", kLoadsKey[] = "cluster/loads";
+inline constexpr char kClusterPrefix[] = "swarm/", kClusterKey[] = "swarm/identity",
+                      kLeaderKey[] = "swarm/leader", kNodePrefix[] = "swarm/node/",
+                      kRegionPrefix[] = "swarm/region/", kLoadsKey[] = "swarm/loads";
 
 struct ClusterRecord {
   std::string name, model_hash;

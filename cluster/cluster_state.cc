@@ -48,7 +48,8 @@ void ClusterState::Read() {
   if (reading_ || deposed_) return;
   reading_ = true;
   read_again_ = Clock::time_point::max();
-  store_.Read(kClusterPrefix, Guard([this](absl::StatusOr<Records> records) { OnRecords(std::move(records)); }));
+  store_.Read(kClusterPrefix,
+              Guard([this](absl::StatusOr<Records> records) { OnRecords(std::move(records)); }));
 }
 
 void ClusterState::OnRecords(absl::StatusOr<Records> records) {

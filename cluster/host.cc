@@ -59,7 +59,7 @@ class Keeping {
     std::vector<RegionId> wanted;
     for (const AssignFrame::Region& r : assign.regions) wanted.push_back(r.region);
     std::erase_if(held, [&](RegionId r) { return !std::binary_search(wanted.begin(), wanted.end(), r); });
-    Tell(held, wanted.size() - held.size(), {}, "");
+    Tell(held, wanted.size() - held.size(), {0, progress_.fetched_bytes}, "");
     keeper_.Release(wanted);
     std::string error;
     std::chrono::milliseconds wait{200};

@@ -28,7 +28,7 @@ class Planner {
     if (!changes_.empty()) return std::move(changes_);
     Move();
     if (!changes_.empty()) return std::move(changes_);
-    for (size_t r = 0; r < regions_.size(); ++r) FindShadow(r);
+    for (size_t r = 0; options_.shadows && r < regions_.size(); ++r) FindShadow(r);
     return std::move(changes_);
   }
 
@@ -72,8 +72,8 @@ class Planner {
     } else if (Holds(target, r)) {
       to.owner = now.target;
       to.target = {};
-      const bool keeps =
-          owner >= 0 && Serving(owner) && !nodes_[Index(owner)].draining && !nodes_[Index(owner)].self;
+      const bool keeps = options_.shadows && owner >= 0 && Serving(owner) && !nodes_[Index(owner)].draining &&
+                         !nodes_[Index(owner)].self;
       if (keeps) {
         to.shadow = now.owner;
       } else if (to.shadow == to.owner) {
@@ -95,6 +95,9 @@ class Planner {
       if (!Serving(s) || nodes_[Index(s)].draining || to.shadow == to.owner) {
         to.shadow = {};
         if (*why == 0) why = "its shadow is gone";
+      } else if (!options_.shadows) {
+        to.shadow = {};
+        if (*why == 0) why = "regions are to have no shadows";
       }
     }
     if (to != now) Change(r, std::move(to), why, failover, migrated, cancelled);

@@ -43,6 +43,7 @@ struct PlacementOptions {
   int most_moves = 2;        // under way at once
   double hysteresis = 0.25;  // of a node's fair share: so much more load than that is borne
   bool rebalance = false;    // somebody asked for it: no hysteresis
+  bool shadows = true;       // without: regions have an owner only, and a second copy is let go of
 };
 
 struct RegionChange {

@@ -19,6 +19,7 @@ void ToProto(const ClusterReport& report, pb::ClusterStatus& status) {
     n.set_filling(node.holdings.filling);
     n.set_missing_bytes(node.holdings.missing_bytes);
     n.set_error(node.holdings.error);
+    n.set_fetched_bytes(node.holdings.fetched_bytes);
     n.set_state(node.up ? pb::NodeStatus::UP : pb::NodeStatus::DOWN);
     bool owns = false;
     for (const RegionView& region : view.regions) {
@@ -83,6 +84,7 @@ ClusterReport FromProto(const pb::ClusterStatus& status) {
     node.holdings.filling = n.filling();
     node.holdings.missing_bytes = n.missing_bytes();
     node.holdings.error = n.error();
+    node.holdings.fetched_bytes = n.fetched_bytes();
     view.nodes.push_back(std::move(node));
     if (n.node() == status.coordinator()) continue;
     PeerView peer;

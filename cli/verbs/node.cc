@@ -23,6 +23,7 @@ struct NodeArgs {
                                                           certificates;
   int64_t offer_ram = 0, threads = 0;
   std::chrono::milliseconds keep_answers = std::chrono::minutes(10);
+  int64_t shadows = 1, hedge = 5;
   bool allow_plain = false;
 };
 
@@ -66,6 +67,9 @@ absl::StatusOr<ClusterNodeOptions> ToOptions(const NodeArgs& args) {
   }
   options.swarm.threads = static_cast<int>(args.threads);
   options.host_threads = static_cast<int>(args.threads);
+  options.shadows = args.shadows > 0;
+  options.hedges.enabled = args.hedge > 0;
+  options.hedges.share = static_cast<double>(args.hedge) / 100;
   return options;
 }
 
@@ -107,6 +111,12 @@ void AddNode(CLI::App& root, Invocation& invocation) {
             "Memory for experts (default: the whole model if it fits, else what is free)");
   verb.Text("--etcd", args->etcd,
             "HOST:PORT[,...] of etcd, which lets several coordinators survive each other");
+  verb.Number("--shadows", args->shadows, {0, 1},
+              "Of a coordinator: second nodes of a region that hold its tiles too (default 1)");
+  verb.Number(
+      "--hedge", args->hedge, {0, 100},
+      "Of a coordinator: percent of requests that a second node may be asked when the first takes long; "
+      "0: never, and a stalled node stalls the answer until its connection is given up (default 5)");
   verb.Choice(
       "--durable", args->durable, {"local", "sync", "cluster"},
       "What a token survives once it is shown: the process, a power cut, or the coordinator (default local)");

@@ -197,6 +197,16 @@ TEST_F(ClusterLinkTest, ThePresentPlacementCountsForTheNextRequest) {
   EXPECT_THAT(Ask(), ElementsAre("b 2", "b flush"));
 }
 
+TEST_F(ClusterLinkTest, WithoutHedgingNobodyElseIsAskedHoweverLongItTakes) {
+  options_.enabled = false;
+  EXPECT_THAT(Ask(), ElementsAre("a 1", "a flush"));
+  EXPECT_EQ(link().WakeTime(), std::nullopt);
+  EXPECT_THAT(WakeAfter(100s), IsEmpty());
+  // What is down or has lost the region is passed over all the same.
+  Health(kA).SetUp(false);
+  EXPECT_THAT(Ask(), ElementsAre("b 2", "b flush"));
+}
+
 TEST_F(ClusterLinkTest, TheWaitIsSeveralTimesTheUsualWithinBounds) {
   const auto wait = [&](std::optional<std::chrono::nanoseconds> usual, int32_t rows) {
     if (usual.has_value()) Health(kA).SetUsual(static_cast<int64_t>(NodeHealth::Shape(rows)), *usual);

@@ -32,14 +32,14 @@ TEST(ClusterRecordsTest, RecordsAreReadAsTheyWereWritten) {
 }
 
 TEST(ClusterRecordsTest, KeysOfRegionsAreInTheirOrder) {
-  EXPECT_EQ(RegionKey(RegionId(7)), "cluster/region/0007");
+  EXPECT_EQ(RegionKey(RegionId(7)), "swarm/region/0007");
   EXPECT_LT(RegionKey(RegionId(9)), RegionKey(RegionId(10)));
   for (int32_t r : {0, 7, 9999, 12345}) EXPECT_EQ(*RegionOfKey(RegionKey(RegionId(r))), RegionId(r));
   for (const char* key : {"", "x", "-1", "1x", "99999999999"})
     EXPECT_EQ(RegionOfKey(absl::StrCat(kRegionPrefix, key)).status().code(), absl::StatusCode::kDataLoss)
         << key;
-  EXPECT_EQ(RegionOfKey("cluster/node/1").status().code(), absl::StatusCode::kDataLoss);
-  EXPECT_EQ(NodeKey({"n"}), "cluster/node/n");
+  EXPECT_EQ(RegionOfKey("swarm/node/1").status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(NodeKey({"n"}), "swarm/node/n");
 }
 
 TEST(ClusterRecordsTest, WhatIsNoRecordIsDataLoss) {

@@ -201,6 +201,20 @@ TEST(PlacementTest, AMigrationIsATargetThenAnOwnerAndTheOldOwnerIsTheShadow) {
   EXPECT_TRUE(changes[0].migrated);
 }
 
+TEST(PlacementTest, WithoutShadowsThereAreNoneAndThoseThatWereAreLetGoOf) {
+  World world(8, 0);
+  world.Add("a", 16), world.Add("b", 16);
+  world.Settle();
+  ASSERT_NE(world.regions[0].record.shadow.value, "");
+  world.options.shadows = false;
+  world.Settle();
+  const NodeId from = world.regions[0].record.owner, to{from.value == "a" ? "b" : "a"};
+  world.regions[0].record.pinned = to;
+  world.Settle();
+  EXPECT_EQ(world.regions[0].record.owner, to);
+  for (const PlacedRegion& region : world.regions) EXPECT_EQ(region.record.shadow.value, "");
+}
+
 TEST(PlacementTest, AMigrationToANodeThatIsGoneIsCancelled) {
   World world(2, 0);
   world.Add("a", 10), world.Add("b", 10);

@@ -29,6 +29,7 @@ class NodeProcess {
   void Stop();      // SIGSTOP
   void Continue();  // SIGCONT
   bool running();
+  pid_t pid() const { return pid_; }  // -1: it has ended
   std::string Log() const;
 
  private:
