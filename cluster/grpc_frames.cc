@@ -97,12 +97,12 @@ class WriteQueue {
 // Lives until gRPC has given back the last of its operations.
 class ClientCall {
  public:
-  ClientCall(const std::shared_ptr<grpc::Channel>& channel, grpc::CompletionQueue& queue,
-             FrameStreamEvents& events, Outstanding& live)
-      : events_(&events), live_(live), stub_(channel) {
+  ClientCall(const std::shared_ptr<grpc::Channel>& channel, GrpcLoop& loop, FrameStreamEvents& events,
+             Outstanding& live)
+      : loop_(loop), events_(&events), live_(live), stub_(channel) {
     live_.Add();
     writes_.HoldBack();  // until the call has been started
-    call_ = stub_.PrepareCall(&context_, kMethod, &queue);
+    call_ = stub_.PrepareCall(&context_, kMethod, &loop_.queue());
     pending_ = 1;
     call_->StartCall(&started_);
   }
@@ -159,14 +159,17 @@ class ClientCall {
       FrameBytes frame = FromBytes(read_bytes_);
       std::lock_guard lock(events_mutex_);
       if (events_ != nullptr) events_->OnFrame(std::move(frame));
+      // Renews the other side's window, in a message of its own: not before what this frame leads to.
+      loop_.Later([this] {
+        std::lock_guard l(mutex_);
+        --pending_;
+        StartRead();
+      });
+      return;
     }
     std::unique_lock lock(mutex_);
     --pending_;
-    if (ok) {
-      StartRead();
-    } else {
-      StartFinish();
-    }
+    StartFinish();
   }
   void OnWritten(bool ok) {
     std::unique_lock lock(mutex_);
@@ -194,6 +197,7 @@ class ClientCall {
     live.Remove();
   }
 
+  GrpcLoop& loop_;
   std::mutex events_mutex_;
   FrameStreamEvents* events_;  // null: abandoned
   Outstanding& live_;
@@ -246,7 +250,7 @@ std::unique_ptr<FrameStream> GrpcFrameTransport::Open(const std::string& address
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
   const auto channel = grpc::CreateCustomChannel(address, impl_->credentials, arguments);
-  return std::make_unique<ClientStream>(new ClientCall(channel, impl_->loop.queue(), events, impl_->live));
+  return std::make_unique<ClientStream>(new ClientCall(channel, impl_->loop, events, impl_->live));
 }
 
 // --- The node's side
@@ -260,8 +264,8 @@ class ServerCall;
 // All calls of a service, and what they share.
 class ServerCalls {
  public:
-  ServerCalls(GrpcFrameService::Events& events_in, grpc::ServerCompletionQueue& queue_in)
-      : events(events_in), queue(queue_in) {}
+  ServerCalls(GrpcFrameService::Events& events_in, GrpcLoop& loop_in)
+      : events(events_in), loop(loop_in), queue(*loop.server_queue()) {}
 
   void Accept();  // one more call
   uint64_t Enter(ServerCall* call) {
@@ -282,6 +286,7 @@ class ServerCalls {
 
   GrpcFrameService::Events& events;
   Service service;
+  GrpcLoop& loop;
   grpc::ServerCompletionQueue& queue;
   Outstanding live;
 
@@ -341,23 +346,27 @@ class ServerCall {
   }
   void OnRead(bool ok) {
     std::unique_lock lock(mutex_);
-    --pending_;
     const bool tell = !closing_.has_value() && !over_;
-    if (ok && tell) {
+    if (ok) {
       FrameBytes frame = FromBytes(read_bytes_);
       lock.unlock();
-      calls_.events.OnFrame(id_, std::move(frame));
-      lock.lock();
-    }
-    if (ok) {
-      StartRead();
+      if (tell) calls_.events.OnFrame(id_, std::move(frame));
+      calls_.loop.Later([this] { ReadOn(); });
       return;
     }
+    --pending_;
     StartFinish(absl::OkStatus());
     lock.unlock();
     // Whether it broke or was closed in order cannot be asked here (IsCancelled would want a tag of its own).
     if (tell) calls_.events.OnClosed(id_, absl::UnavailableError("the connection ended"));
     lock.lock();
+    EndIfDone(lock);
+  }
+  // Renews the client's window, in a message of its own: not before what the last frame led to.
+  void ReadOn() {
+    std::unique_lock lock(mutex_);
+    --pending_;
+    if (!over_) StartRead();
     EndIfDone(lock);
   }
   void OnWritten(bool ok) {
@@ -409,12 +418,12 @@ void ServerCalls::Accept() { new ServerCall(*this); }
 }  // namespace
 
 struct GrpcFrameService::Impl {
-  Impl(Events& events, grpc::ServerCompletionQueue& queue) : calls(events, queue) {}
+  Impl(Events& events, GrpcLoop& loop) : calls(events, loop) {}
   ServerCalls calls;
 };
 
 GrpcFrameService::GrpcFrameService(grpc::ServerBuilder& builder, GrpcLoop& loop, Events& events)
-    : impl_(std::make_unique<Impl>(events, *loop.server_queue())) {
+    : impl_(std::make_unique<Impl>(events, loop)) {
   builder.RegisterService(&impl_->calls.service);
 }
 

@@ -1,8 +1,10 @@
 #include "cluster/grpc_loop.h"
 
 #include <chrono>
+#include <functional>
 #include <mutex>
 #include <utility>
+#include <vector>
 
 #include <grpcpp/alarm.h>
 #include <grpcpp/grpcpp.h>
@@ -32,6 +34,10 @@ struct GrpcLoop::Impl : public GrpcLoop::Tag {
     std::lock_guard lock(mutex);
     armed = false;
   }
+  void DoLater() {
+    if (later.empty()) return;
+    for (const auto& f : std::exchange(later, {})) f();
+  }
   // Whether something had come.
   bool TakeOne() {
     void* tag = nullptr;
@@ -59,7 +65,8 @@ struct GrpcLoop::Impl : public GrpcLoop::Tag {
   grpc::ServerCompletionQueue* const server_queue;  // the queue, if it is a server's
   const std::unique_ptr<Queue> queue;
   const bool watches;
-  Clock::time_point watch_again;  // the actors' thread's
+  Clock::time_point watch_again;             // the actors' thread's
+  std::vector<std::function<void()>> later;  // the actors' thread's
   std::mutex mutex;
   grpc::Alarm alarm;
   bool armed = false;  // the alarm's event is still to come
@@ -81,12 +88,16 @@ GrpcLoop::~GrpcLoop() {
   while (impl_->queue->Next(&tag, &ok)) static_cast<Tag*>(tag)->Done(ok);
 }
 
+void GrpcLoop::Later(std::function<void()> f) { impl_->later.push_back(std::move(f)); }
+
 void GrpcLoop::Poll() {
+  impl_->DoLater();
   for (int i = 0; i < kEventsPerPoll && impl_->TakeOne(); ++i) {
   }
 }
 
 void GrpcLoop::Wait() {
+  impl_->DoLater();
   if (impl_->watches && impl_->Watch()) return;
   void* tag = nullptr;
   bool ok = false;

@@ -1,7 +1,7 @@
 // A gRPC completion queue as the place where a process's actors wait.
 #pragma once
 
-#include <cstddef>
+#include <functional>
 #include <memory>
 
 #include "actors/actor_loop.h"
@@ -39,6 +39,9 @@ class GrpcLoop : public ActorLoop {
   void Poll() override;
   void Wait() override;
   void Wake() override;
+
+  // Of the actors' thread, from a tag: done when no actor has anything to do, or at the next Poll.
+  void Later(std::function<void()> f);
 
   // For operations whose tags are Tags.
   grpc::CompletionQueue& queue();

@@ -52,6 +52,21 @@ TEST_P(GrpcLoopTest, WaitTakesWhatComes) {
   EXPECT_EQ(tag.times, 1);
 }
 
+TEST_P(GrpcLoopTest, WhatIsForLaterIsDoneBeforeTheNextWaitOrPollLooks) {
+  int done = 0;
+  loop_.Later([&] { ++done; });
+  loop_.Poll();
+  EXPECT_EQ(done, 1);
+  loop_.Later([&] {
+    ++done;
+    loop_.Wake();
+  });
+  loop_.Wait();  // would wait for ever if it were done afterwards
+  EXPECT_EQ(done, 2);
+  loop_.Poll();
+  EXPECT_EQ(done, 2);
+}
+
 TEST_P(GrpcLoopTest, AWakeBeforeTheWaitIsRemembered) {
   loop_.Wake();
   loop_.Wait();
