@@ -38,9 +38,9 @@ class Variable {
 // enough, by its own name.
 std::string GoodValue(const CLI::Option& option) {
   const std::map<std::string, std::string> by_name = {
-      {"tile-alignment", "128"},   {"cases", "hot,own"}, {"format", "2"},
-      {"resize", "1G,2G"},         {"log", "json"},      {"log-level", "debug"},
-      {"listen", "127.0.0.1:7300"}};
+      {"tile-alignment", "128"},    {"cases", "hot,own"}, {"format", "2"},
+      {"resize", "1G,2G"},          {"log", "json"},      {"log-level", "debug"},
+      {"listen", "127.0.0.1:7300"}, {"shadows", "1"}};
   const auto it = by_name.find(option.get_lnames().front());
   if (it != by_name.end()) return it->second;
   const std::string kind = option.get_type_name();
