@@ -21,8 +21,9 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int kThreads = 4;  // the actors' one, the clock, the printer; one more to be safe
-// How long actors that always have something to do may keep what comes from outside waiting.
-constexpr std::chrono::microseconds kPollEvery{200};
+// How long actors that always have something to do may keep what comes from outside waiting. A look costs two
+// microseconds, and who has nothing to do looks at once.
+constexpr std::chrono::milliseconds kPollEvery{1};
 // Messages that one actor takes before others have their turn.
 constexpr size_t kThroughput = 32;
 

@@ -56,10 +56,10 @@ double CpuSeconds() {
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
-// Long enough that losing the processor once does not decide a pair: 400 tokens took 40 ms, and a time slice
-// of another process a third of that.
-constexpr int kTokens = 3000;
-constexpr int kPairs = 41;
+// Short, and many: how fast a virtual machine's processor is changes by a third from second to second, and
+// both answers of a pair have to meet with the same.
+constexpr int kTokens = 100;
+constexpr int kPairs = 1500;
 
 Cost Decode(Node& node) {
   GenerateRequest request;
