@@ -296,6 +296,7 @@ void AddVerbs(CLI::App& root, Invocation& invocation) {
   AddTrace(root, invocation);
   AddBench(root, invocation);
   AddTrain(root, invocation);
+  AddServe(root, invocation);
   AddNode(root, invocation);
   AddCluster(root, invocation);
   AddCompletion(root, invocation);

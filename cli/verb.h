@@ -129,6 +129,7 @@ void AddEval(CLI::App& root, Invocation& invocation);
 void AddTrace(CLI::App& root, Invocation& invocation);
 void AddBench(CLI::App& root, Invocation& invocation);
 void AddTrain(CLI::App& root, Invocation& invocation);
+void AddServe(CLI::App& root, Invocation& invocation);
 void AddNode(CLI::App& root, Invocation& invocation);
 void AddCluster(CLI::App& root, Invocation& invocation);
 void AddCompletion(CLI::App& root, Invocation& invocation);

@@ -9,13 +9,11 @@
 #include <string>
 
 #include <absl/status/status.h>
-#include <absl/status/statusor.h>
 
 #include "actors/counters.h"
-#include "actors/swarm.h"
 #include "cluster/executor.h"
+#include "cluster/inference_backend.h"
 #include "cluster/session_log.h"
-#include "engine/text/tokenizer.h"
 
 namespace grpc {
 class Service;
@@ -34,20 +32,7 @@ struct InferenceOptions {
 
 class InferenceService {
  public:
-  // What the service asks of the process. Thread-safe.
-  class Backend {
-   public:
-    virtual ~Backend() = default;
-    // Whether answers may be given here; Unavailable says where.
-    virtual absl::Status Serving() = 0;
-    virtual std::string Elsewhere() = 0;  // the coordinator's address; empty: not known
-    virtual absl::StatusOr<std::unique_ptr<SessionHandle>> Submit(GenerateRequest request,
-                                                                  SubmitOptions options) = 0;
-    virtual const Tokenizer& tokenizer() = 0;
-    virtual int64_t max_context() = 0;  // tokens of prompt and answer together
-    virtual std::string model_hash() = 0;
-    virtual std::string node() = 0;
-  };
+  using Backend = InferenceBackend;
 
   // `backend` outlives it, and `log` its last callback.
   InferenceService(InferenceOptions options, Backend& backend, SessionLog& log);

@@ -17,13 +17,15 @@
 
 namespace omni {
 
-// No file of this project nests deeper. Copying, comparing and writing a value recurse with its depth.
+// No file of this project nests deeper; what clients send may. Copying, comparing and writing a value recurse with its depth.
 inline constexpr size_t kMaxJsonDepth = 8;
 
 // Looks at a text before a value is made of it: its nesting, and that no object has a key twice. (The
 // parser's own callback could do it too, but then takes time that grows with the square of an object's size.)
 class JsonInspector : public nlohmann::json_sax<nlohmann::json> {
  public:
+  explicit JsonInspector(size_t max_depth = kMaxJsonDepth) : max_depth_(max_depth) {}
+
   // What is wrong, to be read after "the text"; empty if nothing was found.
   const std::string& problem() const { return problem_; }
 
@@ -49,8 +51,7 @@ class JsonInspector : public nlohmann::json_sax<nlohmann::json> {
  private:
   bool Enter() {
     keys_.emplace_back();
-    return keys_.size() <= kMaxJsonDepth ||
-           Fail(absl::StrCat("nests deeper than ", kMaxJsonDepth, " levels"));
+    return keys_.size() <= max_depth_ || Fail(absl::StrCat("nests deeper than ", max_depth_, " levels"));
   }
   bool Leave() {
     keys_.pop_back();
@@ -61,16 +62,17 @@ class JsonInspector : public nlohmann::json_sax<nlohmann::json> {
     return false;
   }
 
+  const size_t max_depth_;
   std::vector<std::set<std::string>> keys_;  // of every open object; empty for a list
   std::string problem_;
 };
 
-// The value of a text of at most kMaxJsonDepth levels without a key twice in one object, in time and memory
+// The value of a text of at most `max_depth` levels without a key twice in one object, in time and memory
 // proportional to its length. Else InvalidArgument, whose message is to be read after "the text". Json:
 // nlohmann::json or ordered_json.
 template <typename Json>
-absl::StatusOr<Json> ParseJson(std::string_view text) {
-  JsonInspector inspector;
+absl::StatusOr<Json> ParseJson(std::string_view text, size_t max_depth = kMaxJsonDepth) {
+  JsonInspector inspector(max_depth);
   if (!nlohmann::json::sax_parse(text, &inspector)) return absl::InvalidArgumentError(inspector.problem());
   return Json::parse(text, nullptr, /*allow_exceptions=*/false);
 }

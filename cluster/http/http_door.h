@@ -1,0 +1,42 @@
+// The HTTP door of a process: OpenAI's API, and what operators ask, in front of a swarm.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include <absl/status/statusor.h>
+
+#include "cluster/http/http_server.h"
+#include "cluster/http/openai_request.h"
+#include "cluster/inference_backend.h"
+
+namespace omni {
+
+class HttpDoor {
+ public:
+  // What stands behind it; all of it outlives the door. `stats` is called on the door's thread and does not
+  // wait.
+  struct Behind {
+    InferenceBackend* backend = nullptr;
+    std::function<SwarmStats()> stats;
+    int64_t slots = 0;  // sessions that are stepped together
+  };
+  // Errors: HttpServer::Listen's.
+  static absl::StatusOr<std::unique_ptr<HttpDoor>> Open(HttpServerOptions options, ServedModel model,
+                                                        Behind behind);
+  ~HttpDoor();
+
+  const std::string& address() const;
+  // Takes no new work, and waits until what runs has been answered, but no longer than `most`: whether all was.
+  // What asks meanwhile is told 503, and so is whoever asks whether it is ready.
+  bool Drain(std::chrono::milliseconds most);
+
+ private:
+  struct Impl;
+  explicit HttpDoor(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace omni

@@ -1,0 +1,31 @@
+// What the doors of a process (gRPC, HTTP) ask of the swarm behind them.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include "actors/swarm.h"
+#include "engine/text/tokenizer.h"
+
+namespace omni {
+
+// Thread-safe.
+class InferenceBackend {
+ public:
+  virtual ~InferenceBackend() = default;
+  // Whether answers may be given here; Unavailable says where.
+  virtual absl::Status Serving() = 0;
+  virtual std::string Elsewhere() = 0;  // the coordinator's address; empty: not known
+  virtual absl::StatusOr<std::unique_ptr<SessionHandle>> Submit(GenerateRequest request,
+                                                                SubmitOptions options) = 0;
+  virtual const Tokenizer& tokenizer() = 0;
+  virtual int64_t max_context() = 0;  // tokens of prompt and answer together
+  virtual std::string model_hash() = 0;
+  virtual std::string node() = 0;
+};
+
+}  // namespace omni
