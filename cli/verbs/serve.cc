@@ -36,6 +36,8 @@ std::string NameOf(const std::string& path) {
 
 absl::StatusOr<int> Serve(const ServeArgs& args) {
   const auto start = std::chrono::steady_clock::now();
+  if (absl::Status s = CheckHttpAddress(args.http); !s.ok())
+    return UsageError(absl::StrCat("--http: ", s.message()));
   const InterruptGuard interrupt;
   absl::StatusOr<std::string> path = FindModel(args.model);
   if (!path.ok()) return path.status();
@@ -63,8 +65,6 @@ absl::StatusOr<int> Serve(const ServeArgs& args) {
   behind.stats = [&swarm = (*node)->swarm()] { return swarm.Stats(); };
   behind.slots = options.swarm.coordinator.max_active;
   absl::StatusOr<std::unique_ptr<HttpDoor>> door = HttpDoor::Open(http, served, behind);
-  if (absl::IsInvalidArgument(door.status()))
-    return UsageError(absl::StrCat("--http: ", door.status().message()));
   if (!door.ok()) return door.status();
 
   const Model& model = (*node)->model();

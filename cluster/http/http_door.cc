@@ -27,17 +27,17 @@ using Json = nlohmann::json;
 constexpr char kModelPath[] = "/v1/models/";
 
 // The paths that there are; what stands for a client's path in metrics and logs.
-struct Route {
+struct DoorPath {
   const char* path;
   bool post;
 };
-constexpr Route kRoutes[] = {
+constexpr DoorPath kRoutes[] = {
     {"/health", false},    {"/ready", false},   {"/metrics", false},       {"/props", false},
     {"/v1/models", false}, {kModelPath, false}, {"/v1/completions", true}, {"/v1/chat/completions", true}};
 constexpr char kNoRoute[] = "other";
 
-const Route* FindRoute(const std::string& path) {
-  for (const Route& route : kRoutes) {
+const DoorPath* FindPath(const std::string& path) {
+  for (const DoorPath& route : kRoutes) {
     if (path == route.path || (route.path == std::string_view(kModelPath) && path.starts_with(kModelPath)))
       return &route;
   }
@@ -102,7 +102,7 @@ std::shared_ptr<HttpCall> HttpDoor::Impl::OnRequest(HttpRequest request,
   };
   if (!IsLocalName(request.Header("host")))
     return refuse(403, "this server answers under the names of loopback alone: localhost, 127.0.0.1, [::1]");
-  const Route* route = FindRoute(request.path);
+  const DoorPath* route = FindPath(request.path);
   if (route == nullptr) return refuse(404, absl::StrCat("there is no ", Quoted(request.path), " here"));
   const bool reads = request.method == "GET" || request.method == "HEAD";
   if (route->post ? request.method != "POST" : !reads) {
@@ -173,7 +173,7 @@ std::string HttpDoor::Impl::NewId(const char* prefix) {
 }
 
 void HttpDoor::Impl::OnDone(const HttpDone& done) {
-  const Route* found = FindRoute(done.path);
+  const DoorPath* found = FindPath(done.path);
   const std::string route = found == nullptr ? kNoRoute : found->path;
   metrics.OnRequest(route, done.status, done.took);
   LogDebug("http_request", "{route}: {status} after {took}, client gone: {gone}",

@@ -385,7 +385,14 @@ void Connection::Dispatch() {
   Enter(Phase::kHandling);
   Await(server_.options.quiet);
   exchange_ = std::make_shared<Exchange>(server_.io, weak_from_this());
-  std::shared_ptr<HttpCall> call = server_.handler.OnRequest(std::move(request), exchange_);
+  std::shared_ptr<HttpCall> call;
+  try {
+    call = server_.handler.OnRequest(std::move(request), exchange_);
+  } catch (const std::exception& e) {  // no memory: one request does not take the server
+    LogError("http_handler_failed", "a request could not be handled: {reason}",
+             {{"reason", std::string_view(e.what())}});
+    return Refuse(500, "the request could not be handled");
+  }
   if (over_) return;
   call_ = std::move(call);
   if (half_closed_) OnHalfClosed();
@@ -528,23 +535,37 @@ void Connection::Close() {
 
 }  // namespace
 
-absl::Status HttpServer::Impl::Listen() {
-  const HostPort parts = SplitHostPort(options.listen);
+namespace {
+
+absl::StatusOr<tcp::endpoint> ReadEndpoint(const std::string& listen) {
+  const HostPort parts = SplitHostPort(listen);
   const std::string host = parts.host == "localhost" ? "127.0.0.1" : parts.host;
   error_code error;
   const asio::ip::address ip = asio::ip::make_address(host, error);
   int port = 0;
   if (error || !absl::SimpleAtoi(parts.port, &port) || port < 0 || port > 65535) {
     return absl::InvalidArgumentError(
-        absl::StrCat("'", options.listen, "' is no ADDRESS:PORT to listen on, as 127.0.0.1:8080"));
+        absl::StrCat("'", listen, "' is no ADDRESS:PORT to listen on, as 127.0.0.1:8080"));
   }
   if (!ip.is_loopback()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("'", options.listen,
-                     "': HTTP is served on loopback only, since there are no keys and no TLS for it yet; ",
-                     "listen on 127.0.0.1, and put a proxy that has them in front"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "'", listen,
+        "': HTTP is served on loopback only, since there are no keys and no TLS for it yet; listen on "
+        "127.0.0.1, and put a proxy that has them in front"));
   }
-  const tcp::endpoint endpoint(ip, static_cast<uint16_t>(port));
+  return tcp::endpoint(ip, static_cast<uint16_t>(port));
+}
+
+}  // namespace
+
+absl::Status CheckHttpAddress(const std::string& listen) { return ReadEndpoint(listen).status(); }
+
+absl::Status HttpServer::Impl::Listen() {
+  const absl::StatusOr<tcp::endpoint> read = ReadEndpoint(options.listen);
+  if (!read.ok()) return read.status();
+  const tcp::endpoint endpoint = *read;
+  const asio::ip::address ip = endpoint.address();
+  error_code error;
   acceptor.open(endpoint.protocol(), error);
   if (!error) acceptor.set_option(tcp::acceptor::reuse_address(true), error);
   if (!error) acceptor.bind(endpoint, error);
@@ -622,17 +643,7 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Listen(HttpServerOptions
 
 void HttpServer::Run() {
   impl_->Accept();
-  impl_->thread = std::thread([io = impl_->io] {
-    while (true) {
-      try {
-        io->run();
-        return;
-      } catch (const std::exception& e) {  // one request does not take the server
-        LogError("http_handler_failed", "a request could not be handled: {reason}",
-                 {{"reason", std::string_view(e.what())}});
-      }
-    }
-  });
+  impl_->thread = std::thread([io = impl_->io] { io->run(); });
 }
 
 HttpServer::HttpServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
 namespace omni {
@@ -33,6 +34,9 @@ struct HttpAnswer {
   std::vector<std::pair<std::string, std::string>> headers;  // beside those of type, length and connection
   std::string body;
 };
+// What HttpServer::Listen says of the address alone.
+absl::Status CheckHttpAddress(const std::string& listen);
+
 const char* HttpReason(int status);  // "Not Found"
 
 struct HttpServerOptions {

@@ -20,10 +20,12 @@ namespace omni::testing {
 struct Parser {
   Parser() { cli::AddVerbs(root, invocation); }
 
-  // All that end by themselves: not node, which serves until it is interrupted.
+  // Those that go on until they are interrupted.
+  static bool Serves(const std::string& verb) { return verb == "node" || verb == "serve"; }
+  // All that end by themselves.
   std::vector<CLI::App*> VerbsThatEnd() {
     std::vector<CLI::App*> verbs = Verbs();
-    std::erase_if(verbs, [](const CLI::App* verb) { return verb->get_name() == "node"; });
+    std::erase_if(verbs, [](const CLI::App* verb) { return Serves(verb->get_name()); });
     return verbs;
   }
   // All but train, which is another program.
@@ -94,7 +96,7 @@ class WalkTest : public OmniTest {
     for (CLI::App* verb : parser.Verbs()) {
       const std::string& name = verb->get_name();
       commands.push_back({name, "--help"});
-      if (name == "node") continue;
+      if (Parser::Serves(name)) continue;
       commands.push_back(Command(name));
       if (verb->get_option_no_throw("--json") != nullptr) {
         commands.push_back(Command(name));

@@ -25,9 +25,9 @@ std::string ReadAll(const std::string& path) {
 }  // namespace
 
 NodeProcess::NodeProcess(const std::string& program, std::vector<std::string> arguments, std::string log,
-                         int network_namespace)
+                         int network_namespace, const char* verb)
     : log_(std::move(log)), out_(log_ + ".out") {
-  arguments.insert(arguments.begin(), {program, "node"});
+  arguments.insert(arguments.begin(), {program, verb});
   std::vector<char*> argv;
   for (std::string& a : arguments) argv.push_back(a.data());
   argv.push_back(nullptr);

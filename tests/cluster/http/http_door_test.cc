@@ -1,0 +1,396 @@
+// The door in front of a swarm, over loopback: what clients get is what the engine alone gives.
+#include "cluster/http/http_door.h"
+
+#include <atomic>
+#include <filesystem>
+#include <list>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "cluster/node.h"
+#include "cluster/node_backend.h"
+#include "engine/text/prompt.h"
+#include "tests/cluster/http/raw_client.h"
+#include "tests/store/model/streamed_fixture.h"
+
+namespace omni {
+namespace {
+
+using nlohmann::json;
+using ::testing::AllOf;
+using testing::Get;
+using ::testing::HasSubstr;
+using testing::Post;
+using testing::RawAnswer;
+using testing::RawClient;
+
+constexpr char kChat[] = "/v1/chat/completions", kCompletions[] = "/v1/completions";
+
+// A node, and what a test wants to be wrong with it.
+class TestBackend : public InferenceBackend {
+ public:
+  explicit TestBackend(Node& node) : node_(node) {}
+  absl::Status Serving() override { return serving; }
+  std::string Elsewhere() override { return {}; }
+  absl::StatusOr<std::unique_ptr<SessionHandle>> Submit(GenerateRequest request,
+                                                        SubmitOptions options) override {
+    if (!submitting.ok()) return submitting;
+    return node_.Submit(std::move(request), std::move(options));
+  }
+  const Tokenizer& tokenizer() override { return node_.tokenizer(); }
+  int64_t max_context() override { return node_.max_context(); }
+  std::string model_hash() override { return node_.model_hash(); }
+  std::string node() override { return node_.node(); }
+
+  absl::Status serving, submitting;  // set while no request is under way
+
+ private:
+  NodeBackend node_;
+};
+
+class HttpDoorTest : public testing::StreamedTest {
+ protected:
+  void Open(SwarmOptions swarm = {}, OpenOptions open = {}) {
+    Pack(testing::StreamedConfig());
+    NodeOptions options;
+    options.model = temp_ / "m";
+    options.open = open;
+    options.swarm = swarm;
+    options.swarm.threads = 1;
+    auto node = Node::Start(nullptr, options);
+    ASSERT_TRUE(node.ok()) << node.status();
+    node_ = *std::move(node);
+    backend_ = std::make_unique<TestBackend>(*node_);
+    ServedModel model;
+    model.name = "small";
+    HttpDoor::Behind behind;
+    behind.backend = backend_.get();
+    behind.stats = [this] { return node_->swarm().Stats(); };
+    behind.slots = 16;
+    HttpServerOptions http;
+    http.listen = "127.0.0.1:0";
+    auto door = HttpDoor::Open(http, model, behind);
+    ASSERT_TRUE(door.ok()) << door.status();
+    door_ = *std::move(door);
+  }
+  void TearDown() override {
+    door_ = nullptr;
+    backend_ = nullptr;
+    node_ = nullptr;
+  }
+
+  RawAnswer Ask(const std::string& request) {
+    RawClient client(door_->address());
+    client.Send(request);
+    const auto answer = client.Read();
+    EXPECT_TRUE(answer.has_value()) << request;
+    return answer.value_or(RawAnswer());
+  }
+  // Of an answer that is an error in OpenAI's form.
+  static json Error(const RawAnswer& answer, int status) {
+    EXPECT_EQ(answer.status, status) << answer.body;
+    const json body = json::parse(answer.body, nullptr, false);
+    EXPECT_TRUE(body.is_object() && body.contains("error")) << answer.body;
+    for (const char* key : {"message", "type", "param", "code"})
+      EXPECT_TRUE(body["error"].contains(key)) << key;
+    return body["error"];
+  }
+  bool WaitForSessions(int64_t active, int64_t queued) {
+    const auto until = std::chrono::steady_clock::now() + std::chrono::minutes(1);
+    while (std::chrono::steady_clock::now() < until) {
+      const SwarmStats stats = node_->swarm().Stats();
+      if (stats.active == active && stats.queued == queued) return true;
+      std::this_thread::yield();
+    }
+    return false;
+  }
+
+  // A chat that brings the bytes of every token, since random weights seldom say UTF-8.
+  static std::string ChatBody(int seed, bool stream, int tokens = 24) {
+    json body = {{"model", "small"},
+                 {"messages", {{{"role", "user"}, {"content", "say " + std::to_string(seed)}}}},
+                 {"max_tokens", tokens},
+                 {"seed", seed},
+                 {"logprobs", true},
+                 {"stream", stream}};
+    if (stream) body["stream_options"] = {{"include_usage", true}};
+    return body.dump();
+  }
+  // The same by the swarm itself: each token's bytes.
+  std::vector<std::string> Alone(int seed, int tokens = 24) {
+    ServedModel model;
+    model.name = "small";
+    model.max_context = 1'000'000;
+    model.tokenizer = &node_->model().tokenizer();
+    auto request = ReadChat(ChatBody(seed, false, tokens), model, 0);
+    EXPECT_TRUE(request.ok()) << request.status();
+    const auto result = node_->swarm().Generate(request->generate, nullptr);
+    EXPECT_TRUE(result.ok()) << result.status();
+    std::vector<std::string> bytes;
+    for (const TokenId token : result->tokens) bytes.emplace_back(model.tokenizer->Bytes(token));
+    return bytes;
+  }
+  static void AddTokens(const json& choice, std::vector<std::string>& out) {
+    if (choice["logprobs"].is_null()) return;
+    for (const json& token : choice["logprobs"]["content"]) {
+      std::string bytes;
+      for (const json& byte : token["bytes"]) bytes += static_cast<char>(byte.get<int>());
+      out.push_back(bytes);
+      EXPECT_LE(token["logprob"].get<double>(), 0);
+    }
+  }
+  static std::vector<std::string> TokensOf(const RawAnswer& answer) {
+    std::vector<std::string> tokens;
+    EXPECT_EQ(answer.status, 200) << answer.body;
+    const json body = json::parse(answer.body, nullptr, false);
+    if (!body.is_object() || !body.contains("choices")) return tokens;
+    AddTokens(body["choices"][0], tokens);
+    return tokens;
+  }
+  // The events of a stream, which must end as it should.
+  static std::vector<json> Events(const RawAnswer& answer) {
+    EXPECT_EQ(answer.status, 200) << answer.body;
+    std::vector<json> events;
+    std::string_view rest = answer.body;
+    for (size_t end; (end = rest.find("\n\n")) != rest.npos; rest.remove_prefix(end + 2)) {
+      const std::string_view event = rest.substr(0, end);
+      if (event.starts_with(':')) continue;
+      EXPECT_TRUE(event.starts_with("data: "));
+      if (event == "data: [DONE]") {
+        EXPECT_EQ(end + 2, rest.size());
+        return events;
+      }
+      events.push_back(json::parse(event.substr(6)));
+    }
+    ADD_FAILURE() << "no [DONE] at the end of " << answer.body;
+    return events;
+  }
+
+  std::unique_ptr<Node> node_;
+  std::unique_ptr<TestBackend> backend_;
+  std::unique_ptr<HttpDoor> door_;
+};
+
+TEST_F(HttpDoorTest, AnAnswerIsTheEnginesOwn) {
+  Open();
+  for (int seed = 1; seed < 4; ++seed) {
+    const std::vector<std::string> alone = Alone(seed);
+    const RawAnswer whole = Ask(Post(kChat, ChatBody(seed, false)));
+    EXPECT_EQ(TokensOf(whole), alone);
+    const json body = json::parse(whole.body);
+    EXPECT_EQ(body["usage"]["completion_tokens"], alone.size());
+    EXPECT_EQ(body["id"], whole.headers.at("X-Request-Id"));
+
+    const RawAnswer stream = Ask(Post(kChat, ChatBody(seed, true)));
+    EXPECT_EQ(stream.headers.at("Content-Type"), "text/event-stream");
+    std::vector<std::string> tokens;
+    const std::vector<json> events = Events(stream);
+    ASSERT_GT(events.size(), 3u);
+    std::string text;
+    for (size_t i = 0; i < events.size(); ++i) {
+      EXPECT_EQ(events[i]["id"], stream.headers.at("X-Request-Id"));
+      const bool usage = i + 1 == events.size();
+      EXPECT_EQ(events[i]["usage"].is_null(), !usage);
+      EXPECT_EQ(events[i]["choices"].size(), usage ? 0u : 1u);
+      if (usage) break;
+      const json& choice = events[i]["choices"][0];
+      EXPECT_EQ(choice["finish_reason"].is_null(), i + 2 != events.size());
+      AddTokens(choice, tokens);
+    }
+    EXPECT_EQ(tokens, alone);
+    EXPECT_EQ(events.back()["usage"], body["usage"]);
+  }
+}
+
+TEST_F(HttpDoorTest, ManyAtOnceGetWhatEachGetsAlone) {
+  Open();
+  constexpr int kClients = 24;
+  std::list<RawClient> clients;
+  for (int seed = 0; seed < kClients; ++seed)
+    clients.emplace_back(door_->address()).Send(Post(kChat, ChatBody(seed, seed % 2 == 0)));
+  int seed = 0;
+  for (RawClient& client : clients) {
+    const auto answer = client.Read();
+    ASSERT_TRUE(answer.has_value());
+    std::vector<std::string> tokens;
+    if (seed % 2 == 0) {
+      for (const json& event : Events(*answer)) {
+        if (!event["choices"].empty()) AddTokens(event["choices"][0], tokens);
+      }
+    } else {
+      tokens = TokensOf(*answer);
+    }
+    EXPECT_EQ(tokens, Alone(seed)) << seed;
+    ++seed;
+  }
+}
+
+TEST_F(HttpDoorTest, ACompletionEndsBeforeAStopText) {
+  Open();
+  GenerateRequest request;
+  request.prompt = {TokenId(97)};
+  request.max_tokens = 60;
+  request.sampler.temperature = 0;
+  request.stop_at_end_of_text = true;
+  const auto alone = node_->swarm().Generate(request, nullptr);
+  ASSERT_TRUE(alone.ok()) << alone.status();
+  json body = {{"prompt", {97}}, {"max_tokens", 60}, {"temperature", 0}};
+  const json whole = json::parse(Ask(Post(kCompletions, body.dump())).body);
+  EXPECT_EQ(whole["usage"]["completion_tokens"], alone->tokens.size());
+  EXPECT_EQ(whole["object"], "text_completion");
+  // A letter that it says, as the end of it.
+  const size_t at = alone->text.find_first_of("abcdefghijklmnopqrstuvwxyz0123456789 ,.;");
+  ASSERT_NE(at, alone->text.npos);
+  body["stop"] = alone->text.substr(at, 1);
+  const json stopped = json::parse(Ask(Post(kCompletions, body.dump())).body);
+  EXPECT_EQ(stopped["choices"][0]["finish_reason"], "stop");
+  EXPECT_EQ(stopped["choices"][0]["text"].get<std::string>().find(alone->text[at]), std::string::npos);
+}
+
+TEST_F(HttpDoorTest, AClientThatGoesAwayEndsItsSession) {
+  Open();
+  for (const bool stream : {true, false}) {
+    SCOPED_TRACE(stream);
+    auto client = std::make_unique<RawClient>(door_->address());
+    client->Send(Post(kChat, ChatBody(1, stream, 900'000)));
+    if (stream) ASSERT_TRUE(client->ReadUntil("\"content\""));
+    ASSERT_TRUE(WaitForSessions(1, 0));
+    client = nullptr;
+    EXPECT_TRUE(WaitForSessions(0, 0));
+  }
+  EXPECT_THAT(Ask(Get("/metrics")).body, HasSubstr("omni_clients_gone_total 2"));
+}
+
+TEST_F(HttpDoorTest, WhenAllPlacesAreTakenOneIsToldToComeBack) {
+  SwarmOptions swarm;
+  swarm.coordinator.max_active = 1;
+  swarm.coordinator.max_queued = 1;
+  Open(swarm);
+  RawClient first(door_->address()), second(door_->address());
+  first.Send(Post(kChat, ChatBody(1, true, 900'000)));
+  ASSERT_TRUE(WaitForSessions(1, 0));
+  second.Send(Post(kChat, ChatBody(2, true, 900'000)));
+  ASSERT_TRUE(WaitForSessions(1, 1));
+  for (const bool stream : {false, true}) {
+    const RawAnswer refused = Ask(Post(kChat, ChatBody(3, stream)));
+    EXPECT_EQ(Error(refused, 429)["code"], "rate_limit_exceeded");
+    EXPECT_EQ(refused.headers.at("Retry-After"), "1");
+  }
+  first.Close();
+  second.Close();
+  ASSERT_TRUE(WaitForSessions(0, 0));
+  EXPECT_EQ(Ask(Post(kChat, ChatBody(3, false))).status, 200);
+}
+
+TEST_F(HttpDoorTest, WhatIsWrongWithARequestIsSaid) {
+  Open();
+  EXPECT_EQ(Error(Ask(Post(kChat, "{")), 400)["type"], "invalid_request_error");
+  EXPECT_EQ(Error(Ask(Post(kChat, R"({"messages": 3})")), 400)["param"], "messages");
+  EXPECT_EQ(Error(Ask(Post(kCompletions, R"({"prompt": "x", "n": 2})")), 400)["param"], "n");
+  EXPECT_EQ(Error(Ask(Post(kCompletions, R"({"prompt": "x", "model": "y"})")), 404)["code"],
+            "model_not_found");
+  Error(Ask("POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"), 415);
+  Error(Ask("POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
+            "Content-Length: 2\r\n\r\n{}"),
+        415);
+  Error(Ask(Get("/v1/nothing")), 404);
+  Error(Ask(Get("/")), 404);
+  EXPECT_EQ(Ask(Get(kChat)).headers.at("Allow"), "POST");
+  Error(Ask(Get(kChat)), 405);
+  EXPECT_EQ(Ask(Post("/health", "{}")).headers.at("Allow"), "GET, HEAD");
+  Error(Ask(Post("/health", "{}")), 405);
+  Error(Ask(Post(kChat, std::string(9 << 20, ' '))), 413);
+  Error(Ask(Get("/health", "X: " + std::string(20000, 'x') + "\r\n")), 431);
+}
+
+TEST_F(HttpDoorTest, AnotherSitesNameIsRefused) {
+  Open();
+  for (const char* host : {"evil.example", "evil.example:8080", "localhost.evil.example", "10.0.0.1"})
+    Error(Ask("GET /health HTTP/1.1\r\nHost: " + std::string(host) + "\r\n\r\n"), 403);
+  for (const char* host : {"localhost", "LOCALHOST:80", "127.0.0.1:8080", "[::1]:8080", "[::1]"})
+    EXPECT_EQ(Ask("GET /health HTTP/1.1\r\nHost: " + std::string(host) + "\r\n\r\n").status, 200) << host;
+}
+
+TEST_F(HttpDoorTest, AFailureIsNeverAnAnswer) {
+  Open();
+  for (const auto& [status, http] : {std::pair{absl::InternalError("broken"), 500},
+                                     {absl::DataLossError("broken"), 500},
+                                     {absl::UnavailableError("broken"), 503}}) {
+    backend_->submitting = status;
+    for (const bool stream : {false, true})
+      EXPECT_EQ(Error(Ask(Post(kChat, ChatBody(1, stream))), http)["message"], "broken");
+  }
+}
+
+TEST_F(HttpDoorTest, AModelThatBreaksWhileItAnswersIsAServersError) {
+  OpenOptions open;
+  open.residency = Residency::kStreamed;
+  open.cache_bytes = 4 * testing::TileBytes(testing::StreamedConfig());
+  Open({}, open);
+  for (const auto& entry : std::filesystem::directory_iterator(temp_ / "m" + "/packs"))
+    std::filesystem::resize_file(entry.path(), 4096);
+  for (const bool stream : {false, true})
+    EXPECT_EQ(Error(Ask(Post(kChat, ChatBody(1, stream))), 500)["type"], "server_error");
+}
+
+TEST_F(HttpDoorTest, SaysWhatItServesAndHowItIs) {
+  Open();
+  EXPECT_EQ(json::parse(Ask(Get("/health")).body)["status"], "ok");
+  EXPECT_EQ(json::parse(Ask(Get("/ready")).body)["status"], "ready");
+  const json models = json::parse(Ask(Get("/v1/models")).body);
+  EXPECT_EQ(models["object"], "list");
+  EXPECT_EQ(models["data"][0]["id"], "small");
+  EXPECT_EQ(models["models"][0]["name"], "small");
+  EXPECT_EQ(json::parse(Ask(Get("/v1/models/small")).body), models["data"][0]);
+  Error(Ask(Get("/v1/models/other")), 404);
+  const json props = json::parse(Ask(Get("/props")).body);
+  EXPECT_EQ(props["total_slots"], 16);
+  EXPECT_EQ(props["default_generation_settings"]["n_ctx"], 1'000'000);
+  EXPECT_EQ(props["model_hash"], node_->model().hash());
+  ASSERT_EQ(Ask(Post(kChat, ChatBody(1, false))).status, 200);
+  const RawAnswer metrics = Ask(Get("/metrics"));
+  EXPECT_THAT(metrics.headers.at("Content-Type"), HasSubstr("version=0.0.4"));
+  EXPECT_THAT(metrics.body,
+              AllOf(HasSubstr("omni_http_requests_total{route=\"/v1/chat/completions\",status=\"200\"} 1"),
+                    HasSubstr("# TYPE omni_time_to_first_token_seconds histogram"), HasSubstr("omni_ready 1"),
+                    HasSubstr("omni_sessions_total 1")));
+}
+
+TEST_F(HttpDoorTest, WhatCannotServeYetIsNotReady) {
+  Open();
+  backend_->serving = absl::UnavailableError("no coordinator has been elected yet");
+  EXPECT_EQ(Ask(Get("/health")).status, 200);
+  for (const std::string& request : {Get("/ready"), Post(kChat, ChatBody(1, true))}) {
+    const RawAnswer refused = Ask(request);
+    EXPECT_THAT(Error(refused, 503)["message"].get<std::string>(), HasSubstr("elected"));
+    EXPECT_EQ(refused.headers.at("Retry-After"), "1");
+  }
+}
+
+TEST_F(HttpDoorTest, DrainingFinishesWhatRunsAndTakesNothingNew) {
+  Open();
+  RawClient endless(door_->address()), short_one(door_->address());
+  endless.Send(Post(kChat, ChatBody(1, true, 900'000)));
+  ASSERT_TRUE(endless.ReadUntil("\"content\""));
+  short_one.Send(Post(kChat, ChatBody(2, true)));
+  ASSERT_TRUE(short_one.ReadUntil("HTTP/1.1 200"));
+  EXPECT_FALSE(door_->Drain(std::chrono::milliseconds(1)));
+  Error(Ask(Get("/ready")), 503);
+  EXPECT_EQ(Ask(Get("/health")).status, 200);
+  Error(Ask(Post(kChat, ChatBody(3, false))), 503);
+  const auto finished = short_one.Read();
+  ASSERT_TRUE(finished.has_value());
+  EXPECT_GT(Events(*finished).size(), 3u);
+  endless.Close();
+  EXPECT_TRUE(door_->Drain(std::chrono::minutes(1)));
+}
+
+}  // namespace
+}  // namespace omni

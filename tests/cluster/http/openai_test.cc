@@ -1,0 +1,351 @@
+// OpenAI's requests and answers as JSON, without a server.
+#include <cmath>
+#include <fstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "cluster/http/chat_template.h"
+#include "cluster/http/openai_answer.h"
+#include "cluster/http/openai_request.h"
+#include "engine/text/prompt.h"
+#include "tests/testing/temp_dir.h"
+
+namespace omni {
+namespace {
+
+using nlohmann::json;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+class OpenAiRequest : public ::testing::Test {
+ protected:
+  OpenAiRequest() {
+    model_.name = "mini";
+    model_.max_context = 100;
+    model_.tokenizer = &tokenizer_;
+  }
+  absl::StatusOr<CompletionRequest> Completion(const std::string& body) {
+    return ReadCompletion(body, model_, 7);
+  }
+  absl::StatusOr<CompletionRequest> Chat(const std::string& body) { return ReadChat(body, model_, 7); }
+  // A chat of one message, with these fields beside it.
+  absl::StatusOr<CompletionRequest> ChatWith(const std::string& fields) {
+    return Chat(R"({"messages": [{"role": "user", "content": "x"}], )" + fields + "}");
+  }
+  absl::StatusOr<CompletionRequest> CompletionWith(const std::string& fields) {
+    return Completion(R"({"prompt": "x", )" + fields + "}");
+  }
+  static void ExpectBad(const absl::StatusOr<CompletionRequest>& read, const std::string& param,
+                        const std::string& part = "") {
+    ASSERT_TRUE(absl::IsInvalidArgument(read.status())) << read.status();
+    EXPECT_EQ(ErrorParam(read.status()), param) << read.status();
+    EXPECT_THAT(std::string(read.status().message()), HasSubstr(part));
+  }
+
+  Tokenizer tokenizer_ = *Tokenizer::Train("the sea and the ship and the sea", 260);
+  ServedModel model_;
+};
+
+TEST_F(OpenAiRequest, ACompletionHasOpenAisDefaults) {
+  const auto read = Completion(R"({"model": "mini", "prompt": "the sea"})");
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_FALSE(read->chat || read->stream || read->include_usage || read->logprobs);
+  const GenerateRequest& g = read->generate;
+  EXPECT_EQ(g.prompt, PromptTokens(tokenizer_, "the sea"));
+  EXPECT_EQ(g.max_tokens, 16);
+  EXPECT_EQ(g.sampler.temperature, 1);
+  EXPECT_EQ(g.sampler.top_p, 1);
+  EXPECT_EQ(g.sampler.top_k, 0);
+  EXPECT_EQ(g.sampler.seed, 7u);
+  EXPECT_TRUE(g.stops.empty());
+}
+
+TEST_F(OpenAiRequest, EverySettingArrives) {
+  const auto read = Completion(R"({"prompt": "x", "max_tokens": 5, "temperature": 0, "top_p": 0.5, "top_k": 3,
+      "min_p": 0.1, "repeat_penalty": 1.5, "seed": -1, "stop": ["a", "b"], "stream": true, "n": 1, "best_of": 1,
+      "stream_options": {"include_usage": true}, "logprobs": 0, "user": "u", "unknown": {}, "echo": false,
+      "presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}, "suffix": null})");
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_TRUE(read->stream && read->include_usage && read->logprobs);
+  const GenerateRequest& g = read->generate;
+  EXPECT_EQ(g.max_tokens, 5);
+  EXPECT_EQ(g.sampler.temperature, 0);
+  EXPECT_EQ(g.sampler.top_p, 0.5f);
+  EXPECT_EQ(g.sampler.top_k, 3);
+  EXPECT_EQ(g.sampler.min_p, 0.1f);
+  EXPECT_EQ(g.sampler.repetition_penalty, 1.5f);
+  EXPECT_EQ(g.sampler.seed, UINT64_MAX);
+  EXPECT_THAT(g.stops, ElementsAre("a", "b"));
+}
+
+TEST_F(OpenAiRequest, NullIsAsGoodAsNothing) {
+  const auto read = CompletionWith(
+      R"("model": null, "max_tokens": null, "temperature": null, "stop": null, "stream": null, "n": null,
+         "stream_options": null, "logprobs": null, "seed": null, "echo": null, "logit_bias": null)");
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(read->generate.max_tokens, 16);
+}
+
+TEST_F(OpenAiRequest, APromptMayBeTokens) {
+  for (const char* prompt : {"[97, 98]", "[[97, 98]]"}) {
+    const auto read = Completion(std::string(R"({"prompt": )") + prompt + "}");
+    ASSERT_TRUE(read.ok()) << read.status();
+    EXPECT_THAT(read->generate.prompt, ElementsAre(TokenId(97), TokenId(98)));
+  }
+  const auto one = Completion(R"({"prompt": ["x"]})");
+  ASSERT_TRUE(one.ok()) << one.status();
+  EXPECT_EQ(one->generate.prompt, PromptTokens(tokenizer_, "x"));
+  for (const char* prompt : {"[260]", "[-1]", "[1.5]", "[1, \"a\"]", "[\"a\", \"b\"]", "[[1], [2]]", "[]",
+                             "[[]]", "{}", "1", "true", "[1e30]", "[18446744073709551615]"}) {
+    ExpectBad(Completion(std::string(R"({"prompt": )") + prompt + "}"), "prompt");
+  }
+  ExpectBad(Completion("{}"), "prompt", "missing");
+}
+
+TEST_F(OpenAiRequest, WhatIsWrongIsNamed) {
+  for (const auto& [fields, param] : std::vector<std::pair<std::string, std::string>>{
+           {R"("max_tokens": 0)", "max_tokens"},
+           {R"("max_tokens": 1.5)", "max_tokens"},
+           {R"("max_tokens": "9")", "max_tokens"},
+           {R"("max_tokens": 1e99)", "max_tokens"},
+           {R"("max_tokens": 18446744073709551615)", "max_tokens"},
+           {R"("max_tokens": 5, "max_completion_tokens": 6)", "max_tokens"},
+           {R"("temperature": -0.1)", "temperature"},
+           {R"("temperature": "hot")", "temperature"},
+           {R"("top_p": 0)", "top_p"},
+           {R"("top_p": 1.1)", "top_p"},
+           {R"("top_k": -1)", "top_k"},
+           {R"("seed": 1.5)", "seed"},
+           {R"("seed": 18446744073709551615)", "seed"},
+           {R"("stream": 1)", "stream"},
+           {R"("stream_options": {"include_usage": true})", "stream_options"},
+           {R"("stream": true, "stream_options": [])", "stream_options"},
+           {R"("stream": true, "stream_options": {"include_usage": 1})", "stream_options.include_usage"},
+           {R"("n": 2)", "n"},
+           {R"("n": 0)", "n"},
+           {R"("stop": "")", "stop"},
+           {R"("stop": ["a", ""])", "stop"},
+           {R"("stop": [1])", "stop"},
+           {R"("stop": {})", "stop"},
+           {R"("model": 3)", "model"},
+           {R"("presence_penalty": 0.5)", "presence_penalty"},
+           {R"("frequency_penalty": -1)", "frequency_penalty"},
+           {R"("logit_bias": {"5": 1})", "logit_bias"}}) {
+    ExpectBad(CompletionWith(fields), param, "'");
+    ExpectBad(ChatWith(fields), param, "'");
+  }
+  for (const auto& [fields, param] :
+       std::vector<std::pair<std::string, std::string>>{{R"("logprobs": 1)", "logprobs"},
+                                                        {R"("logprobs": true)", "logprobs"},
+                                                        {R"("best_of": 2)", "best_of"},
+                                                        {R"("echo": true)", "echo"},
+                                                        {R"("suffix": "end")", "suffix"}}) {
+    ExpectBad(CompletionWith(fields), param);
+  }
+  for (const auto& [fields, param] : std::vector<std::pair<std::string, std::string>>{
+           {R"("logprobs": 0)", "logprobs"},
+           {R"("logprobs": true, "top_logprobs": 1)", "top_logprobs"},
+           {R"("top_logprobs": 21)", "top_logprobs"},
+           {R"("response_format": {"type": "json_object"})", "response_format"},
+           {R"("response_format": {})", "response_format"},
+           {R"("tools": {})", "tools"},
+           {R"("tool_choice": "required")", "tool_choice"},
+           {R"("tool_choice": {"type": "function", "function": {"name": "f"}})", "tool_choice"}}) {
+    ExpectBad(ChatWith(fields), param);
+  }
+}
+
+TEST_F(OpenAiRequest, AnotherModelIsNotFound) {
+  const auto read = CompletionWith(R"("model": "gpt-9")");
+  ASSERT_TRUE(absl::IsNotFound(read.status())) << read.status();
+  EXPECT_EQ(ErrorCode(read.status()), "model_not_found");
+  EXPECT_EQ(ErrorParam(read.status()), "model");
+  EXPECT_THAT(std::string(read.status().message()), HasSubstr("'mini' is"));
+}
+
+TEST_F(OpenAiRequest, ABodyThatIsNoObjectIsRefused) {
+  for (const std::string body : {"", "{", "[]", "3", "\"a\"", "{\"prompt\": \"\xff\"}",
+                                 "{\"prompt\": \"x\"} {}", "{\"prompt\": \"x\", \"prompt\": \"y\"}"}) {
+    ExpectBad(Completion(body), "", "the body ");
+  }
+  ExpectBad(Completion(std::string(1000, '[')), "", "nests deeper");
+}
+
+TEST_F(OpenAiRequest, APromptBeyondTheContextIsRefusedByItsName) {
+  for (const auto& read :
+       {Completion(R"({"prompt": ")" + std::string(100, 'q') + "\"}"),
+        Chat(R"({"messages": [{"role": "user", "content": ")" + std::string(100, 'q') + "\"}]}")}) {
+    ASSERT_TRUE(absl::IsInvalidArgument(read.status())) << read.status();
+    EXPECT_EQ(ErrorCode(read.status()), "context_length_exceeded");
+    EXPECT_THAT(std::string(read.status().message()), HasSubstr("100"));
+  }
+}
+
+TEST_F(OpenAiRequest, MessagesBecomeTheTemplatesText) {
+  const auto read = Chat(R"({"messages": [
+      {"role": "developer", "content": "Be brief."},
+      {"role": "user", "content": [{"type": "text", "text": "the "}, {"type": "text", "text": "sea"}]},
+      {"role": "assistant", "content": null, "tool_calls": []},
+      {"role": "tool", "content": "calm"}], "tools": [{"type": "anything", "deep": [[[[[[[[[1]]]]]]]]]}],
+      "tool_choice": "auto", "stop": "z", "logprobs": true, "max_completion_tokens": 3})");
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(tokenizer_.Decode(read->generate.prompt),
+            tokenizer_.Decode(
+                PromptTokens(tokenizer_, "Be brief.\n\nUser: the sea\nAssistant: \nTool: calm\nAssistant:")));
+  EXPECT_TRUE(read->chat && read->logprobs);
+  EXPECT_EQ(read->generate.max_tokens, 3);
+  EXPECT_THAT(read->generate.stops, ElementsAre("z", "\nUser:"));
+  EXPECT_EQ(ChatWith(R"("seed": 1)")->generate.max_tokens, kChatTokens);
+}
+
+TEST_F(OpenAiRequest, AMessageThatIsWrongIsNamed) {
+  for (const auto& [messages, param] : std::vector<std::pair<std::string, std::string>>{
+           {"null", "messages"},
+           {"[]", "messages"},
+           {"{}", "messages"},
+           {"[3]", "messages[0]"},
+           {R"([{"content": "x"}])", "messages[0].role"},
+           {R"([{"role": "king", "content": "x"}])", "messages[0].role"},
+           {R"([{"role": 1, "content": "x"}])", "messages[0].role"},
+           {R"([{"role": "user", "content": "x"}, {"role": "user"}])", "messages[1].content"},
+           {R"([{"role": "user", "content": null}])", "messages[0].content"},
+           {R"([{"role": "user", "content": 5}])", "messages[0].content"},
+           {R"([{"role": "user", "content": [{"type": "image_url"}]}])", "messages[0].content"},
+           {R"([{"role": "user", "content": [{"type": "text"}]}])", "messages[0].content"},
+           {R"([{"role": "user", "content": ["x"]}])", "messages[0].content"}}) {
+    ExpectBad(Chat(R"({"messages": )" + messages + "}"), param, "'messages");
+  }
+}
+
+TEST(ChatTemplateTest, AModelMayBringItsOwn) {
+  const testing::TempDir dir;
+  EXPECT_FALSE(ChatTemplate::Load(dir.path())->from_file());
+  std::ofstream(dir / ChatTemplate::kFile)
+      << R"({"system": "<{content}>", "user": "Q:{content};", "assistant": "A:{content};", "answer": "A:",
+             "stops": ["Q:"]})";
+  const auto chat = ChatTemplate::Load(dir.path());
+  ASSERT_TRUE(chat.ok()) << chat.status();
+  EXPECT_TRUE(chat->from_file());
+  // What a message says is not looked at.
+  EXPECT_EQ(chat->Render({{"system", "s"}, {"user", "{content}"}, {"assistant", "a"}, {"tool", "t"}}),
+            "<s>Q:{content};A:a;Q:t;A:");
+  EXPECT_THAT(chat->stops(), ElementsAre("Q:"));
+}
+
+TEST(ChatTemplateTest, AFileThatIsWrongIsNamed) {
+  const testing::TempDir dir;
+  for (const auto& [text, part] : std::vector<std::pair<std::string, std::string>>{
+           {"", "is not JSON"},
+           {"[]", "no JSON object"},
+           {R"({"user": "{content}", "system": "{content}"})", "lacks 'assistant'"},
+           {R"({"user": "hello"})", "'user' without {content}"},
+           {R"({"user": 3})", "'user' that is no text"},
+           {R"({"usr": "{content}"})", "the key 'usr'"},
+           {R"({"stops": [""]})", "'stops'"},
+           {R"({"stops": "x"})", "'stops'"}}) {
+    std::ofstream(dir / ChatTemplate::kFile) << text << std::flush;
+    const auto chat = ChatTemplate::Load(dir.path());
+    ASSERT_TRUE(absl::IsInvalidArgument(chat.status())) << text;
+    EXPECT_THAT(std::string(chat.status().message()), HasSubstr(ChatTemplate::kFile));
+    EXPECT_THAT(std::string(chat.status().message()), HasSubstr(part));
+  }
+}
+
+json Event(const std::string& event) {
+  EXPECT_THAT(event, StartsWith("data: "));
+  EXPECT_EQ(event.substr(event.size() - 2), "\n\n");
+  EXPECT_EQ(event.find('\n'), event.size() - 2);  // one line: a client would take it for several
+  return json::parse(event.substr(6));
+}
+
+const std::vector<AnswerToken> kTokens = {{"a\xe2", 0.5f}, {"\x82\xac", 0}};
+
+TEST(OpenAiAnswer, AWholeChatAnswer) {
+  const json answer = json::parse(
+      WholeAnswer({"chatcmpl-1", "mini", 99, true}, "line\nline", &kTokens, StopReason::kStop, {3, 2}));
+  EXPECT_EQ(answer["id"], "chatcmpl-1");
+  EXPECT_EQ(answer["object"], "chat.completion");
+  EXPECT_EQ(answer["created"], 99);
+  EXPECT_EQ(answer["model"], "mini");
+  ASSERT_EQ(answer["choices"].size(), 1u);
+  const json& choice = answer["choices"][0];
+  EXPECT_EQ(choice["message"]["role"], "assistant");
+  EXPECT_EQ(choice["message"]["content"], "line\nline");
+  EXPECT_EQ(choice["finish_reason"], "stop");
+  const json& tokens = choice["logprobs"]["content"];
+  ASSERT_EQ(tokens.size(), 2u);
+  EXPECT_NEAR(tokens[0]["logprob"].get<double>(), std::log(0.5), 1e-9);
+  EXPECT_EQ(tokens[1]["logprob"], -9999.0);
+  EXPECT_EQ(tokens[1]["bytes"], json({0x82, 0xac}));
+  EXPECT_EQ(tokens[0]["top_logprobs"], json::array());
+  EXPECT_EQ(answer["usage"]["prompt_tokens"], 3);
+  EXPECT_EQ(answer["usage"]["completion_tokens"], 2);
+  EXPECT_EQ(answer["usage"]["total_tokens"], 5);
+}
+
+TEST(OpenAiAnswer, AWholeCompletion) {
+  const json answer =
+      json::parse(WholeAnswer({"cmpl-1", "mini", 99, false}, "text \xff", nullptr, StopReason::kContext, {}));
+  EXPECT_EQ(answer["object"], "text_completion");
+  EXPECT_EQ(answer["choices"][0]["text"], "text \xef\xbf\xbd");  // what is no UTF-8 is marked, not sent
+  EXPECT_EQ(answer["choices"][0]["finish_reason"], "length");
+  EXPECT_TRUE(answer["choices"][0]["logprobs"].is_null());
+  const json with =
+      json::parse(WholeAnswer({"cmpl-1", "mini", 99, false}, "a", &kTokens, StopReason::kLength, {}));
+  EXPECT_EQ(with["choices"][0]["logprobs"]["token_logprobs"].size(), 2u);
+}
+
+TEST(OpenAiAnswer, AStreamsUsageIsNullUntilTheLastPiece) {
+  AnswerHead head{"chatcmpl-1", "mini", 99, true, true};
+  const json first = Event(FirstEvent(head)), text = Event(TextEvent(head, "a\nb", nullptr)),
+             last = Event(LastEvent(head, StopReason::kEndOfText)), usage = Event(UsageEvent(head, {1, 2}));
+  for (const json& piece : {first, text, last}) {
+    EXPECT_EQ(piece["object"], "chat.completion.chunk");
+    EXPECT_TRUE(piece.at("usage").is_null());
+    ASSERT_EQ(piece["choices"].size(), 1u);
+  }
+  EXPECT_EQ(first["choices"][0]["delta"]["role"], "assistant");
+  EXPECT_TRUE(first["choices"][0]["finish_reason"].is_null());
+  EXPECT_EQ(text["choices"][0]["delta"], json({{"content", "a\nb"}}));
+  EXPECT_EQ(last["choices"][0]["delta"], json::object());
+  EXPECT_EQ(last["choices"][0]["finish_reason"], "stop");
+  EXPECT_EQ(usage["choices"], json::array());
+  EXPECT_EQ(usage["usage"]["total_tokens"], 3);
+  head.include_usage = false;
+  EXPECT_FALSE(Event(TextEvent(head, "a", nullptr)).contains("usage"));
+  head.chat = false;
+  EXPECT_EQ(Event(TextEvent(head, "a", nullptr))["choices"][0]["text"], "a");
+  EXPECT_EQ(Event(LastEvent(head, StopReason::kLength))["choices"][0]["finish_reason"], "length");
+}
+
+TEST(OpenAiAnswer, AnErrorHasTheStatusOfItsKind) {
+  for (const auto& [status, http, type] : std::vector<std::tuple<absl::Status, int, std::string>>{
+           {absl::InvalidArgumentError("m"), 400, "invalid_request_error"},
+           {absl::NotFoundError("m"), 404, "invalid_request_error"},
+           {absl::ResourceExhaustedError("m"), 429, "rate_limit_error"},
+           {absl::UnavailableError("m"), 503, "server_error"},
+           {absl::DeadlineExceededError("m"), 504, "server_error"},
+           {absl::DataLossError("m"), 500, "server_error"},
+           {absl::InternalError("m"), 500, "server_error"}}) {
+    const HttpAnswer answer = ErrorAnswer(status);
+    EXPECT_EQ(answer.status, http);
+    const json error = json::parse(answer.body)["error"];
+    EXPECT_EQ(error["message"], "m");
+    EXPECT_EQ(error["type"], type);
+    EXPECT_TRUE(error.at("param").is_null());
+    EXPECT_EQ(error.at("code"), http == 429 ? json("rate_limit_exceeded") : json(nullptr));
+    const bool hint = !answer.headers.empty() && answer.headers.front().first == "Retry-After";
+    EXPECT_EQ(hint, http == 429 || http == 503);
+  }
+  EXPECT_EQ(Event(ErrorEvent(absl::InternalError("m")))["error"]["type"], "server_error");
+  EXPECT_EQ(json::parse(ErrorAnswer(413, "big").body)["error"]["message"], "big");
+}
+
+}  // namespace
+}  // namespace omni
