@@ -29,8 +29,8 @@ class HttpDoor {
   ~HttpDoor();
 
   const std::string& address() const;
-  // Takes no new work, and waits until what runs has been answered, but no longer than `most`: whether all was.
-  // What asks meanwhile is told 503, and so is whoever asks whether it is ready.
+  // Takes no new work, and waits until what runs has been answered, but no longer than `most`: whether all
+  // was. What asks meanwhile is told 503, and so is whoever asks whether it is ready.
   bool Drain(std::chrono::milliseconds most);
 
  private:

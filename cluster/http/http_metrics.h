@@ -16,7 +16,8 @@ class HttpMetrics {
   HttpMetrics();
   ~HttpMetrics();
 
-  // `route`: one of the server's own, not what a client wrote. Status 0: the client went away before an answer.
+  // `route`: one of the server's own, not what a client wrote. Status 0: the client was gone before an
+  // answer.
   void OnRequest(const std::string& route, int status, std::chrono::nanoseconds took);
   void OnPrompt(int64_t tokens);
   void OnFirstToken(std::chrono::nanoseconds since_request);

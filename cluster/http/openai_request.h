@@ -30,8 +30,8 @@ struct CompletionRequest {
   GenerateRequest generate;  // complete
 };
 
-// The defaults are OpenAI's (temperature 1, top_p 1, 16 tokens of a completion), but a chat's answer has up to
-// kChatTokens where the client does not say. A request without a seed draws one from `seed`.
+// The defaults are OpenAI's (temperature 1, top_p 1, 16 tokens of a completion), but a chat's answer has up
+// to kChatTokens where the client does not say. A request without a seed draws one from `seed`.
 inline constexpr int64_t kCompletionTokens = 16, kChatTokens = 1024;
 absl::StatusOr<CompletionRequest> ReadCompletion(std::string_view body, const ServedModel& model,
                                                  uint64_t seed);

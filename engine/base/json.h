@@ -17,7 +17,8 @@
 
 namespace omni {
 
-// No file of this project nests deeper; what clients send may. Copying, comparing and writing a value recurse with its depth.
+// No file of this project nests deeper; what clients send may. Copying, comparing and writing a value recurse
+// with its depth.
 inline constexpr size_t kMaxJsonDepth = 8;
 
 // Looks at a text before a value is made of it: its nesting, and that no object has a key twice. (The

@@ -3,6 +3,6 @@
 
 tools=(cmake ninja-build g++ ccache mold git ca-certificates python3 protobuf-compiler protobuf-compiler-grpc)
 libraries=(libabsl-dev nlohmann-json3-dev libcli11-dev libxxhash-dev liblzma-dev librocksdb-dev libcaf-dev
-  liburing-dev libspdlog-dev libgrpc++-dev libprotobuf-dev libssl-dev)
+  liburing-dev libspdlog-dev libgrpc++-dev libprotobuf-dev libssl-dev libboost-dev prometheus-cpp-dev)
 test_libraries=(libgtest-dev libgmock-dev libbenchmark-dev etcd-server iproute2 nftables)
 trainer=(libtorch-dev libopenblas0-openmp)

@@ -13,8 +13,10 @@ const int kRuns = 60000;
 
 std::vector<std::string> Seeds() {
   return {
-      R"({"model":"m","prompt":"the sea","max_tokens":5,"temperature":0.5,"top_p":0.9,"stop":["a","b"],"seed":-7})",
-      R"({"prompt":[1,2,3],"stream":true,"stream_options":{"include_usage":true},"logprobs":0,"n":1,"echo":false})",
+      R"({"model":"m","prompt":"the sea","max_tokens":5,"temperature":0.5,"top_p":0.9,"stop":["a","b"],)"
+      R"("seed":-7})",
+      R"({"prompt":[1,2,3],"stream":true,"stream_options":{"include_usage":true},"logprobs":0,"n":1,)"
+      R"("echo":false})",
       R"({"messages":[{"role":"system","content":"s"},{"role":"user","content":[{"type":"text","text":"u"}]},)"
       R"({"role":"assistant","content":null,"tool_calls":[]},{"role":"tool","content":"t"}],"tools":[{}],)"
       R"("tool_choice":"auto","logprobs":true,"top_logprobs":0,"max_completion_tokens":9})",

@@ -260,7 +260,9 @@ TEST_F(HttpDoorTest, AClientThatGoesAwayEndsItsSession) {
     SCOPED_TRACE(stream);
     auto client = std::make_unique<RawClient>(door_->address());
     client->Send(Post(kChat, ChatBody(1, stream, 900'000)));
-    if (stream) ASSERT_TRUE(client->ReadUntil("\"content\""));
+    if (stream) {
+      ASSERT_TRUE(client->ReadUntil("\"content\""));
+    }
     ASSERT_TRUE(WaitForSessions(1, 0));
     client = nullptr;
     EXPECT_TRUE(WaitForSessions(0, 0));

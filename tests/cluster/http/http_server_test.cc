@@ -368,7 +368,9 @@ TEST_F(HttpServerTest, AClientThatIsGoneEndsItsCall) {
     auto client = std::make_unique<RawClient>(address());
     client->Send(Get(path));
     ASSERT_TRUE(handler_.events.WaitFor("waiting", before + 1));
-    if (std::string_view(path) == "/stream") ASSERT_TRUE(client->ReadUntil("begun"));
+    if (std::string_view(path) == "/stream") {
+      ASSERT_TRUE(client->ReadUntil("begun"));
+    }
     client = nullptr;
     EXPECT_TRUE(handler_.events.WaitFor("destroyed", before + 1));
     EXPECT_TRUE(handler_.events.WaitFor("gone", before + 1));
@@ -438,13 +440,17 @@ TEST_F(HttpServerTest, ManyAreServedAtOnce) {
   for (int i = 0; i < 200; ++i) clients.emplace_back(address()).Send(Get(i % 2 == 0 ? "/wait" : "/echo"));
   int n = 0;
   for (RawClient& client : clients) {
-    if (n++ % 2 == 1) EXPECT_EQ(client.Read()->status, 200);
+    if (n++ % 2 == 1) {
+      EXPECT_EQ(client.Read()->status, 200);
+    }
   }
   ASSERT_TRUE(handler_.events.WaitFor("waiting", 100));
   handler_.Release();
   n = 0;
   for (RawClient& client : clients) {
-    if (n++ % 2 == 0) EXPECT_EQ(client.Read()->body, "released");
+    if (n++ % 2 == 0) {
+      EXPECT_EQ(client.Read()->body, "released");
+    }
   }
 }
 

@@ -68,7 +68,8 @@ TEST_F(OpenAiRequest, ACompletionHasOpenAisDefaults) {
 
 TEST_F(OpenAiRequest, EverySettingArrives) {
   const auto read = Completion(R"({"prompt": "x", "max_tokens": 5, "temperature": 0, "top_p": 0.5, "top_k": 3,
-      "min_p": 0.1, "repeat_penalty": 1.5, "seed": -1, "stop": ["a", "b"], "stream": true, "n": 1, "best_of": 1,
+      "min_p": 0.1, "repeat_penalty": 1.5, "seed": -1, "stop": ["a", "b"], "stream": true, "n": 1,
+      "best_of": 1,
       "stream_options": {"include_usage": true}, "logprobs": 0, "user": "u", "unknown": {}, "echo": false,
       "presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}, "suffix": null})");
   ASSERT_TRUE(read.ok()) << read.status();

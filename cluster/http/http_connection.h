@@ -1,0 +1,141 @@
+// One HTTP connection, and what all of a server share. For http_server.cc and http_connection.cc alone: Boost
+// is behind them.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_set>
+#include <utility>
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/beast/http/parser.hpp>
+#include <boost/beast/http/string_body.hpp>
+
+#include "cluster/http/http_server.h"
+
+namespace omni::http_internal {
+
+namespace asio = boost::asio;
+namespace http = boost::beast::http;
+using asio::ip::tcp;
+using boost::system::error_code;
+using Clock = std::chrono::steady_clock;
+
+class Connection;
+class Exchange;
+
+// All on the server's thread but where it says otherwise.
+struct Connections {
+  Connections(HttpServerOptions o, HttpHandler& h) : options(std::move(o)), handler(h) {}
+
+  void Remove(const std::shared_ptr<Connection>& connection);
+  void CountBusy(int change);
+
+  HttpServerOptions options;
+  HttpHandler& handler;
+  // Shared with whoever may post: it may outlive the server, and does nothing then.
+  std::shared_ptr<asio::io_context> io = std::make_shared<asio::io_context>(1);
+  std::unordered_set<std::shared_ptr<Connection>> all;
+  std::array<char, 16 << 10> chunk;  // what one connection reads at a time
+  bool draining = false;
+  size_t held = 0;                // bytes of bodies
+  std::atomic<int64_t> count{0};  // of `all`; any thread
+
+  std::mutex busy_mutex;
+  std::condition_variable changed;
+  int busy = 0;  // connections with a request or an answer under way; with the mutex
+};
+
+// All on the server's thread.
+class Connection : public std::enable_shared_from_this<Connection> {
+ public:
+  Connection(Connections& server, tcp::socket socket)
+      : server_(server), socket_(std::move(socket)), waiting_(*server.io), writing_timer_(*server.io) {}
+
+  void Start() {
+    Await(server_.options.idle);
+    Read();
+  }
+  void CloseIfIdle() {
+    if (phase_ == Phase::kIdle && !sending()) Close();
+  }
+  void Close();
+
+  // Of the exchange.
+  void Answer(const HttpAnswer& answer);
+  void Begin(const HttpAnswer& head);
+  void Write(std::string_view piece);
+  void End();
+  size_t unsent() const { return out_.size() + sending_.size() - sent_; }
+  bool Has(const Exchange* exchange) const { return exchange_.get() == exchange && !over_; }
+
+ private:
+  // kIdle: nothing of a request has come; kEnding: the last answer is being sent.
+  enum class Phase { kIdle, kHead, kBody, kHandling, kEnding, kLingering, kClosed };
+
+  void Enter(Phase phase) {
+    SetBusy(phase != Phase::kIdle && phase != Phase::kLingering && phase != Phase::kClosed);
+    phase_ = phase;
+  }
+  void SetBusy(bool busy) {
+    if (busy != busy_) server_.CountBusy(busy ? 1 : -1);
+    busy_ = busy;
+  }
+  // Bytes of a body that are here until the answer is over.
+  void Hold(size_t bytes) {
+    server_.held += bytes - held_;
+    held_ = bytes;
+  }
+  bool sending() const { return writing_ || !out_.empty(); }
+
+  void Await(std::chrono::milliseconds most);
+  void OnTooLate();
+  void Read();
+  void OnReadable(const error_code& error);
+  void OnHalfClosed();
+  void Parse();
+  void Dispatch();
+  void Refuse(int status, const std::string& why);
+  void RefuseParse(const error_code& error);
+  std::string Head(const HttpAnswer& answer, const std::string& length);
+  void Over();
+  void Send(std::string_view bytes);
+  void Flush();
+  void OnWritten(const error_code& error, size_t bytes);
+  void OnSent();
+  void Next();
+  void Done(bool gone);
+
+  Connections& server_;
+  tcp::socket socket_;
+  Phase phase_ = Phase::kIdle;
+  bool busy_ = false;
+  asio::steady_timer waiting_, writing_timer_;
+
+  std::string in_;
+  bool reading_ = false, half_closed_ = false, probing_ = false;
+  size_t lingered_ = 0, held_ = 0;
+  std::optional<http::request_parser<http::string_body>> parser_;
+
+  bool keep_alive_ = true, old_ = false, head_only_ = false;  // of the request; old_: HTTP/1.0
+  std::shared_ptr<Exchange> exchange_;
+  std::shared_ptr<HttpCall> call_;
+  bool begun_ = false, over_ = false;  // of the answer
+  HttpDone done_;
+  Clock::time_point started_;
+
+  std::string out_, sending_;
+  size_t sent_ = 0;  // of sending_
+  bool writing_ = false;
+};
+
+}  // namespace omni::http_internal
