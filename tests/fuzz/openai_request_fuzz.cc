@@ -17,7 +17,8 @@ std::vector<std::string> Seeds() {
       R"("seed":-7})",
       R"({"prompt":[1,2,3],"stream":true,"stream_options":{"include_usage":true},"logprobs":0,"n":1,)"
       R"("echo":false})",
-      R"({"messages":[{"role":"system","content":"s"},{"role":"user","content":[{"type":"text","text":"u"}]},)"
+      R"({"messages":[{"role":"system","content":"s"},{"role":"user",)"
+      R"("content":[{"type":"text","text":"u"}]},)"
       R"({"role":"assistant","content":null,"tool_calls":[]},{"role":"tool","content":"t"}],"tools":[{}],)"
       R"("tool_choice":"auto","logprobs":true,"top_logprobs":0,"max_completion_tokens":9})",
       R"({"prompt":["x"],"top_k":3,"min_p":0.1,"repeat_penalty":1.2,"presence_penalty":0,"logit_bias":{}})",

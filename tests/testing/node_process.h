@@ -1,5 +1,5 @@
-// `omni node`, or another verb that serves, as a process of its own on loopback, which a test kills, stops and
-// starts again.
+// `omni node`, or another verb that serves, as a process of its own on loopback, which a test kills, stops
+// and starts again.
 #pragma once
 
 #include <sys/types.h>
@@ -13,8 +13,8 @@ namespace omni::testing {
 // Ends with it, and with the thread that started it.
 class NodeProcess {
  public:
-  // `arguments` after `omni node`, or the other verb; what it says goes to the file `log`. Nothing waits for it. In the network
-  // namespace of that open file, else in the caller's.
+  // `arguments` after `omni node`, or the other verb; what it says goes to the file `log`. Nothing waits for
+  // it. In the network namespace of that open file, else in the caller's.
   NodeProcess(const std::string& program, std::vector<std::string> arguments, std::string log,
               int network_namespace = -1, const char* verb = "node");
   ~NodeProcess();
