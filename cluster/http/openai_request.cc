@@ -138,6 +138,7 @@ void ReadCommon(Fields& fields, const ServedModel& model, uint64_t seed, Complet
   sampler.seed = static_cast<uint64_t>(
       fields.Integer("seed", INT64_MIN, INT64_MAX).value_or(static_cast<int64_t>(seed)));
   ReadStops(fields, request.generate.stops);
+  request.generate.stop_at_end_of_text = !fields.Bool("ignore_eos", false);
   constexpr std::string_view kPenalty = "is not there; 'repeat_penalty' is";
   for (const char* name : {"presence_penalty", "frequency_penalty"}) {
     if (fields.Real(name, 0, {-2, 2}) != 0) fields.Refuse(name, 0, kPenalty);

@@ -53,8 +53,9 @@ TEST_F(Serve, FinishesWhatRunsBeforeItEnds) {
   const std::string address = serve->WaitForAddress();
   ASSERT_NE(address, "") << serve->Log();
   RawClient client(address);
-  client.Send(Post("/v1/chat/completions",
-                   R"({"messages": [{"role": "user", "content": "x"}], "max_tokens": 400, "stream": true})"));
+  client.Send(Post(
+      "/v1/chat/completions",
+      R"({"messages": [{"role": "user", "content": "x"}], "max_tokens": 400, "stream": true})"));
   ASSERT_TRUE(client.ReadUntil("\"content\""));
   EXPECT_EQ(serve->Interrupt(), 0) << serve->Log();
   EXPECT_THAT(client.ReadToEnd(), HasSubstr("data: [DONE]"));
@@ -65,7 +66,8 @@ TEST_F(Serve, CutsOffWhatTakesLongerThanItHas) {
   const std::string address = serve->WaitForAddress();
   ASSERT_NE(address, "") << serve->Log();
   RawClient client(address);
-  client.Send(Post("/v1/completions", R"({"prompt": "x", "max_tokens": 900000, "stream": true})"));
+  client.Send(Post("/v1/completions",
+                   R"({"prompt": "x", "max_tokens": 900000, "ignore_eos": true, "stream": true})"));
   ASSERT_TRUE(client.ReadUntil("\"text\""));
   EXPECT_EQ(serve->Interrupt(), 0) << serve->Log();
   EXPECT_THAT(client.ReadToEnd(), Not(HasSubstr("[DONE]")));

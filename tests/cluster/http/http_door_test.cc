@@ -31,6 +31,7 @@ using testing::Post;
 using testing::RawAnswer;
 using testing::RawClient;
 
+constexpr int kEndless = 900'000;  // tokens: more than a test waits for
 constexpr char kChat[] = "/v1/chat/completions", kCompletions[] = "/v1/completions";
 
 // A node, and what a test wants to be wrong with it.
@@ -119,6 +120,7 @@ class HttpDoorTest : public testing::StreamedTest {
                  {"max_tokens", tokens},
                  {"seed", seed},
                  {"logprobs", true},
+                 {"ignore_eos", tokens == kEndless},
                  {"stream", stream}};
     if (stream) body["stream_options"] = {{"include_usage", true}};
     return body.dump();
@@ -259,7 +261,7 @@ TEST_F(HttpDoorTest, AClientThatGoesAwayEndsItsSession) {
   for (const bool stream : {true, false}) {
     SCOPED_TRACE(stream);
     auto client = std::make_unique<RawClient>(door_->address());
-    client->Send(Post(kChat, ChatBody(1, stream, 900'000)));
+    client->Send(Post(kChat, ChatBody(1, stream, kEndless)));
     if (stream) {
       ASSERT_TRUE(client->ReadUntil("\"content\""));
     }
@@ -276,9 +278,9 @@ TEST_F(HttpDoorTest, WhenAllPlacesAreTakenOneIsToldToComeBack) {
   swarm.coordinator.max_queued = 1;
   Open(swarm);
   RawClient first(door_->address()), second(door_->address());
-  first.Send(Post(kChat, ChatBody(1, true, 900'000)));
+  first.Send(Post(kChat, ChatBody(1, true, kEndless)));
   ASSERT_TRUE(WaitForSessions(1, 0));
-  second.Send(Post(kChat, ChatBody(2, true, 900'000)));
+  second.Send(Post(kChat, ChatBody(2, true, kEndless)));
   ASSERT_TRUE(WaitForSessions(1, 1));
   for (const bool stream : {false, true}) {
     const RawAnswer refused = Ask(Post(kChat, ChatBody(3, stream)));
@@ -379,7 +381,7 @@ TEST_F(HttpDoorTest, WhatCannotServeYetIsNotReady) {
 TEST_F(HttpDoorTest, DrainingFinishesWhatRunsAndTakesNothingNew) {
   Open();
   RawClient endless(door_->address()), short_one(door_->address());
-  endless.Send(Post(kChat, ChatBody(1, true, 900'000)));
+  endless.Send(Post(kChat, ChatBody(1, true, kEndless)));
   ASSERT_TRUE(endless.ReadUntil("\"content\""));
   short_one.Send(Post(kChat, ChatBody(2, true)));
   ASSERT_TRUE(short_one.ReadUntil("HTTP/1.1 200"));

@@ -63,12 +63,14 @@ TEST_F(OpenAiRequest, ACompletionHasOpenAisDefaults) {
   EXPECT_EQ(g.sampler.top_p, 1);
   EXPECT_EQ(g.sampler.top_k, 0);
   EXPECT_EQ(g.sampler.seed, 7u);
+  EXPECT_TRUE(g.stop_at_end_of_text);
   EXPECT_TRUE(g.stops.empty());
 }
 
 TEST_F(OpenAiRequest, EverySettingArrives) {
   const auto read = Completion(R"({"prompt": "x", "max_tokens": 5, "temperature": 0, "top_p": 0.5, "top_k": 3,
-      "min_p": 0.1, "repeat_penalty": 1.5, "seed": -1, "stop": ["a", "b"], "stream": true, "n": 1,
+      "min_p": 0.1, "repeat_penalty": 1.5,
+      "ignore_eos": true, "seed": -1, "stop": ["a", "b"], "stream": true, "n": 1,
       "best_of": 1,
       "stream_options": {"include_usage": true}, "logprobs": 0, "user": "u", "unknown": {}, "echo": false,
       "presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}, "suffix": null})");
@@ -82,6 +84,7 @@ TEST_F(OpenAiRequest, EverySettingArrives) {
   EXPECT_EQ(g.sampler.min_p, 0.1f);
   EXPECT_EQ(g.sampler.repetition_penalty, 1.5f);
   EXPECT_EQ(g.sampler.seed, UINT64_MAX);
+  EXPECT_FALSE(g.stop_at_end_of_text);
   EXPECT_THAT(g.stops, ElementsAre("a", "b"));
 }
 
@@ -124,6 +127,7 @@ TEST_F(OpenAiRequest, WhatIsWrongIsNamed) {
            {R"("top_k": -1)", "top_k"},
            {R"("seed": 1.5)", "seed"},
            {R"("seed": 18446744073709551615)", "seed"},
+           {R"("ignore_eos": "no")", "ignore_eos"},
            {R"("stream": 1)", "stream"},
            {R"("stream_options": {"include_usage": true})", "stream_options"},
            {R"("stream": true, "stream_options": [])", "stream_options"},
