@@ -53,9 +53,8 @@ TEST_F(Serve, FinishesWhatRunsBeforeItEnds) {
   const std::string address = serve->WaitForAddress();
   ASSERT_NE(address, "") << serve->Log();
   RawClient client(address);
-  client.Send(Post(
-      "/v1/chat/completions",
-      R"({"messages": [{"role": "user", "content": "x"}], "max_tokens": 400, "stream": true})"));
+  client.Send(Post("/v1/chat/completions",
+                   R"({"messages": [{"role": "user", "content": "x"}], "max_tokens": 400, "stream": true})"));
   ASSERT_TRUE(client.ReadUntil("\"content\""));
   EXPECT_EQ(serve->Interrupt(), 0) << serve->Log();
   EXPECT_THAT(client.ReadToEnd(), HasSubstr("data: [DONE]"));
