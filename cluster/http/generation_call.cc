@@ -37,7 +37,7 @@ class Generation final : public HttpCall, public std::enable_shared_from_this<Ge
       auto request = std::make_shared<absl::StatusOr<CompletionRequest>>(
           chat ? ReadChat(body, *model, seed) : ReadCompletion(body, *model, seed));
       exchange->Post([weak, request] {
-        if (const auto self = weak.lock()) self->Ask(*std::move(*request));
+        if (const auto self = weak.lock()) self->Ask(std::move(*request));
       });
     });
   }
