@@ -426,6 +426,7 @@ void CoordinatorState::EndStep() {
   Answer();
   Sweep();
   counters_.active.Set(static_cast<int64_t>(active_.size()));
+  counters_.queued.Set(static_cast<int64_t>(queue_.size()));
   if (active_.empty() && queue_.empty()) return;
   chained_ = true;
   step_start_ = Clock::now();

@@ -31,7 +31,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace omni::fuzz;
   static const Tokenizer tokenizer = *Tokenizer::Train("the sea and the ship and the sea", 260);
   ServedModel model;
-  model.name = "m";
+  model.name.assign(1, 'm');
   model.max_context = 200;
   model.tokenizer = &tokenizer;
   const std::string_view body = View(data, size);

@@ -336,7 +336,7 @@ TEST_F(HttpDoorTest, AFailureIsNeverAnAnswer) {
 TEST_F(HttpDoorTest, AModelThatBreaksWhileItAnswersIsAServersError) {
   OpenOptions open;
   open.residency = Residency::kStreamed;
-  open.cache_bytes = 4 * testing::TileBytes(testing::StreamedConfig());
+  open.cache_bytes = 6 * testing::TileBytes(testing::StreamedConfig());
   Open({}, open);
   for (const auto& entry : std::filesystem::directory_iterator(temp_ / "m" + "/packs"))
     std::filesystem::resize_file(entry.path(), 4096);
