@@ -14,6 +14,9 @@
 namespace omni {
 namespace {
 
+// May lie beside a model for those who serve it (docs/serve.md); no number of the model depends on it.
+constexpr char kChatTemplateFile[] = "chat_template.json";
+
 namespace fs = std::filesystem;
 
 constexpr int64_t kMaxManifestBytes = int64_t{64} << 20;
@@ -137,7 +140,7 @@ absl::StatusOr<MisplacedFiles> FindMisplacedFiles(const ModelFiles& files) {
   const std::string empty_packs = absl::StrCat(kPacksFolder, "/"),
                     partial = absl::StrCat(kPartialFolder, "/");
   for (const std::string& name : found) {
-    if (name == kModelFile || name == kDeltasFile || name == empty_packs ||
+    if (name == kModelFile || name == kDeltasFile || name == kChatTemplateFile || name == empty_packs ||
         files.manifest.files.contains(name) || files.deltas.files.contains(name) ||
         (files.present.has_value() && name.starts_with(partial))) {
       continue;
