@@ -25,7 +25,9 @@ class Serve : public OmniTest {
   std::unique_ptr<NodeProcess> Start(std::vector<std::string> more = {}) {
     std::vector<std::string> arguments = {"-m", Model(), "--http", "127.0.0.1:0", "-t", "1"};
     arguments.insert(arguments.end(), more.begin(), more.end());
-    return std::make_unique<NodeProcess>(OMNI_PROGRAM, arguments, *dir_ / "serve.log", -1, "serve");
+    static int number = 0;
+    return std::make_unique<NodeProcess>(OMNI_PROGRAM, arguments,
+                                         *dir_ / ("serve" + std::to_string(number++)), -1, "serve");
   }
 };
 
