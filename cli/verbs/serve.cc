@@ -21,7 +21,7 @@ namespace omni::cli {
 namespace {
 
 struct ServeArgs {
-  std::string model, http = HttpServerOptions().listen, model_name;
+  std::string model, listen = HttpServerOptions().listen, model_name;
   int64_t threads = 0, ctx = SwarmOptions().max_context;
   std::chrono::milliseconds drain{30'000};
   StreamFlags stream;
@@ -36,8 +36,8 @@ std::string NameOf(const std::string& path) {
 
 absl::StatusOr<int> Serve(const ServeArgs& args) {
   const auto start = std::chrono::steady_clock::now();
-  if (absl::Status s = CheckHttpAddress(args.http); !s.ok())
-    return UsageError(absl::StrCat("--http: ", s.message()));
+  if (absl::Status s = CheckHttpAddress(args.listen); !s.ok())
+    return UsageError(absl::StrCat("--listen: ", s.message()));
   const InterruptGuard interrupt;
   absl::StatusOr<std::string> path = FindModel(args.model);
   if (!path.ok()) return path.status();
@@ -59,7 +59,7 @@ absl::StatusOr<int> Serve(const ServeArgs& args) {
   NodeBackend backend(**node);
 
   HttpServerOptions http;
-  http.listen = args.http;
+  http.listen = args.listen;
   HttpDoor::Behind behind;
   behind.backend = &backend;
   behind.stats = [&swarm = (*node)->swarm()] { return swarm.Stats(); };
@@ -89,14 +89,14 @@ absl::StatusOr<int> Serve(const ServeArgs& args) {
 
 void AddServe(CLI::App& root, Invocation& invocation) {
   Verb verb(root, invocation, "serve", "Serve a model over HTTP to OpenAI's clients, on loopback",
-            "  omni serve                                   # then OPENAI_BASE_URL=http://127.0.0.1:8080/v1\n"
-            "  omni serve -m models/mini --http 127.0.0.1:0 # a free port, which is printed\n"
+            "  omni serve                                     # then OPENAI_BASE_URL=http://127.0.0.1:8080/v1\n"
+            "  omni serve -m models/mini --listen 127.0.0.1:0 # a free port, which is printed\n"
             "  curl -s http://127.0.0.1:8080/v1/completions -H 'Content-Type: application/json' \\\n"
             "    -d '{\"prompt\": \"The sea\", \"max_tokens\": 40}'\n\n"
             "Ends with an interrupt, when what runs has been answered.");
   auto args = std::make_shared<ServeArgs>();
   verb.Model(args->model);
-  verb.Text("--http", args->http,
+  verb.Text("--listen", args->listen,
             "ADDRESS:PORT of loopback; port 0 takes a free one (default 127.0.0.1:8080)");
   verb.Text("--model-name", args->model_name, "What clients call the model (default: its folder's name)");
   verb.Number("-c,--ctx", args->ctx, {2, int64_t{1} << 40},

@@ -254,6 +254,7 @@ void Connection::Dispatch() {
   } catch (const std::exception& e) {  // no memory: one request does not take the server
     LogError("http_handler_failed", "a request could not be handled: {reason}",
              {{"reason", std::string_view(e.what())}});
+    if (begun_ || over_) return Close();  // the client must not take what it has for a whole answer
     return Refuse(500, "the request could not be handled");
   }
   if (over_) return;

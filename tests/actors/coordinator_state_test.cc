@@ -276,6 +276,23 @@ TEST_F(CoordinatorTest, ACancelledPromptEndsItsStep) {
   EXPECT_EQ(counters_.active.Get(), 0);
 }
 
+TEST_F(CoordinatorTest, WhoIsCancelledWhileItWaitsForTheLastStepOfOthersIsNotCountedAnyMore) {
+  std::vector<std::shared_ptr<SessionChannel>> channels;
+  for (uint64_t i = 0; i < 2; ++i) channels.push_back(Submit(MakeRequest(tiny_, 2, 9, i)));
+  StepOnce();
+  for (uint64_t i = 2; i < 4; ++i) channels.push_back(Submit(MakeRequest(tiny_, 2, 9, i)));
+  ASSERT_GT(world_.steps, 0);
+  --world_.steps;
+  state_.Step();
+  EXPECT_EQ(counters_.active.Get(), 3);
+  EXPECT_EQ(counters_.queued.Get(), 1);
+  for (uint64_t id = 1; id <= 4; ++id) state_.Cancel(SessionId(id));
+  while (!world_.requests.empty()) Serve();
+  RunAll();
+  EXPECT_EQ(counters_.active.Get(), 0);
+  EXPECT_EQ(counters_.queued.Get(), 0);
+}
+
 TEST_F(CoordinatorTest, AbortFailsWhatRunsAndServesWhatComes) {
   auto first = Submit(MakeRequest(tiny_, 8, 3, 8));
   state_.Step();

@@ -23,7 +23,7 @@ using ::testing::Not;
 class Serve : public OmniTest {
  protected:
   std::unique_ptr<NodeProcess> Start(std::vector<std::string> more = {}) {
-    std::vector<std::string> arguments = {"-m", Model(), "--http", "127.0.0.1:0", "-t", "1"};
+    std::vector<std::string> arguments = {"-m", Model(), "--listen", "127.0.0.1:0", "-t", "1"};
     arguments.insert(arguments.end(), more.begin(), more.end());
     static int number = 0;
     return std::make_unique<NodeProcess>(OMNI_PROGRAM, arguments,
@@ -95,13 +95,13 @@ TEST_F(Serve, ATemplateOfTheModelIsUsed) {
 }
 
 TEST_F(Serve, WhatCannotBeServedIsSaid) {
-  ExpectOneLine(Omni({"serve", "-m", Model(), "--http", "0.0.0.0:0"}), 2, "loopback only");
-  ExpectOneLine(Omni({"serve", "-m", Model(), "--http", "nonsense"}), 2,
-                "--http: 'nonsense' is no ADDRESS:PORT");
+  ExpectOneLine(Omni({"serve", "-m", Model(), "--listen", "0.0.0.0:0"}), 2, "loopback only");
+  ExpectOneLine(Omni({"serve", "-m", Model(), "--listen", "nonsense"}), 2,
+                "--listen: 'nonsense' is no ADDRESS:PORT");
   const auto serve = Start();
   const std::string address = serve->WaitForAddress();
   ASSERT_NE(address, "") << serve->Log();
-  const Output second = Omni({"serve", "-m", Model(), "--http", address});
+  const Output second = Omni({"serve", "-m", Model(), "--listen", address});
   EXPECT_EQ(second.exit_code, 1);
   EXPECT_THAT(second.err, HasSubstr("cannot listen on " + address));
 }
