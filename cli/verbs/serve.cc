@@ -89,7 +89,7 @@ absl::StatusOr<int> Serve(const ServeArgs& args) {
 
 void AddServe(CLI::App& root, Invocation& invocation) {
   Verb verb(root, invocation, "serve", "Serve a model over HTTP to OpenAI's clients, on loopback",
-            "  omni serve                                     # then OPENAI_BASE_URL=http://127.0.0.1:8080/v1\n"
+            "  omni serve                                     # OPENAI_BASE_URL=http://127.0.0.1:8080/v1\n"
             "  omni serve -m models/mini --listen 127.0.0.1:0 # a free port, which is printed\n"
             "  curl -s http://127.0.0.1:8080/v1/completions -H 'Content-Type: application/json' \\\n"
             "    -d '{\"prompt\": \"The sea\", \"max_tokens\": 40}'\n\n"
