@@ -220,8 +220,15 @@ void InferenceService::Impl::BeginNamed(const StreamPtr& stream) {
                                                  " tokens so far, and the client says it has ", have)));
         }
         counters.resumed.Add(1);
-        log.Touch(id, [](const absl::Status&) {});  // if that fails, the next look finds it in use
-        return Go(stream, logged->tokens, logged->finished);
+        // What a write has left that failed is found too. It lasts when a later write does.
+        log.Touch(id, [this, stream, logged = *logged](absl::Status touched) {
+          executor.Post([this, stream, logged, touched = std::move(touched)] {
+            if (stream->finishing) return;
+            if (!touched.ok()) return Finish(stream, touched);
+            Go(stream, logged.tokens, logged.finished);
+          });
+        });
+        return;
       }
       if (!absl::IsNotFound(logged.status())) return Finish(stream, logged.status());
       if (stream->request.have() > 0) {

@@ -1,6 +1,8 @@
 // Answers that are taken up again, over a server on loopback and a log that a test has written.
 #include "cluster/inference_service.h"
 
+#include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -41,6 +43,35 @@ class FakeBackend : public InferenceService::Backend {
 
  private:
   const Tokenizer tokenizer_ = Tokenizer::Train("ab ab abc", 300).value();
+};
+
+// A log that may be read, and written to only as long as the test likes.
+class GuardedLog : public SessionLog {
+ public:
+  explicit GuardedLog(SessionLog& inner) : inner_(inner) {}
+  void Begin(const std::string& id, std::string request, Done done) override {
+    inner_.Begin(id, std::move(request), std::move(done));
+  }
+  void Append(std::vector<LoggedTokens> tokens, Done done) override {
+    inner_.Append(std::move(tokens), std::move(done));
+  }
+  void Find(const std::string& id, std::function<void(absl::StatusOr<LoggedSession>)> done) override {
+    inner_.Find(id, std::move(done));
+  }
+  void Forget(const std::string& id, Done done) override { inner_.Forget(id, std::move(done)); }
+  void Times(std::function<void(absl::StatusOr<LoggedTimes>)> done) override {
+    inner_.Times(std::move(done));
+  }
+  void SetTimes(const LoggedTimes& times, Done done) override { inner_.SetTimes(times, std::move(done)); }
+  void Touch(const std::string& id, Done done) override {
+    if (failing) return done(absl::UnavailableError("the disk failed"));
+    inner_.Touch(id, std::move(done));
+  }
+
+  std::atomic<bool> failing = false;
+
+ private:
+  SessionLog& inner_;
 };
 
 class InferenceServiceTest : public ::testing::Test {
@@ -89,7 +120,8 @@ class InferenceServiceTest : public ::testing::Test {
   FakeBackend backend_;
   testing::DatabaseLog log_;
   Calls calls_{log_};
-  InferenceService service_{{}, backend_, log_.log()};
+  GuardedLog guarded_{log_.log()};
+  InferenceService service_{{}, backend_, guarded_};
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<pb::Inference::Stub> stub_;
 };
@@ -119,6 +151,17 @@ TEST_F(InferenceServiceTest, WhoHasMoreThanThereIsOrAsksForNothingKnownIsToldSo)
   EXPECT_EQ(TakeUp("known", 4).status.error_code(), grpc::StatusCode::OUT_OF_RANGE);
   EXPECT_EQ(TakeUp("unknown", 1).status.error_code(), grpc::StatusCode::NOT_FOUND);
   EXPECT_EQ(TakeUp("no/name", 0).status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+}
+
+// They may be what a write has left that failed, which the next power cut takes away.
+TEST_F(InferenceServiceTest, NoTokenThatIsFoundIsShownBeforeAnotherWriteHasLasted) {
+  Log("found", 5, 5);
+  guarded_.failing = true;
+  const Answer refused = TakeUp("found", 0);
+  EXPECT_EQ(refused.status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_TRUE(refused.tokens.empty());
+  guarded_.failing = false;
+  EXPECT_EQ(TakeUp("found", 0).tokens.size(), 5u);
 }
 
 TEST_F(InferenceServiceTest, TakingAnAnswerUpIsNotedForAsLongAsItIsKept) {

@@ -59,7 +59,14 @@ void SimDoor::BeginNamed(const StreamPtr& stream) {
                                     "the answer has ", logged->tokens.size(),
                                     " tokens so far, and the client says it has ", stream->request.have)));
         }
-        return Go(stream, logged->tokens, logged->finished);
+        log_.Touch(stream->request.id, [this, stream, logged = *logged](absl::Status touched) {
+          Post([this, stream, logged, touched = std::move(touched)] {
+            if (stream->finishing) return;
+            if (!touched.ok()) return Finish(stream, touched);
+            Go(stream, logged.tokens, logged.finished);
+          });
+        });
+        return;
       }
       if (!absl::IsNotFound(logged.status())) return Finish(stream, logged.status());
       if (stream->request.have > 0)
