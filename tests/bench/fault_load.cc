@@ -5,22 +5,11 @@
 
 #include <absl/strings/str_cat.h>
 
-#include "cluster/node.h"
-#include "engine/text/prompt.h"
 #include "tests/bench/fault_cluster.h"
+#include "tests/bench/session_answers.h"
 
 namespace omni::bench {
 namespace {
-
-ClusterClient::Request RequestOf(int session, int tokens) {
-  ClusterClient::Request request;
-  request.prompt = absl::StrCat("The captain of ship ", session, " looked at the sea");
-  request.max_tokens = tokens;
-  request.sampler.seed = static_cast<uint64_t>(session) + 1;
-  request.sampler.temperature = session % 2 == 0 ? 0.0f : 0.9f;
-  request.stop_at_end_of_text = false;
-  return request;
-}
 
 std::vector<int32_t> Numbers(const std::vector<TokenId>& tokens) {
   std::vector<int32_t> numbers;
@@ -30,24 +19,11 @@ std::vector<int32_t> Numbers(const std::vector<TokenId>& tokens) {
 
 }  // namespace
 
-absl::StatusOr<Wanted> AnswersOfOneProcess(const std::string& model, int tokens) {
-  NodeOptions options;
-  options.model = model;
-  options.swarm.threads = 1;
-  auto node = Node::Start(nullptr, options);
-  if (!node.ok()) return node.status();
+absl::StatusOr<Wanted> WantedOf(const std::string& model, int tokens) {
+  const auto answers = AnswersOfOneProcess(model, kSessions, tokens);
+  if (!answers.ok()) return answers.status();
   Wanted wanted;
-  for (int s = 0; s < kSessions; ++s) {
-    const ClusterClient::Request ask = RequestOf(s, tokens);
-    GenerateRequest request;
-    request.prompt = PromptTokens((*node)->model().tokenizer(), ask.prompt);
-    request.max_tokens = ask.max_tokens;
-    request.sampler = ask.sampler;
-    request.stop_at_end_of_text = false;
-    auto result = (*node)->swarm().Generate(std::move(request), nullptr);
-    if (!result.ok()) return result.status();
-    wanted.push_back(Numbers(result->tokens));
-  }
+  for (const std::vector<TokenId>& answer : *answers) wanted.push_back(Numbers(answer));
   return wanted;
 }
 

@@ -19,9 +19,9 @@ namespace omni::bench {
 
 constexpr int kSessions = 4;
 
-// Of one process without a cluster: the answer of each session, by token.
+// Of one process without a cluster: the answer of each session, by token, as numbers that can be written.
 using Wanted = std::vector<std::vector<int32_t>>;
-absl::StatusOr<Wanted> AnswersOfOneProcess(const std::string& model, int tokens);
+absl::StatusOr<Wanted> WantedOf(const std::string& model, int tokens);
 
 // Each session asks for its answer again and again, all at the same time.
 class Load {

@@ -11,8 +11,7 @@
 
 #include <absl/strings/str_cat.h>
 
-#include "cluster/node.h"
-#include "engine/text/prompt.h"
+#include "tests/bench/session_answers.h"
 #include "tests/bench/swarm_cluster.h"
 #include "tests/bench/swarm_figures.h"
 #include "tests/bench/swarm_measurements.h"
@@ -50,36 +49,10 @@ Usage UsageOf(pid_t pid) {
   return usage;
 }
 
-ClusterClient::Request RequestOf(int session) {
-  ClusterClient::Request request;
-  request.prompt = absl::StrCat("Session ", session, " looked at the sea");
-  request.max_tokens = kTokens;
-  request.sampler.seed = static_cast<uint64_t>(session) + 1;
-  request.sampler.temperature = session % 2 == 0 ? 0.0f : 0.9f;
-  request.stop_at_end_of_text = false;
-  return request;
-}
-
-// What one node without a cluster answers.
 std::vector<std::vector<TokenId>> Wanted(const std::string& model, int sessions) {
-  NodeOptions options;
-  options.model = model;
-  options.swarm.threads = 1;
-  auto node = Node::Start(nullptr, options);
-  Check(node.status());
-  std::vector<std::vector<TokenId>> wanted;
-  for (int s = 0; s < sessions; ++s) {
-    const ClusterClient::Request ask = RequestOf(s);
-    GenerateRequest request;
-    request.prompt = PromptTokens((*node)->model().tokenizer(), ask.prompt);
-    request.max_tokens = ask.max_tokens;
-    request.sampler = ask.sampler;
-    request.stop_at_end_of_text = false;
-    auto result = (*node)->swarm().Generate(std::move(request), nullptr);
-    Check(result.status());
-    wanted.push_back(result->tokens);
-  }
-  return wanted;
+  auto answers = AnswersOfOneProcess(model, sessions, kTokens);
+  Check(answers.status());
+  return *std::move(answers);
 }
 
 // Sessions one after another, several at a time.
@@ -100,7 +73,7 @@ class Load {
 
  private:
   void Run(size_t session, ClusterClient& client) {
-    ClusterClient::Request request = RequestOf(static_cast<int>(session));
+    ClusterClient::Request request = RequestOf(static_cast<int>(session), kTokens);
     request.cancel = stop_.get_token();
     while (!stop_.stop_requested()) {
       const auto answer = client.Generate(request, nullptr);

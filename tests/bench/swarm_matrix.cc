@@ -308,7 +308,7 @@ int Measure(const Arguments& arguments) {
   std::string why = testing::Network::WhyNot();
   const auto reference = InAnotherProcess([&]() -> std::optional<Json> {
     if (!why.empty()) return Json::array();
-    const auto wanted = AnswersOfOneProcess(arguments.model, kMostTokens);
+    const auto wanted = WantedOf(arguments.model, kMostTokens);
     if (wanted.ok()) return *wanted;
     std::fprintf(stderr, "swarm_matrix: %s\n", wanted.status().ToString().c_str());
     return std::nullopt;
