@@ -1,14 +1,21 @@
 // Directories that fill themselves from other nodes.
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <filesystem>
 #include <optional>
 #include <stop_token>
+#include <thread>
 
 #include <gmock/gmock.h>
+#include <grpcpp/server_posix.h>
 #include <gtest/gtest.h>
 
 #include "cluster/rate_limit.h"
@@ -159,6 +166,54 @@ TEST_F(TileTransferTest, WithoutAPeerThatGivesTheRestAllThatCameIsKept) {
   const TileNode other(whole());
   ASSERT_EQ(FillRegions(*part, Regions({0, 1}), From({other.address()})), absl::OkStatus());
   EXPECT_EQ(other.stats().tiles, missing);
+}
+
+// Takes every connection, and says the first word a third of a second later, as far or busy nodes do.
+class SlowToGreet {
+ public:
+  explicit SlowToGreet(grpc::Service& service) {
+    grpc::ServerBuilder builder;
+    builder.RegisterService(&service);
+    server_ = builder.BuildAndStart();
+    listener_ = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    at_.sin_family = AF_INET;
+    at_.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof(at_);
+    auto* const name = reinterpret_cast<sockaddr*>(&at_);
+    const bool listens = ::bind(listener_, name, size) == 0 && ::listen(listener_, 8) == 0 &&
+                         ::getsockname(listener_, name, &size) == 0;
+    if (!listens) ADD_FAILURE() << "no listener on 127.0.0.1";
+    greeting_ = std::thread([this] {
+      for (int fd = 0; (fd = ::accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK)) >= 0;) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(333));
+        grpc::AddInsecureChannelFromFd(server_.get(), fd);
+      }
+    });
+  }
+  ~SlowToGreet() {
+    ::shutdown(listener_, SHUT_RDWR);
+    greeting_.join();
+    ::close(listener_);
+    server_->Shutdown(std::chrono::system_clock::now());
+  }
+  std::string address() const { return absl::StrCat("127.0.0.1:", ntohs(at_.sin_port)); }
+
+ private:
+  sockaddr_in at_{};
+  int listener_ = -1;
+  std::unique_ptr<grpc::Server> server_;
+  std::thread greeting_;
+};
+
+TEST_F(TileTransferTest, APeerThatIsSlowToGreetIsWaitedFor) {
+  const auto service = TileService::Make(whole(), {});
+  ASSERT_TRUE(service.ok()) << service.status();
+  const SlowToGreet peer((*service)->service());
+  const FillOptions options = From({peer.address()});
+  const auto part = Begin(options);
+  ASSERT_NE(part, nullptr);
+  EXPECT_EQ(FillRegions(*part, Regions({0}), options), absl::OkStatus());
+  ExpectServes(dir(), {0});
 }
 
 TEST_F(TileTransferTest, NoPeersOrNoneThereIsSaid) {
