@@ -1,0 +1,59 @@
+// The paths that a door answers: a table from method and path to who answers.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "cluster/http/http_server.h"
+
+namespace omni {
+
+// A request whose route was found.
+struct RoutedRequest {
+  HttpRequest http;
+  std::string argument;  // what stands for the route's '*', its %XX decoded; empty: it has none
+  std::string caller;    // whose it is; empty: nobody in particular
+};
+
+// On the server's thread; does not wait. Null: it has been answered.
+using RouteHandler =
+    std::function<std::shared_ptr<HttpCall>(RoutedRequest request, std::shared_ptr<HttpExchange> exchange)>;
+// Of what is answered at once.
+using RoutePage = std::function<HttpAnswer(const RoutedRequest& request)>;
+
+struct HttpRoute {
+  // Work is not taken while the server drains; a body must be JSON and say so.
+  enum class Kind { kPage, kWork };
+
+  const char* method;  // "GET": HEAD too
+  // One '*' may stand for a part of it: for one segment or, at the end, for all that follows ("/v1/models/*").
+  // What stands for a client's path in metrics and logs.
+  const char* path;
+  Kind kind = Kind::kPage;
+  RouteHandler handle;
+};
+
+// Filled before it is asked; then any thread may ask.
+class HttpRoutes {
+ public:
+  void Page(const char* method, const char* path, RoutePage page);
+  void Work(const char* path, RouteHandler handle);  // of POST
+
+  struct Found {
+    const HttpRoute* route = nullptr;  // null: no such path, or not with this method
+    std::string argument;
+    std::string
+        allowed;  // the methods that the path takes, as "GET, HEAD, DELETE"; empty: there is no such path
+    const char* path = nullptr;  // the path's, whatever the method; null: there is none
+  };
+  // The first that fits.
+  Found Find(std::string_view method, std::string_view path) const;
+
+ private:
+  std::deque<HttpRoute> routes_;  // does not move them
+};
+
+}  // namespace omni

@@ -1,0 +1,53 @@
+#include "cluster/http/model_pages.h"
+
+#include <absl/strings/str_cat.h>
+
+#include "cluster/http/openai_answer.h"
+#include "engine/base/json.h"
+
+namespace omni {
+namespace {
+
+using Json = nlohmann::json;
+
+HttpAnswer JsonAnswer(const Json& json) {
+  HttpAnswer answer;
+  answer.body = JsonText(json) + "\n";
+  return answer;
+}
+
+Json ModelJson(const ModelPages& pages) {
+  return {{"id", pages.model->name}, {"object", "model"}, {"created", pages.created}, {"owned_by", "omni"}};
+}
+
+Json ListJson(const ModelPages& pages) {
+  const std::string& name = pages.model->name;
+  return {{"object", "list"},
+          {"data", Json::array({ModelJson(pages)})},
+          {"models", Json::array({{{"name", name}, {"model", name}}})}};
+}
+
+Json PropsJson(const ModelPages& pages) {
+  const ServedModel& model = *pages.model;
+  return {{"default_generation_settings",
+           {{"n_ctx", model.max_context}, {"temperature", 1}, {"top_p", 1}, {"top_k", 0}, {"min_p", 0}}},
+          {"total_slots", pages.slots},
+          {"model_alias", model.name},
+          {"model_hash", pages.model_hash},
+          {"chat_template", model.chat.Describe()},
+          {"chat_template_from_model", model.chat.from_file()}};
+}
+
+}  // namespace
+
+void AddModelPages(const ModelPages& pages, HttpRoutes& routes) {
+  routes.Page("GET", "/v1/models", [pages](const RoutedRequest&) { return JsonAnswer(ListJson(pages)); });
+  routes.Page("GET", "/v1/models/*", [pages](const RoutedRequest& request) {
+    if (request.argument == pages.model->name) return JsonAnswer(ModelJson(pages));
+    return ErrorAnswer(absl::NotFoundError(absl::StrCat(
+        "the model ", Quoted(request.argument), " is not served here; '", pages.model->name, "' is")));
+  });
+  routes.Page("GET", "/props", [pages](const RoutedRequest&) { return JsonAnswer(PropsJson(pages)); });
+}
+
+}  // namespace omni
