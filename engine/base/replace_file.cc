@@ -88,7 +88,7 @@ void RemoveLeftovers(const std::string& path) {
   }
 }
 
-absl::StatusOr<std::pair<std::string, FileDescriptor>> MakeTemporary(const std::string& path) {
+absl::StatusOr<std::pair<std::string, FileDescriptor>> MakeTemporary(const std::string& path, mode_t mode) {
   const std::string start = FolderOf(path) + "/" + Prefix(path);
   for (int tries = 0; tries < kMostTries; ++tries) {
     uint64_t number = 0;
@@ -96,7 +96,7 @@ absl::StatusOr<std::pair<std::string, FileDescriptor>> MakeTemporary(const std::
     char digits[kRandomDigits + 1];
     std::snprintf(digits, sizeof digits, "%016llx", static_cast<unsigned long long>(number));
     std::string name = start + digits;
-    FileDescriptor file(::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
+    FileDescriptor file(::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode));
     if (file.get() < 0 && errno == EEXIST) continue;
     if (file.get() < 0) return SystemError(path, "write", errno);
     // Another writer may have taken it for a leftover before it was locked. Without locks (some network file
@@ -133,7 +133,7 @@ FileReplacement::~FileReplacement() {
   if (file_.get() >= 0 && !temporary_.empty()) ::unlink(temporary_.c_str());
 }
 
-absl::StatusOr<FileReplacement> FileReplacement::Begin(const std::string& path) {
+absl::StatusOr<FileReplacement> FileReplacement::Begin(const std::string& path, mode_t mode) {
   const absl::StatusOr<Target> target = FollowLinks(path);
   if (!target.ok()) return target.status();
   struct stat st {};
@@ -141,7 +141,7 @@ absl::StatusOr<FileReplacement> FileReplacement::Begin(const std::string& path) 
   if (there && !S_ISREG(st.st_mode))
     return absl::InvalidArgumentError(path + ": not a regular file; give another name");
   RemoveLeftovers(target->path);
-  auto made = MakeTemporary(target->path);
+  auto made = MakeTemporary(target->path, mode);
   if (!made.ok()) return made.status();
   FileReplacement replacement(target->path, std::move(made->first), std::move(made->second));
   if (there && ::fchmod(replacement.file_.get(), st.st_mode & 07777) != 0)

@@ -1,6 +1,8 @@
 // Files that are replaced whole.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -19,8 +21,9 @@ namespace omni {
 // those that nobody holds. Any number of writers may replace the same file: the last one's bytes stay.
 class FileReplacement {
  public:
-  // Symbolic links are followed. What is at `path` keeps its mode, and must be a regular file.
-  static absl::StatusOr<FileReplacement> Begin(const std::string& path);
+  // Symbolic links are followed. What is at `path` keeps its mode, and must be a regular file; where nothing
+  // is, `mode` less the process's mask is that of the new one, from the first byte on.
+  static absl::StatusOr<FileReplacement> Begin(const std::string& path, mode_t mode = 0666);
   FileReplacement(FileReplacement&&) noexcept = default;
   FileReplacement& operator=(FileReplacement&&) = delete;
   ~FileReplacement();  // before a Commit: as if nothing had been begun
