@@ -9,10 +9,12 @@
 #include <absl/strings/str_cat.h>
 #include <grpc/grpc_security_constants.h>
 #include <grpcpp/security/auth_context.h>
+#include <grpcpp/security/auth_metadata_processor.h>
 #include <grpcpp/security/credentials.h>
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server_context.h>
 
+#include "cluster/grpc_access.h"
 #include "cluster/host_port.h"
 #include "engine/base/log.h"
 #include "engine/base/quoted.h"
@@ -63,6 +65,40 @@ absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
   return grpc::SslServerCredentials(ssl);
 }
 
+absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
+    const NodeCertificate* credentials, const std::string& address, std::shared_ptr<Access> access) {
+  std::shared_ptr<grpc::ServerCredentials> made;
+  if (credentials != nullptr) {
+    grpc::SslServerCredentialsOptions ssl(GRPC_SSL_REQUEST_CLIENT_CERTIFICATE_AND_VERIFY);
+    ssl.pem_root_certs = credentials->authority;
+    ssl.pem_key_cert_pairs.push_back(
+        {.private_key = credentials->key, .cert_chain = credentials->certificate});
+    made = grpc::SslServerCredentials(ssl);
+  } else {
+    // gRPC asks its processor only where links are secured; of those of this machine it sees to that itself,
+    // and knows these addresses alone.
+    const std::string host = SplitHostPort(address).host;
+    if (host != "127.0.0.1" && host != "localhost" && host != "::1") {
+      return absl::FailedPreconditionError(absl::StrCat(
+          Quoted(address),
+          " is neither 127.0.0.1 nor [::1], and without a certificate keys would go over it in the clear"));
+    }
+    made = grpc::experimental::LocalServerCredentials(LOCAL_TCP);
+  }
+  made->SetAuthMetadataProcessor(MakeAccessProcessor(std::move(access)));
+  return made;
+}
+
+std::shared_ptr<grpc::ServerCredentials> MakeServerCredentials(const std::string& certificate,
+                                                               const std::string& key,
+                                                               std::shared_ptr<Access> access) {
+  grpc::SslServerCredentialsOptions ssl(GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE);
+  ssl.pem_key_cert_pairs.push_back({.private_key = key, .cert_chain = certificate});
+  std::shared_ptr<grpc::ServerCredentials> made = grpc::SslServerCredentials(ssl);
+  made->SetAuthMetadataProcessor(MakeAccessProcessor(std::move(access)));
+  return made;
+}
+
 absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeChannelCredentials(
     const NodeCertificate* credentials, const std::string& target, bool allow_plain) {
   if (credentials == nullptr) {
@@ -76,8 +112,12 @@ absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeChannelCredentials
 
 std::string PeerNode(const grpc::ServerContextBase& context) {
   const std::shared_ptr<const grpc::AuthContext> peer = context.auth_context();
-  if (peer == nullptr || !peer->IsPeerAuthenticated()) return "";
-  const std::vector<grpc::string_ref> names = peer->FindPropertyValues(GRPC_X509_CN_PROPERTY_NAME);
+  return peer == nullptr ? "" : PeerNode(*peer);
+}
+
+std::string PeerNode(const grpc::AuthContext& peer) {
+  if (!peer.IsPeerAuthenticated()) return "";
+  const std::vector<grpc::string_ref> names = peer.FindPropertyValues(GRPC_X509_CN_PROPERTY_NAME);
   return names.size() == 1 ? std::string(names[0].data(), names[0].size()) : "";
 }
 

@@ -7,9 +7,11 @@
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
+#include "cluster/access.h"
 #include "cluster/certificates.h"
 
 namespace grpc {
+class AuthContext;
 class ChannelCredentials;
 class ServerContextBase;
 class ServerCredentials;
@@ -32,6 +34,15 @@ absl::Status CheckPlain(const std::string& address, bool allow_plain);
 // For a server that `address` is served by: clients must show a certificate of the same authority.
 absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
     const NodeCertificate* credentials, const std::string& address, bool allow_plain);
+// For one that wants keys (cluster/grpc_access.h): whoever shows a certificate must show one of the same
+// authority and is a node; whoever shows none must have a key. Without `credentials` there are no nodes, and
+// FailedPrecondition unless `address` is 127.0.0.1, localhost or [::1]: a key is not sent in the clear.
+absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
+    const NodeCertificate* credentials, const std::string& address, std::shared_ptr<Access> access);
+// The same without nodes, with TLS by any certificate and its key (PEM).
+std::shared_ptr<grpc::ServerCredentials> MakeServerCredentials(const std::string& certificate,
+                                                               const std::string& key,
+                                                               std::shared_ptr<Access> access);
 // For a client of `target`: the server must show a certificate of the same authority that names the target's
 // host.
 absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeChannelCredentials(
@@ -39,5 +50,6 @@ absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeChannelCredentials
 
 // The node that calls, by the certificate that it showed; empty: none, the link is not secured.
 std::string PeerNode(const grpc::ServerContextBase& context);
+std::string PeerNode(const grpc::AuthContext& peer);
 
 }  // namespace omni

@@ -370,7 +370,7 @@ absl::Status ClusterNode::Impl::Start() {
   std::vector<std::string> addresses = options.join;
   addresses.push_back(options.listen);
   absl::StatusOr<std::unique_ptr<NodeCredentials>> made =
-      NodeCredentials::Make(options.certificates, addresses, options.allow_plain);
+      NodeCredentials::Make(options.certificates, addresses, options.allow_plain, options.access);
   if (!made.ok()) return made.status();
   credentials = *std::move(made);
   for (const std::string& other : options.join) {

@@ -18,6 +18,7 @@
 #include <absl/status/statusor.h>
 
 #include "actors/swarm.h"
+#include "cluster/access.h"
 #include "cluster/cluster_link.h"
 #include "cluster/coordinator_role.h"
 #include "cluster/host_state.h"
@@ -49,7 +50,9 @@ struct ClusterNodeOptions {
   std::chrono::milliseconds keep_answers = std::chrono::minutes(10);  // after a client was last there
   bool allow_plain = false;                                           // off loopback without encryption
   std::string certificates;  // a node's folder of `omni cluster cert`; empty: none
-  OpenOptions open;          // ram_bytes and residency are filled in
+  // Not null: clients that show no node's certificate need a key (cluster/grpc_access.h).
+  std::shared_ptr<Access> access;
+  OpenOptions open;  // ram_bytes and residency are filled in
   SwarmOptions swarm;
   int host_threads = 0;  // of the regions it serves to others; 0: as many as this process may use cores
   PeerOptions peers;

@@ -17,7 +17,8 @@ NodeCredentials::NodeCredentials() = default;
 NodeCredentials::~NodeCredentials() = default;
 
 absl::StatusOr<std::unique_ptr<NodeCredentials>> NodeCredentials::Make(
-    const std::string& folder, const std::vector<std::string>& addresses, bool allow_plain) {
+    const std::string& folder, const std::vector<std::string>& addresses, bool allow_plain,
+    std::shared_ptr<Access> access) {
   TakeGrpcLog();
   std::optional<NodeCertificate> certificate;
   if (!folder.empty()) {
@@ -43,6 +44,17 @@ absl::StatusOr<std::unique_ptr<NodeCredentials>> NodeCredentials::Make(
     if (!channel.ok()) return channel.status();
     made->server_ = *std::move(server);
     made->channel_ = *std::move(channel);
+  }
+  if (access != nullptr) {
+    absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> server =
+        MakeServerCredentials(shown, addresses.back(), std::move(access));
+    if (!server.ok()) {
+      return absl::Status(
+          server.status().code(),
+          absl::StrCat(server.status().message(),
+                       "; give this node one with --certificates (omni cluster cert makes it)"));
+    }
+    made->server_ = *std::move(server);
   }
   if (certificate.has_value())
     made->certificate_ = std::make_unique<const NodeCertificate>(*std::move(certificate));

@@ -14,6 +14,7 @@ class ServerCredentials;
 
 namespace omni {
 
+class Access;
 struct NodeCertificate;
 
 class NodeCredentials {
@@ -24,9 +25,11 @@ class NodeCredentials {
   // `folder`: of a node's certificate (certificates.h); empty: none, which is refused if one of the
   // addresses (where it listens, whom it calls) is off loopback, unless `allow_plain`, and then said in
   // the log at each start. At least one address.
+  // `access`, if not null: the server wants keys of clients that are no nodes; the last address is its own.
   static absl::StatusOr<std::unique_ptr<NodeCredentials>> Make(const std::string& folder,
                                                                const std::vector<std::string>& addresses,
-                                                               bool allow_plain);
+                                                               bool allow_plain,
+                                                               std::shared_ptr<Access> access = nullptr);
   // What a call to `address` that ended as unavailable says, with the reason why no secured link can be made
   // if that is it. Waits for up to a second; every other status comes back as it is.
   absl::Status Explain(absl::Status status, const std::string& address) const;

@@ -1,0 +1,39 @@
+// Who may call which method of a gRPC server that wants keys. It is asked before any service is, and a method
+// that is not in its table is answered to nobody but a node.
+#pragma once
+
+#include <memory>
+#include <string_view>
+
+#include <absl/status/statusor.h>
+
+#include "cluster/access.h"
+
+namespace grpc {
+class AuthMetadataProcessor;
+class ServerContextBase;
+}  // namespace grpc
+
+namespace omni {
+
+// A client that shows a node's certificate may call everything.
+enum class RpcNeeds {
+  kNode,     // such a certificate
+  kNothing,  // nothing: whether the server lives
+  kKey,      // any key
+  kInfer,    // a key with the scope
+  kTasks,
+  kAdmin
+};
+// Of a method's path, "/omni.inference.v1.Inference/GenerateStream"; kNode for one that nobody knows.
+RpcNeeds NeedsOf(std::string_view path);
+
+// Asked by the server of every call: Unauthenticated without a key or with one that `access` does not know,
+// PermissionDenied with one that lacks the scope. For ServerCredentials::SetAuthMetadataProcessor.
+std::shared_ptr<grpc::AuthMetadataProcessor> MakeAccessProcessor(std::shared_ptr<Access> access);
+
+// Who makes a call that got so far: the key's name and scopes, or "node/NAME" and all scopes. `access` null:
+// no keys are wanted, and it is nobody in particular, who may do everything.
+absl::StatusOr<Caller> CallerOf(const grpc::ServerContextBase& context, Access* access);
+
+}  // namespace omni
