@@ -117,12 +117,17 @@ void CoordinatorState::Admit() {
 
 void CoordinatorState::AddPart(const std::shared_ptr<Session>& session, int64_t rows) {
   const auto tokens = session->pending();
-  Part part{session, static_cast<int32_t>(rows_.size()), static_cast<int32_t>(rows),
-            rows == static_cast<int64_t>(tokens.size())};
+  Part part{session,
+            static_cast<int32_t>(rows_.size()),
+            static_cast<int32_t>(rows),
+            !session->embeds() && rows == static_cast<int64_t>(tokens.size()),
+            {}};
+  tells_routes_ = tells_routes_ || (part.wants_logits && session->tells_routes());
+  embeds_ = embeds_ || session->embeds();
   has_policies_ = has_policies_ || session->route_policy() != nullptr;
   for (int64_t i = 0; i < rows; ++i) {
     rows_.push_back({session->state(), tokens[static_cast<size_t>(i)], part.wants_logits && i + 1 == rows,
-                     session->route_policy()});
+                     session->route_policy(), session->embeds()});
     positions_.push_back(session->state()->position() + i);
   }
   session->BeginStep();
@@ -136,6 +141,8 @@ void CoordinatorState::Plan() {
   positions_.clear();
   has_prefill_ = false;
   has_policies_ = false;
+  tells_routes_ = false;
+  embeds_ = false;
   std::vector<std::shared_ptr<Session>> prompts;
   for (const auto& session : active_) {
     if (!session->runnable()) continue;
@@ -241,7 +248,10 @@ void CoordinatorState::Run() {
         if (!Start([&](const Decoder::Done& done) { return decoder_.StartHidden(done); })) return;
         break;
       case Phase::kProject:
-        if (stage_ == 0) MakeTokenRows();
+        if (stage_ == 0) {
+          MakeTokenRows();
+          if (embeds_) TakeHidden();
+        }
         if (!RunStages(options_.project, Phase::kLogits)) return;
         break;
       case Phase::kLogits:
@@ -277,6 +287,7 @@ bool CoordinatorState::RunLayer() {
   phase_ = Phase::kLayer;
   if (jobs->empty()) return true;
   guess_.OnRoutes(layer, decoder_.routes());
+  if (tells_routes_) KeepRoutes();
   calls_.Ask(*std::move(jobs));
   if (guess_.active()) {
     // Beside the experts, if they are not computed on this thread.
@@ -351,6 +362,15 @@ void CoordinatorState::Announce(LayerId layer, Foresight foresight) {
   calls_.Prefetch(layer, known_, foresight);
 }
 
+// Of the expert layer that has just been run.
+void CoordinatorState::KeepRoutes() {
+  const std::span<const ExpertId> routes = decoder_.routes();
+  for (Part& part : parts_) {
+    if (part.wants_logits && part.session->tells_routes())
+      part.routes.push_back(routes[static_cast<size_t>(part.begin + part.rows - 1)]);
+  }
+}
+
 void CoordinatorState::MakeTokenRows() {
   token_rows_.clear();
   for (const Part& part : parts_) {
@@ -362,6 +382,15 @@ void CoordinatorState::MakeTokenRows() {
     row.sampler = &part.session->sampler();
     row.hidden = decoder_.hidden(static_cast<int64_t>(token_rows_.size()));
     token_rows_.push_back(std::move(row));
+  }
+}
+
+// Before a stage changes anything.
+void CoordinatorState::TakeHidden() {
+  auto next = static_cast<int64_t>(token_rows_.size());
+  for (const Part& part : parts_) {
+    if (!part.session->embeds()) continue;
+    for (int32_t i = 0; i < part.rows; ++i) part.session->OnHidden(decoder_.hidden(next++));
   }
 }
 
@@ -393,6 +422,12 @@ void CoordinatorState::Sample() {
   }
 }
 
+std::vector<Sampled> CoordinatorState::Alternatives(const Part& part, const TokenRow& row) {
+  const int32_t count = part.session->alternatives();
+  if (count == 0) return {};
+  return Timed([&] { return Likeliest(row.logits, count); });
+}
+
 void CoordinatorState::Emit() {
   const auto now = Clock::now();
   // Before the tokens: a client that has its answer finds it counted. The times come after, they include the
@@ -402,12 +437,12 @@ void CoordinatorState::Emit() {
   counters.hops.Add(step_hops_ + calls_.TakeHops());
   counters.rows.Add(static_cast<int64_t>(rows_.size()));
   size_t next = 0;
-  for (const Part& part : parts_) {
+  for (Part& part : parts_) {
     part.session->OnComputed(part.rows);
     if (!part.wants_logits) continue;
     const TokenRow& row = token_rows_[next++];
     if (row.status.ok()) {
-      part.session->OnToken(*row.choice, now);
+      part.session->OnToken(*row.choice, now, Alternatives(part, row), std::move(part.routes));
     } else {
       part.session->Fail(row.status);
     }

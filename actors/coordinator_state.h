@@ -94,6 +94,7 @@ class CoordinatorState : private RegionCalls::Owner {
     std::shared_ptr<Session> session;
     int32_t begin = 0, rows = 0;
     bool wants_logits = false;
+    std::vector<ExpertId> routes;  // by expert layer, of the last row, if they are to be told
   };
   struct Question {
     SessionId session;
@@ -117,9 +118,12 @@ class CoordinatorState : private RegionCalls::Owner {
   void AnnounceRoutes();
   void AnnounceNext(LayerId layer);
   void Announce(LayerId layer, Foresight foresight);
+  void KeepRoutes();
   void MakeTokenRows();
+  void TakeHidden();
   absl::Status TakeLogits();
   void Sample();
+  std::vector<Sampled> Alternatives(const Part& part, const TokenRow& row);
   void Emit();
   void OnOutput(const ExpertJob& job, const float* out) override;
   void OnFailed(const ExpertJob& job, const absl::Status& status) override;
@@ -163,6 +167,8 @@ class CoordinatorState : private RegionCalls::Owner {
   bool given_up_ = false;      // to end when the part that runs is over
   bool has_prefill_ = false;
   bool has_policies_ = false;  // of any row
+  bool tells_routes_ = false;  // of any part
+  bool embeds_ = false;        // any part
   Phase phase_ = Phase::kLayer;
   int64_t layer_ = 0;  // the present one
   size_t stage_ = 0;   // of the present kind

@@ -17,6 +17,8 @@ namespace omni {
 class RoutePolicy;
 struct SessionSnapshot;
 
+inline constexpr int32_t kMostAlternatives = 20;
+
 struct GenerateRequest {
   std::vector<TokenId> prompt;  // at least one token
   // The answer's first tokens, where they are known already: they are computed like the prompt's, counted as
@@ -27,13 +29,21 @@ struct GenerateRequest {
   std::vector<std::string> stops;   // generation ends before the first of these strings
   bool stop_at_end_of_text = true;  // false: end-of-text is a token like any other
   bool keep = false;  // the result brings a snapshot, from which the session can be gone on with
+  // Who asks: places and turns are shared out over callers. Empty: nobody in particular, who is a caller like
+  // the others.
+  std::string caller;
+  int32_t alternatives = 0;  // of the likeliest tokens told with each token: 0 .. kMostAlternatives
+  bool routes = false;       // each token tells its experts
+  // No token is drawn: the result is an embedding of the prompt. What would concern tokens must be off, and a
+  // snapshot is neither gone on from nor kept; max_tokens, sampler and stops do not matter.
+  bool embed = false;
   // Decides in the routers' place, on the swarm's thread; outlives the session. Null: the routers decide.
   RoutePolicy* route_policy = nullptr;
   std::stop_token cancel;  // may be signalled from any thread
 };
 
 enum class StopReason {
-  kLength,     // max_tokens generated
+  kLength,     // max_tokens generated, or the prompt embedded
   kEndOfText,  // the model ended the text
   kStop,       // a stop string appeared
   kContext,    // the session reached the swarm's context limit
@@ -58,6 +68,12 @@ struct GenerateEvent {
   int64_t position = 0;   // tokens of the session so far, this one included
   TokenId token;          // tokens only
   float probability = 0;  // tokens only: under the unmodified softmax
+  // Tokens only, if asked for. The likeliest, likeliest first and of equals the lower id, under the same
+  // softmax; the token itself need not be among them.
+  std::vector<Sampled> alternatives;
+  // Tokens only, if asked for: the expert of each expert layer, in order, of the row from which the token was
+  // drawn, which is the token before it.
+  std::vector<ExpertId> routes;
   std::string text;  // what may be shown now; whole characters where the text is valid UTF-8, may be empty
 };
 
@@ -70,6 +86,9 @@ struct GenerateResult {
   StopReason reason = StopReason::kLength;
   Timings timings;
   std::shared_ptr<const SessionSnapshot> snapshot;  // if it was to be kept, and it began
+  // [d], if it was asked for: the mean of the prompt's hidden rows after the final norm. The same bytes
+  // whatever else is being answered, and however the prompt is cut into blocks.
+  std::vector<float> embedding;
 };
 
 }  // namespace omni

@@ -65,6 +65,11 @@ std::span<const TokenId> Session::pending() const {
   return std::span(tokens_).subspan(static_cast<size_t>(computed_));
 }
 
+void Session::OnHidden(std::span<const float> y) {
+  hidden_sum_.resize(y.size());
+  for (size_t i = 0; i < y.size(); ++i) hidden_sum_[i] += static_cast<double>(y[i]);
+}
+
 void Session::OnComputed(int64_t rows) {
   stepping_ = false;
   computed_ += rows;
@@ -73,13 +78,17 @@ void Session::OnComputed(int64_t rows) {
     Finish(StopReason::kCancelled);
     return;
   }
-  if (computed_ >= prompt_size_) return;
+  if (computed_ >= prompt_size_) {
+    if (request_.embed) FinishEmbedding();
+    return;
+  }
   GenerateEvent event;
   event.position = computed_;
   if (!channel_->Push(std::move(event))) Pause();
 }
 
-void Session::OnToken(const Sampled& sampled, Clock::time_point now) {
+void Session::OnToken(const Sampled& sampled, Clock::time_point now, std::vector<Sampled> alternatives,
+                      std::vector<ExpertId> routes) {
   if (over_) return;
   Timings& timings = result_.timings;
   if (timings.generated_tokens == 0) {
@@ -98,6 +107,8 @@ void Session::OnToken(const Sampled& sampled, Clock::time_point now) {
   event.position = static_cast<int64_t>(tokens_.size());
   event.token = sampled.token;
   event.probability = sampled.probability;
+  event.alternatives = std::move(alternatives);
+  event.routes = std::move(routes);
   if (!end && sampled.token != Tokenizer::kEndOfText)
     event.text = matcher_.Push(tokenizer_.Bytes(sampled.token));
   result_.text += event.text;
@@ -112,6 +123,14 @@ void Session::OnToken(const Sampled& sampled, Clock::time_point now) {
   } else if (static_cast<int64_t>(tokens_.size()) >= max_context_) {
     Finish(StopReason::kContext);
   }
+}
+
+void Session::FinishEmbedding() {
+  result_.timings.prefill = Clock::now() - started_;
+  result_.embedding.reserve(hidden_sum_.size());
+  for (double sum : hidden_sum_)
+    result_.embedding.push_back(static_cast<float>(sum / static_cast<double>(prompt_size_)));
+  Finish(StopReason::kLength);
 }
 
 void Session::Finish(StopReason reason) {
@@ -156,6 +175,10 @@ absl::StatusOr<SnapshotPtr> Session::Snapshot() const {
     return absl::FailedPreconditionError(
         absl::StrCat("session ", id_.value, " has not begun: it waits its turn"));
   }
+  if (request_.embed) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("session ", id_.value, " computes an embedding: there is nothing to go on with"));
+  }
   try {
     return std::make_shared<const SessionSnapshot>(Describe(state_->Clone()));
   } catch (const std::bad_alloc&) {
@@ -168,10 +191,33 @@ SessionSnapshot Session::Describe(SessionState state) const {
   SessionSnapshot snapshot{request_, tokens_, generated_, std::move(state)};
   snapshot.request.prompt.clear();
   snapshot.request.generated.clear();
+  snapshot.request.caller.clear();
   snapshot.request.cancel = {};
   snapshot.request.route_policy = nullptr;
   return snapshot;
 }
+
+namespace {
+
+absl::Status CheckExtras(const GenerateRequest& request, const SessionSnapshot* from) {
+  if (request.alternatives < 0 || request.alternatives > kMostAlternatives) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("alternatives is ", request.alternatives, ", but must be 0 to ", kMostAlternatives));
+  }
+  if (!request.embed) return absl::OkStatus();
+  const char* with = from != nullptr              ? "going on from a snapshot"
+                     : request.keep               ? "keeping the session"
+                     : !request.generated.empty() ? "tokens that are known already"
+                     : request.alternatives > 0   ? "alternatives"
+                     : request.routes             ? "routes"
+                                                  : nullptr;
+  if (with == nullptr) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "an embedding draws no token and ends with its prompt, so it cannot be asked for together with ", with,
+      "; leave one of the two out"));
+}
+
+}  // namespace
 
 absl::Status CheckRequest(const GenerateRequest& request, int64_t vocab, int64_t max_context,
                           const SessionSnapshot* from) {
@@ -189,7 +235,7 @@ absl::Status CheckRequest(const GenerateRequest& request, int64_t vocab, int64_t
   }
   const auto size = static_cast<int64_t>(request.prompt.size() + request.generated.size() +
                                          (from == nullptr ? 0 : from->tokens.size()));
-  if (size >= max_context) {
+  if (request.embed ? size > max_context : size >= max_context) {
     return absl::InvalidArgumentError(absl::StrCat(from == nullptr ? "the prompt has " : "the session has ",
                                                    size, " tokens, but the context limit is ", max_context,
                                                    " tokens, prompt and answer together; "
@@ -209,6 +255,7 @@ absl::Status CheckRequest(const GenerateRequest& request, int64_t vocab, int64_t
   for (const std::string& stop : request.stops) {
     if (stop.empty()) return absl::InvalidArgumentError("a stop string is empty; leave it out");
   }
+  if (absl::Status s = CheckExtras(request, from); !s.ok()) return s;
   return Validate(request.sampler);
 }
 

@@ -33,6 +33,10 @@ class Session {
 
   SessionId id() const { return id_; }
   RoutePolicy* route_policy() const { return request_.route_policy; }
+  const std::string& caller() const { return request_.caller; }
+  int32_t alternatives() const { return request_.alternatives; }
+  bool tells_routes() const { return request_.routes; }
+  bool embeds() const { return request_.embed; }
 
   // Makes the model state, or a copy of the snapshot's; the session takes part in steps from now on.
   // ResourceExhausted if there is no memory for it.
@@ -48,13 +52,17 @@ class Session {
 
   // A step has begun that computes pending tokens; OnComputed ends it.
   void BeginStep() { stepping_ = true; }
-  // The first `rows` pending tokens have been computed; prompt left over is reported as progress.
+  // y of the next prompt row, [d], of a session that embeds; before the OnComputed that counts the row.
+  void OnHidden(std::span<const float> y);
+  // The first `rows` pending tokens have been computed; prompt left over is reported as progress. With its
+  // prompt's last row, an embedding is closed.
   void OnComputed(int64_t rows);
   // For the stages between hidden state and token.
   std::span<const TokenId> tokens() const { return tokens_; }
   const SamplerSettings& sampler() const { return request_.sampler; }
   // Appends the token drawn, streams it and, at an end, closes the session.
-  void OnToken(const Sampled& sampled, Clock::time_point now);
+  void OnToken(const Sampled& sampled, Clock::time_point now, std::vector<Sampled> alternatives = {},
+               std::vector<ExpertId> routes = {});
 
   // Between two steps, once the session is active: all that it is, the state copied.
   absl::StatusOr<SnapshotPtr> Snapshot() const;
@@ -69,6 +77,7 @@ class Session {
 
  private:
   void Finish(StopReason reason);
+  void FinishEmbedding();
   SessionSnapshot Describe(SessionState state) const;
 
   SessionId id_;
@@ -83,6 +92,7 @@ class Session {
   int64_t prompt_size_ = 0;      // tokens that need not be drawn
   int64_t computed_ = 0;         // tokens the state has seen
   int64_t generated_ = 0;        // tokens at the end that were drawn, by earlier sessions of the snapshot too
+  std::vector<double> hidden_sum_;  // [d], of the prompt rows so far, added in their order
   GenerateResult result_;
   Clock::time_point created_, started_, first_token_;
   bool paused_ = false;

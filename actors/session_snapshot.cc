@@ -67,6 +67,8 @@ Json ToJson(const SessionSnapshot& snapshot, std::string_view model_hash) {
           {"stops", std::move(stops)},
           {"stop_at_end_of_text", r.stop_at_end_of_text},
           {"keep", r.keep},
+          {"alternatives", r.alternatives},
+          {"routes", r.routes},
           {"temperature", r.sampler.temperature},
           {"top_k", r.sampler.top_k},
           {"top_p", r.sampler.top_p},
@@ -98,6 +100,11 @@ absl::Status FromJson(const Json& json, const ModelConfig& config, SessionSnapsh
   }
   r.stop_at_end_of_text = json.at("stop_at_end_of_text").get<bool>();
   r.keep = json.at("keep").get<bool>();
+  const auto alternatives = json.value("alternatives", int64_t{0});
+  if (alternatives < 0 || alternatives > kMostAlternatives)
+    return Bad("its number of alternatives is out of range");
+  r.alternatives = static_cast<int32_t>(alternatives);
+  r.routes = json.value("routes", false);
   r.sampler.temperature = json.at("temperature").get<float>();
   r.sampler.top_k = json.at("top_k").get<int32_t>();
   r.sampler.top_p = json.at("top_p").get<float>();

@@ -18,8 +18,8 @@ namespace omni {
 // is the number of tokens, and what the stop matcher holds back follows from the tokens generated. Immutable
 // once shared.
 struct SessionSnapshot {
-  // As it was asked, without prompt and cancel. Whoever goes on may change it: other settings, other stops, a
-  // max_tokens that counts on from `generated`.
+  // As it was asked, without prompt, caller and cancel. Whoever goes on may change it: other settings, other
+  // stops, a max_tokens that counts on from `generated`.
   GenerateRequest request;
   std::vector<TokenId> tokens;  // prompt and generated
   int64_t generated = 0;        // of them, the last ones that were generated

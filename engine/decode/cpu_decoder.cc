@@ -31,7 +31,9 @@ struct CpuDecoder::Impl {
   SharedFfn ffn;
   SlowRoute slow{pass};
   std::vector<TokenId> tokens;         // by row
-  std::vector<int64_t> wanted;         // rows that want logits
+  std::vector<int64_t> wanted;         // rows that want logits, then those that want only their hidden state
+  std::vector<int64_t> only_hidden;    // of a batch that is being taken in
+  int64_t with_logits = 0;             // of `wanted`
   std::vector<RoutePolicy*> policies;  // by row; empty: no row has one
   std::vector<ExpertId> routes, predicted;
   std::vector<TorusPoint> points;  // by row, for the policies
@@ -54,6 +56,7 @@ absl::Status CpuDecoder::Impl::SetSegments(std::span<const BatchRow> batch) {
   if (batch.empty()) return absl::InvalidArgumentError("batch: it has no rows; give at least one");
   pass.segments.clear();
   wanted.clear();
+  only_hidden.clear();
   seen.clear();
   for (size_t i = 0; i < batch.size(); ++i) {
     const BatchRow& row = batch[i];
@@ -63,7 +66,11 @@ absl::Status CpuDecoder::Impl::SetSegments(std::span<const BatchRow> batch) {
                                                      " is outside 0 .. ", config.vocab - 1,
                                                      "; was the text encoded with this model's tokenizer?"));
     }
-    if (row.want_logits) wanted.push_back(static_cast<int64_t>(i));
+    if (row.want_logits) {
+      wanted.push_back(static_cast<int64_t>(i));
+    } else if (row.want_hidden) {
+      only_hidden.push_back(static_cast<int64_t>(i));
+    }
     if (i > 0 && row.state == batch[i - 1].state) {
       ++pass.segments.back().count;
       continue;
@@ -75,6 +82,8 @@ absl::Status CpuDecoder::Impl::SetSegments(std::span<const BatchRow> batch) {
     pass.segments.push_back({row.state, static_cast<int64_t>(i), 1, row.state->position()});
     seen.push_back(row.state);
   }
+  with_logits = static_cast<int64_t>(wanted.size());
+  wanted.insert(wanted.end(), only_hidden.begin(), only_hidden.end());
   std::sort(seen.begin(), seen.end(), std::less<>());
   if (std::adjacent_find(seen.begin(), seen.end()) != seen.end()) {
     return absl::InvalidArgumentError(
@@ -258,7 +267,7 @@ bool CpuDecoder::StartLogits(const Done&) {
   Pass& pass = impl.pass;
   const ModelWeights& weights = pass.weights;
   const int64_t d = pass.config.d, padded = weights.embedding.cols_padded, vocab = pass.config.vocab;
-  const int64_t count = static_cast<int64_t>(impl.wanted.size());
+  const int64_t count = impl.with_logits;
   if (count == 0) return true;
   int8_t* q = impl.logit_q.Reserve(count * padded);
   float* scale = impl.logit_scale.Reserve(count);
@@ -279,8 +288,8 @@ bool CpuDecoder::StartLogits(const Done&) {
 }
 
 absl::StatusOr<std::span<const float>> CpuDecoder::logits() {
-  const size_t count = impl_->wanted.size() * static_cast<size_t>(impl_->pass.config.vocab);
-  return std::span<const float>(impl_->logits.data(), count);
+  const int64_t count = impl_->with_logits * impl_->pass.config.vocab;
+  return std::span<const float>(impl_->logits.data(), static_cast<size_t>(count));
 }
 
 std::span<const ExpertId> CpuDecoder::routes() const { return impl_->routes; }

@@ -30,6 +30,7 @@ struct BatchRow {
   TokenId token;
   bool want_logits = false;
   RoutePolicy* policy = nullptr;  // null: the router decides
+  bool want_hidden = false;       // its hidden state, where it wants no logits
 };
 
 // Not thread-safe: one batch at a time, and nothing but the destructor may be called between a Start that
@@ -53,7 +54,7 @@ class Decoder {
   // A layer's mixer, second norm and quantisation; then an attention layer's shared FFN, or an expert layer's
   // routing. Layers run in order, each once a pass.
   virtual bool StartLayer(LayerId layer, const Done& done) = 0;
-  // Final norm of the rows that want logits; the states' positions advance.
+  // Final norm of the rows that want logits or their hidden state; the states' positions advance.
   virtual bool StartHidden(const Done& done) = 0;
   // Their logits, from the hidden rows as they then are.
   virtual bool StartLogits(const Done& done) = 0;
@@ -63,8 +64,8 @@ class Decoder {
   virtual absl::StatusOr<std::vector<ExpertJob>> TakeJobs() = 0;
   // x += out for the job's rows. out: [job.rows.size(), d].
   virtual void AddExpertOutput(const ExpertJob& job, const float* out) = 0;
-  // After StartHidden: y of the i-th row that wants logits, [d]. May be changed before StartLogits: what is
-  // written there is what the logits are computed from.
+  // After StartHidden: y of the i-th row that wants logits, [d]; after all of those, of the rows that want
+  // only this. May be changed before StartLogits: what is written there is what the logits are computed from.
   virtual std::span<float> hidden(int64_t i) = 0;
   // After StartLogits: [rows that want logits, V], in row order. Valid until the next Begin.
   virtual absl::StatusOr<std::span<const float>> logits() = 0;

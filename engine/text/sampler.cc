@@ -47,7 +47,7 @@ void Penalise(std::span<const TokenId> history, const SamplerSettings& s, std::v
   }
 }
 
-// The candidates after top-k, by falling logit.
+// The candidates after top-k (0: all of them), by falling logit.
 std::vector<uint64_t> Candidates(const std::vector<float>& logits, int32_t top_k) {
   std::vector<uint64_t> keys;
   keys.reserve(logits.size());
@@ -130,6 +130,23 @@ Sampled Sample(std::span<const float> logits, std::span<const TokenId> history, 
   }
   return result(
       IdOf(keys[Draw(weights, Passing(weights, settings), CounterUniform(settings.seed, position))]));
+}
+
+std::vector<Sampled> Likeliest(std::span<const float> logits, int32_t count) {
+  std::vector<Sampled> likeliest;
+  if (count <= 0) return likeliest;
+  const std::vector<float> clean = WithoutNan(logits);
+  const std::vector<uint64_t> keys = Candidates(clean, count);
+  if (keys.empty()) return likeliest;
+  std::vector<float> softmax(clean.size());
+  float max = 0;
+  const float sum =
+      kernels::ActiveOps().exp_sum(clean.data(), static_cast<int64_t>(clean.size()), softmax.data(), &max);
+  likeliest.reserve(keys.size());
+  for (uint64_t key : keys) {
+    likeliest.push_back({TokenId(static_cast<int32_t>(IdOf(key))), softmax[IdOf(key)] / sum});
+  }
+  return likeliest;
 }
 
 }  // namespace omni

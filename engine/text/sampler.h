@@ -52,4 +52,8 @@ struct Sampled {
 Sampled Sample(std::span<const float> logits, std::span<const TokenId> history, uint64_t position,
                const SamplerSettings& settings);
 
+// The `count` likeliest tokens under the same unmodified softmax, of equally likely ones the lower ids first;
+// fewer if there are no more that may be drawn at all. Settings do not matter. Thread-safe.
+std::vector<Sampled> Likeliest(std::span<const float> logits, int32_t count);
+
 }  // namespace omni

@@ -26,6 +26,8 @@ SessionSnapshot Example(const ModelConfig& config) {
   snapshot.request.stops = {"\n\n", std::string("\xff\0x", 3)};
   snapshot.request.stop_at_end_of_text = false;
   snapshot.request.keep = true;
+  snapshot.request.alternatives = 15;
+  snapshot.request.routes = true;
   snapshot.request.sampler = {0.7f, 11, 0.9f, 0.01f, 1.1f, 32, 0xfedcba9876543210u};
   return snapshot;
 }
@@ -56,6 +58,8 @@ TEST_F(SnapshotTest, SaveAndRestoreKeepAllOfIt) {
   EXPECT_EQ(restored->request.stops, want.request.stops);
   EXPECT_FALSE(restored->request.stop_at_end_of_text);
   EXPECT_TRUE(restored->request.keep);
+  EXPECT_EQ(restored->request.alternatives, 15);
+  EXPECT_TRUE(restored->request.routes);
   EXPECT_EQ(restored->request.sampler.temperature, 0.7f);
   EXPECT_EQ(restored->request.sampler.top_k, 11);
   EXPECT_EQ(restored->request.sampler.top_p, 0.9f);
@@ -84,15 +88,32 @@ TEST_F(SnapshotTest, RefusesEveryCutAndEveryFlippedByteOfTheHead) {
   }
 }
 
+TEST_F(SnapshotTest, BytesOfBeforeAlternativesAndRoutesMeanNone) {
+  std::string older = bytes_;
+  for (const auto& [from, to] : {std::pair("\"alternatives\":15,", "                  "),
+                                 std::pair("\"routes\":true,", "              ")}) {
+    const size_t at = older.find(from);
+    ASSERT_NE(at, std::string::npos) << from;
+    ASSERT_EQ(std::string(from).size(), std::string(to).size()) << from;
+    older.replace(at, std::string(to).size(), to);
+  }
+  const auto restored = SessionSnapshot::Restore(config_, kHash, Resealed(older));
+  ASSERT_TRUE(restored.ok()) << restored.status();
+  EXPECT_EQ(restored->request.alternatives, 0);
+  EXPECT_FALSE(restored->request.routes);
+}
+
 TEST_F(SnapshotTest, RefusesForgedSettingsUnderAValidChecksum) {
   const std::pair<const char*, const char*> forgeries[] = {
       {"\"generated\":2", "\"generated\":5"},    // all of the tokens: there was no prompt
       {"\"tokens\":[3,1", "\"tokens\":[3,-"},    // not JSON
       {"[3,1,4,1,5]", "[3,1,4,1]  "},            // the state has seen more
       {"\"max_tokens\":9", "\"max_tokens\":0"},  //
-      {"\"top_k\":11", "\"top_k\":\"\""},        // of another kind
-      {"\"seed\":", "\"sead\":"},                // missing
-      {"\"0a0a\"", "\"0A0A\""},                  // not our hex
+      {"\"alternatives\":15", "\"alternatives\":25"},
+      {"\"routes\":true", "\"routes\":null"},
+      {"\"top_k\":11", "\"top_k\":\"\""},  // of another kind
+      {"\"seed\":", "\"sead\":"},          // missing
+      {"\"0a0a\"", "\"0A0A\""},            // not our hex
   };
   for (const auto& [from, to] : forgeries) {
     std::string forged = bytes_;

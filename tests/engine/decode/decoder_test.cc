@@ -340,6 +340,33 @@ TEST(DecoderFinishTest, GivesNoLogitsWhereNoneAreWantedAndStillAdvances) {
   EXPECT_EQ(state.position(), 2);
 }
 
+TEST(DecoderFinishTest, HiddenRowsWithoutLogitsComeAfterThoseWithLogits) {
+  RandomModel model(testing::TinyConfig(), 1);
+  WorkerPool pool(1);
+  CpuDecoder decoder(model.weights(), pool);
+  const auto run = [&](std::vector<BatchRow> rows, std::vector<std::vector<float>>* hidden) {
+    SessionState a(model.config()), b(model.config());
+    for (BatchRow& row : rows) row.state = row.token.value < 10 ? &a : &b;
+    const auto logits = RunBatch(decoder, model.config(), model, pool, rows);
+    EXPECT_TRUE(logits.ok());
+    for (int64_t i = 0; i < 3; ++i) hidden->push_back({decoder.hidden(i).begin(), decoder.hidden(i).end()});
+    return std::vector<float>(logits->begin(), logits->end());
+  };
+  std::vector<std::vector<float>> all, some;
+  const std::vector<float> all_logits =
+      run({{nullptr, TokenId(1), true}, {nullptr, TokenId(2), true}, {nullptr, TokenId(11), true}}, &all);
+  const std::vector<float> logits = run({{nullptr, TokenId(1), false, nullptr, true},
+                                         {nullptr, TokenId(2), false, nullptr, true},
+                                         {nullptr, TokenId(11), true}},
+                                        &some);
+  const size_t vocab = static_cast<size_t>(model.config().vocab);
+  ASSERT_EQ(logits.size(), vocab);
+  EXPECT_TRUE(SameBytes(logits, {all_logits.end() - static_cast<std::ptrdiff_t>(vocab), all_logits.end()}));
+  EXPECT_TRUE(SameBytes(some[0], all[2]));
+  EXPECT_TRUE(SameBytes(some[1], all[0]));
+  EXPECT_TRUE(SameBytes(some[2], all[1]));
+}
+
 TEST(DecoderJobsTest, GroupsRowsByAscendingExpert) {
   RandomModel model(testing::TinyConfig(), 1);
   WorkerPool pool(1);

@@ -1,10 +1,13 @@
 #include "engine/text/sampler.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <map>
 #include <numeric>
 #include <random>
+#include <utility>
+#include <vector>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -206,6 +209,40 @@ TEST(Sampler, DrawsOnlyFromTheTailsItShouldOverALargeVocabulary) {
   std::vector<float> sorted = logits;
   std::sort(sorted.begin(), sorted.end(), std::greater<>());
   for (uint64_t i = 0; i < 200; ++i) EXPECT_GE(logits[static_cast<size_t>(Take(logits, s, i))], sorted[39]);
+}
+
+TEST(Likeliest, IsTheSoftmaxByFallingProbabilityAndOfEqualsTheLowerIdFirst) {
+  const std::vector<float> logits = {1.0f, 3.0f, kNan, 3.0f, -kInf, 2.0f, -0.0f, 0.0f};
+  const double sum = std::exp(1.0) + 2 * std::exp(3.0) + std::exp(2.0) + 2;
+  const std::pair<int32_t, double> want[] = {{1, 3.0}, {3, 3.0}, {5, 2.0}, {0, 1.0}, {6, 0.0}, {7, 0.0}};
+  for (int32_t count : {0, 1, 3, 6, 20}) {
+    const std::vector<Sampled> got = Likeliest(logits, count);
+    ASSERT_EQ(got.size(), static_cast<size_t>(std::min(count, 6)));  // what is never drawn is never told
+    for (size_t i = 0; i < got.size(); ++i) {
+      EXPECT_EQ(got[i].token.value, want[i].first);
+      EXPECT_NEAR(got[i].probability, std::exp(want[i].second) / sum, 1e-6);
+    }
+  }
+  EXPECT_TRUE(Likeliest(std::vector<float>{kNan, -kInf}, 5).empty());
+  EXPECT_TRUE(Likeliest(logits, -1).empty());
+}
+
+TEST(Likeliest, SaysTheSamplersProbabilityWhateverItsSettings) {
+  std::mt19937 rng(6);
+  std::normal_distribution<float> normal(0, 3);
+  std::vector<float> logits(2048);
+  for (float& l : logits) l = normal(rng);
+  const std::vector<Sampled> all = Likeliest(logits, 2048);
+  SamplerSettings s;
+  s.repetition_penalty = 1.4f;
+  const std::vector<TokenId> history = {TokenId(5), TokenId(77)};
+  for (uint64_t i = 0; i < 100; ++i) {
+    const Sampled drawn = Sample(logits, history, i, s);
+    const auto same =
+        std::find_if(all.begin(), all.end(), [&](const Sampled& a) { return a.token == drawn.token; });
+    ASSERT_NE(same, all.end());
+    EXPECT_EQ(same->probability, drawn.probability);
+  }
 }
 
 TEST(SamplerSettings, ErrorsNameTheFlagTheValueAndTheRange) {
