@@ -75,6 +75,7 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   absl::Status Start();
   absl::Status FetchTheModel();  // what every node needs of it, into an empty directory
   absl::Status OpenTheModel();
+  absl::Status TakeStateFolder();
   absl::Status OpenStores();
   absl::Status StartServer();
   absl::Status StartSwarm();
@@ -94,6 +95,7 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
     leading = true;
     std::lock_guard lock(other_mutex);
     other = {};
+    led.notify_all();
   }
   void OnDeposed(const absl::Status& reason) override {
     leading = false;
@@ -109,11 +111,13 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   void OnOther(const LeaderRecord& leader) override {
     std::lock_guard lock(other_mutex);
     other = leader;
+    led.notify_all();
   }
-  std::vector<int64_t> RegionRequests() override {
+  std::vector<int64_t> RegionRequests() override { return Stats().region_requests; }
+  SwarmStats Stats() {
     std::shared_lock lock(swarm_mutex, std::try_to_lock);
     if (!lock.owns_lock() || swarm == nullptr) return {};
-    return swarm->Stats().region_requests;
+    return swarm->Stats();
   }
   void OnTick() override { inference->Tick(); }
   std::string Elsewhere() override {
@@ -137,7 +141,7 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
     return swarm->Submit(std::move(request), std::move(with));
   }
   int64_t max_context() override { return options.swarm.max_context; }
-  const Tokenizer& tokenizer() override { return model->tokenizer(); }
+  const Tokenizer& tokenizer() override { return model->shared() ? model->tokenizer() : own_tokenizer; }
   std::string model_hash() override { return model->hash(); }
   std::string node() override { return id; }
 
@@ -148,6 +152,7 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   std::shared_ptr<ActorSystem> actors;
   std::shared_ptr<PartialModel> model_files;
   std::optional<Model> model;
+  Tokenizer own_tokenizer;  // of a node that opens none with its model
   std::vector<int64_t> region_bytes;
   std::unique_ptr<NodeCredentials> credentials;
   std::unique_ptr<StateHolder> holder;
@@ -173,6 +178,7 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   std::atomic<bool> leading{false};
   std::atomic<uint64_t> term{0};
   std::mutex other_mutex;
+  std::condition_variable led;
   LeaderRecord other;
 };
 
@@ -215,7 +221,9 @@ absl::Status ClusterNode::Impl::OpenTheModel() {
   if (!coordinates()) options.open.sessions = 0;
   OpenOptions open = options.open;
   std::optional<int64_t> budget = options.offer_bytes;
-  if (budget.has_value()) {
+  if (options.fitted) {
+    // As it is.
+  } else if (budget.has_value()) {
     // What is offered is for experts; the rest of the process comes on top: what the placement counts on is
     // what the cache has. A coordinator can serve every region if it must, whatever it offers, and needs room
     // for a few experts for that.
@@ -252,6 +260,11 @@ absl::Status ClusterNode::Impl::OpenTheModel() {
   absl::StatusOr<std::vector<int64_t>> bytes = RegionBytes(options.model);
   if (!bytes.ok()) return bytes.status();
   region_bytes = *std::move(bytes);
+  if (!model->shared() && model_files->MissingFiles().empty()) {
+    absl::StatusOr<Tokenizer> tokenizer = ReadTokenizer(model_files->files(), nullptr);
+    if (!tokenizer.ok()) return tokenizer.status();
+    own_tokenizer = *std::move(tokenizer);
+  }
   return absl::OkStatus();
 }
 
@@ -272,17 +285,33 @@ JoinOffer ClusterNode::Impl::Offer(const std::string& model_hash) const {
   return offer;
 }
 
+absl::Status ClusterNode::Impl::TakeStateFolder() {
+  std::string folder = options.state_dir;
+  if (options.state_folder != StateFolder::kItself) absl::StrAppend(&folder, "/", model->hash());
+  for (int number = 0;; ++number) {
+    options.state_dir =
+        options.state_folder == StateFolder::kFreeByModel ? absl::StrCat(folder, "/", number) : folder;
+    std::error_code error;
+    std::filesystem::create_directories(options.state_dir, error);
+    if (error) {
+      return absl::UnavailableError(absl::StrCat(
+          options.state_dir, ": the folder for what the cluster keeps cannot be made: ", error.message()));
+    }
+    absl::StatusOr<std::unique_ptr<StateHolder>> held = StateHolder::Take(options.state_dir);
+    if (held.ok()) {
+      holder = *std::move(held);
+      return absl::OkStatus();
+    }
+    constexpr int kMost = 1000;
+    const bool another = options.state_folder == StateFolder::kFreeByModel && number < kMost &&
+                         absl::IsFailedPrecondition(held.status());
+    if (!another) return held.status();
+  }
+}
+
 absl::Status ClusterNode::Impl::OpenStores() {
   if (!coordinates()) return absl::OkStatus();
-  std::error_code error;
-  std::filesystem::create_directories(options.state_dir, error);
-  if (error) {
-    return absl::UnavailableError(absl::StrCat(
-        options.state_dir, ": the folder for what the cluster keeps cannot be made: ", error.message()));
-  }
-  absl::StatusOr<std::unique_ptr<StateHolder>> held = StateHolder::Take(options.state_dir);
-  if (!held.ok()) return held.status();
-  holder = *std::move(held);
+  if (absl::Status s = TakeStateFolder(); !s.ok()) return s;
   if (options.etcd.empty()) {
     absl::StatusOr<std::unique_ptr<EmbeddedStore>> opened = EmbeddedStore::Open(
         absl::StrCat(options.state_dir, "/coordination"), {.durability = Durability::kSynced});
@@ -462,5 +491,14 @@ absl::StatusOr<std::unique_ptr<ClusterNode>> ClusterNode::Start(ClusterNodeOptio
 const std::string& ClusterNode::address() const { return impl_->address; }
 const std::string& ClusterNode::id() const { return impl_->id; }
 const Model& ClusterNode::model() const { return *impl_->model; }
+InferenceBackend& ClusterNode::backend() { return *impl_; }
+SwarmStats ClusterNode::Stats() const { return impl_->Stats(); }
+
+bool ClusterNode::WaitForLeader(std::chrono::milliseconds most) {
+  std::unique_lock lock(impl_->other_mutex);
+  return impl_->led.wait_for(lock, most, [this] {
+    return impl_->leading || !impl_->other.address.empty() || !impl_->coordinates();
+  });
+}
 
 }  // namespace omni

@@ -22,6 +22,7 @@
 #include "cluster/cluster_link.h"
 #include "cluster/coordinator_role.h"
 #include "cluster/host_state.h"
+#include "cluster/inference_backend.h"
 #include "cluster/peer_state.h"
 #include "store/model/model.h"
 
@@ -34,6 +35,13 @@ enum class SessionDurability {
   kCluster,  // it survives the coordinator: it is in etcd
 };
 
+// What `state_dir` is.
+enum class StateFolder {
+  kItself,      // the folder
+  kByModel,     // what has a folder for every model
+  kFreeByModel  // what has folders for every model, of which the first is taken that nobody has
+};
+
 struct ClusterNodeOptions {
   std::string id;                 // empty: the address
   std::string listen;             // HOST:PORT; port 0: one that is free
@@ -44,6 +52,7 @@ struct ClusterNodeOptions {
   std::string cluster = "omni";  // its name
   std::string model;             // the directory
   std::string state_dir;         // of the embedded store and the session log
+  StateFolder state_folder = StateFolder::kItself;
   // What of its memory experts may take; nothing: all of the model if that fits, else what is free.
   std::optional<int64_t> offer_bytes;
   SessionDurability durability = SessionDurability::kLocal;
@@ -52,7 +61,8 @@ struct ClusterNodeOptions {
   std::string certificates;  // a node's folder of `omni cluster cert`; empty: none
   // Not null: clients that show no node's certificate need a key (cluster/grpc_access.h).
   std::shared_ptr<Access> access;
-  OpenOptions open;  // ram_bytes and residency are filled in
+  OpenOptions open;     // ram_bytes and residency are filled in
+  bool fitted = false;  // they are already
   SwarmOptions swarm;
   int host_threads = 0;  // of the regions it serves to others; 0: as many as this process may use cores
   PeerOptions peers;
@@ -70,6 +80,13 @@ class ClusterNode {
   const std::string& address() const;  // where others reach it
   const std::string& id() const;
   const Model& model() const;
+  // As the process's other doors see it; goes with the node.
+  InferenceBackend& backend();
+  // Of the swarm of a node that coordinates; while there is none, nothing but zeros. Thread-safe, and does
+  // not wait.
+  SwarmStats Stats() const;
+  // Waits until it leads or knows who does, but no longer than `most`: whether it does.
+  bool WaitForLeader(std::chrono::milliseconds most);
 
  private:
   struct Impl;

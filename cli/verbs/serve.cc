@@ -1,3 +1,4 @@
+#include <charconv>
 #include <chrono>
 #include <filesystem>
 #include <memory>
@@ -6,25 +7,28 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 
+#include "cli/node_flags.h"
 #include "cli/output.h"
 #include "cli/stream_flags.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
+#include "cluster/cluster_node.h"
 #include "cluster/http/http_door.h"
-#include "cluster/node.h"
-#include "cluster/node_backend.h"
 #include "engine/base/interrupt.h"
 #include "kernels/op.h"
-#include "store/model/find_model.h"
+#include "store/state/state_dir.h"
 
 namespace omni::cli {
 namespace {
 
+constexpr std::chrono::seconds kForALeader{10};  // before the doors open
+
 struct ServeArgs {
-  std::string model, listen = HttpServerOptions().listen, model_name;
-  int64_t threads = 0, ctx = SwarmOptions().max_context;
+  std::string model, listen = HttpServerOptions().listen, grpc, model_name;
+  int64_t ctx = SwarmOptions().max_context;
   std::chrono::milliseconds drain{30'000};
   StreamFlags stream;
+  NodeFlags node;
 };
 
 // The name of the model's folder.
@@ -34,51 +38,89 @@ std::string NameOf(const std::string& path) {
   return folder.filename().empty() ? "omni" : folder.filename().string();
 }
 
+// The port after HTTP's, or a free one after a free one.
+std::string GrpcBeside(const std::string& http) {
+  const size_t colon = http.rfind(':');
+  int port = 0;
+  std::from_chars(http.data() + colon + 1, http.data() + http.size(), port);
+  return absl::StrCat(http.substr(0, colon), ":", port == 0 || port == 65535 ? 0 : port + 1);
+}
+
+// One for every address at which a server may be asked, so that what is started there again finds the answers
+// that it began, and others beside it keep theirs.
+absl::Status ChooseState(ClusterNodeOptions& options) {
+  if (!options.state_dir.empty()) return absl::OkStatus();
+  absl::StatusOr<std::string> dir = StateDir();
+  if (!dir.ok())
+    return absl::Status(dir.status().code(), absl::StrCat(dir.status().message(), "; or give --state"));
+  const bool free_port = options.listen.ends_with(":0");
+  options.state_folder = free_port ? StateFolder::kFreeByModel : StateFolder::kByModel;
+  options.state_dir = absl::StrCat(*dir, "/serve/", free_port ? "any" : options.listen);
+  return absl::OkStatus();
+}
+
+absl::Status ChooseMemory(const ServeArgs& args, ClusterNodeOptions& options) {
+  const char* instead = !options.join.empty()             ? "--join"
+                        : options.offer_bytes.has_value() ? "--offer-ram"
+                                                          : "";
+  if (*instead == '\0') {
+    absl::StatusOr<OpenOptions> open = args.stream.Options(options.model);
+    if (!open.ok()) return open.status();
+    options.open = *open;
+    options.fitted = true;
+    options.swarm.coordinator.predict_ahead = args.stream.PredictAhead(*open);
+    return absl::OkStatus();
+  }
+  if (const std::string idle = args.stream.given().First(); !idle.empty()) {
+    return UsageError(
+        absl::StrCat(idle, " does nothing beside ", instead,
+                     ": what experts may take of memory is what --offer-ram says; leave it out"));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<int> Serve(const ServeArgs& args) {
   const auto start = std::chrono::steady_clock::now();
   if (absl::Status s = CheckHttpAddress(args.listen); !s.ok())
     return UsageError(absl::StrCat("--listen: ", s.message()));
   const InterruptGuard interrupt;
-  absl::StatusOr<std::string> path = FindModel(args.model);
-  if (!path.ok()) return path.status();
+  absl::StatusOr<ClusterNodeOptions> options =
+      args.node.Options(args.model, "--grpc", args.grpc.empty() ? GrpcBeside(args.listen) : args.grpc);
+  if (!options.ok()) return options.status();
+  if (absl::Status s = ChooseMemory(args, *options); !s.ok()) return s;
+  if (absl::Status s = ChooseState(*options); !s.ok()) return s;
+  options->swarm.max_context = args.ctx;
+  absl::StatusOr<std::unique_ptr<ClusterNode>> node = ClusterNode::Start(*options);
+  if (!node.ok()) return node.status();
+
   ServedModel served;
-  served.name = args.model_name.empty() ? NameOf(*path) : args.model_name;
-  absl::StatusOr<ChatTemplate> chat = ChatTemplate::Load(*path);
+  served.name = args.model_name.empty() ? NameOf(options->model) : args.model_name;
+  absl::StatusOr<ChatTemplate> chat = ChatTemplate::Load(options->model);
   if (!chat.ok()) return chat.status();
   served.chat = *std::move(chat);
-  absl::StatusOr<OpenOptions> open = args.stream.Options(*path);
-  if (!open.ok()) return open.status();
-  NodeOptions options;
-  options.model = *path;
-  options.open = *open;
-  options.swarm.threads = static_cast<int>(args.threads);
-  options.swarm.max_context = args.ctx;
-  options.swarm.coordinator.predict_ahead = args.stream.PredictAhead(*open);
-  absl::StatusOr<std::unique_ptr<Node>> node = Node::Start(nullptr, options);
-  if (!node.ok()) return node.status();
-  NodeBackend backend(**node);
-
   HttpServerOptions http;
   http.listen = args.listen;
   HttpDoor::Behind behind;
-  behind.backend = &backend;
-  behind.stats = [&swarm = (*node)->swarm()] { return swarm.Stats(); };
-  behind.slots = options.swarm.coordinator.max_active;
+  behind.backend = &(*node)->backend();
+  behind.stats = [&node = **node] { return node.Stats(); };
+  behind.slots = options->swarm.coordinator.max_active;
   absl::StatusOr<std::unique_ptr<HttpDoor>> door = HttpDoor::Open(http, served, behind);
   if (!door.ok()) return door.status();
+  if (!(*node)->WaitForLeader(kForALeader)) Note("no coordinator has been elected yet");
 
   const Model& model = (*node)->model();
   const double load = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  Note(absl::StrCat("omni " OMNI_VERSION " · ", *path, " (", model.config().preset, ") as '", served.name,
-                    "' · ", model.cache() == nullptr ? "all resident" : DescribeStreaming(model), " · ",
-                    (*node)->swarm().options().threads, " threads, ",
+  Note(absl::StrCat("omni " OMNI_VERSION " · ", options->model, " (", model.config().preset, ") as '",
+                    served.name, "' · ", model.cache() == nullptr ? "all resident" : DescribeStreaming(model),
+                    " · ", ThreadsOrDefault(args.node.threads), " threads, ",
                     kernels::IsaName(kernels::ActiveOps().isa), absl::StrFormat(" · ready in %.2f s", load)));
   if (!served.chat.from_file()) {
-    Note(absl::StrCat("this is no chat model: ", *path, " has no ", ChatTemplate::kFile,
+    Note(absl::StrCat("this is no chat model: ", options->model, " has no ", ChatTemplate::kFile,
                       ", so messages are written one after the other for it to go on with"));
   }
-  // For whoever started it: the address, with the port that was found.
+  // For whoever started it: the addresses, with the ports that were found.
   PrintF("listening on %s\n", (*door)->address().c_str());
+  PrintF("gRPC at %s\n", (*node)->address().c_str());
   FlushOutput();
   while (!InterruptGuard::Requested()) std::this_thread::sleep_for(std::chrono::milliseconds(50));
   if (!(*door)->Drain(args.drain)) Note("some answers were not finished in time and are cut off");
@@ -88,21 +130,27 @@ absl::StatusOr<int> Serve(const ServeArgs& args) {
 }  // namespace
 
 void AddServe(CLI::App& root, Invocation& invocation) {
-  Verb verb(root, invocation, "serve", "Serve a model over HTTP to OpenAI's clients, on loopback",
+  Verb verb(root, invocation, "serve", "Serve a model to OpenAI's clients and over gRPC",
             "  omni serve                                     # OPENAI_BASE_URL=http://127.0.0.1:8080/v1\n"
-            "  omni serve -m models/mini --listen 127.0.0.1:0 # a free port, which is printed\n"
+            "  omni serve -m models/mini --listen 127.0.0.1:0 # free ports, which are printed\n"
             "  curl -s http://127.0.0.1:8080/v1/completions -H 'Content-Type: application/json' \\\n"
-            "    -d '{\"prompt\": \"The sea\", \"max_tokens\": 40}'\n\n"
-            "Ends with an interrupt, when what runs has been answered.");
+            "    -d '{\"prompt\": \"The sea\", \"max_tokens\": 40}'\n"
+            "  omni run 'The sea' --cluster 127.0.0.1:8081    # the same over gRPC\n"
+            "  omni node --listen 127.0.0.1:7300 --join 127.0.0.1:8081   # takes regions from it\n\n"
+            "It is an omni node that answers over HTTP too, on loopback. Ends with an interrupt, when what "
+            "runs has been answered.");
   auto args = std::make_shared<ServeArgs>();
   verb.Model(args->model);
   verb.Text("--listen", args->listen,
-            "ADDRESS:PORT of loopback; port 0 takes a free one (default 127.0.0.1:8080)");
+            "ADDRESS:PORT of loopback for HTTP; port 0 takes a free one (default 127.0.0.1:8080)");
+  verb.Text("--grpc", args->grpc,
+            "HOST:PORT for gRPC; port 0 takes a free one (default: the port after that of --listen, so "
+            "127.0.0.1:8081)");
   verb.Text("--model-name", args->model_name, "What clients call the model (default: its folder's name)");
   verb.Number("-c,--ctx", args->ctx, {2, int64_t{1} << 40},
               "Tokens of prompt and answer together at most (default 1000000; memory does not grow with it)");
   verb.Duration("--drain", args->drain, "For how long it finishes what runs when it is to end (default 30s)");
-  verb.Threads(args->threads);
+  args->node.Add(verb);
   args->stream.Add(verb);
   args->stream.AddPrefetch(verb);
   verb.Body([args] { return Serve(*args); });

@@ -1,4 +1,10 @@
 // `omni serve` as a process: it starts, answers, and ends when it is told to.
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -9,6 +15,7 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "cluster/cluster_client.h"
 #include "tests/cli/omni_fixture.h"
 #include "tests/cluster/http/raw_client.h"
 #include "tests/testing/node_process.h"
@@ -20,8 +27,25 @@ using nlohmann::json;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
+// A port that nobody listens on.
+int FreePort() {
+  const int fd = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof(address);
+  EXPECT_EQ(bind(fd, reinterpret_cast<sockaddr*>(&address), size), 0);
+  EXPECT_EQ(getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size), 0);
+  close(fd);
+  return ntohs(address.sin_port);
+}
+
 class Serve : public OmniTest {
  protected:
+  static void SetUpTestSuite() {
+    OmniTest::SetUpTestSuite();
+    setenv("XDG_STATE_HOME", State().c_str(), 1);
+  }
   std::unique_ptr<NodeProcess> Start(std::vector<std::string> more = {}) {
     std::vector<std::string> arguments = {"-m", Model(), "--listen", "127.0.0.1:0", "-t", "1"};
     arguments.insert(arguments.end(), more.begin(), more.end());
@@ -101,9 +125,84 @@ TEST_F(Serve, WhatCannotBeServedIsSaid) {
   const auto serve = Start();
   const std::string address = serve->WaitForAddress();
   ASSERT_NE(address, "") << serve->Log();
-  const Output second = Omni({"serve", "-m", Model(), "--listen", address});
+  const Output second = Omni({"serve", "-m", Model(), "--listen", address, "--grpc", "127.0.0.1:0"});
   EXPECT_EQ(second.exit_code, 1);
   EXPECT_THAT(second.err, HasSubstr("cannot listen on " + address));
+}
+
+TEST_F(Serve, AnswersOverGrpcTooAsItsOwnCluster) {
+  const auto serve = Start();
+  const std::string address = serve->WaitForGrpcAddress();
+  ASSERT_NE(address, "") << serve->Log();
+  const json alone = Json(Run({"the sea", "-n", "9", "--temp", "0", "--json"}));
+  const json answer =
+      Json(Omni({"run", "the sea", "-n", "9", "--temp", "0", "--json", "--cluster", address}));
+  EXPECT_EQ(answer["tokens"], alone["tokens"]);
+  const json status = Json(Omni({"cluster", "status", "--cluster", address, "--json"}));
+  EXPECT_EQ(status["nodes"].size(), 1u);
+}
+
+TEST_F(Serve, SeveralOfOneModelDoNotDisturbEachOther) {
+  const auto first = Start(), second = Start();
+  for (const auto& serve : {first.get(), second.get()}) {
+    const std::string address = serve->WaitForGrpcAddress();
+    ASSERT_NE(address, "") << serve->Log();
+    EXPECT_EQ(Json(Omni({"run", "x", "-n", "3", "--json", "--cluster", address}))["generated_tokens"], 3);
+  }
+}
+
+TEST_F(Serve, WhoDoesNotLeadSaysOverHttpWhoDoes) {
+  const auto leads = Start();
+  const std::string grpc = leads->WaitForGrpcAddress();
+  ASSERT_NE(grpc, "") << leads->Log();
+  const auto joins = Start({"--join", grpc});
+  const std::string address = joins->WaitForAddress();
+  ASSERT_NE(address, "") << joins->Log();
+  for (const std::string& ask :
+       {std::string("GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+        Post("/v1/completions", R"({"prompt": "the sea", "max_tokens": 9, "temperature": 0})")}) {
+    RawClient client(address);
+    client.Send(ask);
+    const auto answer = client.Read();
+    ASSERT_TRUE(answer.has_value());
+    EXPECT_EQ(answer->status, 503) << answer->body;
+    EXPECT_THAT(answer->body, HasSubstr("ask " + grpc));
+  }
+  // It serves regions meanwhile, and says so.
+  const json status = Json(Omni({"cluster", "status", "--cluster", grpc, "--json"}));
+  EXPECT_GE(status["nodes"].size(), 1u);
+}
+
+TEST_F(Serve, FlagsThatDoNothingBesideOthersAreRefused) {
+  ExpectOneLine(Omni({"serve", "-m", Model(), "--ram", "1G", "--offer-ram", "1G"}), 2,
+                "--ram does nothing beside --offer-ram");
+  ExpectOneLine(Omni({"serve", "-m", Model(), "--ram", "1G", "--join", "127.0.0.1:1"}), 2,
+                "--ram does nothing beside --join");
+  ExpectOneLine(Omni({"serve", "-m", Model(), "--grpc", "nonsense"}), 2,
+                "--grpc: 'nonsense' is no HOST:PORT");
+}
+
+// The state of a server is that of its address.
+TEST_F(Serve, StartedAgainItKnowsTheAnswersThatItBegan) {
+  const std::string grpc = "127.0.0.1:" + std::to_string(FreePort());
+  auto serve = Start({"--grpc", grpc});
+  ASSERT_EQ(serve->WaitForGrpcAddress(), grpc) << serve->Log();
+  auto client = ClusterClient::Make({.addresses = {grpc}});
+  ASSERT_TRUE(client.ok());
+  ClusterClient::Request request;
+  request.id = "again";
+  request.prompt = "the sea";
+  request.max_tokens = 60;
+  request.stop_at_end_of_text = false;
+  const auto whole = (*client)->Generate(request, nullptr);
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  EXPECT_EQ(whole->tokens.size(), 60u);
+  serve->Kill();
+  serve = Start({"--grpc", grpc});
+  request.prompt = "what is asked under a known name is not looked at";
+  const auto again = (*client)->Generate(request, nullptr);
+  ASSERT_TRUE(again.ok()) << again.status() << serve->Log();
+  EXPECT_EQ(again->tokens, whole->tokens);
 }
 
 }  // namespace

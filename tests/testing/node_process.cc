@@ -49,8 +49,13 @@ NodeProcess::~NodeProcess() {
 }
 
 std::string NodeProcess::WaitForAddress(std::chrono::seconds limit) {
+  return WaitFor("listening on ", limit);
+}
+std::string NodeProcess::WaitForGrpcAddress(std::chrono::seconds limit) { return WaitFor("gRPC at ", limit); }
+
+// The rest of the line that begins so.
+std::string NodeProcess::WaitFor(const std::string& before, std::chrono::seconds limit) {
   const auto until = std::chrono::steady_clock::now() + limit;
-  const std::string before = "listening on ";
   while (std::chrono::steady_clock::now() < until) {
     const std::string text = ReadAll(out_);
     const size_t at = text.find(before), end = text.find('\n', at == std::string::npos ? 0 : at);

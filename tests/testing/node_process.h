@@ -23,6 +23,8 @@ class NodeProcess {
 
   // HOST:PORT once it listens; empty if it has ended before, or after `limit`.
   std::string WaitForAddress(std::chrono::seconds limit = std::chrono::seconds(60));
+  // The same of `omni serve`, where it listens for gRPC.
+  std::string WaitForGrpcAddress(std::chrono::seconds limit = std::chrono::seconds(60));
   void Kill();  // SIGKILL, and waits for its end
   // SIGTERM, and waits for its end: the exit code, 128 + signal if one ended it. What has not ended within
   // the limit is killed.
@@ -35,6 +37,7 @@ class NodeProcess {
 
  private:
   int Wait();
+  std::string WaitFor(const std::string& before, std::chrono::seconds limit);
 
   std::string log_, out_;
   pid_t pid_ = -1;
