@@ -17,8 +17,12 @@ const char* HttpReason(int status) {
   switch (status) {
     case 200:
       return "OK";
+    case 204:
+      return "No Content";
     case 400:
       return "Bad Request";
+    case 401:
+      return "Unauthorized";
     case 403:
       return "Forbidden";
     case 404:
@@ -62,6 +66,27 @@ namespace {
 
 constexpr size_t kMostAhead = 16 << 10;  // bytes of further requests that wait here; the rest with the client
 constexpr size_t kMostLingered = 16 << 20;  // of a refused body that is still coming
+
+constexpr char kFailed[] = "the request could not be handled";
+
+void HandlerFailed(std::string_view reason) {
+  LogError("http_handler_failed", "a request could not be handled: {reason}", {{"reason", reason}});
+}
+
+// All but the body.
+HttpRequest RequestOf(const http::request_header<>& head) {
+  HttpRequest request;
+  request.method = std::string(head.method_string());
+  const std::string target(head.target());
+  const size_t query = target.find('?');
+  request.path = target.substr(0, query);
+  if (query != std::string::npos) request.query = target.substr(query + 1);
+  for (const auto& field : head) {
+    request.headers.emplace_back(absl::AsciiStrToLower(std::string(field.name_string())),
+                                 std::string(field.value()));
+  }
+  return request;
+}
 
 }  // namespace
 
@@ -185,6 +210,9 @@ void Connection::Parse() {
     in_.erase(0, used);
     if (error && error != http::error::need_more) return RefuseParse(error);
     if (phase_ == Phase::kHead && parser_->is_header_done()) {
+      if (!parser_->is_done()) {
+        if (const HttpRequest head = RequestOf(parser_->get().base()); RefusedByHead(head)) return;
+      }
       Enter(Phase::kBody);
       Await(server_.options.body_time);
       if (!parser_->is_done() &&
@@ -197,6 +225,18 @@ void Connection::Parse() {
       return Refuse(503, "too much is being sent to this server at the moment; come back in a moment");
     if (parser_->is_done()) return Dispatch();
     if (used == 0) return;
+  }
+}
+
+bool Connection::RefusedByHead(const HttpRequest& head) {
+  try {
+    const std::optional<HttpAnswer> refusal = server_.handler.OnHead(head);
+    if (refusal.has_value()) Refuse(*refusal, head.path);
+    return refusal.has_value();
+  } catch (const std::exception& e) {
+    HandlerFailed(e.what());
+    Refuse(500, kFailed);
+    return true;
   }
 }
 
@@ -213,30 +253,22 @@ void Connection::RefuseParse(const error_code& error) {
   Refuse(400, absl::StrCat("this is no HTTP request: ", error.message()));
 }
 
-void Connection::Refuse(int status, const std::string& why) {
+void Connection::Refuse(const HttpAnswer& answer, std::string path) {
   keep_alive_ = old_ = head_only_ = false;
   in_.clear();
   parser_.reset();
   started_ = Clock::now();
   done_ = {};
+  done_.path = std::move(path);
   begun_ = over_ = false;
   Enter(Phase::kHandling);
-  Answer(server_.handler.OnRefused(status, why));
+  Answer(answer);
 }
 
 void Connection::Dispatch() {
   const auto message = parser_->release();
   parser_.reset();
-  HttpRequest request;
-  request.method = std::string(message.method_string());
-  const std::string target(message.target());
-  const size_t query = target.find('?');
-  request.path = target.substr(0, query);
-  if (query != std::string::npos) request.query = target.substr(query + 1);
-  for (const auto& field : message) {
-    request.headers.emplace_back(absl::AsciiStrToLower(std::string(field.name_string())),
-                                 std::string(field.value()));
-  }
+  HttpRequest request = RequestOf(message.base());
   request.body = message.body();
   old_ = message.version() < 11;
   keep_alive_ = message.keep_alive();
@@ -252,10 +284,9 @@ void Connection::Dispatch() {
   try {
     call = server_.handler.OnRequest(std::move(request), exchange_);
   } catch (const std::exception& e) {  // no memory: one request does not take the server
-    LogError("http_handler_failed", "a request could not be handled: {reason}",
-             {{"reason", std::string_view(e.what())}});
+    HandlerFailed(e.what());
     if (begun_ || over_) return Close();  // the client must not take what it has for a whole answer
-    return Refuse(500, "the request could not be handled");
+    return Refuse(500, kFailed);
   }
   if (over_) return;
   call_ = std::move(call);
@@ -265,16 +296,19 @@ void Connection::Dispatch() {
 std::string Connection::Head(const HttpAnswer& answer, const std::string& length) {
   if (server_.draining) keep_alive_ = false;
   done_.status = answer.status;
-  std::string head = absl::StrCat("HTTP/1.1 ", answer.status, " ", HttpReason(answer.status),
-                                  "\r\nContent-Type: ", answer.content_type, "\r\n", length,
+  std::string head = absl::StrCat("HTTP/1.1 ", answer.status, " ", HttpReason(answer.status), "\r\n", length,
                                   "Connection: ", keep_alive_ ? "keep-alive" : "close", "\r\n");
+  if (!answer.content_type.empty()) absl::StrAppend(&head, "Content-Type: ", answer.content_type, "\r\n");
   for (const auto& [name, value] : answer.headers) absl::StrAppend(&head, name, ": ", value, "\r\n");
   absl::StrAppend(&head, "\r\n");
   return head;
 }
 
 void Connection::Answer(const HttpAnswer& answer) {
-  Send(Head(answer, absl::StrCat("Content-Length: ", answer.body.size(), "\r\n")));
+  constexpr int kNoContent = 204;  // has no length either
+  Send(Head(answer, answer.status == kNoContent
+                        ? std::string()
+                        : absl::StrCat("Content-Length: ", answer.body.size(), "\r\n")));
   if (!head_only_) Send(answer.body);
   Over();
 }

@@ -104,7 +104,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void OnHalfClosed();
   void Parse();
   void Dispatch();
-  void Refuse(int status, const std::string& why);
+  void Refuse(int status, const std::string& why) { Refuse(server_.handler.OnRefused(status, why)); }
+  void Refuse(const HttpAnswer& answer, std::string path = {});
+  bool RefusedByHead(const HttpRequest& head);
   void RefuseParse(const error_code& error);
   std::string Head(const HttpAnswer& answer, const std::string& length);
   void Over();

@@ -10,9 +10,9 @@
 #include <absl/strings/strip.h>
 
 #include "cluster/executor.h"
-#include "cluster/host_port.h"
 #include "cluster/http/completion_routes.h"
 #include "cluster/http/generation_call.h"
+#include "cluster/http/http_guard.h"
 #include "cluster/http/http_metrics.h"
 #include "cluster/http/http_routes.h"
 #include "cluster/http/model_pages.h"
@@ -24,12 +24,6 @@ namespace omni {
 namespace {
 
 constexpr char kNoRoute[] = "other";  // what stands for it in metrics and logs
-
-// A page of another site that a browser shows may send its user's requests here under the site's own name.
-bool IsLocalName(const std::string& host_header) {
-  const std::string host = absl::AsciiStrToLower(SplitHostPort(host_header).host);
-  return host.empty() || host == "localhost" || host == "::1" || host.starts_with("127.");
-}
 
 HttpAnswer StatusAnswer(const char* status) {
   HttpAnswer answer;
@@ -46,12 +40,16 @@ bool IsJson(const std::string& content_type) {
 
 struct HttpDoor::Impl : public HttpHandler {
   Impl(ServedModel m, Behind b)
-      : model(std::move(m)), behind(std::move(b)), context{behind.backend, &model, &metrics, &readers} {
+      : model(std::move(m)),
+        behind(std::move(b)),
+        guard(behind.guard),
+        context{behind.backend, &model, &metrics, &readers} {
     model.tokenizer = &behind.backend->tokenizer();
     model.max_context = behind.backend->max_context();
     AddRoutes();
   }
 
+  std::optional<HttpAnswer> OnHead(const HttpRequest& head) override;
   std::shared_ptr<HttpCall> OnRequest(HttpRequest request, std::shared_ptr<HttpExchange> exchange) override;
   HttpAnswer OnRefused(int status, const std::string& why) override { return ErrorAnswer(status, why); }
   void OnDone(const HttpDone& done) override;
@@ -62,6 +60,7 @@ struct HttpDoor::Impl : public HttpHandler {
 
   ServedModel model;
   Behind behind;
+  const HttpGuard guard;
   HttpMetrics metrics;
   Executor readers;
   const GenerationContext context;
@@ -71,12 +70,18 @@ struct HttpDoor::Impl : public HttpHandler {
 };
 
 void HttpDoor::Impl::AddRoutes() {
-  routes.Page("GET", "/health", [](const RoutedRequest&) { return StatusAnswer("ok"); });
-  routes.Page("GET", "/ready", [this](const RoutedRequest&) {
-    const absl::Status ready = Ready();
-    return ready.ok() ? StatusAnswer("ready") : ErrorAnswer(ready);
-  });
-  routes.Page("GET", "/metrics", [this](const RoutedRequest&) { return MetricsPage(); });
+  // Whoever watches over a process has no key for it.
+  routes.Page(
+      "GET", "/health", [](const RoutedRequest&) { return StatusAnswer("ok"); }, RouteNeeds::kNothing);
+  routes.Page(
+      "GET", "/ready",
+      [this](const RoutedRequest&) {
+        const absl::Status ready = Ready();
+        return ready.ok() ? StatusAnswer("ready") : ErrorAnswer(ready);
+      },
+      RouteNeeds::kNothing);
+  routes.Page(
+      "GET", "/metrics", [this](const RoutedRequest&) { return MetricsPage(); }, RouteNeeds::kAdmin);
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   AddModelPages({&model, behind.backend->model_hash(), behind.slots,
                  std::chrono::duration_cast<std::chrono::seconds>(now).count()},
@@ -84,15 +89,25 @@ void HttpDoor::Impl::AddRoutes() {
   AddCompletionRoutes(context, routes);
 }
 
+std::optional<HttpAnswer> HttpDoor::Impl::OnHead(const HttpRequest& head) {
+  HttpGuard::Verdict verdict = guard.Check(head, routes.Find(head.method, head.path));
+  if (verdict.answer.has_value()) guard.Mark(head, *verdict.answer);
+  return std::move(verdict.answer);
+}
+
 std::shared_ptr<HttpCall> HttpDoor::Impl::OnRequest(HttpRequest request,
                                                     std::shared_ptr<HttpExchange> exchange) {
+  exchange = guard.Wrap(request, std::move(exchange));
   const auto refuse = [&](int status, const std::string& why) {
     exchange->Answer(ErrorAnswer(status, why));
     return nullptr;
   };
-  if (!IsLocalName(request.Header("host")))
-    return refuse(403, "this server answers under the names of loopback alone: localhost, 127.0.0.1, [::1]");
   HttpRoutes::Found found = routes.Find(request.method, request.path);
+  HttpGuard::Verdict verdict = guard.Check(request, found);
+  if (verdict.answer.has_value()) {
+    exchange->Answer(*verdict.answer);
+    return nullptr;
+  }
   if (found.path == nullptr) return refuse(404, absl::StrCat("there is no ", Quoted(request.path), " here"));
   if (found.route == nullptr) {
     HttpAnswer answer = ErrorAnswer(
@@ -106,7 +121,8 @@ std::shared_ptr<HttpCall> HttpDoor::Impl::OnRequest(HttpRequest request,
       return refuse(415, "the body must be JSON, and the Content-Type application/json");
     if (draining) return refuse(503, "the server is shutting down");
   }
-  return found.route->handle({std::move(request), std::move(found.argument), ""}, std::move(exchange));
+  return found.route->handle({std::move(request), std::move(found.argument), std::move(verdict.caller.name)},
+                             std::move(exchange));
 }
 
 HttpAnswer HttpDoor::Impl::MetricsPage() {
@@ -132,6 +148,7 @@ void HttpDoor::Impl::OnDone(const HttpDone& done) {
 absl::StatusOr<std::unique_ptr<HttpDoor>> HttpDoor::Open(HttpServerOptions options, ServedModel model,
                                                          Behind behind) {
   auto impl = std::make_unique<Impl>(std::move(model), std::move(behind));
+  options.keys = impl->behind.guard.access != nullptr;
   absl::StatusOr<std::unique_ptr<HttpServer>> server = HttpServer::Listen(std::move(options), *impl);
   if (!server.ok()) return server.status();
   impl->server = *std::move(server);
@@ -143,6 +160,7 @@ HttpDoor::HttpDoor(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 HttpDoor::~HttpDoor() = default;
 
 const std::string& HttpDoor::address() const { return impl_->server->address(); }
+const HttpRoutes& HttpDoor::routes() const { return impl_->routes; }
 
 bool HttpDoor::Drain(std::chrono::milliseconds most) {
   impl_->draining = true;

@@ -8,6 +8,8 @@
 
 #include <absl/status/statusor.h>
 
+#include "cluster/http/http_guard.h"
+#include "cluster/http/http_routes.h"
 #include "cluster/http/http_server.h"
 #include "cluster/http/openai_request.h"
 #include "cluster/inference_backend.h"
@@ -22,6 +24,7 @@ class HttpDoor {
     InferenceBackend* backend = nullptr;
     std::function<SwarmStats()> stats;
     int64_t slots = 0;  // sessions that are stepped together
+    HttpGuardOptions guard;
   };
   // Errors: HttpServer::Listen's.
   static absl::StatusOr<std::unique_ptr<HttpDoor>> Open(HttpServerOptions options, ServedModel model,
@@ -29,6 +32,7 @@ class HttpDoor {
   ~HttpDoor();
 
   const std::string& address() const;
+  const HttpRoutes& routes() const;
   // Takes no new work, and waits until what runs has been answered, but no longer than `most`: whether all
   // was. What asks meanwhile is told 503, and so is whoever asks whether it is ready.
   bool Drain(std::chrono::milliseconds most);

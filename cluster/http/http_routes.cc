@@ -45,17 +45,18 @@ bool Takes(const HttpRoute& route, std::string_view method) {
 
 }  // namespace
 
-void HttpRoutes::Page(const char* method, const char* path, RoutePage page) {
+void HttpRoutes::Page(const char* method, const char* path, RoutePage page, RouteNeeds needs) {
   routes_.push_back({method, path, HttpRoute::Kind::kPage,
                      [page = std::move(page)](RoutedRequest request, std::shared_ptr<HttpExchange> exchange)
                          -> std::shared_ptr<HttpCall> {
                        exchange->Answer(page(request));
                        return nullptr;
-                     }});
+                     },
+                     needs});
 }
 
-void HttpRoutes::Work(const char* path, RouteHandler handle) {
-  routes_.push_back({"POST", path, HttpRoute::Kind::kWork, std::move(handle)});
+void HttpRoutes::Work(const char* path, RouteHandler handle, RouteNeeds needs) {
+  routes_.push_back({"POST", path, HttpRoute::Kind::kWork, std::move(handle), needs});
 }
 
 HttpRoutes::Found HttpRoutes::Find(std::string_view method, std::string_view path) const {

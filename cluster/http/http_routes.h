@@ -24,23 +24,28 @@ using RouteHandler =
 // Of what is answered at once.
 using RoutePage = std::function<HttpAnswer(const RoutedRequest& request)>;
 
+// Of whoever calls, where keys are wanted: a key with a scope, or nothing.
+enum class RouteNeeds { kInfer, kTasks, kAdmin, kNothing };
+
 struct HttpRoute {
   // Work is not taken while the server drains; a body must be JSON and say so.
   enum class Kind { kPage, kWork };
 
   const char* method;  // "GET": HEAD too
-  // One '*' may stand for a part of it: for one segment or, at the end, for all that follows ("/v1/models/*").
+  // One '*' may stand for a part of it: for one segment or, at the end, for all that follows
+  // ("/v1/models/*").
   // What stands for a client's path in metrics and logs.
   const char* path;
   Kind kind = Kind::kPage;
   RouteHandler handle;
+  RouteNeeds needs = RouteNeeds::kInfer;
 };
 
 // Filled before it is asked; then any thread may ask.
 class HttpRoutes {
  public:
-  void Page(const char* method, const char* path, RoutePage page);
-  void Work(const char* path, RouteHandler handle);  // of POST
+  void Page(const char* method, const char* path, RoutePage page, RouteNeeds needs = RouteNeeds::kInfer);
+  void Work(const char* path, RouteHandler handle, RouteNeeds needs = RouteNeeds::kInfer);  // of POST
 
   struct Found {
     const HttpRoute* route = nullptr;  // null: no such path, or not with this method
@@ -51,6 +56,7 @@ class HttpRoutes {
   };
   // The first that fits.
   Found Find(std::string_view method, std::string_view path) const;
+  const std::deque<HttpRoute>& all() const { return routes_; }
 
  private:
   std::deque<HttpRoute> routes_;  // does not move them

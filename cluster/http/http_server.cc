@@ -35,7 +35,7 @@ struct HttpServer::Impl : public http_internal::Connections {
 
 namespace {
 
-absl::StatusOr<tcp::endpoint> ReadEndpoint(const std::string& listen) {
+absl::StatusOr<tcp::endpoint> ReadEndpoint(const std::string& listen, HttpSecurity security) {
   const HostPort parts = SplitHostPort(listen);
   const std::string host = parts.host == "localhost" ? "127.0.0.1" : parts.host;
   error_code error;
@@ -45,21 +45,27 @@ absl::StatusOr<tcp::endpoint> ReadEndpoint(const std::string& listen) {
     return absl::InvalidArgumentError(
         absl::StrCat("'", listen, "' is no ADDRESS:PORT to listen on, as 127.0.0.1:8080"));
   }
-  if (!ip.is_loopback()) {
+  if (!ip.is_loopback() && !(security.tls && security.keys)) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "'", listen,
-        "': HTTP is served on loopback only, since there are no keys and no TLS for it yet; listen on "
-        "127.0.0.1, and put a proxy that has them in front"));
+        "'", listen, "' is off loopback, where HTTP needs TLS and keys; ",
+        security.tls ? "keys are missing: make one with omni key create, and name the file with --keys"
+        : security.keys
+            ? "TLS is missing: name a certificate and its key with --tls-cert and --tls-key"
+            : "both are missing: name a certificate and its key with --tls-cert and --tls-key, and a "
+              "file of keys, which omni key create makes, with --keys",
+        "; or listen on 127.0.0.1"));
   }
   return tcp::endpoint(ip, static_cast<uint16_t>(port));
 }
 
 }  // namespace
 
-absl::Status CheckHttpAddress(const std::string& listen) { return ReadEndpoint(listen).status(); }
+absl::Status CheckHttpAddress(const std::string& listen, HttpSecurity security) {
+  return ReadEndpoint(listen, security).status();
+}
 
 absl::Status HttpServer::Impl::Listen() {
-  const absl::StatusOr<tcp::endpoint> read = ReadEndpoint(options.listen);
+  const absl::StatusOr<tcp::endpoint> read = ReadEndpoint(options.listen, {false, options.keys});
   if (!read.ok()) return read.status();
   const tcp::endpoint endpoint = *read;
   const asio::ip::address ip = endpoint.address();

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -30,17 +31,22 @@ struct HttpRequest {
 
 struct HttpAnswer {
   int status = 200;
-  std::string content_type = "application/json";
+  std::string content_type = "application/json";             // empty: there is no body
   std::vector<std::pair<std::string, std::string>> headers;  // beside those of type, length and connection
   std::string body;
 };
-// What HttpServer::Listen says of the address alone.
-absl::Status CheckHttpAddress(const std::string& listen);
+// What HttpServer::Listen says of the address alone; what is to be there beside it off loopback is told.
+struct HttpSecurity {
+  bool tls = false, keys = false;
+};
+absl::Status CheckHttpAddress(const std::string& listen, HttpSecurity security = {});
 
 const char* HttpReason(int status);  // "Not Found"
 
 struct HttpServerOptions {
-  std::string listen = "127.0.0.1:8080";   // a loopback address; port 0: one that is free
+  // Port 0: one that is free. Off loopback only with TLS and keys.
+  std::string listen = "127.0.0.1:8080";
+  bool keys = false;                       // the handler wants keys of whoever asks
   size_t most_connections = 4096;          // beyond them 503; fewer where the limit of open files is lower
   uint32_t head_bytes = 16 << 10;          // beyond it 431
   uint64_t body_bytes = 8 << 20;           // beyond it 413
@@ -88,6 +94,8 @@ struct HttpDone {
 class HttpHandler {
  public:
   virtual ~HttpHandler() = default;
+  // Of a request whose body is still to come: an answer ends it there, unread, and with it the connection.
+  virtual std::optional<HttpAnswer> OnHead(const HttpRequest&) { return std::nullopt; }
   // Null: it has been answered.
   virtual std::shared_ptr<HttpCall> OnRequest(HttpRequest request,
                                               std::shared_ptr<HttpExchange> exchange) = 0;

@@ -93,6 +93,10 @@ Kind KindOf(const absl::Status& status) {
     case absl::StatusCode::kInvalidArgument:
     case absl::StatusCode::kOutOfRange:
       return KindOf(400);
+    case absl::StatusCode::kUnauthenticated:
+      return KindOf(401);
+    case absl::StatusCode::kPermissionDenied:
+      return KindOf(403);
     case absl::StatusCode::kNotFound:
       return KindOf(404);
     case absl::StatusCode::kResourceExhausted:
@@ -111,6 +115,7 @@ Json TextOrNull(const std::string& text) { return text.empty() ? Json(nullptr) :
 Json ErrorJson(const absl::Status& status, const Kind& kind) {
   std::string code = ErrorCode(status);
   if (code.empty() && kind.http_status == 429) code = "rate_limit_exceeded";
+  if (code.empty() && kind.http_status == 401) code = "invalid_api_key";
   return {{"error",
            {{"message", std::string(status.message())},
             {"type", kind.type},

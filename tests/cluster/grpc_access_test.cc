@@ -35,8 +35,8 @@ using std::chrono::system_clock;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-// A method that is added belongs here, and in the table of cluster/grpc_access.cc if it is not like the rest of
-// its service.
+// A method that is added belongs here, and in the table of cluster/grpc_access.cc if it is not like the rest
+// of its service.
 const std::map<std::string, RpcNeeds> kMethods = {
     {"/grpc.health.v1.Health/Check", RpcNeeds::kNothing},
     {"/grpc.health.v1.Health/Watch", RpcNeeds::kNothing},
