@@ -139,6 +139,7 @@ void Connection::OnTooLate() {
       Await(server_.options.quiet);
       if (call_ != nullptr && !over_) call_->OnQuiet();
       return;
+    case Phase::kHandshake:
     case Phase::kIdle:
     case Phase::kLingering:
       return Close();
@@ -172,11 +173,38 @@ void Connection::OnReadable(const error_code& waited) {
   if (phase_ >= Phase::kHandling && !keep_alive_) {  // nothing that comes now will be looked at
     lingered_ += bytes;
     if (lingered_ > kMostLingered) return Close();
+  } else if (tls_ != nullptr) {
+    OnSealed({server_.chunk.data(), bytes});
   } else {
     in_.append(server_.chunk.data(), bytes);
     Parse();
   }
   Read();
+}
+
+void Connection::OnSealed(std::string_view bytes) {
+  const TlsSession::State state = tls_->Receive(bytes, in_, sealed_);
+  if (state == TlsSession::State::kPlain) {
+    tls_ = nullptr;
+    return Refuse(400, "this server speaks HTTPS: ask for https:// instead of http://");
+  }
+  if (sealed_.size() > kMostAhead) return Close();  // it asks and does not read what it is told
+  if (state == TlsSession::State::kFailed) {
+    LogDebug("tls_failed", "a connection's TLS has failed: {reason}", {{"reason", tls_->failure()}});
+    error_code ignored;
+    if (!writing_) socket_.write_some(asio::buffer(sealed_), ignored);  // what it is to be told of it
+    return Close();
+  }
+  if (!sealed_.empty()) FlushSoon();
+  if (state == TlsSession::State::kHandshake) return;
+  if (phase_ == Phase::kHandshake) {
+    Enter(Phase::kIdle);
+    Await(server_.options.idle);
+  }
+  Parse();
+  if (state != TlsSession::State::kEnded || phase_ == Phase::kClosed) return;
+  half_closed_ = true;
+  OnHalfClosed();
 }
 
 // No more is coming; whether the client is there shows when it is sent something.
@@ -351,7 +379,11 @@ void Connection::Over() {
 void Connection::Send(std::string_view bytes) {
   if (phase_ == Phase::kClosed) return;
   out_.append(bytes.data(), bytes.size());
-  // What is written in one go leaves in one packet.
+  FlushSoon();
+}
+
+// What is written in one go leaves in one packet.
+void Connection::FlushSoon() {
   if (!writing_) {
     writing_ = true;
     asio::post(*server_.io, [self = shared_from_this()] { self->Flush(); });
@@ -363,7 +395,13 @@ void Connection::Flush() {
   if (sent_ == sending_.size()) {
     sending_.clear();
     sent_ = 0;
-    sending_.swap(out_);
+    if (tls_ == nullptr) {
+      sending_.swap(out_);
+    } else {
+      sending_.swap(sealed_);
+      if (!tls_->Send(out_, sending_)) return Close();
+      out_ = {};
+    }
   }
   writing_timer_.expires_after(server_.options.write_time);
   writing_timer_.async_wait([self = shared_from_this()](const error_code& error) {
@@ -378,7 +416,7 @@ void Connection::OnWritten(const error_code& error, size_t bytes) {
   if (phase_ == Phase::kClosed) return;
   if (error) return Close();
   sent_ += bytes;
-  if (sent_ < sending_.size() || !out_.empty()) return Flush();
+  if (sent_ < sending_.size() || !out_.empty() || !sealed_.empty()) return Flush();
   writing_ = false;
   sending_ = {};
   sent_ = 0;
@@ -403,6 +441,11 @@ void Connection::Next() {
   if (half_closed_) return Close();
   // Closed now, what the client still sends would make its system throw our answer away.
   error_code ignored;
+  if (tls_ != nullptr) {
+    std::string end;
+    tls_->End(end);
+    socket_.write_some(asio::buffer(end), ignored);  // all else has been taken: there is room
+  }
   socket_.shutdown(tcp::socket::shutdown_send, ignored);
   Enter(Phase::kLingering);
   in_.clear();

@@ -21,6 +21,7 @@
 #include <boost/beast/http/string_body.hpp>
 
 #include "cluster/http/http_server.h"
+#include "cluster/http/tls.h"
 
 namespace omni::http_internal {
 
@@ -58,15 +59,21 @@ struct Connections {
 // All on the server's thread.
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
-  Connection(Connections& server, tcp::socket socket)
-      : server_(server), socket_(std::move(socket)), waiting_(*server.io), writing_timer_(*server.io) {}
+  // `tls`: null, what is said is said in the clear.
+  Connection(Connections& server, tcp::socket socket, std::unique_ptr<TlsSession> tls)
+      : server_(server),
+        socket_(std::move(socket)),
+        phase_(tls == nullptr ? Phase::kIdle : Phase::kHandshake),
+        waiting_(*server.io),
+        writing_timer_(*server.io),
+        tls_(std::move(tls)) {}
 
   void Start() {
-    Await(server_.options.idle);
+    Await(tls_ == nullptr ? server_.options.idle : server_.options.head_time);
     Read();
   }
   void CloseIfIdle() {
-    if (phase_ == Phase::kIdle && !sending()) Close();
+    if (phase_ == Phase::kHandshake || (phase_ == Phase::kIdle && !sending())) Close();
   }
   void Close();
 
@@ -75,15 +82,16 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void Begin(const HttpAnswer& head);
   void Write(std::string_view piece);
   void End();
-  size_t unsent() const { return out_.size() + sending_.size() - sent_; }
+  size_t unsent() const { return out_.size() + sealed_.size() + sending_.size() - sent_; }
   bool Has(const Exchange* exchange) const { return exchange_.get() == exchange && !over_; }
 
  private:
-  // kIdle: nothing of a request has come; kEnding: the last answer is being sent.
-  enum class Phase { kIdle, kHead, kBody, kHandling, kEnding, kLingering, kClosed };
+  // kHandshake: of TLS; kIdle: nothing of a request has come; kEnding: the last answer is being sent.
+  enum class Phase { kHandshake, kIdle, kHead, kBody, kHandling, kEnding, kLingering, kClosed };
 
   void Enter(Phase phase) {
-    SetBusy(phase != Phase::kIdle && phase != Phase::kLingering && phase != Phase::kClosed);
+    SetBusy(phase != Phase::kHandshake && phase != Phase::kIdle && phase != Phase::kLingering &&
+            phase != Phase::kClosed);
     phase_ = phase;
   }
   void SetBusy(bool busy) {
@@ -95,13 +103,14 @@ class Connection : public std::enable_shared_from_this<Connection> {
     server_.held += bytes - held_;
     held_ = bytes;
   }
-  bool sending() const { return writing_ || !out_.empty(); }
+  bool sending() const { return writing_ || !out_.empty() || !sealed_.empty(); }
 
   void Await(std::chrono::milliseconds most);
   void OnTooLate();
   void Read();
   void OnReadable(const error_code& error);
   void OnHalfClosed();
+  void OnSealed(std::string_view bytes);
   void Parse();
   void Dispatch();
   void Refuse(int status, const std::string& why) { Refuse(server_.handler.OnRefused(status, why)); }
@@ -111,6 +120,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::string Head(const HttpAnswer& answer, const std::string& length);
   void Over();
   void Send(std::string_view bytes);
+  void FlushSoon();
   void Flush();
   void OnWritten(const error_code& error, size_t bytes);
   void OnSent();
@@ -119,7 +129,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   Connections& server_;
   tcp::socket socket_;
-  Phase phase_ = Phase::kIdle;
+  Phase phase_;
   bool busy_ = false;
   asio::steady_timer waiting_, writing_timer_;
 
@@ -135,7 +145,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
   HttpDone done_;
   Clock::time_point started_;
 
-  std::string out_, sending_;
+  std::unique_ptr<TlsSession> tls_;
+  // To be sent: of answers, of TLS itself, and what the socket is being given, sealed if there is TLS.
+  std::string out_, sealed_, sending_;
   size_t sent_ = 0;  // of sending_
   bool writing_ = false;
 };

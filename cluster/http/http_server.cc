@@ -65,7 +65,8 @@ absl::Status CheckHttpAddress(const std::string& listen, HttpSecurity security) 
 }
 
 absl::Status HttpServer::Impl::Listen() {
-  const absl::StatusOr<tcp::endpoint> read = ReadEndpoint(options.listen, {false, options.keys});
+  const absl::StatusOr<tcp::endpoint> read =
+      ReadEndpoint(options.listen, {options.tls != nullptr, options.keys});
   if (!read.ok()) return read.status();
   const tcp::endpoint endpoint = *read;
   const asio::ip::address ip = endpoint.address();
@@ -112,6 +113,7 @@ void HttpServer::Impl::OnAccepted(tcp::socket socket) {
   error_code error;
   socket.non_blocking(true, error);
   socket.set_option(tcp::no_delay(true), error);
+  if (all.size() >= options.most_connections && options.tls != nullptr) return;  // a handshake costs too much
   if (all.size() >= options.most_connections) {
     const HttpAnswer full = handler.OnRefused(503, "too many connections are open; come back in a moment");
     const std::string text =
@@ -121,7 +123,9 @@ void HttpServer::Impl::OnAccepted(tcp::socket socket) {
     socket.write_some(asio::buffer(text), error);  // into the socket's empty buffer
     return;
   }
-  auto connection = std::make_shared<Connection>(*this, std::move(socket));
+  std::unique_ptr<TlsSession> tls;
+  if (options.tls != nullptr && (tls = options.tls->Begin()) == nullptr) return;
+  auto connection = std::make_shared<Connection>(*this, std::move(socket), std::move(tls));
   all.insert(connection);
   count = static_cast<int64_t>(all.size());
   connection->Start();

@@ -22,6 +22,8 @@
 
 namespace omni {
 
+class TlsContext;
+
 struct HttpRequest {
   std::string method, path, query;                           // the target, cut at its '?'
   std::vector<std::pair<std::string, std::string>> headers;  // names in lower case
@@ -46,13 +48,14 @@ const char* HttpReason(int status);  // "Not Found"
 struct HttpServerOptions {
   // Port 0: one that is free. Off loopback only with TLS and keys.
   std::string listen = "127.0.0.1:8080";
-  bool keys = false;                       // the handler wants keys of whoever asks
-  size_t most_connections = 4096;          // beyond them 503; fewer where the limit of open files is lower
-  uint32_t head_bytes = 16 << 10;          // beyond it 431
-  uint64_t body_bytes = 8 << 20;           // beyond it 413
-  size_t all_bodies = 256 << 20;           // bytes of bodies that are here at one time; beyond them 503
-  std::chrono::milliseconds idle{75'000};  // between requests
-  std::chrono::milliseconds head_time{10'000};  // from a request's first byte to the end of its headers
+  bool keys = false;                          // the handler wants keys of whoever asks
+  std::shared_ptr<TlsContext> tls = nullptr;  // null: in the clear
+  size_t most_connections = 4096;             // beyond them 503; fewer where the limit of open files is lower
+  uint32_t head_bytes = 16 << 10;             // beyond it 431
+  uint64_t body_bytes = 8 << 20;              // beyond it 413
+  size_t all_bodies = 256 << 20;              // bytes of bodies that are here at one time; beyond them 503
+  std::chrono::milliseconds idle{75'000};     // between requests
+  std::chrono::milliseconds head_time{10'000};  // of headers, from a request's first byte, and of a handshake
   std::chrono::milliseconds body_time{60'000};
   std::chrono::milliseconds write_time{30'000};  // without a byte taken by the client
   std::chrono::milliseconds quiet{15'000};       // HttpCall::OnQuiet

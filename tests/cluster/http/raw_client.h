@@ -38,7 +38,7 @@ class RawClient {
     if (receive_bytes > 0) setsockopt(fd_, SOL_SOCKET, SO_RCVBUF, &receive_bytes, sizeof receive_bytes);
     EXPECT_EQ(connect(fd_, reinterpret_cast<sockaddr*>(&to), sizeof to), 0) << address;
   }
-  ~RawClient() { Close(); }
+  virtual ~RawClient() { Close(); }
   RawClient(const RawClient&) = delete;
   RawClient& operator=(const RawClient&) = delete;
 
@@ -50,7 +50,7 @@ class RawClient {
   // False once the server takes no more.
   bool Send(std::string_view bytes) {
     while (!bytes.empty()) {
-      const ssize_t n = send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+      const ssize_t n = Put(bytes);
       if (n <= 0) return false;
       bytes.remove_prefix(static_cast<size_t>(n));
     }
@@ -107,17 +107,24 @@ class RawClient {
     }
   }
 
+ protected:
+  // For what goes between this and the socket.
+  virtual ssize_t Put(std::string_view bytes) { return send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL); }
+  virtual ssize_t Take(char* buffer, size_t size) { return recv(fd_, buffer, size, 0); }
+  virtual bool HasMore() { return false; }  // without asking the socket
+  int fd() const { return fd_; }
+
  private:
   bool More() {
     if (ended_) return false;
     pollfd ready{fd_, POLLIN, 0};
-    if (poll(&ready, 1, 60'000) != 1) {
+    if (!HasMore() && poll(&ready, 1, 60'000) != 1) {
       ADD_FAILURE() << "the server says nothing; so far: " << got_;
       ended_ = true;
       return false;
     }
     char buffer[16384];
-    const ssize_t n = recv(fd_, buffer, sizeof buffer, 0);
+    const ssize_t n = Take(buffer, sizeof buffer);
     if (n > 0) got_.append(buffer, static_cast<size_t>(n));
     ended_ = n <= 0;
     return n > 0;
