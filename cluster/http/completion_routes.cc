@@ -1,28 +1,40 @@
 #include "cluster/http/completion_routes.h"
 
+#include <memory>
 #include <random>
 #include <string>
 #include <utility>
 
-#include <absl/strings/str_format.h>
+#include "cluster/http/completion_answer.h"
+#include "cluster/http/openai_answer.h"
 
 namespace omni {
-namespace {
-
-std::string NewId(const char* prefix) {
-  std::random_device random;
-  return absl::StrFormat("%s%08x%08x%08x", prefix, random(), random(), random());
-}
-
-}  // namespace
 
 void AddCompletionRoutes(const GenerationContext& context, HttpRoutes& routes) {
   for (const bool chat : {true, false}) {
-    routes.Work(chat ? "/v1/chat/completions" : "/v1/completions",
-                [&context, chat](RoutedRequest request, std::shared_ptr<HttpExchange> exchange) {
-                  return StartGeneration(context, chat, std::move(request.http.body),
-                                         NewId(chat ? "chatcmpl-" : "cmpl-"), std::move(exchange));
-                });
+    const auto start = [&context, chat](RoutedRequest request, std::shared_ptr<HttpExchange> exchange) {
+      std::string id = NewAnswerId(chat ? "chatcmpl-" : "cmpl-");
+      const auto read = [&model = *context.model, chat,
+                         id](const RoutedRequest& asked) -> absl::StatusOr<Asked> {
+        const uint64_t seed = std::random_device()();
+        absl::StatusOr<CompletionRequest> request =
+            chat ? ReadChat(asked.http.body, model, seed) : ReadCompletion(asked.http.body, model, seed);
+        if (!request.ok()) return request.status();
+        AnswerHead head;
+        head.id = id;
+        head.model = model.name;
+        head.created = SecondsSince1970();
+        head.chat = chat;
+        head.include_usage = request->include_usage;
+        head.logprobs = request->logprobs;
+        head.choices = request->choices.size();
+        head.echo = std::move(request->echo);
+        return Asked{request->stream, request->logprobs, std::move(request->choices), request->prompt_tokens,
+                     std::make_unique<CompletionAnswer>(std::move(head))};
+      };
+      return StartGeneration(context, std::move(request), std::move(id), read, std::move(exchange));
+    };
+    routes.Work(chat ? "/v1/chat/completions" : "/v1/completions", start);
   }
 }
 

@@ -1,156 +1,209 @@
 #include "cluster/http/generation_call.h"
 
 #include <chrono>
+#include <deque>
 #include <optional>
-#include <random>
 #include <utility>
-#include <vector>
-
-#include <absl/strings/str_cat.h>
 
 #include "cluster/http/openai_answer.h"
 
 namespace omni {
 namespace {
 
-constexpr size_t kMostUnsent = 64 << 10;  // bytes: a client so far behind pauses its session
+constexpr size_t kMostUnsent = 64 << 10;  // bytes: a client so far behind pauses its sessions
+constexpr size_t kMostAtOnce = 16;        // sessions of one call
+
+// One choice of the answer.
+struct Part {
+  std::unique_ptr<SessionHandle> handle;  // while it runs
+  bool told = false;                      // something of it has been sent, or has come
+  std::vector<AnswerToken> unsent;        // of a stream, if tokens were asked for
+  AnswerChoice all;
+};
 
 class Generation final : public HttpCall, public std::enable_shared_from_this<Generation> {
  public:
   Generation(const GenerationContext& context, std::string id, std::shared_ptr<HttpExchange> exchange)
-      : context_(context), exchange_(std::move(exchange)), started_(std::chrono::steady_clock::now()) {
-    head_.id = std::move(id);
-    head_.model = context.model->name;
-    head_.created =
-        std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch())
-            .count();
-  }
+      : context_(context),
+        id_(std::move(id)),
+        exchange_(std::move(exchange)),
+        started_(std::chrono::steady_clock::now()) {}
   ~Generation() override {
-    if (handle_ != nullptr && !over_) context_.metrics->OnClientGone();
+    if (running_ > 0 && !over_) context_.metrics->OnClientGone();
   }
 
-  void Read(bool chat, std::string body) {
-    context_.readers->Post([weak = weak_from_this(), exchange = exchange_, model = context_.model, chat,
-                            body = std::move(body)] {
+  void Read(RoutedRequest request, ReadAsked read) {
+    caller_ = request.caller;
+    context_.readers->Post([weak = weak_from_this(), exchange = exchange_, request = std::move(request),
+                            read = std::move(read)] {
       if (weak.expired()) return;
-      const uint64_t seed = std::random_device()();
-      auto request = std::make_shared<absl::StatusOr<CompletionRequest>>(
-          chat ? ReadChat(body, *model, seed) : ReadCompletion(body, *model, seed));
-      exchange->Post([weak, request] {
-        if (const auto self = weak.lock()) self->Ask(std::move(*request));
+      auto asked = std::make_shared<absl::StatusOr<Asked>>(read(request));
+      exchange->Post([weak, asked] {
+        if (const auto self = weak.lock()) self->Ask(std::move(*asked));
       });
     });
   }
 
   void OnSent() override {
-    if (std::exchange(behind_, false)) Poll();
+    if (!std::exchange(behind_, false)) return;
+    for (size_t i = 0; i < parts_.size(); ++i) Poll(i);
   }
   void OnQuiet() override {
-    if (!asked_ || !stream_ || over_) return;
+    if (parts_.empty() || !asked_.stream || over_) return;
     BeginStream();
     exchange_->Write(": waiting\n\n");
   }
 
  private:
-  void Ask(absl::StatusOr<CompletionRequest> read);
-  void Poll();
-  void Take(const GenerateEvent& event);
-  void Finish(const absl::StatusOr<GenerateResult>& result);
+  void Ask(absl::StatusOr<Asked> asked);
+  void StartMore();
+  absl::Status Start(size_t choice);
+  void Poll(size_t choice);
+  void Take(size_t choice, const GenerateEvent& event);
+  void End(size_t choice, absl::StatusOr<GenerateResult> result);
+  void Refused(size_t choice, const absl::Status& status);
+  void Finish();
   void Fail(const absl::Status& status);
   void BeginStream();
+  AnswerToken Token(TokenId token, float probability) const {
+    return {std::string(context_.model->tokenizer->Bytes(token)), probability, {}};
+  }
 
   const GenerationContext& context_;
+  const std::string id_;
   const std::shared_ptr<HttpExchange> exchange_;
   const std::chrono::steady_clock::time_point started_;
-  AnswerHead head_;
-  bool asked_ = false, stream_ = false, include_usage_ = false, logprobs_ = false;
+  std::string caller_;
+  Asked asked_;
+  std::vector<Part> parts_;         // [choices], once it was asked
+  std::deque<size_t> waiting_;      // choices that are not running yet
+  size_t running_ = 0, ended_ = 0;  // choices
   AnswerUsage usage_;
-  std::unique_ptr<SessionHandle> handle_;
   bool begun_ = false, behind_ = false, over_ = false;
-  std::string text_;                 // of a whole answer
-  std::vector<AnswerToken> tokens_;  // if they were asked for: of a stream, those not sent yet
 };
 
-void Generation::Ask(absl::StatusOr<CompletionRequest> read) {
-  if (!read.ok()) return Fail(read.status());
+void Generation::Ask(absl::StatusOr<Asked> asked) {
+  if (!asked.ok()) return Fail(asked.status());
   if (absl::Status s = context_.backend->Serving(); !s.ok()) return Fail(s);
-  asked_ = true;
-  stream_ = read->stream;
-  head_.chat = read->chat;
-  head_.include_usage = include_usage_ = read->include_usage;
-  logprobs_ = read->logprobs;
-  usage_.prompt_tokens = static_cast<int64_t>(read->generate.prompt.size());
-  SubmitOptions options;
-  options.notify = [weak = weak_from_this(), exchange = exchange_] {
-    exchange->Post([weak] {
-      if (const auto self = weak.lock()) self->Poll();
-    });
-  };
-  absl::StatusOr<std::unique_ptr<SessionHandle>> handle =
-      context_.backend->Submit(std::move(read->generate), std::move(options));
-  if (!handle.ok()) return Fail(handle.status());
-  context_.metrics->OnPrompt(usage_.prompt_tokens);
-  handle_ = *std::move(handle);
+  asked_ = *std::move(asked);
+  usage_.prompt_tokens = asked_.prompt_tokens;
+  parts_.resize(asked_.choices.size());
+  for (size_t i = 0; i < parts_.size(); ++i) waiting_.push_back(i);
+  StartMore();
 }
 
-void Generation::Poll() {
-  if (handle_ == nullptr || over_ || behind_) return;
+void Generation::StartMore() {
+  while (!over_ && !waiting_.empty() && running_ < kMostAtOnce) {
+    const size_t choice = waiting_.front();
+    waiting_.pop_front();
+    if (absl::Status s = Start(choice); !s.ok()) return Refused(choice, s);
+  }
+}
+
+absl::Status Generation::Start(size_t choice) {
+  SubmitOptions options;
+  options.notify = [weak = weak_from_this(), exchange = exchange_, choice] {
+    exchange->Post([weak, choice] {
+      if (const auto self = weak.lock()) self->Poll(choice);
+    });
+  };
+  GenerateRequest request = asked_.choices[choice];
+  request.caller = caller_;
+  const auto prompt_tokens = static_cast<int64_t>(request.prompt.size());
+  absl::StatusOr<std::unique_ptr<SessionHandle>> handle =
+      context_.backend->Submit(std::move(request), std::move(options));
+  if (!handle.ok()) return handle.status();
+  context_.metrics->OnPrompt(prompt_tokens);
+  parts_[choice].handle = *std::move(handle);
+  ++running_;
+  return absl::OkStatus();
+}
+
+// No place for it: if others of this call have one, it waits for theirs.
+void Generation::Refused(size_t choice, const absl::Status& status) {
+  if (!absl::IsResourceExhausted(status) || running_ == 0 || parts_[choice].told) return Fail(status);
+  waiting_.push_front(choice);
+}
+
+void Generation::Poll(size_t choice) {
+  if (over_ || behind_ || parts_[choice].handle == nullptr) return;
   if (exchange_->unsent() > kMostUnsent) {
     behind_ = true;  // until OnSent
     return;
   }
-  const SessionChannel::Taken taken = handle_->Poll();
-  for (const GenerateEvent& event : taken.events) Take(event);
-  if (taken.result.has_value()) Finish(*taken.result);
+  SessionChannel::Taken taken = parts_[choice].handle->Poll();
+  for (const GenerateEvent& event : taken.events) Take(choice, event);
+  if (taken.result.has_value()) End(choice, *std::move(taken.result));
 }
 
-void Generation::Take(const GenerateEvent& event) {
+void Generation::Take(size_t choice, const GenerateEvent& event) {
   if (!event.is_token && event.text.empty()) return;  // progress of the prompt
+  Part& part = parts_[choice];
+  part.told = true;
   if (event.is_token) {
     if (usage_.completion_tokens++ == 0)
       context_.metrics->OnFirstToken(std::chrono::steady_clock::now() - started_);
     context_.metrics->OnTokens(1);
-    if (logprobs_)
-      tokens_.push_back({std::string(context_.model->tokenizer->Bytes(event.token)), event.probability});
+    if (asked_.tokens) {
+      AnswerToken token = Token(event.token, event.probability);
+      for (const Sampled& other : event.alternatives)
+        token.alternatives.push_back(Token(other.token, other.probability));
+      if (asked_.stream) part.unsent.push_back(token);
+      part.all.tokens.push_back(std::move(token));
+    }
   }
-  if (!stream_) {
-    text_ += event.text;
-    return;
-  }
+  part.all.text += event.text;
+  if (!asked_.stream) return;
   BeginStream();
   if (event.text.empty()) return;
-  exchange_->Write(TextEvent(head_, event.text, logprobs_ ? &tokens_ : nullptr));
-  tokens_.clear();
+  exchange_->Write(asked_.form->Piece(choice, event.text, part.unsent));
+  part.unsent.clear();
 }
 
-void Generation::Finish(const absl::StatusOr<GenerateResult>& result) {
-  if (!result.ok()) return Fail(result.status());
+void Generation::End(size_t choice, absl::StatusOr<GenerateResult> result) {
+  Part& part = parts_[choice];
+  part.handle = nullptr;
+  --running_;
+  if (!result.ok()) return Refused(choice, result.status());
   // Nobody but a swarm that ends cancels a session whose client is there.
   if (result->reason == StopReason::kCancelled)
     return Fail(absl::UnavailableError("the server is shutting down"));
-  over_ = true;
-  if (!stream_) {
-    HttpAnswer answer;
-    answer.headers.emplace_back("X-Request-Id", head_.id);
-    answer.body = WholeAnswer(head_, text_, logprobs_ ? &tokens_ : nullptr, result->reason, usage_);
-    return exchange_->Answer(answer);
+  part.all.reason = result->reason;
+  part.all.embedding = std::move(result->embedding);
+  asked_.choices[choice] = {};  // its prompt is not needed any more
+  if (asked_.stream) {
+    BeginStream();
+    if (!part.unsent.empty()) exchange_->Write(asked_.form->Piece(choice, "", part.unsent));
+    exchange_->Write(asked_.form->EndOfChoice(choice, part.all));
+    part = {};
   }
-  BeginStream();
-  if (!tokens_.empty()) exchange_->Write(TextEvent(head_, "", &tokens_));
-  std::string last = LastEvent(head_, result->reason);
-  if (include_usage_) last += UsageEvent(head_, usage_);
-  exchange_->Write(last + kDoneEvent);
-  exchange_->End();
+  if (++ended_ == parts_.size()) return Finish();
+  StartMore();
+}
+
+void Generation::Finish() {
+  over_ = true;
+  if (asked_.stream) {
+    exchange_->Write(asked_.form->End(usage_));
+    return exchange_->End();
+  }
+  std::vector<AnswerChoice> choices;
+  for (Part& part : parts_) choices.push_back(std::move(part.all));
+  HttpAnswer answer;
+  answer.headers.emplace_back("X-Request-Id", id_);
+  answer.body = asked_.form->Whole(choices, usage_);
+  exchange_->Answer(answer);
 }
 
 void Generation::Fail(const absl::Status& status) {
   over_ = true;
+  for (Part& part : parts_) part.handle = nullptr;
   if (!begun_) {
     HttpAnswer answer = ErrorAnswer(status);
-    answer.headers.emplace_back("X-Request-Id", head_.id);
+    answer.headers.emplace_back("X-Request-Id", id_);
     return exchange_->Answer(answer);
   }
-  exchange_->Write(ErrorEvent(status));
+  exchange_->Write(asked_.form->Failed(status));
   exchange_->End();
 }
 
@@ -158,17 +211,18 @@ void Generation::BeginStream() {
   if (std::exchange(begun_, true)) return;
   HttpAnswer head;
   head.content_type = "text/event-stream";
-  head.headers = {{"Cache-Control", "no-cache"}, {"X-Request-Id", head_.id}};
+  head.headers = {{"Cache-Control", "no-cache"}, {"X-Request-Id", id_}};
   exchange_->Begin(head);
-  if (head_.chat) exchange_->Write(FirstEvent(head_));
+  exchange_->Write(asked_.form->Begin());
 }
 
 }  // namespace
 
-std::shared_ptr<HttpCall> StartGeneration(const GenerationContext& context, bool chat, std::string body,
-                                          std::string id, std::shared_ptr<HttpExchange> exchange) {
+std::shared_ptr<HttpCall> StartGeneration(const GenerationContext& context, RoutedRequest request,
+                                          std::string id, ReadAsked read,
+                                          std::shared_ptr<HttpExchange> exchange) {
   auto call = std::make_shared<Generation>(context, std::move(id), std::move(exchange));
-  call->Read(chat, std::move(body));
+  call->Read(std::move(request), std::move(read));
   return call;
 }
 

@@ -2,14 +2,17 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include <absl/status/statusor.h>
 
 #include "cluster/executor.h"
+#include "cluster/http/answer_form.h"
 #include "cluster/http/http_metrics.h"
-#include "cluster/http/http_server.h"
+#include "cluster/http/http_routes.h"
 #include "cluster/http/openai_request.h"
 #include "cluster/inference_backend.h"
 
@@ -24,10 +27,22 @@ struct GenerationContext {
       nullptr;  // where requests are read, so that a long one does not keep the others waiting
 };
 
-// Reads the body, asks the swarm and answers. What fails before the first token is an error with a status of
-// its own; a stream's head is sent with the first token, or earlier if that is long in coming. When the call
-// is destroyed its session is cancelled.
-std::shared_ptr<HttpCall> StartGeneration(const GenerationContext& context, bool chat, std::string body,
-                                          std::string id, std::shared_ptr<HttpExchange> exchange);
+// What a client asks for, once its request has been read.
+struct Asked {
+  bool stream = false, tokens = false;   // tokens: the form is given each of them
+  std::vector<GenerateRequest> choices;  // at least one
+  int64_t prompt_tokens = 0;             // of the usage
+  std::unique_ptr<AnswerForm> form;
+};
+// On the readers' thread, once.
+using ReadAsked = std::function<absl::StatusOr<Asked>(const RoutedRequest& request)>;
+
+// Reads the request, asks the swarm and answers: all choices at once as long as they are not many, else some
+// after the others. What fails before the first token is an error with a status of its own; a stream's head
+// is sent with the first token, or earlier if that is long in coming. When the call is destroyed its sessions
+// are cancelled. `id` becomes the answer's X-Request-Id.
+std::shared_ptr<HttpCall> StartGeneration(const GenerationContext& context, RoutedRequest request,
+                                          std::string id, ReadAsked read,
+                                          std::shared_ptr<HttpExchange> exchange);
 
 }  // namespace omni

@@ -11,12 +11,14 @@
 
 #include "cluster/executor.h"
 #include "cluster/http/completion_routes.h"
+#include "cluster/http/embedding_routes.h"
 #include "cluster/http/generation_call.h"
 #include "cluster/http/http_guard.h"
 #include "cluster/http/http_metrics.h"
 #include "cluster/http/http_routes.h"
 #include "cluster/http/model_pages.h"
 #include "cluster/http/openai_answer.h"
+#include "cluster/http/response_routes.h"
 #include "engine/base/log.h"
 #include "engine/base/quoted.h"
 
@@ -64,6 +66,7 @@ struct HttpDoor::Impl : public HttpHandler {
   HttpMetrics metrics;
   Executor readers;
   const GenerationContext context;
+  ResponseStore responses;
   HttpRoutes routes;
   std::atomic<bool> draining{false};
   std::unique_ptr<HttpServer> server;  // goes first
@@ -82,11 +85,10 @@ void HttpDoor::Impl::AddRoutes() {
       RouteNeeds::kNothing);
   routes.Page(
       "GET", "/metrics", [this](const RoutedRequest&) { return MetricsPage(); }, RouteNeeds::kAdmin);
-  const auto now = std::chrono::system_clock::now().time_since_epoch();
-  AddModelPages({&model, behind.backend->model_hash(), behind.slots,
-                 std::chrono::duration_cast<std::chrono::seconds>(now).count()},
-                routes);
+  AddModelPages({&model, behind.backend->model_hash(), behind.slots, SecondsSince1970()}, routes);
   AddCompletionRoutes(context, routes);
+  AddResponseRoutes(context, responses, routes);
+  AddEmbeddingRoutes(context, routes);
 }
 
 std::optional<HttpAnswer> HttpDoor::Impl::OnHead(const HttpRequest& head) {

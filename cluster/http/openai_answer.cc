@@ -1,82 +1,20 @@
 #include "cluster/http/openai_answer.h"
 
+#include <chrono>
 #include <cmath>
+#include <random>
 
 #include <absl/strings/str_cat.h>
+#include <absl/strings/str_format.h>
 
 #include "cluster/http/openai_request.h"
-#include "engine/base/json.h"
 
 namespace omni {
 namespace {
 
 using Json = nlohmann::json;
 
-constexpr double kImpossible = -9999;  // what clients know as the logarithm of nothing
-
-double LogProbability(float p) { return p > 0 ? std::log(static_cast<double>(p)) : kImpossible; }
-
-Json Bytes(const std::string& bytes) {
-  Json list = Json::array();
-  for (const char c : bytes) list.push_back(static_cast<unsigned char>(c));
-  return list;
-}
-
-Json Logprobs(bool chat, const std::vector<AnswerToken>* tokens) {
-  if (tokens == nullptr) return nullptr;
-  if (chat) {
-    Json content = Json::array();
-    for (const AnswerToken& token : *tokens) {
-      content.push_back({{"token", token.bytes},
-                         {"logprob", LogProbability(token.probability)},
-                         {"bytes", Bytes(token.bytes)},
-                         {"top_logprobs", Json::array()}});
-    }
-    return {{"content", std::move(content)}, {"refusal", nullptr}};
-  }
-  Json texts = Json::array(), values = Json::array(), tops = Json::array(), offsets = Json::array();
-  for (const AnswerToken& token : *tokens) {
-    texts.push_back(token.bytes);
-    values.push_back(LogProbability(token.probability));
-    tops.push_back(nullptr);
-  }
-  return {{"tokens", std::move(texts)},
-          {"token_logprobs", std::move(values)},
-          {"top_logprobs", std::move(tops)},
-          {"text_offset", nullptr}};
-}
-
-Json UsageJson(const AnswerUsage& usage) {
-  return {{"prompt_tokens", usage.prompt_tokens},
-          {"completion_tokens", usage.completion_tokens},
-          {"total_tokens", usage.prompt_tokens + usage.completion_tokens},
-          {"prompt_tokens_details", {{"cached_tokens", 0}}},
-          {"completion_tokens_details", {{"reasoning_tokens", 0}}}};
-}
-
-std::string Event(const Json& json) { return absl::StrCat("data: ", JsonText(json), "\n\n"); }
-
-Json Base(const AnswerHead& head, const char* chat_object) {
-  return {{"id", head.id},
-          {"object", head.chat ? chat_object : "text_completion"},
-          {"created", head.created},
-          {"model", head.model}};
-}
-
-// A chat's text is a message or a delta of it, a completion's stands alone.
-std::string Chunk(const AnswerHead& head, Json delta, const std::string& text,
-                  const std::vector<AnswerToken>* tokens, const Json& reason) {
-  Json choice = {{"index", 0}, {"logprobs", Logprobs(head.chat, tokens)}, {"finish_reason", reason}};
-  if (head.chat) {
-    choice["delta"] = std::move(delta);
-  } else {
-    choice["text"] = text;
-  }
-  Json json = Base(head, "chat.completion.chunk");
-  json["choices"] = Json::array({std::move(choice)});
-  if (head.include_usage) json["usage"] = nullptr;
-  return Event(json);
-}
+constexpr double kImpossible = -9999;
 
 struct Kind {
   int http_status;
@@ -131,53 +69,50 @@ HttpAnswer ErrorAnswer(const absl::Status& status, const Kind& kind) {
   return answer;
 }
 
+Json TokenJson(const AnswerToken& token) {
+  Json bytes = Json::array();
+  for (const char c : token.bytes) bytes.push_back(static_cast<unsigned char>(c));
+  return {
+      {"token", token.bytes}, {"logprob", LogProbability(token.probability)}, {"bytes", std::move(bytes)}};
+}
+
 }  // namespace
-
-const char* FinishReason(StopReason reason) {
-  return reason == StopReason::kLength || reason == StopReason::kContext ? "length" : "stop";
-}
-
-std::string WholeAnswer(const AnswerHead& head, const std::string& text,
-                        const std::vector<AnswerToken>* tokens, StopReason reason, const AnswerUsage& usage) {
-  Json choice = {
-      {"index", 0}, {"logprobs", Logprobs(head.chat, tokens)}, {"finish_reason", FinishReason(reason)}};
-  if (head.chat) {
-    choice["message"] = {{"role", "assistant"}, {"content", text}, {"refusal", nullptr}};
-  } else {
-    choice["text"] = text;
-  }
-  Json json = Base(head, "chat.completion");
-  json["choices"] = Json::array({std::move(choice)});
-  json["usage"] = UsageJson(usage);
-  return JsonText(json) + "\n";
-}
-
-std::string FirstEvent(const AnswerHead& head) {
-  return Chunk(head, {{"role", "assistant"}, {"content", ""}}, "", nullptr, nullptr);
-}
-
-std::string TextEvent(const AnswerHead& head, const std::string& text,
-                      const std::vector<AnswerToken>* tokens) {
-  return Chunk(head, {{"content", text}}, text, tokens, nullptr);
-}
-
-std::string LastEvent(const AnswerHead& head, StopReason reason) {
-  return Chunk(head, Json::object(), "", nullptr, FinishReason(reason));
-}
-
-std::string UsageEvent(const AnswerHead& head, const AnswerUsage& usage) {
-  Json json = Base(head, "chat.completion.chunk");
-  json["choices"] = Json::array();
-  json["usage"] = UsageJson(usage);
-  return Event(json);
-}
-
-std::string ErrorEvent(const absl::Status& status) { return Event(ErrorJson(status, KindOf(status))); }
 
 HttpAnswer ErrorAnswer(const absl::Status& status) { return ErrorAnswer(status, KindOf(status)); }
 
 HttpAnswer ErrorAnswer(int http_status, const std::string& message) {
   return ErrorAnswer(absl::UnknownError(message), KindOf(http_status));
+}
+
+Json ErrorJson(const absl::Status& status) { return ErrorJson(status, KindOf(status)); }
+
+std::string EventText(const Json& json, std::string_view name) {
+  const absl::string_view event(name.data(), name.size());
+  return absl::StrCat(event.empty() ? "" : "event: ", event, event.empty() ? "" : "\n",
+                      "data: ", JsonText(json), "\n\n");
+}
+
+double LogProbability(float p) { return p > 0 ? std::log(static_cast<double>(p)) : kImpossible; }
+
+Json TokenList(const std::vector<AnswerToken>& tokens) {
+  Json list = Json::array();
+  for (const AnswerToken& token : tokens) {
+    Json json = TokenJson(token), tops = Json::array();
+    for (const AnswerToken& other : token.alternatives) tops.push_back(TokenJson(other));
+    json["top_logprobs"] = std::move(tops);
+    list.push_back(std::move(json));
+  }
+  return list;
+}
+
+std::string NewAnswerId(const char* prefix) {
+  std::random_device random;
+  return absl::StrFormat("%s%08x%08x%08x", prefix, random(), random(), random());
+}
+
+int64_t SecondsSince1970() {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::seconds>(now).count();
 }
 
 }  // namespace omni

@@ -41,6 +41,10 @@ const std::map<std::string, RouteNeeds> kRoutes = {
     {"GET /v1/models/*", RouteNeeds::kInfer},
     {"POST /v1/chat/completions", RouteNeeds::kInfer},
     {"POST /v1/completions", RouteNeeds::kInfer},
+    {"POST /v1/responses", RouteNeeds::kInfer},
+    {"GET /v1/responses/*", RouteNeeds::kInfer},
+    {"DELETE /v1/responses/*", RouteNeeds::kInfer},
+    {"POST /v1/embeddings", RouteNeeds::kInfer},
 };
 
 constexpr char kNobody[] = "nobody", kWrong[] = "wrong", kExpired[] = "expired", kBasic[] = "basic",

@@ -1,5 +1,4 @@
 // OpenAI's requests and answers as JSON, without a server.
-#include <cmath>
 #include <fstream>
 #include <string>
 #include <utility>
@@ -13,23 +12,21 @@
 #include "cluster/http/openai_answer.h"
 #include "cluster/http/openai_request.h"
 #include "engine/text/prompt.h"
+#include "tests/cluster/http/request_fixture.h"
 #include "tests/testing/temp_dir.h"
 
 namespace omni {
 namespace {
 
 using nlohmann::json;
+using ::testing::AllOf;
 using ::testing::ElementsAre;
+using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
-class OpenAiRequest : public ::testing::Test {
+class OpenAiRequest : public testing::RequestTest {
  protected:
-  OpenAiRequest() {
-    model_.name = "mini";
-    model_.max_context = 100;
-    model_.tokenizer = &tokenizer_;
-  }
   absl::StatusOr<CompletionRequest> Completion(const std::string& body) {
     return ReadCompletion(body, model_, 7);
   }
@@ -43,20 +40,15 @@ class OpenAiRequest : public ::testing::Test {
   }
   static void ExpectBad(const absl::StatusOr<CompletionRequest>& read, const std::string& param,
                         const std::string& part = "") {
-    ASSERT_TRUE(absl::IsInvalidArgument(read.status())) << read.status();
-    EXPECT_EQ(ErrorParam(read.status()), param) << read.status();
-    EXPECT_THAT(std::string(read.status().message()), HasSubstr(part));
+    RequestTest::ExpectBad(read.status(), param, part);
   }
-
-  Tokenizer tokenizer_ = *Tokenizer::Train("the sea and the ship and the sea", 260);
-  ServedModel model_;
 };
 
 TEST_F(OpenAiRequest, ACompletionHasOpenAisDefaults) {
   const auto read = Completion(R"({"model": "mini", "prompt": "the sea"})");
   ASSERT_TRUE(read.ok()) << read.status();
   EXPECT_FALSE(read->chat || read->stream || read->include_usage || read->logprobs);
-  const GenerateRequest& g = read->generate;
+  const GenerateRequest& g = read->choices[0];
   EXPECT_EQ(g.prompt, PromptTokens(tokenizer_, "the sea"));
   EXPECT_EQ(g.max_tokens, 16);
   EXPECT_EQ(g.sampler.temperature, 1);
@@ -76,7 +68,7 @@ TEST_F(OpenAiRequest, EverySettingArrives) {
       "presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}, "suffix": null})");
   ASSERT_TRUE(read.ok()) << read.status();
   EXPECT_TRUE(read->stream && read->include_usage && read->logprobs);
-  const GenerateRequest& g = read->generate;
+  const GenerateRequest& g = read->choices[0];
   EXPECT_EQ(g.max_tokens, 5);
   EXPECT_EQ(g.sampler.temperature, 0);
   EXPECT_EQ(g.sampler.top_p, 0.5f);
@@ -93,23 +85,53 @@ TEST_F(OpenAiRequest, NullIsAsGoodAsNothing) {
       R"("model": null, "max_tokens": null, "temperature": null, "stop": null, "stream": null, "n": null,
          "stream_options": null, "logprobs": null, "seed": null, "echo": null, "logit_bias": null)");
   ASSERT_TRUE(read.ok()) << read.status();
-  EXPECT_EQ(read->generate.max_tokens, 16);
+  EXPECT_EQ(read->choices[0].max_tokens, 16);
 }
 
 TEST_F(OpenAiRequest, APromptMayBeTokens) {
   for (const char* prompt : {"[97, 98]", "[[97, 98]]"}) {
     const auto read = Completion(std::string(R"({"prompt": )") + prompt + "}");
     ASSERT_TRUE(read.ok()) << read.status();
-    EXPECT_THAT(read->generate.prompt, ElementsAre(TokenId(97), TokenId(98)));
+    EXPECT_THAT(read->choices[0].prompt, ElementsAre(TokenId(97), TokenId(98)));
   }
   const auto one = Completion(R"({"prompt": ["x"]})");
   ASSERT_TRUE(one.ok()) << one.status();
-  EXPECT_EQ(one->generate.prompt, PromptTokens(tokenizer_, "x"));
-  for (const char* prompt : {"[260]", "[-1]", "[1.5]", "[1, \"a\"]", "[\"a\", \"b\"]", "[[1], [2]]", "[]",
-                             "[[]]", "{}", "1", "true", "[1e30]", "[18446744073709551615]"}) {
+  EXPECT_EQ(one->choices[0].prompt, PromptTokens(tokenizer_, "x"));
+  for (const char* prompt : {"[260]", "[-1]", "[1.5]", "[1, \"a\"]", "[\"a\", 1]", "[[1], [\"a\"]]", "[]",
+                             "[[]]", "[[1], 2]", "{}", "1", "true", "[1e30]", "[18446744073709551615]"}) {
     ExpectBad(Completion(std::string(R"({"prompt": )") + prompt + "}"), "prompt");
   }
   ExpectBad(Completion("{}"), "prompt", "missing");
+}
+
+TEST_F(OpenAiRequest, EveryPromptHasItsChoices) {
+  const auto read = Completion(
+      R"({"prompt": ["a", [98, 99]], "n": 2, "best_of": 2, "seed": 5, "echo": true, "max_tokens": 3})");
+  ASSERT_TRUE(read.ok()) << read.status();
+  ASSERT_EQ(read->choices.size(), 4u);
+  EXPECT_EQ(read->choices[1].prompt, PromptTokens(tokenizer_, "a"));
+  EXPECT_THAT(read->choices[3].prompt, ElementsAre(TokenId(98), TokenId(99)));
+  EXPECT_THAT(read->echo, ElementsAre("a", "a", "bc", "bc"));
+  EXPECT_EQ(read->prompt_tokens, 4);  // of each prompt once
+  for (const int first : {0, 2}) {
+    EXPECT_EQ(read->choices[first].sampler.seed, 5u);
+    EXPECT_NE(read->choices[first + 1].sampler.seed, 5u);
+  }
+  EXPECT_EQ(read->choices[1].sampler.seed, read->choices[3].sampler.seed);
+  const auto chat = ChatWith(R"("n": 3, "logprobs": true, "top_logprobs": 20)");
+  ASSERT_TRUE(chat.ok()) << chat.status();
+  ASSERT_EQ(chat->choices.size(), 3u);
+  EXPECT_EQ(chat->choices[2].alternatives, 20);
+  EXPECT_EQ(CompletionWith(R"("logprobs": 5)")->choices[0].alternatives, 5);
+}
+
+TEST_F(OpenAiRequest, MoreThanOneRequestMayHoldIsRefused) {
+  ExpectBad(Completion(R"({"prompt": ["a", "b"], "n": 65})"), "n", "128");
+  std::string many = "[";
+  for (int i = 0; i < 129; ++i) many += i == 0 ? "\"a\"" : ",\"a\"";
+  ExpectBad(Completion(R"({"prompt": )" + many + "]}"), "prompt", "129");
+  model_.max_context = 1 << 20;
+  ExpectBad(Completion(R"({"n": 128, "prompt": ")" + std::string(200'000, 'q') + "\"}"), "n", "one by one");
 }
 
 TEST_F(OpenAiRequest, WhatIsWrongIsNamed) {
@@ -132,7 +154,7 @@ TEST_F(OpenAiRequest, WhatIsWrongIsNamed) {
            {R"("stream_options": {"include_usage": true})", "stream_options"},
            {R"("stream": true, "stream_options": [])", "stream_options"},
            {R"("stream": true, "stream_options": {"include_usage": 1})", "stream_options.include_usage"},
-           {R"("n": 2)", "n"},
+           {R"("n": 129)", "n"},
            {R"("n": 0)", "n"},
            {R"("stop": "")", "stop"},
            {R"("stop": ["a", ""])", "stop"},
@@ -146,17 +168,18 @@ TEST_F(OpenAiRequest, WhatIsWrongIsNamed) {
     ExpectBad(ChatWith(fields), param, "'");
   }
   for (const auto& [fields, param] :
-       std::vector<std::pair<std::string, std::string>>{{R"("logprobs": 1)", "logprobs"},
+       std::vector<std::pair<std::string, std::string>>{{R"("logprobs": 6)", "logprobs"},
                                                         {R"("logprobs": true)", "logprobs"},
                                                         {R"("best_of": 2)", "best_of"},
-                                                        {R"("echo": true)", "echo"},
+                                                        {R"("best_of": 1, "n": 2)", "best_of"},
+                                                        {R"("echo": true, "logprobs": 0)", "echo"},
                                                         {R"("suffix": "end")", "suffix"}}) {
     ExpectBad(CompletionWith(fields), param);
   }
   for (const auto& [fields, param] : std::vector<std::pair<std::string, std::string>>{
            {R"("logprobs": 0)", "logprobs"},
-           {R"("logprobs": true, "top_logprobs": 1)", "top_logprobs"},
-           {R"("top_logprobs": 21)", "top_logprobs"},
+           {R"("top_logprobs": 1)", "top_logprobs"},
+           {R"("logprobs": true, "top_logprobs": 21)", "top_logprobs"},
            {R"("response_format": {"type": "json_object"})", "response_format"},
            {R"("response_format": {})", "response_format"},
            {R"("tools": {})", "tools"},
@@ -200,13 +223,13 @@ TEST_F(OpenAiRequest, MessagesBecomeTheTemplatesText) {
       {"role": "tool", "content": "calm"}], "tools": [{"type": "anything", "deep": [[[[[[[[[1]]]]]]]]]}],
       "tool_choice": "auto", "stop": "z", "logprobs": true, "max_completion_tokens": 3})");
   ASSERT_TRUE(read.ok()) << read.status();
-  EXPECT_EQ(tokenizer_.Decode(read->generate.prompt),
+  EXPECT_EQ(tokenizer_.Decode(read->choices[0].prompt),
             tokenizer_.Decode(
                 PromptTokens(tokenizer_, "Be brief.\n\nUser: the sea\nAssistant: \nTool: calm\nAssistant:")));
   EXPECT_TRUE(read->chat && read->logprobs);
-  EXPECT_EQ(read->generate.max_tokens, 3);
-  EXPECT_THAT(read->generate.stops, ElementsAre("z", "\nUser:"));
-  EXPECT_EQ(ChatWith(R"("seed": 1)")->generate.max_tokens, kChatTokens);
+  EXPECT_EQ(read->choices[0].max_tokens, 3);
+  EXPECT_THAT(read->choices[0].stops, ElementsAre("z", "\nUser:"));
+  EXPECT_EQ(ChatWith(R"("seed": 1)")->choices[0].max_tokens, kChatTokens);
 }
 
 TEST_F(OpenAiRequest, AMessageThatIsWrongIsNamed) {
@@ -262,73 +285,6 @@ TEST(ChatTemplateTest, AFileThatIsWrongIsNamed) {
   }
 }
 
-json Event(const std::string& event) {
-  EXPECT_THAT(event, StartsWith("data: "));
-  EXPECT_EQ(event.substr(event.size() - 2), "\n\n");
-  EXPECT_EQ(event.find('\n'), event.size() - 2);  // one line: a client would take it for several
-  return json::parse(event.substr(6));
-}
-
-const std::vector<AnswerToken> kTokens = {{"a\xe2", 0.5f}, {"\x82\xac", 0}};
-
-TEST(OpenAiAnswer, AWholeChatAnswer) {
-  const json answer = json::parse(
-      WholeAnswer({"chatcmpl-1", "mini", 99, true}, "line\nline", &kTokens, StopReason::kStop, {3, 2}));
-  EXPECT_EQ(answer["id"], "chatcmpl-1");
-  EXPECT_EQ(answer["object"], "chat.completion");
-  EXPECT_EQ(answer["created"], 99);
-  EXPECT_EQ(answer["model"], "mini");
-  ASSERT_EQ(answer["choices"].size(), 1u);
-  const json& choice = answer["choices"][0];
-  EXPECT_EQ(choice["message"]["role"], "assistant");
-  EXPECT_EQ(choice["message"]["content"], "line\nline");
-  EXPECT_EQ(choice["finish_reason"], "stop");
-  const json& tokens = choice["logprobs"]["content"];
-  ASSERT_EQ(tokens.size(), 2u);
-  EXPECT_NEAR(tokens[0]["logprob"].get<double>(), std::log(0.5), 1e-9);
-  EXPECT_EQ(tokens[1]["logprob"], -9999.0);
-  EXPECT_EQ(tokens[1]["bytes"], json({0x82, 0xac}));
-  EXPECT_EQ(tokens[0]["top_logprobs"], json::array());
-  EXPECT_EQ(answer["usage"]["prompt_tokens"], 3);
-  EXPECT_EQ(answer["usage"]["completion_tokens"], 2);
-  EXPECT_EQ(answer["usage"]["total_tokens"], 5);
-}
-
-TEST(OpenAiAnswer, AWholeCompletion) {
-  const json answer =
-      json::parse(WholeAnswer({"cmpl-1", "mini", 99, false}, "text \xff", nullptr, StopReason::kContext, {}));
-  EXPECT_EQ(answer["object"], "text_completion");
-  EXPECT_EQ(answer["choices"][0]["text"], "text \xef\xbf\xbd");  // what is no UTF-8 is marked, not sent
-  EXPECT_EQ(answer["choices"][0]["finish_reason"], "length");
-  EXPECT_TRUE(answer["choices"][0]["logprobs"].is_null());
-  const json with =
-      json::parse(WholeAnswer({"cmpl-1", "mini", 99, false}, "a", &kTokens, StopReason::kLength, {}));
-  EXPECT_EQ(with["choices"][0]["logprobs"]["token_logprobs"].size(), 2u);
-}
-
-TEST(OpenAiAnswer, AStreamsUsageIsNullUntilTheLastPiece) {
-  AnswerHead head{"chatcmpl-1", "mini", 99, true, true};
-  const json first = Event(FirstEvent(head)), text = Event(TextEvent(head, "a\nb", nullptr)),
-             last = Event(LastEvent(head, StopReason::kEndOfText)), usage = Event(UsageEvent(head, {1, 2}));
-  for (const json& piece : {first, text, last}) {
-    EXPECT_EQ(piece["object"], "chat.completion.chunk");
-    EXPECT_TRUE(piece.at("usage").is_null());
-    ASSERT_EQ(piece["choices"].size(), 1u);
-  }
-  EXPECT_EQ(first["choices"][0]["delta"]["role"], "assistant");
-  EXPECT_TRUE(first["choices"][0]["finish_reason"].is_null());
-  EXPECT_EQ(text["choices"][0]["delta"], json({{"content", "a\nb"}}));
-  EXPECT_EQ(last["choices"][0]["delta"], json::object());
-  EXPECT_EQ(last["choices"][0]["finish_reason"], "stop");
-  EXPECT_EQ(usage["choices"], json::array());
-  EXPECT_EQ(usage["usage"]["total_tokens"], 3);
-  head.include_usage = false;
-  EXPECT_FALSE(Event(TextEvent(head, "a", nullptr)).contains("usage"));
-  head.chat = false;
-  EXPECT_EQ(Event(TextEvent(head, "a", nullptr))["choices"][0]["text"], "a");
-  EXPECT_EQ(Event(LastEvent(head, StopReason::kLength))["choices"][0]["finish_reason"], "length");
-}
-
 TEST(OpenAiAnswer, AnErrorHasTheStatusOfItsKind) {
   for (const auto& [status, http, type] : std::vector<std::tuple<absl::Status, int, std::string>>{
            {absl::InvalidArgumentError("m"), 400, "invalid_request_error"},
@@ -348,7 +304,9 @@ TEST(OpenAiAnswer, AnErrorHasTheStatusOfItsKind) {
     const bool hint = !answer.headers.empty() && answer.headers.front().first == "Retry-After";
     EXPECT_EQ(hint, http == 429 || http == 503);
   }
-  EXPECT_EQ(Event(ErrorEvent(absl::InternalError("m")))["error"]["type"], "server_error");
+  EXPECT_THAT(EventText(ErrorJson(absl::InternalError("m"))),
+              AllOf(StartsWith("data: {"), HasSubstr("server_error"), EndsWith("}\n\n")));
+  EXPECT_EQ(EventText("a\nb", "name"), "event: name\ndata: \"a\\nb\"\n\n");
   EXPECT_EQ(json::parse(ErrorAnswer(413, "big").body)["error"]["message"], "big");
 }
 

@@ -1,0 +1,105 @@
+#include "cluster/http/response_input.h"
+
+#include <algorithm>
+#include <iterator>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include <absl/strings/str_cat.h>
+
+#include "cluster/http/openai_fields.h"
+
+namespace omni::openai {
+namespace {
+
+// A field that is a text; empty if it is none.
+std::string TextOf(const Json& item, const char* name) {
+  const auto it = item.find(name);
+  return it != item.end() && it->is_string() ? it->get<std::string>() : std::string();
+}
+
+bool IsOne(const std::string& word, std::initializer_list<const char*> of) {
+  return std::any_of(of.begin(), of.end(), [&](const char* one) { return word == one; });
+}
+
+// A text, or a list of parts of which all are text.
+absl::Status ReadParts(const Json& content, const std::string& where, std::string& text) {
+  if (content.is_string()) {
+    text = content.get<std::string>();
+    return absl::OkStatus();
+  }
+  if (!content.is_array()) return Bad(where, absl::StrCat("'", where, "' must be a text or a list of parts"));
+  for (size_t i = 0; i < content.size(); ++i) {
+    const Json& part = content[i];
+    const std::string type = part.is_object() ? TextOf(part, "type") : "";
+    const char* key = type == "refusal" ? "refusal" : "text";
+    const bool known = IsOne(type, {"input_text", "output_text", "text", "summary_text", "refusal"});
+    if (!known || !part.contains(key) || !part[key].is_string()) {
+      const std::string here = absl::StrCat(where, "[", i, "]");
+      return Bad(here, absl::StrCat("'", here,
+                                    "' must be a text, of type input_text or output_text: this model "
+                                    "reads nothing else"));
+    }
+    text += part[key].get_ref<const std::string&>();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadMessage(const Json& item, const std::string& where, std::vector<ChatMessage>& messages) {
+  const std::string role = TextOf(item, "role");
+  if (!IsOne(role, {"system", "developer", "user", "assistant"})) {
+    return Bad(where + ".role",
+               absl::StrCat("'", where, ".role' must be system, developer, user or assistant"));
+  }
+  if (!item.contains("content"))
+    return Bad(where + ".content", absl::StrCat("'", where, ".content' is missing"));
+  std::string text;
+  if (absl::Status s = ReadParts(item["content"], where + ".content", text); !s.ok()) return s;
+  messages.push_back({role == "developer" ? "system" : role, std::move(text)});
+  return absl::OkStatus();
+}
+
+absl::Status ReadItem(const Json& item, const std::string& where, std::vector<ChatMessage>& messages) {
+  if (!item.is_object()) return Bad(where, absl::StrCat("'", where, "' must be an object"));
+  const std::string type = TextOf(item, "type");
+  if (type == "message" || item.contains("role")) {
+    if (type != "message" && item.contains("type"))
+      return Bad(where + ".type", absl::StrCat("'", where, ".type' must be message, as it has a role"));
+    return ReadMessage(item, where, messages);
+  }
+  if (type.empty()) return Bad(where + ".type", absl::StrCat("'", where, "' has neither a type nor a role"));
+  if (type == "item_reference") {
+    return NotThere(where,
+                    absl::StrCat("'", where, "': the item ", Quoted(TextOf(item, "id")),
+                                 " is not stored here; send what it said"),
+                    "item_not_found");
+  }
+  if (type == "function_call" || type == "custom_tool_call") {
+    messages.push_back({"assistant", absl::StrCat(TextOf(item, "name"), "(", TextOf(item, "arguments"),
+                                                  TextOf(item, "input"), ")")});
+  }
+  if (type.ends_with("_call_output") && item.contains("output")) {
+    std::string text;
+    // What is no text is for the client's own tools.
+    if (ReadParts(item["output"], where, text).ok()) messages.push_back({"tool", std::move(text)});
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status ReadInput(const Json& input, std::vector<ChatMessage>& messages) {
+  if (input.is_string()) {
+    if (input != "") messages.push_back({"user", input.get<std::string>()});
+    return absl::OkStatus();
+  }
+  if (!input.is_array() || input.size() > kMostMessages)
+    return Bad("input", absl::StrCat("'input' must be a text or a list of up to ", kMostMessages, " items"));
+  for (size_t i = 0; i < input.size(); ++i) {
+    if (absl::Status s = ReadItem(input[i], absl::StrCat("input[", i, "]"), messages); !s.ok()) return s;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace omni::openai
