@@ -178,6 +178,15 @@ absl::Status CheckFormat(const Json& format, std::string_view param) {
              absl::StrCat("'", View(param), "' must be of type text: answers are not bound to a form"));
 }
 
+std::string TextOf(const Json& item, const char* name) {
+  const auto it = item.find(name);
+  return it != item.end() && it->is_string() ? it->get<std::string>() : std::string();
+}
+
+std::string CallText(const std::string& name, const std::string& arguments) {
+  return absl::StrCat(name, "(", arguments, ")");
+}
+
 namespace {
 
 bool IsTokens(const Json& json) {

@@ -57,6 +57,11 @@ void ReadTools(Fields& fields);
 // The form of answers: text alone. `param` is the format's name, as "response_format".
 absl::Status CheckFormat(const Json& format, std::string_view param);
 
+// A field of a message or an item that is a text; empty if it is none.
+std::string TextOf(const Json& item, const char* name);
+// A call of a tool as what an assistant says.
+std::string CallText(const std::string& name, const std::string& arguments);
+
 // A text, or a list of texts, or a list of tokens, or a list of lists of tokens; `most` of them.
 absl::StatusOr<std::vector<std::vector<TokenId>>> ReadTexts(const Json& json, std::string_view param,
                                                             const Tokenizer& tokenizer, size_t most);

@@ -72,17 +72,34 @@ absl::Status AddChoices(const ServedModel& model, std::string_view param,
   return absl::OkStatus();
 }
 
-// A text, or a list of parts of which all are text.
+// A text, or a list of parts of which all are text; a refusal is the assistant's text.
 std::optional<std::string> ReadContent(const Json& content) {
   if (content.is_string()) return content.get<std::string>();
   if (!content.is_array()) return std::nullopt;
   std::string text;
   for (const Json& part : content) {
     if (!part.is_object()) return std::nullopt;
-    const auto type = part.find("type"), piece = part.find("text");
-    if (type == part.end() || *type != "text" || piece == part.end() || !piece->is_string())
+    const std::string type = openai::TextOf(part, "type");
+    const auto piece = part.find(type == "refusal" ? "refusal" : "text");
+    if ((type != "text" && type != "refusal") || piece == part.end() || !piece->is_string())
       return std::nullopt;
     text += piece->get_ref<const std::string&>();
+  }
+  return text;
+}
+
+// The calls of tools that an assistant's message has, as text.
+std::string ReadCalls(const Json& message) {
+  std::string text;
+  const auto add = [&](const Json& function) {
+    if (function.is_object())
+      text += openai::CallText(openai::TextOf(function, "name"), openai::TextOf(function, "arguments"));
+  };
+  if (const auto call = message.find("function_call"); call != message.end()) add(*call);
+  const auto calls = message.find("tool_calls");
+  if (calls == message.end() || !calls->is_array()) return text;
+  for (const Json& call : *calls) {
+    if (call.is_object() && call.contains("function")) add(call["function"]);
   }
   return text;
 }
@@ -119,7 +136,8 @@ absl::Status ReadMessages(const Json* messages, std::vector<ChatMessage>& out) {
       return Bad(where + ".content",
                  absl::StrCat("'", where, ".content' must be a text, or a list of parts of type text"));
     }
-    out.push_back({known->second, *std::move(text)});
+    const bool assistant = known->second == std::string_view("assistant");
+    out.push_back({known->second, *std::move(text) + (assistant ? ReadCalls(message) : "")});
   }
   return absl::OkStatus();
 }

@@ -13,12 +13,6 @@
 namespace omni::openai {
 namespace {
 
-// A field that is a text; empty if it is none.
-std::string TextOf(const Json& item, const char* name) {
-  const auto it = item.find(name);
-  return it != item.end() && it->is_string() ? it->get<std::string>() : std::string();
-}
-
 bool IsOne(const std::string& word, std::initializer_list<const char*> of) {
   return std::any_of(of.begin(), of.end(), [&](const char* one) { return word == one; });
 }
@@ -76,8 +70,8 @@ absl::Status ReadItem(const Json& item, const std::string& where, std::vector<Ch
                     "item_not_found");
   }
   if (type == "function_call" || type == "custom_tool_call") {
-    messages.push_back({"assistant", absl::StrCat(TextOf(item, "name"), "(", TextOf(item, "arguments"),
-                                                  TextOf(item, "input"), ")")});
+    const std::string with = TextOf(item, type == "function_call" ? "arguments" : "input");
+    messages.push_back({"assistant", CallText(TextOf(item, "name"), with)});
   }
   if (type.ends_with("_call_output") && item.contains("output")) {
     std::string text;

@@ -27,6 +27,8 @@ std::vector<std::string> Seeds() {
       R"("tool_choice":"auto","logprobs":true,"top_logprobs":0,"max_completion_tokens":9})",
       R"({"prompt":["x"],"top_k":3,"min_p":0.1,"repeat_penalty":1.2,"presence_penalty":0,"logit_bias":{}})",
       R"({"prompt":["a",[97,98]],"n":2,"best_of":2,"echo":true,"logprobs":null})",
+      R"({"messages":[{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":"a"}}]},)"
+      R"({"role":"assistant","content":[{"type":"refusal","refusal":"r"}],"function_call":{}}]})",
       R"({"messages":[{"role":"user","content":"u"}],"n":2,"logprobs":true,"top_logprobs":5})",
       R"({"input":"a","instructions":"i","max_output_tokens":1,"previous_response_id":"r","store":false,)"
       R"("metadata":{"a":"b"},"include":["message.output_text.logprobs"],"text":{"format":{"type":"text"}}})",

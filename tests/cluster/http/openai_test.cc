@@ -220,12 +220,18 @@ TEST_F(OpenAiRequest, MessagesBecomeTheTemplatesText) {
       {"role": "developer", "content": "Be brief."},
       {"role": "user", "content": [{"type": "text", "text": "the "}, {"type": "text", "text": "sea"}]},
       {"role": "assistant", "content": null, "tool_calls": []},
+      {"role": "assistant", "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": "{}"}},
+                                           {"type": "of_tomorrow"}, 3]},
+      {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}],
+       "function_call": {"name": "g", "arguments": "1"}},
       {"role": "tool", "content": "calm"}], "tools": [{"type": "anything", "deep": [[[[[[[[[1]]]]]]]]]}],
       "tool_choice": "auto", "stop": "z", "logprobs": true, "max_completion_tokens": 3})");
   ASSERT_TRUE(read.ok()) << read.status();
   EXPECT_EQ(tokenizer_.Decode(read->choices[0].prompt),
             tokenizer_.Decode(
-                PromptTokens(tokenizer_, "Be brief.\n\nUser: the sea\nAssistant: \nTool: calm\nAssistant:")));
+                PromptTokens(tokenizer_,
+                             "Be brief.\n\nUser: the sea\nAssistant: \nAssistant: f({})\nAssistant: nog(1)\n"
+                             "Tool: calm\nAssistant:")));
   EXPECT_TRUE(read->chat && read->logprobs);
   EXPECT_EQ(read->choices[0].max_tokens, 3);
   EXPECT_THAT(read->choices[0].stops, ElementsAre("z", "\nUser:"));

@@ -6,7 +6,7 @@ import { APICallError, embed, embedMany, generateText, streamText } from 'ai';
 import { serve, until } from './server.mjs';
 
 let server, provider;
-const asked = { prompt: 'The sea was calm, and', maxOutputTokens: 12, seed: 7, maxRetries: 0 };
+const asked = { prompt: 'The sea was calm, and', maxOutputTokens: 12, seed: 7, maxRetries: 5 };
 
 before(async () => {
   server = await serve();

@@ -22,7 +22,7 @@ model_provider = "omni"
 name = "omni"
 base_url = "${server.url}/v1"
 wire_api = "responses"
-request_max_retries = 0
+request_max_retries = 5
 stream_max_retries = 0
 `);
 });

@@ -12,7 +12,7 @@ let server, client;
 
 before(async () => {
   server = await serve();
-  client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: 'none', maxRetries: 0 });
+  client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: 'none', maxRetries: 5 });
 });
 after(() => server.stop());
 
