@@ -1,16 +1,20 @@
-// The AI SDK with its provider for OpenAI-compatible servers, unmodified, against omni serve.
+// The AI SDK with its provider for OpenAI-compatible servers, and with OpenAI's own, which asks for responses and reads
+// them by a schema; unmodified, against omni serve.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
+import { createOpenAI } from '@ai-sdk/openai';
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
-import { APICallError, embed, embedMany, generateText, streamText } from 'ai';
+import { APICallError, embed, embedMany, generateText, streamText, tool } from 'ai';
+import { z } from 'zod';
 import { serve, until } from './server.mjs';
 
-let server, provider;
+let server, provider, openai;
 const asked = { prompt: 'The sea was calm, and', maxOutputTokens: 12, seed: 7, maxRetries: 5 };
 
 before(async () => {
   server = await serve();
   provider = createOpenAICompatible({ name: 'omni', baseURL: `${server.url}/v1`, includeUsage: true });
+  openai = createOpenAI({ baseURL: `${server.url}/v1`, apiKey: 'none' });
 });
 after(() => server.stop());
 
@@ -54,6 +58,27 @@ test('values are embedded', async () => {
   assert.deepEqual(many.embeddings[0], one.embedding);
   assert.equal(many.embeddings.length, 2);
   assert.ok(one.usage.tokens > 0);
+});
+
+test('a response is what its schema says, whole and streamed', async () => {
+  const look = tool({ inputSchema: z.object({ where: z.string() }), execute: async () => 'fog' });
+  const spoken = {
+    model: openai('mini'), temperature: 0, maxOutputTokens: 12, tools: { look },
+    messages: [{ role: 'user', content: 'Tell me.' }, { role: 'assistant', content: 'Of what?' },
+      { role: 'user', content: 'Of the sea.' }],
+    providerOptions: { openai: { logprobs: 2 } },
+  };
+  const whole = await generateText(spoken);
+  assert.ok(whole.text.length > 0);
+  assert.equal(whole.finishReason, 'length');
+  assert.equal(whole.usage.outputTokens, 12);
+  assert.equal(whole.providerMetadata.openai.logprobs[0][0].top_logprobs.length, 2);
+  const stream = streamText(spoken);
+  let text = '';
+  for await (const piece of stream.textStream) text += piece;
+  assert.equal(text, whole.text);
+  assert.equal(await stream.finishReason, 'length');
+  assert.deepEqual((await stream.usage).raw, whole.usage.raw);
 });
 
 test('an error is the server\'s', async () => {
