@@ -1,5 +1,6 @@
 #include "cluster/cluster_node.h"
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <filesystem>
@@ -13,6 +14,7 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 #include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
 
 #include "cluster/admin_service.h"
 #include "cluster/channel_credentials.h"
@@ -20,13 +22,16 @@
 #include "cluster/cluster_log.h"
 #include "cluster/embedded_store.h"
 #include "cluster/etcd_store.h"
+#include "cluster/executor.h"
 #include "cluster/grpc_frames.h"
 #include "cluster/grpc_loop.h"
+#include "cluster/grpc_reflection.h"
 #include "cluster/grpc_status.h"
 #include "cluster/host.h"
 #include "cluster/inference_service.h"
 #include "cluster/joiner.h"
 #include "cluster/node_credentials.h"
+#include "cluster/saved_sessions.h"
 #include "cluster/session_log.h"
 #include "cluster/state_holder.h"
 #include "cluster/tile_client.h"
@@ -50,16 +55,30 @@ std::string NewClusterId() {
   return absl::StrFormat("%08x%08x%08x%08x", random(), random(), random(), random());
 }
 
+constexpr char kInference[] = "omni.inference.v1.Inference", kAdmin[] = "omni.cluster.v1.Admin";
+constexpr char kRegions[] = "omni.cluster.v1.Regions", kTiles[] = "omni.cluster.v1.Tiles";
+
+// Servers that are made from now on answer health checks.
+void AnswerHealthChecks() {
+  static std::once_flag once;
+  std::call_once(once, [] { grpc::EnableDefaultHealthCheckService(true); });
+}
+
 }  // namespace
 
 struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceService::Backend {
   ~Impl() override {
     joiner = nullptr;
+    StopServing();
     if (server != nullptr) {
       if (inference != nullptr) inference->EndAll(absl::UnavailableError("the node is shutting down"));
       server->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(500));
     }
     if (frames != nullptr) frames->Stop();
+    {
+      std::lock_guard lock(health_mutex);
+      health = nullptr;
+    }
     server = nullptr;
     if (role != nullptr) role->Stop();
     store = nullptr;  // with it, the last of its answers to the role and to the session log
@@ -77,8 +96,22 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   absl::Status OpenTheModel();
   absl::Status TakeStateFolder();
   absl::Status OpenStores();
+  void MakeInference();
   absl::Status StartServer();
   absl::Status StartSwarm();
+  // What health checks are told, after every change.
+  void TellHealth() {
+    std::lock_guard lock(health_mutex);
+    if (health == nullptr) return;
+    health->SetServingStatus("", !stopping && (leading || !coordinates()));
+    health->SetServingStatus(kInference, !stopping && leading);
+    health->SetServingStatus(kAdmin, leading);
+    for (const char* service : {kRegions, kTiles}) health->SetServingStatus(service, true);
+  }
+  void StopServing() {
+    stopping = true;
+    TellHealth();
+  }
   uint64_t Offered() const;
   JoinOffer Offer(const std::string& model_hash) const;
 
@@ -93,12 +126,14 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   void OnElected(uint64_t t) override {
     term = t;
     leading = true;
+    TellHealth();
     std::lock_guard lock(other_mutex);
     other = {};
     led.notify_all();
   }
   void OnDeposed(const absl::Status& reason) override {
     leading = false;
+    TellHealth();
     inference->EndAll(
         absl::UnavailableError(absl::StrCat("the coordinator leads no more: ", reason.message())));
     // What the swarm still computes is not logged, and so not shown; it is ended all the same.
@@ -128,6 +163,7 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
 
   // --- InferenceService::Backend
   absl::Status Serving() override {
+    if (stopping) return absl::UnavailableError("the node is shutting down");
     if (leading) return absl::OkStatus();
     const std::string elsewhere = Elsewhere();
     return absl::UnavailableError(elsewhere.empty()
@@ -159,6 +195,7 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   std::unique_ptr<CoordinationStore> store;
   std::unique_ptr<Database> sessions;
   std::unique_ptr<SessionLog> session_log;
+  std::unique_ptr<SavedSessions> saved_sessions;
   std::unique_ptr<FrameTransport> transport;
   std::unique_ptr<WorkerPool> pool;
   std::unique_ptr<RegionKeeper> keeper;
@@ -169,13 +206,16 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   std::unique_ptr<InferenceService> inference;
   std::unique_ptr<AdminService> admin;
   std::unique_ptr<TileService> tiles;
+  std::unique_ptr<ReflectionServices> reflection;
   std::unique_ptr<GrpcFrameService> frames;
   std::unique_ptr<grpc::Server> server;
+  std::mutex health_mutex;
+  grpc::HealthCheckServiceInterface* health = nullptr;  // the server's
   int64_t last_heard = 0;
   std::unique_ptr<Joiner> joiner;
   std::unique_ptr<Executor> restarter = std::make_unique<Executor>();
 
-  std::atomic<bool> leading{false};
+  std::atomic<bool> leading{false}, stopping{false};
   std::atomic<uint64_t> term{0};
   std::mutex other_mutex;
   std::condition_variable led;
@@ -260,7 +300,8 @@ absl::Status ClusterNode::Impl::OpenTheModel() {
   absl::StatusOr<std::vector<int64_t>> bytes = RegionBytes(options.model);
   if (!bytes.ok()) return bytes.status();
   region_bytes = *std::move(bytes);
-  if (!model->shared() && model_files->MissingFiles().empty()) {
+  const std::vector<std::string> missing = model_files->MissingFiles();
+  if (!model->shared() && std::find(missing.begin(), missing.end(), kTokenizerFile) == missing.end()) {
     absl::StatusOr<Tokenizer> tokenizer = ReadTokenizer(model_files->files(), nullptr);
     if (!tokenizer.ok()) return tokenizer.status();
     own_tokenizer = *std::move(tokenizer);
@@ -335,6 +376,7 @@ absl::Status ClusterNode::Impl::OpenStores() {
           "them on this coordinator's disk");
     }
     session_log = MakeStoreSessionLog(*store, [this] { return term.load(); });
+    saved_sessions = MakeStoreSavedSessions(*store, [this] { return term.load(); });
     return absl::OkStatus();
   }
   DatabaseOptions database;
@@ -345,6 +387,7 @@ absl::Status ClusterNode::Impl::OpenStores() {
   if (!opened.ok()) return opened.status();
   sessions = *std::move(opened);
   session_log = MakeDatabaseSessionLog(*sessions);
+  saved_sessions = MakeDatabaseSavedSessions(*sessions);
   return absl::OkStatus();
 }
 
@@ -364,7 +407,21 @@ absl::Status ClusterNode::Impl::StartSwarm() {
   return absl::OkStatus();
 }
 
+void ClusterNode::Impl::MakeInference() {
+  InferenceOptions with;
+  with.keep = options.keep_answers;
+  with.access = options.access.get();
+  with.model_name = options.model_name.empty() ? ModelName(options.model) : options.model_name;
+  with.model = model->config();
+  // Of a streamed model memory is planned to the last byte, and none of it is for this.
+  constexpr int64_t kMostStates = int64_t{1} << 30, kShare = 16;
+  if (model->cache() == nullptr)
+    with.state_bytes = std::min(kMostStates, Machine().DefaultBudget().value_or(kMostStates) / kShare);
+  inference = std::make_unique<InferenceService>(std::move(with), *this, *session_log, *saved_sessions);
+}
+
 absl::Status ClusterNode::Impl::StartServer() {
+  AnswerHealthChecks();
   grpc::ServerBuilder& builder = *server_builder;
   int port = 0;
   builder.AddListeningPort(options.listen, credentials->server(), &port);
@@ -381,11 +438,20 @@ absl::Status ClusterNode::Impl::StartServer() {
   builder.RegisterService(admin->service());
   builder.RegisterService(&tiles->service());
   if (inference != nullptr) builder.RegisterService(inference->service());
+  std::vector<std::string> services = {kAdmin, kRegions, kTiles};
+  if (inference != nullptr) services.emplace_back(kInference);
+  reflection = std::make_unique<ReflectionServices>(std::move(services));
+  for (grpc::Service* service : reflection->services()) builder.RegisterService(service);
   server = builder.BuildAndStart();
   if (server == nullptr || port == 0) {
     return absl::UnavailableError(absl::StrCat("cannot listen on ", options.listen,
                                                "; is the address one of this machine's, and the port free?"));
   }
+  {
+    std::lock_guard lock(health_mutex);
+    health = server->GetHealthCheckService();
+  }
+  TellHealth();
   const std::string host_part = options.listen.substr(0, options.listen.rfind(':'));
   address = options.advertise.empty() ? absl::StrCat(host_part, ":", port) : options.advertise;
   if (id.empty()) id = address;
@@ -432,10 +498,7 @@ absl::Status ClusterNode::Impl::Start() {
   transport = std::make_unique<GrpcFrameTransport>(credentials->channel(), *loop);
   const ClusterRecord cluster{options.cluster, model->hash(), static_cast<int32_t>(config.num_regions()),
                               kClusterProtocol, NewClusterId()};
-  if (coordinates()) {
-    inference =
-        std::make_unique<InferenceService>(InferenceOptions{options.keep_answers}, *this, *session_log);
-  }
+  if (coordinates()) MakeInference();
   admin = std::make_unique<AdminService>(cluster, [this] { return Elsewhere(); });
   if (absl::Status s = StartServer(); !s.ok()) return s;
 
@@ -451,8 +514,11 @@ absl::Status ClusterNode::Impl::Start() {
     with.cluster.gone = options.gone;
     with.leadership.self = {{id}, address, holder->token()};
     with.cluster.placement.shadows = options.shadows;
-    with.leadership.ttl = options.leader_lease;
-    with.leadership.margin = options.leader_lease / 5;
+    // Where the store is its own nobody waits for the lease's end, and a slow disk need not end anything.
+    constexpr std::chrono::milliseconds kAlone = std::chrono::minutes(1);
+    with.leadership.ttl =
+        options.etcd.empty() ? std::max(options.leader_lease, kAlone) : options.leader_lease;
+    with.leadership.margin = with.leadership.ttl / 5;
     with.leadership.exclusive = options.etcd.empty();
     with.peers = options.peers;
     with.hedges = options.hedges;
@@ -493,6 +559,17 @@ const std::string& ClusterNode::id() const { return impl_->id; }
 const Model& ClusterNode::model() const { return *impl_->model; }
 InferenceBackend& ClusterNode::backend() { return *impl_; }
 SwarmStats ClusterNode::Stats() const { return impl_->Stats(); }
+
+std::string ModelName(const std::string& path) {
+  std::filesystem::path folder = std::filesystem::absolute(path).lexically_normal();
+  if (folder.filename().empty()) folder = folder.parent_path();
+  return folder.filename().empty() ? "omni" : folder.filename().string();
+}
+
+void ClusterNode::StopServing() { impl_->StopServing(); }
+bool ClusterNode::WaitForAnswers(std::chrono::milliseconds most) {
+  return impl_->inference == nullptr || impl_->inference->WaitForNone(most);
+}
 
 bool ClusterNode::WaitForLeader(std::chrono::milliseconds most) {
   std::unique_lock lock(impl_->other_mutex);

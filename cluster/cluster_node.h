@@ -51,6 +51,7 @@ struct ClusterNodeOptions {
   std::string etcd_prefix = "omni/";
   std::string cluster = "omni";  // its name
   std::string model;             // the directory
+  std::string model_name;        // what clients call it; empty: ModelName
   std::string state_dir;         // of the embedded store and the session log
   StateFolder state_folder = StateFolder::kItself;
   // What of its memory experts may take; nothing: all of the model if that fits, else what is free.
@@ -72,6 +73,9 @@ struct ClusterNodeOptions {
   std::chrono::milliseconds leader_lease{1'500};
 };
 
+// What a model is called where nothing else is said: its folder's name.
+std::string ModelName(const std::string& path);
+
 class ClusterNode {
  public:
   static absl::StatusOr<std::unique_ptr<ClusterNode>> Start(ClusterNodeOptions options);
@@ -87,6 +91,12 @@ class ClusterNode {
   SwarmStats Stats() const;
   // Waits until it leads or knows who does, but no longer than `most`: whether it does.
   bool WaitForLeader(std::chrono::milliseconds most);
+
+  // No new answers are given from now on, by any door, and health checks hear of it. What is under way goes
+  // on.
+  void StopServing();
+  // Waits until no answer over gRPC is under way, but no longer than `most`: whether none is.
+  bool WaitForAnswers(std::chrono::milliseconds most);
 
  private:
   struct Impl;

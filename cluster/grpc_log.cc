@@ -1,7 +1,9 @@
 #include "cluster/grpc_log.h"
 
+#include <google/protobuf/stubs/logging.h>
 #include <grpc/support/log.h>
 
+#include <string>
 #include <string_view>
 
 #include "engine/base/log.h"
@@ -15,6 +17,11 @@ void TakeGrpcLog() {
     if (args->severity != GPR_LOG_SEVERITY_ERROR) return;
     LogDebug("grpc_says", "{text}", {{"text", std::string_view(args->message)}});
   });
+  // So does protobuf, of messages that it cannot read.
+  google::protobuf::SetLogHandler(
+      [](google::protobuf::LogLevel, const char*, int, const std::string& message) {
+        LogDebug("grpc_says", "{text}", {{"text", message}});
+      });
 }
 
 }  // namespace omni

@@ -1,180 +1,69 @@
 #include "cluster/inference_service.h"
 
 #include <algorithm>
-#include <deque>
-#include <list>
-#include <map>
 #include <utility>
 #include <vector>
 
 #include <absl/strings/str_cat.h>
-#include <grpcpp/grpcpp.h>
 
 #include "cluster/grpc_status.h"
-#include "cluster/session_retention.h"
+#include "cluster/inference_impl.h"
 #include "engine/text/prompt.h"
-#include "engine/text/stop_matcher.h"
-#include "omni/inference/v1/inference.grpc.pb.h"
 
 namespace omni {
 namespace {
 
-namespace pb = ::omni::inference::v1;
-
-constexpr size_t kMostUnsent = 64;  // messages: a client that is further behind pauses its session
-
-absl::Status CheckId(const std::string& id) {
-  constexpr size_t kMost = 64;
-  const bool fits = id.size() <= kMost && std::all_of(id.begin(), id.end(), [](char c) {
-                      return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
-                             c == '-' || c == '_';
-                    });
-  if (fits) return absl::OkStatus();
-  return absl::InvalidArgumentError("request_id may have up to 64 characters of A-Z a-z 0-9 - _");
-}
+constexpr size_t kMostUnsent = 64;        // messages: a client that is further behind pauses its session
+constexpr size_t kLongPrompt = 16 << 10;  // bytes; it is read elsewhere, so that the others need not wait
 
 // Of the session log: who does not lead any more says Aborted, and the client is to ask whoever does.
 absl::Status Passing(const absl::Status& status) {
   return absl::IsAborted(status) ? absl::UnavailableError(status.message()) : status;
 }
 
-GenerateRequest ToRequest(const pb::GenerateRequest& r, const Tokenizer& tokenizer) {
-  GenerateRequest request;
-  request.prompt = PromptTokens(tokenizer, r.prompt());
-  if (r.max_tokens() > 0)
-    request.max_tokens = static_cast<int64_t>(std::min<uint64_t>(r.max_tokens(), 1ull << 40));
-  if (r.has_sampler()) {
-    const pb::Sampler& s = r.sampler();
-    request.sampler.temperature = s.temperature();
-    request.sampler.top_k = s.top_k();
-    request.sampler.top_p = s.top_p();
-    request.sampler.min_p = s.min_p();
-    request.sampler.repetition_penalty = s.repetition_penalty();
-    request.sampler.repetition_window = s.repetition_window();
-    request.sampler.seed = s.seed();
-  }
-  request.stops.assign(r.stops().begin(), r.stops().end());
-  request.stop_at_end_of_text = !r.ignore_end_of_text();
-  return request;
+absl::Status Gone() { return absl::CancelledError("the client has gone"); }
+
+}  // namespace
+
+InferenceService::Impl::Impl(InferenceOptions o, Backend& b, SessionLog& l, SavedSessions& s)
+    : options(std::move(o)),
+      backend(b),
+      log(l),
+      saved(s),
+      states(options.state_bytes),
+      retention({options.keep}, l, counters.forgotten, *this),
+      rpc(MakeInferenceCalls(*this)) {}
+InferenceService::Impl::~Impl() = default;
+
+bool InferenceService::Impl::InUse(const std::string& id) {
+  return std::any_of(streams.begin(), streams.end(), [&](const StreamPtr& s) { return s->log_id() == id; });
 }
 
-class Reactor;
-
-}  // namespace
-
-// A stream under way, on the executor's thread but for the reactor's own calls.
-struct Stream {
-  Reactor* reactor = nullptr;  // null: gRPC has done with it
-  grpc::CallbackServerContext* context = nullptr;
-  bool writing = false, finishing = false;
-  pb::GenerateRequest request;
-  bool named() const { return !request.request_id().empty(); }
-
-  std::unique_ptr<StopMatcher> matcher;
-  int64_t tokens = 0;  // of the answer, that have gone through the matcher
-  bool end_told = false;
-  std::unique_ptr<SessionHandle> handle;
-  std::deque<pb::GenerateResponse> out;
-
-  // What has been drawn and not been logged.
-  std::vector<std::pair<TokenId, float>> drawn;
-  std::optional<GenerateResult> result;
-  bool logging = false;  // some of it is being logged
-};
-using StreamPtr = std::shared_ptr<Stream>;
-
-struct InferenceService::Impl : public SessionRetention::Owner {
-  Impl(const InferenceOptions& o, Backend& b, SessionLog& l)
-      : backend(b), log(l), retention({o.keep}, l, counters.forgotten, *this), rpc(*this) {}
-
-  bool InUse(const std::string& id) override {
-    return std::any_of(streams.begin(), streams.end(),
-                       [&](const StreamPtr& s) { return s->request.request_id() == id; });
+void InferenceService::Impl::Ask(const StreamPtr& stream, const absl::Status& allowed) {
+  {
+    std::lock_guard lock(open_mutex);
+    ++open;
   }
-  void Post(std::function<void()> f) override { executor.Post(std::move(f)); }
-
-  // --- All on the executor's thread
-
-  void Begin(const StreamPtr& stream);
-  void BeginNamed(const StreamPtr& stream);
-  void Go(const StreamPtr& stream, std::vector<TokenId> known, const std::string& finished);
-  void Poll(const StreamPtr& stream);
-  void Log();
-  void OnLogged(const std::vector<std::pair<StreamPtr, size_t>>& logged, const absl::Status& status);
-  void Show(const StreamPtr& stream, size_t tokens);
-  void ShowToken(const StreamPtr& stream, TokenId token, float probability, bool tell);
-  void ShowEnd(const StreamPtr& stream, const std::string& reason, const Timings& timings);
-  void Write(const StreamPtr& stream);
-  void Finish(const StreamPtr& stream, const absl::Status& status);
-  void Forget(const StreamPtr& stream);
-
-  class Rpc final : public pb::Inference::CallbackService {
-   public:
-    explicit Rpc(Impl& impl) : impl_(impl) {}
-    grpc::ServerWriteReactor<pb::GenerateResponse>* GenerateStream(
-        grpc::CallbackServerContext* context, const pb::GenerateRequest* request) override;
-
-   private:
-    Impl& impl_;
-  };
-
-  Backend& backend;
-  SessionLog& log;
-  InferenceCounters counters;
-  SessionRetention retention;
-  std::list<StreamPtr> streams;
-  bool log_busy = false;
-  std::deque<std::function<void()>> after_log;  // waits until nothing is being logged
-  Rpc rpc;
-  Executor executor;  // goes first
-};
-
-namespace {
-
-class Reactor final : public grpc::ServerWriteReactor<pb::GenerateResponse> {
- public:
-  Reactor(InferenceService::Impl& impl, StreamPtr stream) : impl_(impl), stream_(std::move(stream)) {}
-  void OnWriteDone(bool ok) override {
-    impl_.executor.Post([&impl = impl_, stream = stream_, ok] {
-      stream->writing = false;
-      stream->out.pop_front();
-      if (!ok) return impl.Finish(stream, absl::CancelledError("the client has gone"));
-      impl.Write(stream);
-      impl.Poll(stream);
-    });
-  }
-  void OnCancel() override {
-    impl_.executor.Post([&impl = impl_, stream = stream_] {
-      impl.Finish(stream, absl::CancelledError("the client has gone"));
-    });
-  }
-  void OnDone() override {
-    impl_.executor.Post([&impl = impl_, stream = stream_, this] {
-      stream->reactor = nullptr;
-      impl.Forget(stream);
-      delete this;
-    });
-  }
-
- private:
-  InferenceService::Impl& impl_;
-  StreamPtr stream_;
-};
-
-}  // namespace
-
-grpc::ServerWriteReactor<pb::GenerateResponse>* InferenceService::Impl::Rpc::GenerateStream(
-    grpc::CallbackServerContext* context, const pb::GenerateRequest* request) {
-  auto stream = std::make_shared<Stream>();
-  stream->context = context;
-  stream->request = *request;
-  auto* reactor = new Reactor(impl_, stream);
-  stream->reactor = reactor;
-  impl_.executor.Post([&impl = impl_, stream] {
-    impl.streams.push_back(stream);
-    impl.Begin(stream);
+  executor.Post([this, stream, allowed] {
+    streams.push_back(stream);
+    if (!allowed.ok()) return Finish(stream, allowed);
+    Begin(stream);
   });
-  return reactor;
+}
+
+void InferenceService::Impl::Forget(const StreamPtr& stream) {
+  executor.Post([this, stream] {
+    stream->handle = nullptr;
+    streams.remove(stream);
+    std::lock_guard lock(open_mutex);
+    if (--open == 0) none_open.notify_all();
+  });
+}
+
+absl::Status InferenceService::Impl::CheckModel(const std::string& name) const {
+  if (name.empty() || name == options.model_name) return absl::OkStatus();
+  return absl::NotFoundError(absl::StrCat("another model is asked for than the one that is served here, '",
+                                          options.model_name, "'"));
 }
 
 void InferenceService::Impl::Begin(const StreamPtr& stream) {
@@ -182,18 +71,23 @@ void InferenceService::Impl::Begin(const StreamPtr& stream) {
   if (absl::Status s = backend.Serving(); !s.ok()) {
     if (const std::string other = backend.Elsewhere(); !other.empty())
       stream->context->AddTrailingMetadata(kCoordinatorMetadata, other);
-    return Finish(stream, s);
+    return Finish(stream, s, NotLeading(backend));
   }
-  if (absl::Status s = CheckId(stream->request.request_id()); !s.ok()) return Finish(stream, s);
+  if (absl::Status s = CheckGenerate(stream->request); !s.ok()) return Finish(stream, s);
+  if (absl::Status s = CheckModel(stream->request.model()); !s.ok())
+    return Finish(stream, s, {.reason = "MODEL_NOT_FOUND", .metadata = {}, .retry = {}});
   if (!stream->named()) {
     if (stream->request.have() > 0)
       return Finish(stream, absl::InvalidArgumentError("only a request with an id can be taken up again"));
-    return Go(stream, {}, "");
+    return FindSession(stream);
   }
+  if (stream->whole && stream->request.have() > 0)
+    return Finish(stream, absl::InvalidArgumentError("a whole answer is told from its first token on"));
   // Whoever had this answer before has it no more.
   for (const StreamPtr& other : std::list<StreamPtr>(streams)) {
-    if (other != stream && other->request.request_id() == stream->request.request_id())
-      Finish(other, absl::AbortedError("the request was taken up by another stream"));
+    if (other != stream && other->log_id() == stream->log_id())
+      Finish(other, absl::AbortedError("the request was taken up by another stream"),
+             {.reason = "TAKEN_UP_ELSEWHERE", .metadata = {}, .retry = {}});
   }
   if (log_busy) {
     after_log.push_back([this, stream] { BeginNamed(stream); });
@@ -203,65 +97,153 @@ void InferenceService::Impl::Begin(const StreamPtr& stream) {
 }
 
 void InferenceService::Impl::BeginNamed(const StreamPtr& stream) {
-  const std::string id = stream->request.request_id();
+  const std::string id = stream->log_id();
   if (!retention.MayBegin(id, [this, stream] { BeginNamed(stream); })) return;
-  log.Find(id, [this, stream, id](absl::StatusOr<LoggedSession> logged) {
-    executor.Post([this, stream, id, logged = std::move(logged)] {
+  log.Find(id, [this, stream](absl::StatusOr<LoggedSession> logged) {
+    executor.Post([this, stream, logged = std::move(logged)] {
       if (stream->finishing) return;
-      if (logged.ok()) {
-        const uint64_t have = stream->request.have();
-        if (!stream->request.ParseFromString(logged->request))
-          return Finish(stream, absl::DataLossError("the session log's request cannot be read"));
-        stream->request.set_request_id(id);
-        stream->request.set_have(have);
-        if (have > logged->tokens.size()) {
-          return Finish(stream, absl::OutOfRangeError(
-                                    absl::StrCat("the answer has ", logged->tokens.size(),
-                                                 " tokens so far, and the client says it has ", have)));
-        }
-        counters.resumed.Add(1);
-        // What a write has left that failed is found too. It lasts when a later write does.
-        log.Touch(id, [this, stream, logged = *logged](absl::Status touched) {
-          executor.Post([this, stream, logged, touched = std::move(touched)] {
-            if (stream->finishing) return;
-            if (!touched.ok()) return Finish(stream, touched);
-            Go(stream, logged.tokens, logged.finished);
-          });
-        });
-        return;
-      }
+      if (logged.ok()) return TakeUp(stream, *logged);
       if (!absl::IsNotFound(logged.status())) return Finish(stream, logged.status());
       if (stream->request.have() > 0) {
-        return Finish(
-            stream, absl::NotFoundError(absl::StrCat("there is no request ", id, " that could be taken up")));
+        return Finish(stream,
+                      absl::NotFoundError(absl::StrCat("there is no request ", stream->request.request_id(),
+                                                       " that could be taken up")));
       }
-      pb::GenerateRequest kept = stream->request;
-      log.Begin(id, kept.SerializeAsString(), [this, stream](absl::Status begun) {
-        executor.Post([this, stream, begun] {
-          // Another stream of the same name was faster: what it has begun is gone on with.
-          if (absl::IsAlreadyExists(begun)) return BeginNamed(stream);
-          if (!begun.ok()) return Finish(stream, Passing(begun));
-          Go(stream, {}, "");
-        });
-      });
+      FindSession(stream);
     });
   });
 }
 
+void InferenceService::Impl::TakeUp(const StreamPtr& stream, const LoggedSession& logged) {
+  const uint64_t have = stream->request.have();
+  const std::string name = stream->request.request_id();
+  pb::KeptRequest kept;
+  if (!stream->request.ParseFromString(logged.request) || !kept.ParseFromString(logged.request))
+    return Finish(stream, absl::DataLossError("the session log's request cannot be read"));
+  stream->request.set_request_id(name);
+  stream->request.set_have(have);
+  stream->revision = kept.revision();
+  for (int32_t token : kept.context()) stream->session.emplace_back(token);
+  if (have > logged.tokens.size()) {
+    return Finish(stream,
+                  absl::OutOfRangeError(absl::StrCat("the answer has ", logged.tokens.size(),
+                                                     " tokens so far, and the client says it has ", have)));
+  }
+  counters.resumed.Add(1);
+  // What a write has left that failed is found too. It lasts when a later write does.
+  log.Touch(stream->log_id(), [this, stream, logged](absl::Status touched) {
+    executor.Post([this, stream, logged, touched = std::move(touched)] {
+      if (stream->finishing) return;
+      if (!touched.ok()) return Finish(stream, touched);
+      ReadPrompt(stream, logged.tokens, logged.finished);
+    });
+  });
+}
+
+void InferenceService::Impl::FindSession(const StreamPtr& stream) {
+  if (stream->request.session().empty()) return CheckFree(stream);
+  saved.Find(stream->owner + stream->request.session(), [this, stream](absl::StatusOr<SavedSession> found) {
+    executor.Post([this, stream, found = std::move(found)] {
+      if (stream->finishing) return;
+      if (absl::IsNotFound(found.status())) {
+        return Finish(
+            stream, absl::NotFoundError(absl::StrCat("no session ", stream->request.session(), " is saved")),
+            {.reason = "SESSION_NOT_FOUND", .metadata = {}, .retry = {}});
+      }
+      if (!found.ok()) return Finish(stream, found.status());
+      pb::KeptSession about;
+      const absl::StatusOr<std::vector<TokenId>> tokens = ReadTokens(*found);
+      if (!tokens.ok()) return Finish(stream, tokens.status());
+      if (!about.ParseFromString(found->about) || about.model_hash() != backend.model_hash()) {
+        return Finish(stream,
+                      absl::FailedPreconditionError(absl::StrCat("session ", stream->request.session(),
+                                                                 " is of another model than the one served")),
+                      {.reason = "SESSION_OF_ANOTHER_MODEL", .metadata = {}, .retry = {}});
+      }
+      stream->session = *tokens;
+      stream->revision = found->revision;
+      counters.sessions_resumed.Add(1);
+      CheckFree(stream);
+    });
+  });
+}
+
+// What it is to be saved as must not be there yet. It is looked at again when it is saved.
+void InferenceService::Impl::CheckFree(const StreamPtr& stream) {
+  const std::string& name = stream->request.save_as();
+  if (name.empty() || name == stream->request.session()) return BeginNew(stream);
+  saved.Find(stream->owner + name, [this, stream, name](absl::StatusOr<SavedSession> found) {
+    executor.Post([this, stream, name, found = found.status()] {
+      if (stream->finishing) return;
+      if (absl::IsNotFound(found)) return BeginNew(stream);
+      if (!found.ok()) return Finish(stream, found);
+      Finish(stream, absl::AlreadyExistsError(absl::StrCat("a session ", name, " is saved already")),
+             {.reason = "SESSION_EXISTS", .metadata = {}, .retry = {}});
+    });
+  });
+}
+
+void InferenceService::Impl::BeginNew(const StreamPtr& stream) {
+  if (!stream->named()) return ReadPrompt(stream, {}, "");
+  pb::KeptRequest kept;
+  kept.set_revision(stream->revision);
+  for (TokenId token : stream->session) kept.add_context(token.value);
+  log.Begin(stream->log_id(), stream->request.SerializeAsString() + kept.SerializeAsString(),
+            [this, stream](absl::Status begun) {
+              executor.Post([this, stream, begun] {
+                if (stream->finishing) return;
+                // Another stream of the same name was faster: what it has begun is gone on with.
+                if (absl::IsAlreadyExists(begun)) return BeginNamed(stream);
+                if (!begun.ok()) return Finish(stream, Passing(begun));
+                ReadPrompt(stream, {}, "");
+              });
+            });
+}
+
 // `known`: the answer's tokens so far; the client has the first of them.
+void InferenceService::Impl::ReadPrompt(const StreamPtr& stream, std::vector<TokenId> known,
+                                        const std::string& finished) {
+  if (stream->finishing) return;
+  const pb::GenerateRequest& request = stream->request;
+  const auto read = [this, stream] {
+    const pb::GenerateRequest& request = stream->request;
+    std::vector<TokenId> tokens;
+    if (request.tokens_size() > 0) {
+      for (int32_t token : request.tokens()) tokens.emplace_back(token);
+    } else if (stream->session.empty()) {
+      tokens = PromptTokens(backend.tokenizer(), request.prompt());
+    } else {
+      tokens = backend.tokenizer().Encode(request.prompt());
+    }
+    return tokens;
+  };
+  if (request.prompt().size() <= kLongPrompt) {
+    stream->prompt = read();
+    return Go(stream, std::move(known), finished);
+  }
+  readers.Post([this, stream, read, known = std::move(known), finished] {
+    executor.Post([this, stream, tokens = read(), known, finished] {
+      stream->prompt = tokens;
+      Go(stream, known, finished);
+    });
+  });
+}
+
 void InferenceService::Impl::Go(const StreamPtr& stream, std::vector<TokenId> known,
                                 const std::string& finished) {
   if (stream->finishing) return;
-  GenerateRequest request = ToRequest(stream->request, backend.tokenizer());
+  GenerateRequest request = ToRequest(stream->request);
+  request.caller = stream->caller;
+  const size_t before = stream->session.size() + stream->prompt.size();
   stream->matcher = std::make_unique<StopMatcher>(request.stops);
   pb::GenerateResponse begun;
   begun.mutable_begun()->set_request_id(stream->request.request_id());
   begun.mutable_begun()->set_model_hash(backend.model_hash());
-  begun.mutable_begun()->set_prompt_tokens(request.prompt.size());
+  begun.mutable_begun()->set_prompt_tokens(before);
   begun.mutable_begun()->set_coordinator(backend.node());
   stream->out.push_back(std::move(begun));
   for (TokenId token : known)
-    ShowToken(stream, token, 0, static_cast<uint64_t>(stream->tokens) >= stream->request.have());
+    ShowToken(stream, {.token = token}, stream->answer.size() >= stream->request.have());
   // It may have been logged to its last token, and not that it was the last.
   std::string over = finished;
   if (over.empty() && !known.empty()) {
@@ -271,23 +253,32 @@ void InferenceService::Impl::Go(const StreamPtr& stream, std::vector<TokenId> kn
       over = StopReasonName(StopReason::kStop);
     } else if (static_cast<int64_t>(known.size()) >= request.max_tokens) {
       over = StopReasonName(StopReason::kLength);
-    } else if (static_cast<int64_t>(request.prompt.size() + known.size()) >= backend.max_context()) {
+    } else if (static_cast<int64_t>(before + known.size()) >= backend.max_context()) {
       over = StopReasonName(StopReason::kContext);
     }
   }
   if (!over.empty()) {
-    ShowEnd(stream, over, {});
+    End(stream, over, {});
     return Write(stream);
   }
+  SubmitOptions with;
+  if (!stream->session.empty()) {
+    with.from = states.Find(stream->owner + stream->request.session(), stream->revision);
+    if (with.from != nullptr) {
+      counters.states_found.Add(1);
+    } else {
+      request.prompt = stream->session;
+    }
+  }
+  request.prompt.insert(request.prompt.end(), stream->prompt.begin(), stream->prompt.end());
   request.generated = std::move(known);
-  SubmitOptions options;
-  options.notify = [this, weak = std::weak_ptr(stream)] {
+  request.keep = !stream->request.save_as().empty() && states.keeps_any();
+  with.notify = [this, weak = std::weak_ptr(stream)] {
     executor.Post([this, weak] {
       if (const StreamPtr stream = weak.lock()) Poll(stream);
     });
   };
-  absl::StatusOr<std::unique_ptr<SessionHandle>> handle =
-      backend.Submit(std::move(request), std::move(options));
+  absl::StatusOr<std::unique_ptr<SessionHandle>> handle = backend.Submit(std::move(request), std::move(with));
   if (!handle.ok()) return Finish(stream, handle.status());
   stream->handle = *std::move(handle);
   Write(stream);
@@ -300,9 +291,10 @@ void InferenceService::Impl::Poll(const StreamPtr& stream) {
     return;
   }
   SessionChannel::Taken taken = stream->handle->Poll();
-  for (const GenerateEvent& event : taken.events) {
+  for (GenerateEvent& event : taken.events) {
     if (event.is_token) {
-      stream->drawn.emplace_back(event.token, event.probability);
+      stream->drawn.push_back(
+          {event.token, event.probability, std::move(event.alternatives), std::move(event.routes)});
     } else if (event.text.empty()) {
       pb::GenerateResponse progress;
       progress.mutable_progress()->set_prompt_tokens(static_cast<uint64_t>(event.position));
@@ -330,10 +322,10 @@ void InferenceService::Impl::Log() {
   std::vector<std::pair<StreamPtr, size_t>> logged;
   constexpr size_t kMost = 60;  // of a transaction's changes, two each
   for (const StreamPtr& stream : streams) {
-    if (!stream->named() || stream->finishing || stream->end_told || batch.size() >= kMost) continue;
+    if (!stream->named() || stream->finishing || stream->ending || batch.size() >= kMost) continue;
     if (stream->drawn.empty() && !stream->result.has_value()) continue;
-    LoggedTokens tokens{stream->request.request_id(), stream->tokens, {}, ""};
-    for (const auto& [token, probability] : stream->drawn) tokens.tokens.push_back(token);
+    LoggedTokens tokens{stream->log_id(), static_cast<int64_t>(stream->answer.size()), {}, ""};
+    for (const DrawnToken& drawn : stream->drawn) tokens.tokens.push_back(drawn.token);
     if (stream->result.has_value()) tokens.finished = StopReasonName(stream->result->reason);
     batch.push_back(std::move(tokens));
     logged.emplace_back(stream, stream->drawn.size());
@@ -370,67 +362,147 @@ void InferenceService::Impl::OnLogged(const std::vector<std::pair<StreamPtr, siz
 
 void InferenceService::Impl::Show(const StreamPtr& stream, size_t tokens) {
   const bool all = tokens == stream->drawn.size();
-  for (size_t i = 0; i < tokens; ++i)
-    ShowToken(stream, stream->drawn[i].first, stream->drawn[i].second, true);
+  for (size_t i = 0; i < tokens; ++i) ShowToken(stream, stream->drawn[i], true);
   stream->drawn.erase(stream->drawn.begin(), stream->drawn.begin() + static_cast<std::ptrdiff_t>(tokens));
   const bool end = stream->result.has_value() && (!stream->named() || stream->logging);
-  if (all && end) ShowEnd(stream, StopReasonName(stream->result->reason), stream->result->timings);
+  if (all && end) End(stream, StopReasonName(stream->result->reason), stream->result->timings);
 }
 
-void InferenceService::Impl::ShowToken(const StreamPtr& stream, TokenId token, float probability, bool tell) {
-  ++stream->tokens;
+void InferenceService::Impl::ShowToken(const StreamPtr& stream, const DrawnToken& drawn, bool tell) {
+  stream->answer.push_back(drawn.token);
   std::string text;
-  if (token != Tokenizer::kEndOfText) text = stream->matcher->Push(backend.tokenizer().Bytes(token));
+  if (drawn.token != Tokenizer::kEndOfText)
+    text = stream->matcher->Push(backend.tokenizer().Bytes(drawn.token));
   if (!tell) return;
   counters.tokens.Add(1);
   pb::GenerateResponse response;
-  response.mutable_token()->set_number(static_cast<uint64_t>(stream->tokens));
-  response.mutable_token()->set_id(token.value);
-  response.mutable_token()->set_text(std::move(text));
-  response.mutable_token()->set_probability(probability);
+  pb::Token& token = *response.mutable_token();
+  token.set_number(stream->answer.size());
+  token.set_text(std::move(text));
+  TellToken(drawn, backend.tokenizer(), token);
   stream->out.push_back(std::move(response));
 }
 
-void InferenceService::Impl::ShowEnd(const StreamPtr& stream, const std::string& reason,
+void InferenceService::Impl::End(const StreamPtr& stream, const std::string& reason, const Timings& timings) {
+  if (std::exchange(stream->ending, true)) return;
+  if (stream->request.save_as().empty()) {
+    ShowEnd(stream, reason, timings, nullptr);
+  } else {
+    Save(stream, reason, timings);
+  }
+}
+
+void InferenceService::Impl::Save(const StreamPtr& stream, const std::string& reason,
+                                  const Timings& timings) {
+  std::vector<TokenId> all = stream->session;
+  all.insert(all.end(), stream->prompt.begin(), stream->prompt.end());
+  all.insert(all.end(), stream->answer.begin(), stream->answer.end());
+  pb::KeptSession about;
+  about.set_tokens(all.size());
+  about.set_generated_tokens(stream->answer.size());
+  about.set_model_hash(backend.model_hash());
+  about.set_saved_unix_seconds(
+      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch())
+          .count());
+  about.set_request_id(stream->request.request_id());
+  SavedSession session{stream->owner + stream->request.save_as(), 0, about.SerializeAsString(),
+                       TokenBytes(all)};
+  const uint64_t expected = stream->request.save_as() == stream->request.session() ? stream->revision : 0;
+  saved.Put(session, expected, [this, stream, session, reason, timings](absl::StatusOr<uint64_t> done) {
+    executor.Post([this, stream, session, reason, timings, done] {
+      if (!stream->finishing) OnSaved(stream, session, done, reason, timings);
+    });
+  });
+}
+
+void InferenceService::Impl::OnSaved(const StreamPtr& stream, const SavedSession& session,
+                                     const absl::StatusOr<uint64_t>& done, const std::string& reason,
                                      const Timings& timings) {
+  if (done.ok()) {
+    counters.sessions_saved.Add(1);
+    if (stream->result.has_value() && stream->result->snapshot != nullptr) {
+      // What is gone on from it begins an answer of its own.
+      auto state = std::make_shared<SessionSnapshot>(stream->result->snapshot->Clone());
+      state->request = GenerateRequest();
+      state->generated = 0;
+      states.Put(session.id, *done, std::move(state));
+      stream->result->snapshot = nullptr;
+    }
+    ShowEnd(stream, reason, timings, &session);
+    return Write(stream);
+  }
+  if (!absl::IsAlreadyExists(done.status()) && !absl::IsAborted(done.status()))
+    return Finish(stream, done.status());
+  // By this very answer, before a failure?
+  saved.Find(session.id, [this, stream, session, reason, timings,
+                          refused = done.status()](absl::StatusOr<SavedSession> found) {
+    executor.Post([this, stream, session, reason, timings, refused, found = std::move(found)] {
+      if (stream->finishing) return;
+      pb::KeptSession there;
+      const bool same = found.ok() && stream->named() && found->tokens == session.tokens &&
+                        there.ParseFromString(found->about) &&
+                        there.request_id() == stream->request.request_id();
+      if (!same) {
+        return Finish(stream, refused,
+                      {.reason = absl::IsAborted(refused) ? "SESSION_CHANGED" : "SESSION_EXISTS",
+                       .metadata = {},
+                       .retry = {}});
+      }
+      ShowEnd(stream, reason, timings, &*found);
+      Write(stream);
+    });
+  });
+}
+
+void InferenceService::Impl::ShowEnd(const StreamPtr& stream, const std::string& reason,
+                                     const Timings& timings, const SavedSession* saved_as) {
   const auto seconds = [](std::chrono::nanoseconds t) { return std::chrono::duration<double>(t).count(); };
   pb::GenerateResponse response;
   pb::Finished& f = *response.mutable_finished();
   f.set_reason(reason);
   if (!stream->matcher->stopped()) f.set_text(stream->matcher->Flush());
-  f.set_generated_tokens(static_cast<uint64_t>(stream->tokens));
+  f.set_generated_tokens(stream->answer.size());
   f.set_prompt_tokens(static_cast<uint64_t>(timings.prompt_tokens));
   f.set_queued_seconds(seconds(timings.queued));
   f.set_prefill_seconds(seconds(timings.prefill));
   f.set_decode_seconds(seconds(timings.decode));
+  if (saved_as != nullptr) *f.mutable_session() = ToSession(*saved_as, stream->owner);
   stream->out.push_back(std::move(response));
   stream->end_told = true;
 }
 
 void InferenceService::Impl::Write(const StreamPtr& stream) {
-  if (stream->writing || stream->finishing || stream->reactor == nullptr) return;
+  if (stream->writing || stream->finishing || stream->sink == nullptr) return;
   if (stream->out.empty()) {
     if (stream->end_told) Finish(stream, absl::OkStatus());
     return;
   }
   stream->writing = true;
-  stream->reactor->StartWrite(&stream->out.front());
+  stream->sink->Write(stream->out.front());
 }
 
-void InferenceService::Impl::Finish(const StreamPtr& stream, const absl::Status& status) {
+void InferenceService::Impl::OnWritten(const StreamPtr& stream, bool ok) {
+  stream->writing = false;
+  stream->out.pop_front();
+  if (!ok) return Finish(stream, Gone());
+  Write(stream);
+  Poll(stream);
+}
+
+void InferenceService::Impl::Finish(const StreamPtr& stream, const absl::Status& status,
+                                    const ErrorDetails& details) {
   if (std::exchange(stream->finishing, true)) return;
   stream->handle = nullptr;  // cancels what is under way
-  if (stream->reactor != nullptr) stream->reactor->Finish(ToGrpc(status));
+  if (stream->sink != nullptr) stream->sink->End(ToDetailedGrpc(status, details));
 }
 
-void InferenceService::Impl::Forget(const StreamPtr& stream) { streams.remove(stream); }
-
-InferenceService::InferenceService(InferenceOptions options, Backend& backend, SessionLog& log)
-    : impl_(std::make_unique<Impl>(options, backend, log)) {}
+InferenceService::InferenceService(InferenceOptions options, Backend& backend, SessionLog& log,
+                                   SavedSessions& saved)
+    : impl_(std::make_unique<Impl>(std::move(options), backend, log, saved)) {}
 InferenceService::~InferenceService() {
   impl_->executor.Post([impl = impl_.get()] { impl->retention.Stop(); });
 }
-grpc::Service* InferenceService::service() { return &impl_->rpc; }
+grpc::Service* InferenceService::service() { return impl_->rpc.get(); }
 void InferenceService::Tick() {
   impl_->executor.Post([impl = impl_.get()] { impl->retention.OnTick(SessionRetention::Clock::now()); });
 }
@@ -438,6 +510,10 @@ void InferenceService::EndAll(absl::Status status) {
   impl_->executor.Post([impl = impl_.get(), status = std::move(status)] {
     for (const StreamPtr& stream : std::list<StreamPtr>(impl->streams)) impl->Finish(stream, status);
   });
+}
+bool InferenceService::WaitForNone(std::chrono::milliseconds most) {
+  std::unique_lock lock(impl_->open_mutex);
+  return impl_->none_open.wait_for(lock, most, [this] { return impl_->open == 0; });
 }
 const InferenceCounters& InferenceService::counters() const { return impl_->counters; }
 

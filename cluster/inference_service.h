@@ -1,5 +1,6 @@
-// omni.inference.v1.Inference over the swarm of this process: streams of tokens, each kept in the session log
-// before it is shown, so that a client can take its answer up again after any failure.
+// omni.inference.v1.Inference over the swarm of this process: answers whole and as streams of tokens, each
+// kept in the session log before it is shown, so that a client can take its answer up again after any
+// failure; and sessions that are saved and gone on with.
 #pragma once
 
 #include <chrono>
@@ -11,9 +12,11 @@
 #include <absl/status/status.h>
 
 #include "actors/counters.h"
-#include "cluster/executor.h"
+#include "cluster/access.h"
 #include "cluster/inference_backend.h"
+#include "cluster/saved_sessions.h"
 #include "cluster/session_log.h"
+#include "engine/model/config.h"
 
 namespace grpc {
 class Service;
@@ -23,19 +26,25 @@ namespace omni {
 
 struct InferenceCounters {
   Counter streams, resumed, tokens, log_errors, forgotten;
+  Counter sessions_saved, sessions_resumed;  // resumed: gone on with
+  Counter states_found;                      // of those, whose state was in memory
 };
 
 struct InferenceOptions {
   // For how long an answer can be taken up again after its client was last there.
   std::chrono::milliseconds keep = std::chrono::minutes(10);
+  Access* access = nullptr;  // says who calls; null: nobody in particular
+  std::string model_name = "omni";
+  ModelConfig model;
+  int64_t state_bytes = 0;  // of memory for the states of saved sessions; 0: none is kept
 };
 
 class InferenceService {
  public:
   using Backend = InferenceBackend;
 
-  // `backend` outlives it, and `log` its last callback.
-  InferenceService(InferenceOptions options, Backend& backend, SessionLog& log);
+  // `backend` and access outlive it, `log` and `saved` their last callbacks.
+  InferenceService(InferenceOptions options, Backend& backend, SessionLog& log, SavedSessions& saved);
   ~InferenceService();  // after its server has been shut down
 
   grpc::Service* service();
@@ -44,6 +53,8 @@ class InferenceService {
   void Tick();
   // Ends all streams with the status; those that were named can be taken up again.
   void EndAll(absl::Status status);
+  // Waits until no answer is under way, but no longer than `most`: whether none is.
+  bool WaitForNone(std::chrono::milliseconds most);
   const InferenceCounters& counters() const;
 
   struct Impl;

@@ -1,6 +1,6 @@
+#include <algorithm>
 #include <charconv>
 #include <chrono>
-#include <filesystem>
 #include <memory>
 #include <thread>
 
@@ -30,13 +30,6 @@ struct ServeArgs {
   StreamFlags stream;
   NodeFlags node;
 };
-
-// The name of the model's folder.
-std::string NameOf(const std::string& path) {
-  std::filesystem::path folder = std::filesystem::absolute(path).lexically_normal();
-  if (folder.filename().empty()) folder = folder.parent_path();
-  return folder.filename().empty() ? "omni" : folder.filename().string();
-}
 
 // The port after HTTP's, or a free one after a free one.
 std::string GrpcBeside(const std::string& http) {
@@ -90,11 +83,12 @@ absl::StatusOr<int> Serve(const ServeArgs& args) {
   if (absl::Status s = ChooseMemory(args, *options); !s.ok()) return s;
   if (absl::Status s = ChooseState(*options); !s.ok()) return s;
   options->swarm.max_context = args.ctx;
+  options->model_name = args.model_name.empty() ? ModelName(options->model) : args.model_name;
   absl::StatusOr<std::unique_ptr<ClusterNode>> node = ClusterNode::Start(*options);
   if (!node.ok()) return node.status();
 
   ServedModel served;
-  served.name = args.model_name.empty() ? NameOf(options->model) : args.model_name;
+  served.name = options->model_name;
   absl::StatusOr<ChatTemplate> chat = ChatTemplate::Load(options->model);
   if (!chat.ok()) return chat.status();
   served.chat = *std::move(chat);
@@ -123,7 +117,14 @@ absl::StatusOr<int> Serve(const ServeArgs& args) {
   PrintF("gRPC at %s\n", (*node)->address().c_str());
   FlushOutput();
   while (!InterruptGuard::Requested()) std::this_thread::sleep_for(std::chrono::milliseconds(50));
-  if (!(*door)->Drain(args.drain)) Note("some answers were not finished in time and are cut off");
+  const auto until = std::chrono::steady_clock::now() + args.drain;
+  (*node)->StopServing();
+  const bool http_done = (*door)->Drain(args.drain);
+  const auto left = std::max(
+      std::chrono::milliseconds(0),
+      std::chrono::duration_cast<std::chrono::milliseconds>(until - std::chrono::steady_clock::now()));
+  const bool grpc_done = (*node)->WaitForAnswers(left);
+  if (!http_done || !grpc_done) Note("some answers were not finished in time and are cut off");
   return kExitOk;
 }
 

@@ -4,21 +4,26 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <cstdint>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <gmock/gmock.h>
+#include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
 #include "cluster/cluster_client.h"
+#include "omni/inference/v1/inference.grpc.pb.h"
 #include "tests/cli/omni_fixture.h"
 #include "tests/cluster/http/raw_client.h"
 #include "tests/testing/node_process.h"
+#include "third_party/health.grpc.pb.h"
 
 namespace omni::testing {
 namespace {
@@ -119,7 +124,7 @@ TEST_F(Serve, ATemplateOfTheModelIsUsed) {
 }
 
 TEST_F(Serve, WhatCannotBeServedIsSaid) {
-  ExpectOneLine(Omni({"serve", "-m", Model(), "--listen", "0.0.0.0:0"}), 2, "loopback only");
+  ExpectOneLine(Omni({"serve", "-m", Model(), "--listen", "0.0.0.0:0"}), 2, "is off loopback");
   ExpectOneLine(Omni({"serve", "-m", Model(), "--listen", "nonsense"}), 2,
                 "--listen: 'nonsense' is no ADDRESS:PORT");
   const auto serve = Start();
@@ -203,6 +208,151 @@ TEST_F(Serve, StartedAgainItKnowsTheAnswersThatItBegan) {
   const auto again = (*client)->Generate(request, nullptr);
   ASSERT_TRUE(again.ok()) << again.status() << serve->Log();
   EXPECT_EQ(again->tokens, whole->tokens);
+}
+
+// A gRPC client of the server, which is asked again by others after it was killed.
+class GrpcClient {
+ public:
+  explicit GrpcClient(const std::string& address)
+      : channel_(grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), OwnConnection())),
+        stub_(inference::v1::Inference::NewStub(channel_)),
+        health_(grpc::health::v1::Health::NewStub(channel_)) {}
+
+  static inference::v1::GenerateRequest Request(uint64_t tokens) {
+    inference::v1::GenerateRequest request;
+    request.set_prompt("the sea");
+    request.set_max_tokens(tokens);
+    request.set_ignore_end_of_text(true);
+    return request;
+  }
+  // The answer's tokens from the one after `had` on, `most` of them at most.
+  grpc::Status Stream(const inference::v1::GenerateRequest& request, std::vector<int32_t>& had,
+                      size_t most = SIZE_MAX) {
+    grpc::ClientContext context;
+    const auto reader = stub_->GenerateStream(&context, request);
+    inference::v1::GenerateResponse message;
+    while (had.size() < most && reader->Read(&message)) {
+      if (!message.has_token()) continue;
+      EXPECT_EQ(message.token().number(), had.size() + 1);
+      had.push_back(message.token().id());
+    }
+    if (had.size() >= most) context.TryCancel();
+    return reader->Finish();
+  }
+  inference::v1::Generation Whole(const inference::v1::GenerateRequest& request) {
+    grpc::ClientContext context;
+    inference::v1::Generation answer;
+    const grpc::Status status = stub_->Generate(&context, request, &answer);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    return answer;
+  }
+  grpc::health::v1::HealthCheckResponse::ServingStatus Health(const std::string& service) {
+    grpc::ClientContext context;
+    grpc::health::v1::HealthCheckRequest request;
+    request.set_service(service);
+    grpc::health::v1::HealthCheckResponse response;
+    const grpc::Status status = health_->Check(&context, request, &response);
+    EXPECT_TRUE(status.ok()) << service << ": " << status.error_message();
+    return response.status();
+  }
+  inference::v1::Inference::Stub& stub() { return *stub_; }
+  grpc::health::v1::Health::Stub& health() { return *health_; }
+
+ private:
+  // Not that of another client, whose server is gone.
+  static grpc::ChannelArguments OwnConnection() {
+    grpc::ChannelArguments arguments;
+    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    return arguments;
+  }
+
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<inference::v1::Inference::Stub> stub_;
+  std::unique_ptr<grpc::health::v1::Health::Stub> health_;
+};
+
+TEST_F(Serve, KilledInMidStreamItGivesExactlyTheRestAndKeepsItsSessions) {
+  const std::string grpc = "127.0.0.1:" + std::to_string(FreePort());
+  auto serve = Start({"--grpc", grpc});
+  ASSERT_EQ(serve->WaitForGrpcAddress(), grpc) << serve->Log();
+  auto request = GrpcClient::Request(4000);
+  std::vector<int32_t> want, had;
+  GrpcClient before(grpc);
+  ASSERT_TRUE(before.Stream(request, want).ok());
+  auto saved = GrpcClient::Request(10);
+  saved.set_save_as("talk");
+  const auto said = before.Whole(saved);
+  request.set_request_id("answer");
+  before.Stream(request, had, 20);
+  serve->Kill();
+  serve = Start({"--grpc", grpc});
+  ASSERT_EQ(serve->WaitForGrpcAddress(), grpc) << serve->Log();
+  GrpcClient after(grpc);
+  inference::v1::GenerateRequest rest;
+  rest.set_request_id("answer");
+  rest.set_have(had.size());
+  const grpc::Status status = after.Stream(rest, had);
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(had, want);
+  // What goes on from the session is what the whole text says.
+  auto on = GrpcClient::Request(10);
+  on.clear_prompt();
+  on.set_session("talk");
+  const auto went_on = after.Whole(on);
+  on.clear_session();
+  on.add_tokens(256);
+  inference::v1::TokenizeRequest tokenize;
+  tokenize.set_text("the sea");
+  inference::v1::TokenizeResponse tokens;
+  grpc::ClientContext context;
+  ASSERT_TRUE(after.stub().Tokenize(&context, tokenize, &tokens).ok());
+  for (int32_t token : tokens.tokens()) on.add_tokens(token);
+  for (const auto& token : said.tokens()) on.add_tokens(token.id());
+  const auto whole = after.Whole(on);
+  ASSERT_EQ(whole.tokens_size(), went_on.tokens_size());
+  for (int i = 0; i < whole.tokens_size(); ++i) EXPECT_EQ(whole.tokens(i).id(), went_on.tokens(i).id());
+}
+
+TEST_F(Serve, HealthSaysWhetherItLeadsAndThatItIsToEnd) {
+  using Health = grpc::health::v1::HealthCheckResponse;
+  const auto serve = Start();
+  const std::string address = serve->WaitForGrpcAddress();
+  ASSERT_NE(address, "") << serve->Log();
+  GrpcClient client(address);
+  for (const char* service : {"", "omni.inference.v1.Inference", "omni.cluster.v1.Admin",
+                              "omni.cluster.v1.Regions", "omni.cluster.v1.Tiles"})
+    EXPECT_EQ(client.Health(service), Health::SERVING) << service;
+  const auto joins = Start({"--join", address});
+  const std::string other = joins->WaitForGrpcAddress();
+  ASSERT_NE(other, "") << joins->Log();
+  GrpcClient worker(other);
+  EXPECT_EQ(worker.Health("omni.inference.v1.Inference"), Health::NOT_SERVING);
+  EXPECT_EQ(worker.Health("omni.cluster.v1.Regions"), Health::SERVING);
+  EXPECT_EQ(joins->Interrupt(), 0) << joins->Log();
+
+  grpc::ClientContext watching, streaming;
+  grpc::health::v1::HealthCheckRequest request;
+  request.set_service("omni.inference.v1.Inference");
+  const auto watch = client.health().Watch(&watching, request);
+  Health health;
+  ASSERT_TRUE(watch->Read(&health));
+  EXPECT_EQ(health.status(), Health::SERVING);
+  const auto stream = client.stub().GenerateStream(&streaming, GrpcClient::Request(3000));
+  inference::v1::GenerateResponse message;
+  ASSERT_TRUE(stream->Read(&message));
+  std::thread end([&] { EXPECT_EQ(serve->Interrupt(), 0) << serve->Log(); });
+  ASSERT_TRUE(watch->Read(&health));
+  EXPECT_EQ(health.status(), Health::NOT_SERVING);
+  grpc::ClientContext context;
+  inference::v1::Generation answer;
+  const grpc::Status refused = client.stub().Generate(&context, GrpcClient::Request(3), &answer);
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::UNAVAILABLE);
+  bool finished = false;
+  while (stream->Read(&message)) finished = message.has_finished();
+  EXPECT_TRUE(finished) << "what runs is finished";
+  EXPECT_TRUE(stream->Finish().ok());
+  watching.TryCancel();
+  end.join();
 }
 
 }  // namespace

@@ -121,7 +121,10 @@ class InferenceServiceTest : public ::testing::Test {
   testing::DatabaseLog log_;
   Calls calls_{log_};
   GuardedLog guarded_{log_.log()};
-  InferenceService service_{{}, backend_, guarded_};
+  testing::TempDir dir_;
+  std::unique_ptr<Database> database_ = Database::Open(dir_ / "saved", {}).value();
+  std::unique_ptr<SavedSessions> saved_ = MakeDatabaseSavedSessions(*database_);
+  InferenceService service_{{}, backend_, guarded_, *saved_};
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<pb::Inference::Stub> stub_;
 };

@@ -1,0 +1,191 @@
+// What omni.inference.v1 answers: what clients get is what the engine alone gives.
+#include <chrono>
+#include <cmath>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <grpcpp/grpcpp.h>
+#include <gtest/gtest.h>
+
+#include "tests/cluster/inference_fixture.h"
+
+namespace omni::testing {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr uint64_t kEndless = 900'000;  // tokens: more than a test waits for
+
+using InferenceCallsTest = InferenceFixture;
+
+TEST_F(InferenceCallsTest, AWholeAnswerIsWhatTheEngineAloneSays) {
+  const pb::GenerateRequest request = Request("the sea", 40);
+  const Whole whole = Generate(request);
+  ASSERT_TRUE(whole.status.ok()) << whole.status.error_message();
+  EXPECT_EQ(whole.tokens, Alone(PromptIds("the sea"), request));
+  EXPECT_EQ(whole.answer.finished().reason(), "length");
+  EXPECT_EQ(whole.answer.begun().prompt_tokens(), PromptIds("the sea").size());
+  std::string text;
+  for (const pb::Token& token : whole.answer.tokens()) {
+    text += token.text();
+    EXPECT_FLOAT_EQ(token.log_probability(), std::log(token.probability()));
+    EXPECT_EQ(token.alternatives_size(), 0);
+    EXPECT_EQ(token.experts_size(), 0);
+    EXPECT_FALSE(token.has_confidence());
+  }
+  EXPECT_EQ(whole.answer.text(), text + whole.answer.finished().text());
+  // Tokens may stand in the prompt's place.
+  pb::GenerateRequest by_tokens = request;
+  by_tokens.clear_prompt();
+  for (int32_t token : PromptIds("the sea")) by_tokens.add_tokens(token);
+  EXPECT_EQ(MustGenerate(by_tokens), whole.tokens);
+}
+
+TEST_F(InferenceCallsTest, ATokenTellsItsAlternativesAndExpertsIfAsked) {
+  pb::GenerateRequest request = Request("the sea", 10);
+  const std::vector<int32_t> plain = MustGenerate(request);
+  request.set_alternatives(5);
+  request.set_routes(true);
+  const Whole whole = Generate(request);
+  EXPECT_EQ(whole.tokens, plain);
+  int64_t expert_layers = 0;
+  for (int64_t layer = 0; layer < config_.layers; ++layer) expert_layers += !config_.IsAttention(layer);
+  for (const pb::Token& token : whole.answer.tokens()) {
+    ASSERT_EQ(token.alternatives_size(), 5);
+    EXPECT_GE(token.alternatives(0).probability(), token.probability());
+    EXPECT_EQ(token.alternatives(0).text(),
+              std::string(backend_->tokenizer().Bytes(TokenId(token.alternatives(0).id()))));
+    for (int i = 1; i < 5; ++i)
+      EXPECT_LE(token.alternatives(i).probability(), token.alternatives(i - 1).probability());
+    EXPECT_EQ(token.experts_size(), expert_layers);
+    for (uint32_t expert : token.experts()) EXPECT_LT(expert, config_.num_experts());
+  }
+}
+
+TEST_F(InferenceCallsTest, WhatAClientNoLongerWaitsForIsNotComputed) {
+  {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(200));
+    pb::Generation answer;
+    const grpc::Status late = stub_->Generate(&context, Request("the sea", kEndless), &answer);
+    EXPECT_EQ(late.error_code(), StatusCode::DEADLINE_EXCEEDED);
+  }
+  EXPECT_TRUE(WaitForNoSessions());
+  {
+    grpc::ClientContext context;
+    const auto reader = stub_->GenerateStream(&context, Request("the sea", kEndless));
+    pb::GenerateResponse message;
+    ASSERT_TRUE(reader->Read(&message));
+    context.TryCancel();
+    while (reader->Read(&message)) {
+    }
+    EXPECT_EQ(reader->Finish().error_code(), StatusCode::CANCELLED);
+  }
+  EXPECT_TRUE(WaitForNoSessions());
+  EXPECT_TRUE(service_->WaitForNone(std::chrono::minutes(1)));
+}
+
+TEST_F(InferenceCallsTest, AWholeAnswerHasALimitAndAStreamHasNone) {
+  pb::GenerateRequest request = Request("the sea", kEndless);
+  request.set_alternatives(20);
+  ExpectError(Generate(request).status, StatusCode::RESOURCE_EXHAUSTED, "ANSWER_TOO_LARGE");
+  EXPECT_TRUE(WaitForNoSessions());
+}
+
+TEST_F(InferenceCallsTest, ErrorsSayWhyAndWhenToAskAgain) {
+  backend_->submitting = absl::ResourceExhaustedError("all places are taken");
+  const grpc::Status busy = Generate(Request("x", 3)).status;
+  ExpectError(busy, StatusCode::RESOURCE_EXHAUSTED, "RESOURCE_EXHAUSTED");
+  EXPECT_EQ(DetailsOf(busy).retry, std::chrono::seconds(1));
+  backend_->submitting = absl::OkStatus();
+  backend_->serving = absl::UnavailableError("another leads");
+  backend_->elsewhere = "10.0.0.1:7300";
+  for (const grpc::Status& elsewhere : {Generate(Request("x", 3)).status, (GetSession("x"), last_)}) {
+    ExpectError(elsewhere, StatusCode::UNAVAILABLE, "NOT_LEADING");
+    EXPECT_EQ(DetailsOf(elsewhere).metadata["coordinator"], "10.0.0.1:7300");
+    EXPECT_TRUE(DetailsOf(elsewhere).retry.has_value());
+  }
+  backend_->serving = absl::OkStatus();
+
+  const auto refused = [&](const std::function<void(pb::GenerateRequest&)>& change, const char* part) {
+    pb::GenerateRequest request = Request("x", 3);
+    change(request);
+    const grpc::Status status = Generate(request).status;
+    ExpectError(status, StatusCode::INVALID_ARGUMENT, "INVALID_ARGUMENT");
+    EXPECT_THAT(status.error_message(), HasSubstr(part));
+    EXPECT_FALSE(DetailsOf(status).retry.has_value());
+  };
+  refused([](auto& r) { r.set_alternatives(21); }, "alternatives is 21");
+  refused([](auto& r) { r.add_tokens(5); }, "prompt and tokens");
+  refused([](auto& r) { r.clear_prompt(), r.add_tokens(-1); }, "prompt token -1");
+  refused([](auto& r) { r.set_request_id("a/b"); }, "request_id may have");
+  refused([](auto& r) { r.set_save_as("a.b"); }, "save_as may have");
+  refused([](auto& r) { r.set_session(std::string(65, 'a')); }, "session may have");
+  refused([](auto& r) { r.set_have(1); }, "only a request with an id");
+  refused([](auto& r) { r.set_request_id("a"), r.set_have(1); }, "a whole answer");
+  refused([](auto& r) { r.mutable_sampler()->set_temperature(-1); }, "temperature");
+  refused([](auto& r) { r.add_stops(std::string(5000, 'a')); }, "stops may be");
+  refused([](auto& r) { r.set_prompt(std::string((8 << 20) + 1, 'a')); }, "the prompt is longer");
+  pb::GenerateRequest other = Request("x", 3);
+  other.set_model("large");
+  ExpectError(Generate(other).status, StatusCode::NOT_FOUND, "MODEL_NOT_FOUND");
+}
+
+TEST_F(InferenceCallsTest, TextsBecomeTokensAndBack) {
+  const std::string text = "the sea \xff was calm";
+  pb::TokenizeRequest tokenize;
+  tokenize.set_text(text);
+  pb::TokenizeResponse tokens;
+  {
+    grpc::ClientContext context;
+    ASSERT_TRUE(stub_->Tokenize(&context, tokenize, &tokens).ok());
+  }
+  EXPECT_EQ(std::vector<int32_t>(tokens.tokens().begin(), tokens.tokens().end()),
+            Ids(backend_->tokenizer().Encode(text)));
+  std::string joined;
+  for (const std::string& part : tokens.texts()) joined += part;
+  EXPECT_EQ(joined, text);
+  pb::DetokenizeRequest detokenize;
+  *detokenize.mutable_tokens() = tokens.tokens();
+  pb::DetokenizeResponse back;
+  {
+    grpc::ClientContext context;
+    ASSERT_TRUE(stub_->Detokenize(&context, detokenize, &back).ok());
+  }
+  EXPECT_EQ(back.text(), text);
+  grpc::ClientContext context;
+  detokenize.add_tokens(1 << 30);
+  ExpectError(stub_->Detokenize(&context, detokenize, &back), StatusCode::INVALID_ARGUMENT,
+              "INVALID_ARGUMENT");
+}
+
+TEST_F(InferenceCallsTest, TheModelIsDescribed) {
+  pb::ListModelsResponse models;
+  {
+    grpc::ClientContext context;
+    ASSERT_TRUE(stub_->ListModels(&context, {}, &models).ok());
+  }
+  ASSERT_EQ(models.models_size(), 1);
+  const pb::Model& model = models.models(0);
+  EXPECT_EQ(model.name(), "small");
+  EXPECT_EQ(model.hash(), node_->model().hash());
+  EXPECT_EQ(model.layers(), config_.layers);
+  EXPECT_EQ(model.vocabulary(), config_.vocab);
+  EXPECT_EQ(model.regions(), config_.num_regions());
+  pb::GetModelRequest request;
+  request.set_name("small");
+  pb::Model one;
+  {
+    grpc::ClientContext context;
+    ASSERT_TRUE(stub_->GetModel(&context, request, &one).ok());
+  }
+  EXPECT_EQ(one.SerializeAsString(), model.SerializeAsString());
+  request.set_name("large");
+  grpc::ClientContext context;
+  ExpectError(stub_->GetModel(&context, request, &one), StatusCode::NOT_FOUND, "MODEL_NOT_FOUND");
+}
+
+}  // namespace
+}  // namespace omni::testing
