@@ -2,6 +2,7 @@
 #include <charconv>
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <thread>
 
 #include <absl/strings/str_cat.h>
@@ -27,6 +28,7 @@ struct ServeArgs {
   std::string model, listen = HttpServerOptions().listen, grpc, model_name;
   int64_t ctx = SwarmOptions().max_context;
   std::chrono::milliseconds drain{30'000};
+  std::optional<bool> log_requests;
   StreamFlags stream;
   NodeFlags node;
 };
@@ -98,6 +100,7 @@ absl::StatusOr<int> Serve(const ServeArgs& args) {
   behind.backend = &(*node)->backend();
   behind.stats = [&node = **node] { return node.Stats(); };
   behind.slots = options->swarm.coordinator.max_active;
+  behind.log_requests = args.log_requests.value_or(true);
   absl::StatusOr<std::unique_ptr<HttpDoor>> door = HttpDoor::Open(http, served, behind);
   if (!door.ok()) return door.status();
   if (!(*node)->WaitForLeader(kForALeader)) Note("no coordinator has been elected yet");
@@ -151,6 +154,8 @@ void AddServe(CLI::App& root, Invocation& invocation) {
   verb.Number("-c,--ctx", args->ctx, {2, int64_t{1} << 40},
               "Tokens of prompt and answer together at most (default 1000000; memory does not grow with it)");
   verb.Duration("--drain", args->drain, "For how long it finishes what runs when it is to end (default 30s)");
+  verb.Bool("--log-requests,!--no-log-requests", args->log_requests,
+            "Log each request, with --log-level info (default: yes)");
   args->node.Add(verb);
   args->stream.Add(verb);
   args->stream.AddPrefetch(verb);

@@ -13,7 +13,7 @@ namespace omni {
 void AddCompletionRoutes(const GenerationContext& context, HttpRoutes& routes) {
   for (const bool chat : {true, false}) {
     const auto start = [&context, chat](RoutedRequest request, std::shared_ptr<HttpExchange> exchange) {
-      std::string id = NewAnswerId(chat ? "chatcmpl-" : "cmpl-");
+      const std::string id = NewAnswerId(chat ? "chatcmpl-" : "cmpl-");
       const auto read = [&model = *context.model, chat,
                          id](const RoutedRequest& asked) -> absl::StatusOr<Asked> {
         const uint64_t seed = std::random_device()();
@@ -32,7 +32,7 @@ void AddCompletionRoutes(const GenerationContext& context, HttpRoutes& routes) {
         return Asked{request->stream, request->logprobs, std::move(request->choices), request->prompt_tokens,
                      std::make_unique<CompletionAnswer>(std::move(head))};
       };
-      return StartGeneration(context, std::move(request), std::move(id), read, std::move(exchange));
+      return StartGeneration(context, std::move(request), read, std::move(exchange));
     };
     routes.Work(chat ? "/v1/chat/completions" : "/v1/completions", start);
   }

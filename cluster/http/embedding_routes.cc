@@ -20,7 +20,7 @@ void AddEmbeddingRoutes(const GenerationContext& context, HttpRoutes& routes) {
       out.form = std::make_unique<EmbeddingsAnswer>(model.name, embeddings->base64);
       return out;
     };
-    return StartGeneration(context, std::move(request), NewAnswerId("embd-"), read, std::move(exchange));
+    return StartGeneration(context, std::move(request), read, std::move(exchange));
   });
 }
 

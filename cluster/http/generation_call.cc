@@ -23,9 +23,10 @@ struct Part {
 
 class Generation final : public HttpCall, public std::enable_shared_from_this<Generation> {
  public:
-  Generation(const GenerationContext& context, std::string id, std::shared_ptr<HttpExchange> exchange)
+  Generation(const GenerationContext& context, std::shared_ptr<RequestRecord> record,
+             std::shared_ptr<HttpExchange> exchange)
       : context_(context),
-        id_(std::move(id)),
+        record_(std::move(record)),
         exchange_(std::move(exchange)),
         started_(std::chrono::steady_clock::now()) {}
   ~Generation() override {
@@ -70,7 +71,7 @@ class Generation final : public HttpCall, public std::enable_shared_from_this<Ge
   }
 
   const GenerationContext& context_;
-  const std::string id_;
+  const std::shared_ptr<RequestRecord> record_;
   const std::shared_ptr<HttpExchange> exchange_;
   const std::chrono::steady_clock::time_point started_;
   std::string caller_;
@@ -86,7 +87,7 @@ void Generation::Ask(absl::StatusOr<Asked> asked) {
   if (!asked.ok()) return Fail(asked.status());
   if (absl::Status s = context_.backend->Serving(); !s.ok()) return Fail(s);
   asked_ = *std::move(asked);
-  usage_.prompt_tokens = asked_.prompt_tokens;
+  usage_.prompt_tokens = record_->prompt_tokens = asked_.prompt_tokens;
   parts_.resize(asked_.choices.size());
   for (size_t i = 0; i < parts_.size(); ++i) waiting_.push_back(i);
   StartMore();
@@ -115,6 +116,7 @@ absl::Status Generation::Start(size_t choice) {
   if (!handle.ok()) return handle.status();
   context_.metrics->OnPrompt(prompt_tokens);
   parts_[choice].handle = *std::move(handle);
+  if (record_->session == 0) record_->session = static_cast<int64_t>(parts_[choice].handle->id().value);
   ++running_;
   return absl::OkStatus();
 }
@@ -141,8 +143,11 @@ void Generation::Take(size_t choice, const GenerateEvent& event) {
   Part& part = parts_[choice];
   part.told = true;
   if (event.is_token) {
-    if (usage_.completion_tokens++ == 0)
-      context_.metrics->OnFirstToken(std::chrono::steady_clock::now() - started_);
+    if (usage_.completion_tokens++ == 0) {
+      record_->first_token = std::chrono::steady_clock::now() - started_;
+      context_.metrics->OnFirstToken(record_->first_token);
+    }
+    record_->tokens = usage_.completion_tokens;
     context_.metrics->OnTokens(1);
     if (asked_.tokens) {
       AnswerToken token = Token(event.token, event.probability);
@@ -190,7 +195,6 @@ void Generation::Finish() {
   std::vector<AnswerChoice> choices;
   for (Part& part : parts_) choices.push_back(std::move(part.all));
   HttpAnswer answer;
-  answer.headers.emplace_back("X-Request-Id", id_);
   answer.body = asked_.form->Whole(choices, usage_);
   exchange_->Answer(answer);
 }
@@ -198,11 +202,7 @@ void Generation::Finish() {
 void Generation::Fail(const absl::Status& status) {
   over_ = true;
   for (Part& part : parts_) part.handle = nullptr;
-  if (!begun_) {
-    HttpAnswer answer = ErrorAnswer(status);
-    answer.headers.emplace_back("X-Request-Id", id_);
-    return exchange_->Answer(answer);
-  }
+  if (!begun_) return exchange_->Answer(ErrorAnswer(status));
   exchange_->Write(asked_.form->Failed(status));
   exchange_->End();
 }
@@ -211,7 +211,7 @@ void Generation::BeginStream() {
   if (std::exchange(begun_, true)) return;
   HttpAnswer head;
   head.content_type = "text/event-stream";
-  head.headers = {{"Cache-Control", "no-cache"}, {"X-Request-Id", id_}};
+  head.headers = {{"Cache-Control", "no-cache"}};
   exchange_->Begin(head);
   exchange_->Write(asked_.form->Begin());
 }
@@ -219,9 +219,8 @@ void Generation::BeginStream() {
 }  // namespace
 
 std::shared_ptr<HttpCall> StartGeneration(const GenerationContext& context, RoutedRequest request,
-                                          std::string id, ReadAsked read,
-                                          std::shared_ptr<HttpExchange> exchange) {
-  auto call = std::make_shared<Generation>(context, std::move(id), std::move(exchange));
+                                          ReadAsked read, std::shared_ptr<HttpExchange> exchange) {
+  auto call = std::make_shared<Generation>(context, request.http.record, std::move(exchange));
   call->Read(std::move(request), std::move(read));
   return call;
 }

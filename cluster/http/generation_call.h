@@ -40,9 +40,8 @@ using ReadAsked = std::function<absl::StatusOr<Asked>(const RoutedRequest& reque
 // Reads the request, asks the swarm and answers: all choices at once as long as they are not many, else some
 // after the others. What fails before the first token is an error with a status of its own; a stream's head
 // is sent with the first token, or earlier if that is long in coming. When the call is destroyed its sessions
-// are cancelled. `id` becomes the answer's X-Request-Id.
+// are cancelled.
 std::shared_ptr<HttpCall> StartGeneration(const GenerationContext& context, RoutedRequest request,
-                                          std::string id, ReadAsked read,
-                                          std::shared_ptr<HttpExchange> exchange);
+                                          ReadAsked read, std::shared_ptr<HttpExchange> exchange);
 
 }  // namespace omni

@@ -69,8 +69,9 @@ constexpr size_t kMostLingered = 16 << 20;  // of a refused body that is still c
 
 constexpr char kFailed[] = "the request could not be handled";
 
-void HandlerFailed(std::string_view reason) {
-  LogError("http_handler_failed", "a request could not be handled: {reason}", {{"reason", reason}});
+void HandlerFailed(std::string_view reason, const RequestRecord& record) {
+  LogError("http_handler_failed", "a request could not be handled: {reason}",
+           {{"reason", reason}, {"request", record.ids.request}});
 }
 
 // All but the body.
@@ -85,6 +86,8 @@ HttpRequest RequestOf(const http::request_header<>& head) {
     request.headers.emplace_back(absl::AsciiStrToLower(std::string(field.name_string())),
                                  std::string(field.value()));
   }
+  request.record = std::make_shared<RequestRecord>();
+  request.record->ids = ReadRequestIds(request.Header(kRequestIdHeader), request.Header(kTraceparentHeader));
   return request;
 }
 
@@ -259,11 +262,11 @@ void Connection::Parse() {
 bool Connection::RefusedByHead(const HttpRequest& head) {
   try {
     const std::optional<HttpAnswer> refusal = server_.handler.OnHead(head);
-    if (refusal.has_value()) Refuse(*refusal, head.path);
+    if (refusal.has_value()) Refuse(*refusal, head);
     return refusal.has_value();
   } catch (const std::exception& e) {
-    HandlerFailed(e.what());
-    Refuse(500, kFailed);
+    HandlerFailed(e.what(), *head.record);
+    Refuse(server_.handler.OnRefused(500, kFailed), head);
     return true;
   }
 }
@@ -281,16 +284,27 @@ void Connection::RefuseParse(const error_code& error) {
   Refuse(400, absl::StrCat("this is no HTTP request: ", error.message()));
 }
 
-void Connection::Refuse(const HttpAnswer& answer, std::string path) {
+void Connection::Refuse(const HttpAnswer& answer, const HttpRequest& head) {
   keep_alive_ = old_ = head_only_ = false;
   in_.clear();
   parser_.reset();
+  BeginRequest(head);
+  Answer(answer);
+}
+
+void Connection::BeginRequest(const HttpRequest& head) {
+  record_ = head.record;
+  if (record_ == nullptr) {  // it never was a request
+    record_ = std::make_shared<RequestRecord>();
+    record_->ids.request = NewRequestId();
+  }
   started_ = Clock::now();
   done_ = {};
-  done_.path = std::move(path);
+  done_.method = head.method;
+  done_.path = head.path;
+  done_.record = record_;
   begun_ = over_ = false;
   Enter(Phase::kHandling);
-  Answer(answer);
 }
 
 void Connection::Dispatch() {
@@ -301,20 +315,20 @@ void Connection::Dispatch() {
   old_ = message.version() < 11;
   keep_alive_ = message.keep_alive();
   head_only_ = message.method() == http::verb::head;
-  started_ = Clock::now();
-  done_ = {};
-  done_.path = request.path;
-  begun_ = over_ = false;
-  Enter(Phase::kHandling);
+  BeginRequest(request);
   Await(server_.options.quiet);
   exchange_ = std::make_shared<Exchange>(server_.io, weak_from_this());
   std::shared_ptr<HttpCall> call;
   try {
     call = server_.handler.OnRequest(std::move(request), exchange_);
   } catch (const std::exception& e) {  // no memory: one request does not take the server
-    HandlerFailed(e.what());
+    HandlerFailed(e.what(), *record_);
     if (begun_ || over_) return Close();  // the client must not take what it has for a whole answer
-    return Refuse(500, kFailed);
+    HttpRequest head;
+    head.method = done_.method;
+    head.path = done_.path;
+    head.record = record_;
+    return Refuse(server_.handler.OnRefused(500, kFailed), head);
   }
   if (over_) return;
   call_ = std::move(call);
@@ -327,6 +341,9 @@ std::string Connection::Head(const HttpAnswer& answer, const std::string& length
   std::string head = absl::StrCat("HTTP/1.1 ", answer.status, " ", HttpReason(answer.status), "\r\n", length,
                                   "Connection: ", keep_alive_ ? "keep-alive" : "close", "\r\n");
   if (!answer.content_type.empty()) absl::StrAppend(&head, "Content-Type: ", answer.content_type, "\r\n");
+  absl::StrAppend(&head, "X-Request-Id: ", record_->ids.request, "\r\n");
+  if (!record_->ids.traceparent.empty())
+    absl::StrAppend(&head, "traceparent: ", record_->ids.traceparent, "\r\n");
   for (const auto& [name, value] : answer.headers) absl::StrAppend(&head, name, ": ", value, "\r\n");
   absl::StrAppend(&head, "\r\n");
   return head;

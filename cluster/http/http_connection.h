@@ -14,11 +14,12 @@
 #include <unordered_set>
 #include <utility>
 
+#include <boost/asio/buffer.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <boost/beast/http/message.hpp>
 #include <boost/beast/http/parser.hpp>
-#include <boost/beast/http/string_body.hpp>
 
 #include "cluster/http/http_server.h"
 #include "cluster/http/tls.h"
@@ -33,6 +34,33 @@ using Clock = std::chrono::steady_clock;
 
 class Connection;
 class Exchange;
+
+// A body as a string, which takes memory for what has come and not for what was announced.
+struct GrowingBody {
+  using value_type = std::string;
+  static uint64_t size(const value_type& body) { return body.size(); }
+
+  class reader {
+   public:
+    template <bool kIsRequest, typename Fields>
+    reader(http::header<kIsRequest, Fields>&, value_type& body) : body_(body) {}
+    void init(const boost::optional<uint64_t>&, error_code& error) { error = {}; }
+    template <typename Buffers>
+    size_t put(const Buffers& buffers, error_code& error) {
+      error = {};
+      const size_t before = body_.size();
+      for (auto it = asio::buffer_sequence_begin(buffers); it != asio::buffer_sequence_end(buffers); ++it) {
+        const asio::const_buffer piece(*it);
+        body_.append(static_cast<const char*>(piece.data()), piece.size());
+      }
+      return body_.size() - before;
+    }
+    void finish(error_code& error) { error = {}; }
+
+   private:
+    value_type& body_;
+  };
+};
 
 // All on the server's thread but where it says otherwise.
 struct Connections {
@@ -114,9 +142,10 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void Parse();
   void Dispatch();
   void Refuse(int status, const std::string& why) { Refuse(server_.handler.OnRefused(status, why)); }
-  void Refuse(const HttpAnswer& answer, std::string path = {});
+  void Refuse(const HttpAnswer& answer, const HttpRequest& head = {});
   bool RefusedByHead(const HttpRequest& head);
   void RefuseParse(const error_code& error);
+  void BeginRequest(const HttpRequest& head);
   std::string Head(const HttpAnswer& answer, const std::string& length);
   void Over();
   void Send(std::string_view bytes);
@@ -136,13 +165,14 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::string in_;
   bool reading_ = false, half_closed_ = false, probing_ = false;
   size_t lingered_ = 0, held_ = 0;
-  std::optional<http::request_parser<http::string_body>> parser_;
+  std::optional<http::request_parser<GrowingBody>> parser_;
 
   bool keep_alive_ = true, old_ = false, head_only_ = false;  // of the request; old_: HTTP/1.0
   std::shared_ptr<Exchange> exchange_;
   std::shared_ptr<HttpCall> call_;
   bool begun_ = false, over_ = false;  // of the answer
   HttpDone done_;
+  std::shared_ptr<RequestRecord> record_;
   Clock::time_point started_;
 
   std::unique_ptr<TlsSession> tls_;

@@ -33,6 +33,14 @@ HttpAnswer StatusAnswer(const char* status) {
   return answer;
 }
 
+// What stands for a client's method in the log.
+std::string_view MethodName(const std::string& method) {
+  for (const std::string_view known : {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"}) {
+    if (method == known) return known;
+  }
+  return kNoRoute;
+}
+
 bool IsJson(const std::string& content_type) {
   const std::string type = absl::AsciiStrToLower(content_type.substr(0, content_type.find(';')));
   return absl::StripAsciiWhitespace(type) == "application/json";
@@ -123,6 +131,7 @@ std::shared_ptr<HttpCall> HttpDoor::Impl::OnRequest(HttpRequest request,
       return refuse(415, "the body must be JSON, and the Content-Type application/json");
     if (draining) return refuse(503, "the server is shutting down");
   }
+  request.record->caller = verdict.caller.name;
   return found.route->handle({std::move(request), std::move(found.argument), std::move(verdict.caller.name)},
                              std::move(exchange));
 }
@@ -143,8 +152,22 @@ void HttpDoor::Impl::OnDone(const HttpDone& done) {
   const char* found = routes.Find("GET", done.path).path;
   const std::string route = found == nullptr ? kNoRoute : found;
   metrics.OnRequest(route, done.status, done.took);
-  LogDebug("http_request", "{route}: {status} after {took}, client gone: {gone}",
-           {{"route", route}, {"status", done.status}, {"took", done.took}, {"gone", done.gone}});
+  if (!behind.log_requests || !LogEnabled(LogLevel::kInfo)) return;
+  const RequestRecord& record = *done.record;
+  LogInfo("http_request", "{method} {route}: {status} after {took}",
+          {{"request", record.ids.request},
+           {"trace", record.ids.trace},
+           {"span", record.ids.span},
+           {"method", MethodName(done.method)},
+           {"route", route},
+           {"status", done.status},
+           {"took", done.took},
+           {"first_token", record.first_token},
+           {"prompt_tokens", record.prompt_tokens},
+           {"tokens", record.tokens},
+           {"session", record.session},
+           {"caller", record.caller},
+           {"gone", done.gone}});
 }
 
 absl::StatusOr<std::unique_ptr<HttpDoor>> HttpDoor::Open(HttpServerOptions options, ServedModel model,

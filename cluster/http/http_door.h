@@ -23,7 +23,8 @@ class HttpDoor {
   struct Behind {
     InferenceBackend* backend = nullptr;
     std::function<SwarmStats()> stats;
-    int64_t slots = 0;  // sessions that are stepped together
+    int64_t slots = 0;         // sessions that are stepped together
+    bool log_requests = true;  // a line of the log for each, at the level info
     HttpGuardOptions guard;
   };
   // Errors: HttpServer::Listen's.

@@ -118,7 +118,7 @@ void HttpServer::Impl::OnAccepted(tcp::socket socket) {
     const HttpAnswer full = handler.OnRefused(503, "too many connections are open; come back in a moment");
     const std::string text =
         absl::StrCat("HTTP/1.1 503 Service Unavailable\r\nContent-Type: ", full.content_type,
-                     "\r\nContent-Length: ", full.body.size(),
+                     "\r\nContent-Length: ", full.body.size(), "\r\nX-Request-Id: ", NewRequestId(),
                      "\r\nRetry-After: 1\r\nConnection: close\r\n\r\n", full.body);
     socket.write_some(asio::buffer(text), error);  // into the socket's empty buffer
     return;

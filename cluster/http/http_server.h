@@ -20,6 +20,8 @@
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
+#include "cluster/request_ids.h"
+
 namespace omni {
 
 class TlsContext;
@@ -28,13 +30,15 @@ struct HttpRequest {
   std::string method, path, query;                           // the target, cut at its '?'
   std::vector<std::pair<std::string, std::string>> headers;  // names in lower case
   std::string body;
+  std::shared_ptr<RequestRecord> record;            // what the handler fills in of it; never null
   std::string Header(std::string_view name) const;  // the first of that name; empty: none
 };
 
 struct HttpAnswer {
   int status = 200;
-  std::string content_type = "application/json";             // empty: there is no body
-  std::vector<std::pair<std::string, std::string>> headers;  // beside those of type, length and connection
+  std::string content_type = "application/json";  // empty: there is no body
+  // Beside those of type, length, connection and the request's ids.
+  std::vector<std::pair<std::string, std::string>> headers;
   std::string body;
 };
 // What HttpServer::Listen says of the address alone; what is to be there beside it off loopback is told.
@@ -87,10 +91,12 @@ class HttpCall {
 
 // How an exchange ended.
 struct HttpDone {
+  std::string method;
   std::string path;
   int status = 0;  // of the answer's head; 0: the client was gone before it
   bool gone = false;
   std::chrono::nanoseconds took{0};
+  std::shared_ptr<const RequestRecord> record;  // never null
 };
 
 // On the server's thread; does not wait.

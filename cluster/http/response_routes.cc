@@ -57,11 +57,11 @@ absl::StatusOr<Asked> Read(const RoutedRequest& asked, const std::string& id, co
 void AddResponseRoutes(const GenerationContext& context, ResponseStore& store, HttpRoutes& routes) {
   routes.Work("/v1/responses",
               [&context, &store](RoutedRequest request, std::shared_ptr<HttpExchange> exchange) {
-                std::string id = NewAnswerId("resp_");
+                const std::string id = NewAnswerId("resp_");
                 const auto read = [&store, &model = *context.model, id](const RoutedRequest& asked) {
                   return Read(asked, id, model, store);
                 };
-                return StartGeneration(context, std::move(request), std::move(id), read, std::move(exchange));
+                return StartGeneration(context, std::move(request), read, std::move(exchange));
               });
   routes.Page("GET", "/v1/responses/*", [&store](const RoutedRequest& request) {
     const auto stored = store.Find(request.caller, request.argument);

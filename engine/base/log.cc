@@ -33,6 +33,9 @@ State& TheState() {
   return state;
 }
 
+// Lines that somebody counts, one for each request, and can switch off: they have no limit.
+bool IsRecord(std::string_view event) { return event == "http_request" || event == "grpc_request"; }
+
 // With the mutex held.
 void WriteLeftOut(State& state, SteadyClock::time_point now) {
   for (const LogRateLimit::LeftOut& left_out : state.limit.TakeLeftOut(now)) {
@@ -57,7 +60,7 @@ void Log(LogLevel level, LogLiteral event, LogLiteral sentence,
     const std::lock_guard lock(state.mutex);
     const auto now = SteadyClock::now();
     WriteLeftOut(state, now);
-    if (!state.limit.Admit(event.text, level, now)) return;
+    if (!IsRecord(event.text) && !state.limit.Admit(event.text, level, now)) return;
     state.current().Write({.level = level,
                            .event = event.text,
                            .sentence = sentence.text,

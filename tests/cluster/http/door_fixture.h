@@ -66,6 +66,7 @@ class HttpDoorFixture : public StreamedTest {
     behind.backend = backend_.get();
     behind.stats = [this] { return node_->swarm().Stats(); };
     behind.slots = 16;
+    behind.log_requests = log_requests_;
     HttpServerOptions http;
     http.listen = "127.0.0.1:0";
     auto door = HttpDoor::Open(http, model, behind);
@@ -170,6 +171,7 @@ class HttpDoorFixture : public StreamedTest {
     return events;
   }
 
+  bool log_requests_ = true;  // before Open
   std::unique_ptr<Node> node_;
   std::unique_ptr<TestBackend> backend_;
   std::unique_ptr<HttpDoor> door_;

@@ -83,7 +83,6 @@ TEST_F(OpenAiDoorTest, AResponseIsTheEnginesOwn) {
     const RawAnswer whole = Ask(Post(kResponses, ResponseBody(seed, false).dump()));
     ASSERT_EQ(whole.status, 200) << whole.body;
     const json response = json::parse(whole.body);
-    EXPECT_EQ(response["id"], whole.headers.at("X-Request-Id"));
     const json& part = response["output"][0]["content"][0];
     EXPECT_EQ(BytesOf(part["logprobs"]), alone);
     EXPECT_EQ(response["usage"]["input_tokens"], read->generate.prompt.size());
