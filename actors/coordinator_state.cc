@@ -8,6 +8,14 @@
 #include "actors/swarm_log.h"
 
 namespace omni {
+namespace {
+
+// Of so many rows that so many share, rounded up.
+int64_t Share(int64_t rows, size_t sharers) {
+  return (rows + static_cast<int64_t>(sharers) - 1) / static_cast<int64_t>(sharers);
+}
+
+}  // namespace
 
 CoordinatorState::CoordinatorState(const ModelConfig& config, Decoder& decoder,
                                    const CoordinatorOptions& options, SwarmCounters& counters)
@@ -17,7 +25,8 @@ CoordinatorState::CoordinatorState(const ModelConfig& config, Decoder& decoder,
       counters_(counters),
       decoder_(decoder),
       calls_(config, options.calls, counters, *this),
-      guess_(config, config.has_slow_state() ? 0 : options.predict_ahead, counters) {}
+      guess_(config, config.has_slow_state() ? 0 : options.predict_ahead, counters),
+      queue_(options.max_queued) {}
 
 void CoordinatorState::Connect(StepTimer* timer, std::vector<std::shared_ptr<RegionLink>> links) {
   timer_ = timer;
@@ -33,14 +42,13 @@ void CoordinatorState::Submit(std::shared_ptr<Session> session) {
     session->Fail(absl::ResourceExhaustedError(absl::StrCat(
         "a session's state takes ", bytes_per_session_ >> 20, " MiB, and the memory plan leaves ",
         *options_.state_bytes >> 20, " MiB for all of them; give the program more memory")));
-  } else if (queue_.size() >= static_cast<size_t>(options_.max_queued)) {
-    session->Fail(absl::ResourceExhaustedError(
-        absl::StrCat(options_.max_queued, " requests are waiting already; try again later")));
+  } else if (absl::Status s = queue_.MayWait(session->caller()); !s.ok()) {
+    session->Fail(s);
   } else {
     counters_.sessions.Add(1);
     if (!Fits(active_.size() + queue_.size() + 1))
       LogSessionQueued(session->id(), "as many sessions as may be active are active");
-    queue_.push_back(std::move(session));
+    queue_.Push(std::move(session));
     Wake();
   }
 }
@@ -97,14 +105,13 @@ void CoordinatorState::Wake() {
 
 void CoordinatorState::Sweep() {
   std::erase_if(active_, [](const auto& s) { return s->over(); });
-  std::erase_if(queue_, [](const auto& s) { return s->over(); });
+  queue_.RemoveOver();
 }
 
 void CoordinatorState::Admit() {
   const auto now = Clock::now();
   while (!queue_.empty() && Fits(active_.size() + 1)) {
-    const std::shared_ptr<Session> session = std::move(queue_.front());
-    queue_.pop_front();
+    const std::shared_ptr<Session> session = queue_.TakeNext(active_);
     if (absl::Status s = session->Activate(config_, now); !s.ok()) {
       session->Fail(s);
       continue;
@@ -134,7 +141,7 @@ void CoordinatorState::AddPart(const std::shared_ptr<Session>& session, int64_t 
   parts_.push_back(std::move(part));
 }
 
-// Everybody who decodes gets a row; prompts share what is left, in turns.
+// Everybody who decodes gets a row; prompts share what is left.
 void CoordinatorState::Plan() {
   parts_.clear();
   rows_.clear();
@@ -155,15 +162,31 @@ void CoordinatorState::Plan() {
   if (prompts.empty()) return;
   int64_t room = options_.max_rows - static_cast<int64_t>(rows_.size());
   if (!rows_.empty()) room = std::min<int64_t>(room, options_.prefill_rows_beside_decode);
+  PlanPrompts(prompts, room);
+}
+
+// In equal shares for the callers, of each for its prompts, in turns: what one leaves, the next ones get.
+void CoordinatorState::PlanPrompts(const std::vector<std::shared_ptr<Session>>& prompts, int64_t room) {
+  std::vector<std::vector<std::shared_ptr<Session>>> callers;
+  for (const auto& session : prompts) {
+    auto own = std::find_if(callers.begin(), callers.end(),
+                            [&](const auto& c) { return c.front()->caller() == session->caller(); });
+    (own == callers.end() ? callers.emplace_back() : *own).push_back(session);
+  }
   ++next_prefill_;
-  for (size_t i = 0; i < prompts.size() && room > 0; ++i) {
-    const auto& session = prompts[(next_prefill_ + i) % prompts.size()];
-    const auto waiting = static_cast<int64_t>(prompts.size() - i);
-    const int64_t share = (room + waiting - 1) / waiting;
-    const int64_t rows = std::min(share, static_cast<int64_t>(session->pending().size()));
-    AddPart(session, rows);
-    room -= rows;
-    has_prefill_ = true;
+  for (size_t i = 0; i < callers.size() && room > 0; ++i) {
+    const auto& own = callers[(next_prefill_ + i) % callers.size()];
+    int64_t left = Share(room, callers.size() - i);
+    for (size_t j = 0; j < own.size() && left > 0; ++j) {
+      // Not in step with the callers' turns, which with few rows would always meet the same prompt.
+      const auto& session = own[(next_prefill_ / callers.size() + j) % own.size()];
+      const int64_t rows =
+          std::min(Share(left, own.size() - j), static_cast<int64_t>(session->pending().size()));
+      AddPart(session, rows);
+      left -= rows;
+      room -= rows;
+      has_prefill_ = true;
+    }
   }
 }
 

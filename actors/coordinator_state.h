@@ -15,7 +15,6 @@
 
 #include <chrono>
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
@@ -27,15 +26,16 @@
 #include "actors/region_calls.h"
 #include "actors/route_guess.h"
 #include "actors/session.h"
+#include "actors/waiting_sessions.h"
 #include "engine/decode/decoder.h"
 #include "engine/decode/token_stage.h"
 
 namespace omni {
 
 struct CoordinatorOptions {
-  int max_active = 16;                  // sessions stepped together
-  int max_queued = 256;                 // sessions waiting beyond those; more are refused
-  int max_rows = 64;                    // rows of a step
+  int max_active = 16;   // sessions stepped together
+  int max_queued = 256;  // sessions waiting beyond those; of more, only some of others (waiting_sessions.h)
+  int max_rows = 64;     // rows of a step
   int prefill_rows_beside_decode = 16;  // prompt rows of a step in which others decode: bounds their wait
   // What the states of all active sessions may take of memory. A session that does not fit waits; if not even
   // one fits, every session is refused. Nothing: no limit.
@@ -107,6 +107,7 @@ class CoordinatorState : private RegionCalls::Owner {
   void Admit();
   void Sweep();
   void Plan();
+  void PlanPrompts(const std::vector<std::shared_ptr<Session>>& prompts, int64_t room);
   void AddPart(const std::shared_ptr<Session>& session, int64_t rows);
 
   void Run();  // on with the step, until something is waited for
@@ -152,10 +153,10 @@ class CoordinatorState : private RegionCalls::Owner {
   RouteGuess guess_;
   StepTimer* timer_ = nullptr;
 
-  std::deque<std::shared_ptr<Session>> queue_;
+  WaitingSessions queue_;
   std::vector<std::shared_ptr<Session>> active_;
   std::vector<Question> questions_;
-  size_t next_prefill_ = 0;  // whose prompt comes first, so that no prompt starves another
+  size_t next_prefill_ = 0;  // whose prompt comes first, so that none starves another
   bool step_wanted_ = false;
   bool chained_ = false;  // the wanted step follows another at once: its message counts as a hop of it
   bool tick_armed_ = false, wake_armed_ = false;
