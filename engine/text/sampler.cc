@@ -1,9 +1,11 @@
 #include "engine/text/sampler.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include <absl/strings/str_cat.h>
 
@@ -47,6 +49,31 @@ void Penalise(std::span<const TokenId> history, const SamplerSettings& s, std::v
   }
 }
 
+// Sorts by the upper halves of keys whose lower halves rise. By digits, in three passes that keep the order
+// of equals: where nothing is cut off there are as many candidates as tokens, and comparing them took longer
+// than everything else that a token of a small model takes.
+void SortByLogit(std::vector<uint64_t>* keys) {
+  constexpr int kBits = 11, kPasses = 3;
+  constexpr size_t kDigits = size_t{1} << kBits, kFew = 256;
+  if (keys->size() < kFew) {
+    std::sort(keys->begin(), keys->end());
+    return;
+  }
+  const auto digit = [](uint64_t key, int pass) { return key >> (32 + kBits * pass) & (kDigits - 1); };
+  std::vector<std::array<uint32_t, kDigits>> at(kPasses);  // where the next key with the digit goes
+  for (uint64_t key : *keys) {
+    for (int pass = 0; pass < kPasses; ++pass) ++at[static_cast<size_t>(pass)][digit(key, pass)];
+  }
+  std::vector<uint64_t> sorted(keys->size());
+  for (int pass = 0; pass < kPasses; ++pass) {
+    auto& next = at[static_cast<size_t>(pass)];
+    uint32_t before = 0;
+    for (uint32_t& count : next) before += std::exchange(count, before);
+    for (uint64_t key : *keys) sorted[next[digit(key, pass)]++] = key;
+    keys->swap(sorted);
+  }
+}
+
 // The candidates after top-k (0: all of them), by falling logit.
 std::vector<uint64_t> Candidates(const std::vector<float>& logits, int32_t top_k) {
   std::vector<uint64_t> keys;
@@ -57,8 +84,10 @@ std::vector<uint64_t> Candidates(const std::vector<float>& logits, int32_t top_k
   if (top_k > 0 && static_cast<size_t>(top_k) < keys.size()) {
     std::nth_element(keys.begin(), keys.begin() + top_k, keys.end());
     keys.resize(static_cast<size_t>(top_k));
+    std::sort(keys.begin(), keys.end());
+  } else {
+    SortByLogit(&keys);
   }
-  std::sort(keys.begin(), keys.end());
   return keys;
 }
 
@@ -125,9 +154,10 @@ Sampled Sample(std::span<const float> logits, std::span<const TokenId> history, 
   const std::vector<uint64_t> keys = Candidates(adjusted, settings.top_k);
   const float largest = adjusted[IdOf(keys[0])];
   std::vector<float> weights(keys.size());
-  for (size_t i = 0; i < keys.size(); ++i) {
-    weights[i] = kernels::Exp((adjusted[IdOf(keys[i])] - largest) / settings.temperature);
-  }
+  for (size_t i = 0; i < keys.size(); ++i)
+    weights[i] = (adjusted[IdOf(keys[i])] - largest) / settings.temperature;
+  // The largest is 0, and so taken off in vain: each weight is its exp.
+  kernels::ActiveOps().exp_sum(weights.data(), static_cast<int64_t>(weights.size()), weights.data(), &max);
   return result(
       IdOf(keys[Draw(weights, Passing(weights, settings), CounterUniform(settings.seed, position))]));
 }

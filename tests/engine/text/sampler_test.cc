@@ -13,6 +13,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/base/splitmix.h"
+#include "kernels/op.h"
 
 namespace omni {
 namespace {
@@ -242,6 +243,44 @@ TEST(Likeliest, SaysTheSamplersProbabilityWhateverItsSettings) {
         std::find_if(all.begin(), all.end(), [&](const Sampled& a) { return a.token == drawn.token; });
     ASSERT_NE(same, all.end());
     EXPECT_EQ(same->probability, drawn.probability);
+  }
+}
+
+// As the steps are written down: every candidate by falling logit and rising id, summed in that order.
+Sampled ByDefinition(const std::vector<float>& logits, uint64_t position, const SamplerSettings& s) {
+  std::vector<size_t> order(logits.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return logits[a] > logits[b]; });
+  std::vector<float> weights;
+  double total = 0, sum = 0;
+  for (size_t id : order) {
+    weights.push_back(kernels::Exp((logits[id] - logits[order[0]]) / s.temperature));
+    total += weights.back();
+  }
+  const double target = CounterUniform(s.seed, position) * total;
+  size_t i = 0;
+  for (; i + 1 < order.size(); ++i) {
+    sum += weights[i];
+    if (target < sum) break;
+  }
+  return {TokenId(static_cast<int32_t>(order[i])), 0};
+}
+
+TEST(Sampler, DrawsFromAWholeVocabularyWhatTheDefinitionDraws) {
+  std::mt19937 rng(8);
+  std::normal_distribution<float> normal(0, 3);
+  SamplerSettings s = Plain();
+  for (size_t vocab : {255, 256, 257, 4096, 32768}) {
+    std::vector<float> logits(vocab);
+    for (float& l : logits) l = normal(rng);
+    for (size_t i = 0; i + 7 < vocab; i += 7) logits[i] = logits[i + 3] = std::round(logits[i]);  // equals
+    for (float temperature : {0.3f, 1.0f, 5.0f}) {
+      s.temperature = temperature;
+      for (uint64_t position = 0; position < 20; ++position) {
+        EXPECT_EQ(Sample(logits, {}, position, s).token, ByDefinition(logits, position, s).token)
+            << vocab << " at " << position;
+      }
+    }
   }
 }
 
