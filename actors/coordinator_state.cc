@@ -439,9 +439,18 @@ bool CoordinatorState::RunStages(const std::vector<TokenStage*>& stages, Phase n
 }
 
 void CoordinatorState::Sample() {
-  for (TokenRow& row : token_rows_) {
-    if (row.choice.has_value() || !row.status.ok()) continue;
-    row.choice = omni::Sample(row.logits, row.history, row.history.size(), *row.sampler);
+  const auto draw = [this](int64_t begin, int64_t end) {
+    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
+      TokenRow& row = token_rows_[i];
+      if (row.choice.has_value() || !row.status.ok()) continue;
+      row.choice = omni::Sample(row.logits, row.history, row.history.size(), *row.sampler);
+    }
+  };
+  const auto rows = static_cast<int64_t>(token_rows_.size());
+  if (options_.pool == nullptr) {
+    draw(0, rows);
+  } else {
+    options_.pool->Run(rows, 1, draw);
   }
 }
 

@@ -45,6 +45,8 @@ struct CoordinatorOptions {
   // Where routes come from the tokens before, nothing is guessed: if this is not 0, what is known of the next
   // token's expert is announced when a layer is over, and every layer's expert when its token starts.
   int predict_ahead = 0;
+  // On whose threads the tokens of a step are drawn; it outlives the coordinator. Null: on the coordinator's.
+  WorkerPool* pool = nullptr;
   // Between hidden state and token (token_stage.h), in this order. They outlive the coordinator.
   std::vector<TokenStage*> project, decide;
 };

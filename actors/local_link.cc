@@ -21,7 +21,10 @@ void LocalLink::Spawn() {
   actor_ = coordinator_->spawn<caf::monitored>(Region, region_, outstanding_);
 }
 
-void LocalLink::Send(RegionRequestPtr request) { coordinator_->send(actor_, std::move(request)); }
+void LocalLink::Send(RegionRequestPtr request) {
+  region_.Expect(request);
+  coordinator_->send(actor_, std::move(request));
+}
 
 void LocalLink::Prefetch(LayerId layer, std::span<const ExpertId> experts, Foresight foresight) {
   region_.Prefetch(layer, experts, foresight);

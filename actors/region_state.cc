@@ -1,5 +1,7 @@
 #include "actors/region_state.h"
 
+#include <algorithm>
+#include <exception>
 #include <numeric>
 #include <utility>
 
@@ -54,11 +56,54 @@ RegionReplyPtr RegionState::Start(RegionRequestPtr request, const Post& post) {
     Ask(work, post);
     return nullptr;
   }
+  const auto own = std::find_if(expected_->begin(), expected_->end(),
+                                [&](const Expected& e) { return e.request == request; });
+  RegionReplyPtr reply;
+  if (own != expected_->end()) {
+    reply = std::move(own->reply);
+    expected_->erase(own);
+    if (reply == nullptr) reply = StartTogether(request);
+  }
+  if (reply != nullptr) return reply;
   RegionWork work;
+  RegionWork* const only = &work;
   Fill(work, std::move(request), config_.d);
-  ComputeAll(work);
+  ComputeAll({&only, 1});
   work.reply->compute = Clock::now() - start;
   return std::move(work.reply);
+}
+
+// With whatever else is expected. Null: something was thrown, and nobody knows whose fault it was; each is
+// then to be started alone.
+RegionReplyPtr RegionState::StartTogether(const RegionRequestPtr& request) {
+  if (expected_->empty()) return nullptr;
+  const auto start = Clock::now();
+  try {
+    std::vector<RegionWork> works(1 + expected_->size());
+    absl::InlinedVector<RegionWork*, 16> all;
+    for (size_t i = 0; i < works.size(); ++i) {
+      const bool computed = i > 0 && (*expected_)[i - 1].reply != nullptr;
+      if (computed) continue;
+      Fill(works[i], i == 0 ? request : (*expected_)[i - 1].request, config_.d);
+      all.push_back(&works[i]);
+    }
+    ComputeAll(all);
+    works[0].reply->compute = Clock::now() - start;
+    for (size_t i = 1; i < works.size(); ++i) {
+      if (works[i].reply != nullptr) (*expected_)[i - 1].reply = std::move(works[i].reply);
+    }
+    return std::move(works[0].reply);
+  } catch (const std::exception&) {
+    expected_->clear();
+    return nullptr;
+  }
+}
+
+void RegionState::Expect(RegionRequestPtr request) {
+  if (!experts_.resident()) return;
+  // One that was never started, since its region was lost or the step given up, makes room for the next.
+  std::erase_if(*expected_, [&](const Expected& e) { return e.request->region == request->region; });
+  expected_->push_back({std::move(request), nullptr});
 }
 
 // Also what is in memory is posted: other regions ask for their experts before this one computes.
@@ -94,19 +139,28 @@ float* RegionState::OutputOf(RegionWork& work, size_t job) {
 }
 
 // Many experts with few rows each are split by expert, few experts within.
-void RegionState::ComputeAll(RegionWork& work) {
-  absl::InlinedVector<absl::StatusOr<ExpertTiles>, 4> experts;
-  for (const ExpertJob& job : work.jobs) experts.push_back(experts_.Acquire(job.layer, job.expert));
-  const auto count = static_cast<int64_t>(work.jobs.size());
+void RegionState::ComputeAll(std::span<RegionWork* const> works) {
+  struct Item {
+    RegionWork* work;
+    size_t job;
+    absl::StatusOr<ExpertTiles> expert;
+  };
+  absl::InlinedVector<Item, 4> items;
+  for (RegionWork* work : works) {
+    for (size_t i = 0; i < work->jobs.size(); ++i)
+      items.push_back({work, i, experts_.Acquire(work->jobs[i].layer, work->jobs[i].expert)});
+    work->left = 0;
+  }
+  const auto count = static_cast<int64_t>(items.size());
   const int64_t grain = count < 2 * pool_.threads() ? count : 1;
   pool_.Run(count, grain, [&](int64_t begin, int64_t end) {
     for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
-      absl::Status& status = work.reply->statuses[i];
-      status = experts[i].status();
-      if (status.ok()) status = RunExpert(config_, *experts[i], work.jobs[i], pool_, OutputOf(work, i));
+      auto& [work, job, expert] = items[i];
+      absl::Status& status = work->reply->statuses[job];
+      status = expert.status();
+      if (status.ok()) status = RunExpert(config_, *expert, work->jobs[job], pool_, OutputOf(*work, job));
     }
   });
-  work.left = 0;
 }
 
 void RegionState::Compute(RegionWork& work, size_t job, const absl::StatusOr<ExpertTiles>& expert) {

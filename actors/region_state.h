@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "actors/region_link.h"
@@ -33,7 +34,8 @@ struct ExpertArrival {
   bool partial = false;  // some of its tiles are null: all of them will come again
 };
 
-// One thread at a time.
+// The work of one region, or of several that share a thread: copies of a state know of each other. One thread
+// at a time for all of them.
 class RegionState {
  public:
   // Hands an arrival to OnArrival, later and on the region's own thread. Thread-safe.
@@ -42,11 +44,23 @@ class RegionState {
   // All references outlive the region. `requester` is its name towards the source.
   RegionState(const ModelConfig& config, ExpertSource& experts, WorkerPool& pool,
               RequesterId requester = RequesterId())
-      : config_(config), experts_(experts), pool_(pool), requester_(requester) {}
-  RegionState For(RequesterId requester) const { return {config_, experts_, pool_, requester}; }
+      : config_(config),
+        experts_(experts),
+        pool_(pool),
+        requester_(requester),
+        expected_(std::make_shared<std::vector<Expected>>()) {}
+  RegionState For(RequesterId requester) const {
+    RegionState copy = *this;
+    copy.requester_ = requester;
+    return copy;
+  }
 
   bool resident() const { return experts_.resident(); }  // nothing is ever posted
 
+  // This request will be started soon, by this copy or another. Of experts in memory, whatever is expected is
+  // computed with what is started first: a layer asks many regions for a row or two each, which one after the
+  // other are too little to be split over the pool, and together are not.
+  void Expect(RegionRequestPtr request);
   // Asks for the request's experts. Returns the reply if they are in memory all the time, else null: they
   // arrive by `post`, each as soon as it is there.
   RegionReplyPtr Start(RegionRequestPtr request, const Post& post);
@@ -59,8 +73,14 @@ class RegionState {
   void ForgetPrefetches() { experts_.ForgetRequester(requester_); }
 
  private:
+  struct Expected {  // the last one of its region
+    RegionRequestPtr request;
+    RegionReplyPtr reply;  // once it is computed
+  };
+
   void Ask(const RegionWorkPtr& work, const Post& post);
-  void ComputeAll(RegionWork& work);
+  RegionReplyPtr StartTogether(const RegionRequestPtr& request);
+  void ComputeAll(std::span<RegionWork* const> works);
   void Compute(RegionWork& work, size_t job, const absl::StatusOr<ExpertTiles>& expert);
   void ComputePartly(RegionWork& work, size_t job, const ExpertTiles& tiles);
   float* OutputOf(RegionWork& work, size_t job);
@@ -69,6 +89,7 @@ class RegionState {
   ExpertSource& experts_;
   WorkerPool& pool_;
   RequesterId requester_;
+  std::shared_ptr<std::vector<Expected>> expected_;  // by all copies; at most one of each region
 };
 
 }  // namespace omni

@@ -90,6 +90,15 @@ SessionChannel::Taken SessionHandle::Wait(const std::stop_token& stop) {
 }
 void SessionHandle::Cancel() { impl_->door->Send(cancel_atom_v, impl_->id.value); }
 
+namespace {
+
+CoordinatorOptions WithPool(CoordinatorOptions options, WorkerPool& pool) {
+  options.pool = &pool;
+  return options;
+}
+
+}  // namespace
+
 struct Swarm::Impl {
   Impl(ActorSystem& actors, const ModelWeights& weights_in, ExpertSource& experts,
        const Tokenizer& tokenizer_in, SwarmOptions options_in)
@@ -99,7 +108,7 @@ struct Swarm::Impl {
         pool(options.threads),
         counters(weights.config),
         decoder(weights, pool),
-        state(weights.config, decoder, options.coordinator, counters),
+        state(weights.config, decoder, WithPool(options.coordinator, pool), counters),
         coordinator(Spawn(actors, experts)),
         door(std::make_shared<Door>(coordinator)) {}
 
