@@ -21,8 +21,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int kThreads = 4;  // the actors' one, the clock, the printer; one more to be safe
-// How long actors that always have something to do may keep what comes from outside waiting. A look costs two
-// microseconds, and who has nothing to do looks at once.
+// How long actors that always have something to do may keep what comes from outside, and actors whom somebody
+// outside has woken, waiting. A look costs two microseconds, and who has nothing to do looks at once.
 constexpr std::chrono::milliseconds kPollEvery{1};
 // Messages that one actor takes before others have their turn.
 constexpr size_t kThroughput = 32;
@@ -69,7 +69,7 @@ class OneThread : public caf::policy::unprofiled {
       bool wake = false;
       {
         std::lock_guard lock(mutex_);
-        jobs_.push_back(job);
+        others_.push_back(job);
         // Whom the worker itself has woken while it waited is found when it returns.
         wake = asleep_ && std::this_thread::get_id() != thread_;
         if (wake) asleep_ = false;
@@ -78,7 +78,7 @@ class OneThread : public caf::policy::unprofiled {
     }
     void Prepend(caf::resumable* job) {
       std::lock_guard lock(mutex_);
-      jobs_.push_front(job);
+      own_.push_front(job);
     }
     caf::resumable* TakeIfAny() {
       std::lock_guard lock(mutex_);
@@ -87,13 +87,15 @@ class OneThread : public caf::policy::unprofiled {
     // By the worker's thread.
     caf::resumable* Next() {
       while (true) {
+        bool others_turn = false;
         if (const auto now = Clock::now(); now - polled_ >= kPollEvery) {
           loop_->Poll();
           polled_ = now;
+          others_turn = true;
         }
         {
           std::lock_guard lock(mutex_);
-          if (caf::resumable* job = Take()) return job;
+          if (caf::resumable* job = others_turn && !others_.empty() ? Pop(others_) : Take()) return job;
           thread_ = std::this_thread::get_id();
           asleep_ = true;
         }
@@ -106,16 +108,21 @@ class OneThread : public caf::policy::unprofiled {
 
    private:
     caf::resumable* Take() {
-      if (jobs_.empty()) return nullptr;
-      caf::resumable* job = jobs_.front();
-      jobs_.pop_front();
+      if (!own_.empty()) return Pop(own_);
+      return others_.empty() ? nullptr : Pop(others_);
+    }
+    static caf::resumable* Pop(std::deque<caf::resumable*>& jobs) {
+      caf::resumable* job = jobs.front();
+      jobs.pop_front();
       return job;
     }
 
     ActorLoop* const loop_;
     Clock::time_point polled_;  // the worker's own
     std::mutex mutex_;
-    std::deque<caf::resumable*> jobs_;
+    // Woken by an actor that ran here, the latest first; and by anybody else. Actors that wake each other, as
+    // a coordinator and its regions do for as long as there are sessions, never leave the first one empty.
+    std::deque<caf::resumable*> own_, others_;
     std::thread::id thread_;
     bool asleep_ = false;
   };

@@ -76,6 +76,41 @@ TEST(ActorSystemTest, AMessageOfAnotherThreadWakesTheLoop) {
   EXPECT_GE(counts.wakes, 1);
 }
 
+TEST(ActorSystemTest, ActorsThatWakeEachOtherLeaveATurnToWhomSomebodyElseHasWoken) {
+  auto started = ActorSystem::Start();
+  ASSERT_TRUE(started.ok()) << started.status();
+  const std::unique_ptr<ActorSystem> actors = *std::move(started);
+  std::atomic<bool> served = false, playing = false, starved = false;
+  const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  // What it gets it sends back, for as long as the third one has not been served.
+  const auto back = [&](caf::event_based_actor* self) -> caf::behavior {
+    return {[&, self](int number) {
+      playing = true;
+      if (!served && std::chrono::steady_clock::now() >= give_up) starved = true;
+      const bool on = !served && !starved;
+      if (on) self->send(caf::actor_cast<caf::actor>(self->current_sender()), number + 1);
+      if (!on) self->quit();
+    }};
+  };
+  const caf::actor one = actors->system().spawn(back);
+  const caf::actor other = actors->system().spawn([&](caf::event_based_actor* self) -> caf::behavior {
+    self->send(one, 0);
+    return back(self);
+  });
+  while (!playing) std::this_thread::yield();
+  const auto third = actors->system().spawn([&](Counter::pointer self) -> Counter::behavior_type {
+    return {[&, self](int) {
+      served = true;
+      self->quit();
+    }};
+  });
+  caf::anon_send(third, 1);
+  while (!served && !starved) std::this_thread::yield();
+  EXPECT_FALSE(starved);
+  caf::anon_send_exit(one, caf::exit_reason::user_shutdown);
+  caf::anon_send_exit(other, caf::exit_reason::user_shutdown);
+}
+
 TEST(ActorSystemTest, WhatTheLoopItselfTellsActorsNeedsNoWaking) {
   CountingLoop::Counts counts;
   std::promise<Counter> spawned;
