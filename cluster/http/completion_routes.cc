@@ -29,8 +29,13 @@ void AddCompletionRoutes(const GenerationContext& context, HttpRoutes& routes) {
         head.logprobs = request->logprobs;
         head.choices = request->choices.size();
         head.echo = std::move(request->echo);
-        return Asked{request->stream, request->logprobs, std::move(request->choices), request->prompt_tokens,
-                     std::make_unique<CompletionAnswer>(std::move(head))};
+        Asked out;
+        out.stream = request->stream;
+        out.tokens = request->logprobs;
+        out.choices = std::move(request->choices);
+        out.prompt_tokens = request->prompt_tokens;
+        out.form = std::make_unique<CompletionAnswer>(std::move(head));
+        return out;
       };
       return StartGeneration(context, std::move(request), read, std::move(exchange));
     };

@@ -108,7 +108,8 @@ absl::Status Generation::Start(size_t choice) {
       if (const auto self = weak.lock()) self->Poll(choice);
     });
   };
-  GenerateRequest request = asked_.choices[choice];
+  // Of several one may have to be asked for again.
+  GenerateRequest request = parts_.size() == 1 ? std::move(asked_.choices[choice]) : asked_.choices[choice];
   request.caller = caller_;
   const auto prompt_tokens = static_cast<int64_t>(request.prompt.size());
   absl::StatusOr<std::unique_ptr<SessionHandle>> handle =
@@ -153,8 +154,8 @@ void Generation::Take(size_t choice, const GenerateEvent& event) {
       AnswerToken token = Token(event.token, event.probability);
       for (const Sampled& other : event.alternatives)
         token.alternatives.push_back(Token(other.token, other.probability));
-      if (asked_.stream) part.unsent.push_back(token);
-      part.all.tokens.push_back(std::move(token));
+      if (!asked_.stream || asked_.tokens_kept) part.all.tokens.push_back(token);
+      if (asked_.stream) part.unsent.push_back(std::move(token));
     }
   }
   part.all.text += event.text;

@@ -29,7 +29,9 @@ struct GenerationContext {
 
 // What a client asks for, once its request has been read.
 struct Asked {
-  bool stream = false, tokens = false;   // tokens: the form is given each of them
+  bool stream = false;
+  bool tokens = false;                   // the form is given each token
+  bool tokens_kept = false;              // and of a stream all of them once more, at the end of their choice
   std::vector<GenerateRequest> choices;  // at least one
   int64_t prompt_tokens = 0;             // of the usage
   std::unique_ptr<AnswerForm> form;

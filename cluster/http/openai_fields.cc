@@ -236,6 +236,15 @@ absl::StatusOr<std::vector<std::vector<TokenId>>> ReadTexts(const Json& json, st
   return texts;
 }
 
+absl::Status CheckTold(std::string_view param, int64_t tokens, int32_t alternatives) {
+  constexpr int64_t kMostTold = 1 << 17;  // about 100 MB while they are put into words
+  const int64_t most = kMostTold / (1 + alternatives);
+  if (tokens <= most) return absl::OkStatus();
+  return Bad(param, absl::StrCat("'", View(param), "' of all answers together must be at most ", most,
+                                 " where probabilities are told, with ", alternatives,
+                                 " alternatives to each token"));
+}
+
 absl::Status CheckLength(const ServedModel& model, std::string_view param, size_t prompt_tokens) {
   if (static_cast<int64_t>(prompt_tokens) < model.max_context) return absl::OkStatus();
   return Bad(

@@ -65,6 +65,9 @@ std::string CallText(const std::string& name, const std::string& arguments);
 // A text, or a list of texts, or a list of tokens, or a list of lists of tokens; `most` of them.
 absl::StatusOr<std::vector<std::vector<TokenId>>> ReadTexts(const Json& json, std::string_view param,
                                                             const Tokenizer& tokenizer, size_t most);
+// Probabilities that a whole answer may tell of `tokens` tokens and as many alternatives to each as are asked
+// for; `param` is the name of the length.
+absl::Status CheckTold(std::string_view param, int64_t tokens, int32_t alternatives);
 absl::Status CheckLength(const ServedModel& model, std::string_view param, size_t prompt_tokens);
 
 }  // namespace omni::openai

@@ -61,6 +61,10 @@ absl::Status AddChoices(const ServedModel& model, std::string_view param,
     return Bad("n", absl::StrCat("'n' answers to prompts of ", request.prompt_tokens,
                                  " tokens are too much for one request; ask one by one"));
   }
+  if (request.logprobs && !request.stream) {
+    const int64_t tokens = static_cast<int64_t>(prompts.size()) * n * one.max_tokens;
+    if (absl::Status s = openai::CheckTold("max_tokens", tokens, one.alternatives); !s.ok()) return s;
+  }
   for (std::vector<TokenId>& prompt : prompts) {
     for (int64_t i = 0; i < n; ++i) {
       request.choices.push_back(one);

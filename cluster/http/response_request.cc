@@ -98,6 +98,10 @@ absl::StatusOr<ResponseRequest> ReadResponse(std::string_view body, const Served
   request.generate.alternatives =
       static_cast<int32_t>(fields.Integer("top_logprobs", 0, kMostAlternatives).value_or(0));
   request.logprobs = ReadInclude(fields) || request.generate.alternatives > 0;
+  if (request.logprobs) {
+    fields.Fail(
+        openai::CheckTold("max_output_tokens", request.generate.max_tokens, request.generate.alternatives));
+  }
   openai::ReadTools(fields);
   const bool parallel = fields.Bool("parallel_tool_calls", true);
   RefuseOthers(fields);

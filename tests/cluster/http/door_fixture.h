@@ -111,7 +111,7 @@ class HttpDoorFixture : public StreamedTest {
                  {"messages", {{{"role", "user"}, {"content", "say " + std::to_string(seed)}}}},
                  {"max_tokens", tokens},
                  {"seed", seed},
-                 {"logprobs", true},
+                 {"logprobs", stream || tokens != kEndless},
                  {"ignore_eos", tokens == kEndless},
                  {"stream", stream}};
     if (stream) body["stream_options"] = {{"include_usage", true}};

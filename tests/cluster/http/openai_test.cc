@@ -130,6 +130,13 @@ TEST_F(OpenAiRequest, MoreThanOneRequestMayHoldIsRefused) {
   std::string many = "[";
   for (int i = 0; i < 129; ++i) many += i == 0 ? "\"a\"" : ",\"a\"";
   ExpectBad(Completion(R"({"prompt": )" + many + "]}"), "prompt", "129");
+  // What is told of a whole answer's tokens stays bounded; a stream's are told as they come.
+  ExpectBad(ChatWith(R"("logprobs": true, "max_tokens": 131073)"), "max_tokens", "131072");
+  ExpectBad(ChatWith(R"("logprobs": true, "top_logprobs": 20, "n": 7, "max_tokens": 1000)"), "max_tokens");
+  ExpectBad(CompletionWith(R"("logprobs": 3, "n": 2, "max_tokens": 20000)"), "max_tokens");
+  for (const char* fields : {R"("logprobs": true, "max_tokens": 131072)", R"("max_tokens": 1000000)",
+                             R"("logprobs": true, "max_tokens": 1000000, "stream": true)"})
+    EXPECT_TRUE(ChatWith(fields).ok()) << fields;
   model_.max_context = 1 << 20;
   ExpectBad(Completion(R"({"n": 128, "prompt": ")" + std::string(200'000, 'q') + "\"}"), "n", "one by one");
 }

@@ -154,6 +154,8 @@ TEST_F(ResponseRequestTest, WhatIsWrongIsNamed) {
            {R"("store": 1)", "store"},
            {R"("instructions": [])", "instructions"},
            {R"("top_logprobs": 21)", "top_logprobs"},
+           {R"("top_logprobs": 20, "max_output_tokens": 6242)", "max_output_tokens"},
+           {R"("top_logprobs": 1, "max_output_tokens": 1000000, "stream": true)", "max_output_tokens"},
            {R"("tools": {})", "tools"},
            {R"("tool_choice": "required")", "tool_choice"},
            {R"("tool_choice": {"type": "function", "name": "f"})", "tool_choice"},
