@@ -36,7 +36,7 @@ test('a chat is answered, the same for the same seed', async () => {
   assert.ok(['stop', 'length'].includes(one.choices[0].finish_reason));
   assert.equal(one.choices[0].message.content, again.choices[0].message.content);
   assert.equal(one.usage.total_tokens, one.usage.prompt_tokens + one.usage.completion_tokens);
-  assert.match(one._request_id ?? '', /^chatcmpl-/);
+  assert.match(one._request_id ?? '', /^[0-9a-f]{32}$/);
 });
 
 test('a streamed chat is the same text in pieces', async () => {
