@@ -27,6 +27,7 @@ constexpr std::chrono::seconds kForALeader{10};  // before the doors open
 struct ServeArgs {
   std::string model, listen = HttpServerOptions().listen, grpc, model_name;
   int64_t ctx = SwarmOptions().max_context;
+  int64_t parallel = CoordinatorOptions().max_rows, queue = CoordinatorOptions().max_queued;
   std::chrono::milliseconds drain{30'000};
   std::optional<bool> log_requests;
   StreamFlags stream;
@@ -86,6 +87,8 @@ absl::StatusOr<int> Serve(const ServeArgs& args) {
   if (absl::Status s = ChooseState(*options); !s.ok()) return s;
   options->swarm.max_context = args.ctx;
   options->model_name = args.model_name.empty() ? ModelName(options->model) : args.model_name;
+  options->swarm.coordinator.max_active = static_cast<int>(args.parallel);
+  options->swarm.coordinator.max_queued = static_cast<int>(args.queue);
   absl::StatusOr<std::unique_ptr<ClusterNode>> node = ClusterNode::Start(*options);
   if (!node.ok()) return node.status();
 
@@ -153,6 +156,10 @@ void AddServe(CLI::App& root, Invocation& invocation) {
   verb.Text("--model-name", args->model_name, "What clients call the model (default: its folder's name)");
   verb.Number("-c,--ctx", args->ctx, {2, int64_t{1} << 40},
               "Tokens of prompt and answer together at most (default 1000000; memory does not grow with it)");
+  verb.Number("--parallel", args->parallel, {1, CoordinatorOptions().max_rows},
+              "Requests answered at once, where their states fit into memory (default 64)");
+  verb.Number("--queue", args->queue, {1, 100'000},
+              "Requests that may wait beyond those, before more are refused (default 256)");
   verb.Duration("--drain", args->drain, "For how long it finishes what runs when it is to end (default 30s)");
   verb.Bool("--log-requests,!--no-log-requests", args->log_requests,
             "Log each request, with --log-level info (default: yes)");

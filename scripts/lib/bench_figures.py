@@ -77,6 +77,17 @@ GROUPS = {
         (r"cells\.([a-z0-9-]+)\.token_median_ms", r"\1.token", "ms", 1, 2),
         (r"cells\.([a-z0-9-]+)\.(repetitions|noticed|answers)", r"\1.\2", "", 1, 12),
     ],
+    "serve": [
+        (r"((?:stream|engine)\d+)_tok_per_s", r"\1_tok_per_s", "tok/s", 1, 3),
+        (r"(stream\d+_speedup|stream16_p99_over_median)", r"\1", "×", 1, 3),
+        (r"(stream\d+)_(median|p99)_ms", r"\1_\2", "ms", 1, 2),
+        (r"overhead_(engine_)?ms", r"overhead_\1ms", "ms", 1, 2),
+        (r"(idle_streams|idle_threads)", r"\1", "", 1, 4),
+        (r"idle_rss_mb", "idle_rss", "MB", 1, 3),
+        (r"idle_others_p99_ms", "idle_others_p99", "ms", 1, 2),
+        (r"idle_others_p99_change", "idle_others_p99_change", "%", 100, 2),
+        (r"different", "different", "", 1, 3),
+    ],
     "swarm": [
         (r"(rtt_overhead(?:_plain)?|rtt_p99|product)_us", r"\1_us", "µs", 1, 3),
         (r"(single_node_cost|steady_cost_3_nodes)", r"\1", "%", 100, 2),

@@ -1,6 +1,7 @@
 #include "tests/bench/swarm_figures.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 
@@ -22,7 +23,7 @@ nlohmann::json Quartiles(const std::vector<double>& values) {
 }
 
 void Fail(const std::string& what) {
-  std::fprintf(stderr, "swarm_bench: %s\n", what.c_str());
+  std::fprintf(stderr, "%s: %s\n", program_invocation_short_name, what.c_str());
   std::exit(1);
 }
 
