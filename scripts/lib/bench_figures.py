@@ -82,7 +82,7 @@ GROUPS = {
         (r"(stream\d+_speedup|stream16_p99_over_median)", r"\1", "×", 1, 3),
         (r"(stream\d+)_(median|p99)_ms", r"\1_\2", "ms", 1, 2),
         (r"overhead_(engine_)?ms", r"overhead_\1ms", "ms", 1, 2),
-        (r"(idle_streams|idle_threads)", r"\1", "", 1, 4),
+        (r"(idle_streams|idle_threads(?:_more)?)", r"\1", "", 1, 4),
         (r"idle_rss_mb", "idle_rss", "MB", 1, 3),
         (r"idle_others_p99_ms", "idle_others_p99", "ms", 1, 2),
         (r"idle_others_p99_change", "idle_others_p99_change", "%", 100, 2),

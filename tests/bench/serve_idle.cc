@@ -30,7 +30,7 @@ double P99After(const ServeStreams& busy, Clock::time_point from) {
 nlohmann::json MeasureIdle(const ServeBenchOptions& options) {
   const ServeProcess serve(options,
                            {"--parallel", std::to_string(kPlaces), "--queue", std::to_string(kIdle)});
-  const int64_t before = serve.resident_bytes();
+  const int64_t before = serve.resident_bytes(), threads_before = serve.threads();
   ServeStreams busy(serve.address());
   for (int i = 0; i < kPlaces; ++i) busy.Ask(ServeRequest(i, kForEver));
   if (!busy.ReadUntil([&] { return busy.begun() == kPlaces; }, kLimit)) Fail("the busy streams do not begin");
@@ -61,6 +61,7 @@ nlohmann::json MeasureIdle(const ServeBenchOptions& options) {
   }
   return {{"idle_streams", kIdle},
           {"idle_threads", threads},
+          {"idle_threads_more", threads - threads_before},
           {"idle_rss_mb", static_cast<double>(resident - before) / 1e6},
           {"idle_others_p99_ms", Median(p99s)},
           {"idle_others_p99_change", Median(changes)}};
