@@ -5,9 +5,9 @@
 namespace omni {
 namespace {
 
-// About 2.5 us of work on one core: more than what a spinning helper takes to find it. With four times as much,
-// steps of sixteen rows of a small model left the helpers idle for most of the time; a step of one row took as
-// long with either.
+// About 2.5 us of work on one core: more than what a spinning helper takes to find it. With four times as
+// much, steps of sixteen rows of a small model left the helpers idle for most of the time; a step of one row
+// took as long with either.
 constexpr int64_t kMinRangeCost = int64_t{1} << 18;
 
 }  // namespace
