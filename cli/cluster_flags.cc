@@ -30,6 +30,10 @@ void ClusterFlags::Add(Verb& verb) {
       "Nodes of a cluster, any of them; the coordinator is found from there"));
   for (const CLI::Option* option :
        {verb.Path("--certificates", certificates, "Folder of a node's certificate (omni cluster cert)"),
+        verb.Text(
+            "--cluster-key", key,
+            "A key of omni key, for nodes that want one; others of this machine can see a command line, so "
+            "rather give it as OMNI_CLUSTER_KEY"),
         verb.Bool("--allow-plain", allow_plain, "Talk to other machines without encryption")}) {
     all_.Add(option);
     beside_.Add(option);
@@ -42,6 +46,7 @@ absl::StatusOr<std::unique_ptr<ClusterClient>> ClusterFlags::Connect() const {
   ClusterClientOptions options;
   options.addresses = *std::move(addresses);
   options.certificates = certificates;
+  options.key = key;
   options.allow_plain = allow_plain;
   return ClusterClient::Make(std::move(options));
 }

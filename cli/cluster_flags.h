@@ -17,7 +17,7 @@ absl::StatusOr<std::vector<std::string>> ReadAddresses(const std::string& flag, 
 
 class ClusterFlags {
  public:
-  std::string cluster, certificates;
+  std::string cluster, certificates, key;
   bool allow_plain = false;
 
   void Add(Verb& verb);

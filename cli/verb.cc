@@ -233,11 +233,16 @@ CLI::Option* Verb::Size(const std::string& names, int64_t& value, const std::str
 CLI::Option* Verb::Duration(const std::string& names, std::chrono::milliseconds& value,
                             const std::string& help) {
   const auto read = [&value](const std::string& text) -> std::string {
+    constexpr int kMostDays = 3652;
     absl::Duration duration;
-    if (!absl::ParseDuration(text, &duration) || duration < absl::Seconds(1) ||
-        duration > 3652 * absl::Hours(24)) {
+    int days = 0;
+    const bool in_days =
+        text.ends_with('d') && absl::SimpleAtoi(text.substr(0, text.size() - 1), &days) && days <= kMostDays;
+    if (in_days) duration = days * absl::Hours(24);
+    if ((!in_days && !absl::ParseDuration(text, &duration)) || duration < absl::Seconds(1) ||
+        duration > kMostDays * absl::Hours(24)) {
       return absl::StrCat("'", text.substr(0, 40),
-                          "' is not a time from 1s to ten years; give it as 90s, 10m or 1h30m");
+                          "' is not a time from 1s to ten years; give it as 90s, 10m, 1h30m or 7d");
     }
     value = absl::ToChronoMilliseconds(duration);
     return {};
@@ -299,6 +304,7 @@ void AddVerbs(CLI::App& root, Invocation& invocation) {
   AddServe(root, invocation);
   AddNode(root, invocation);
   AddCluster(root, invocation);
+  AddKey(root, invocation);
   AddCompletion(root, invocation);
 }
 

@@ -61,7 +61,7 @@ class Verb {
   CLI::Option* Path(const std::string& names, std::string& value, const std::string& help);  // not empty
   CLI::Option* Number(const std::string& names, int64_t& value, Range<int64_t> range,
                       const std::string& help);
-  // As absl::ParseDuration reads them: 90s, 10m, 1h30m. From a second to ten years.
+  // As absl::ParseDuration reads them, and days: 90s, 10m, 1h30m, 7d. From a second to ten years.
   CLI::Option* Duration(const std::string& names, std::chrono::milliseconds& value, const std::string& help);
   // Bytes, as cli/sizes.h reads them.
   CLI::Option* Size(const std::string& names, int64_t& value, const std::string& help);
@@ -132,6 +132,7 @@ void AddTrain(CLI::App& root, Invocation& invocation);
 void AddServe(CLI::App& root, Invocation& invocation);
 void AddNode(CLI::App& root, Invocation& invocation);
 void AddCluster(CLI::App& root, Invocation& invocation);
+void AddKey(CLI::App& root, Invocation& invocation);
 void AddCompletion(CLI::App& root, Invocation& invocation);
 void AddVerbs(CLI::App& root, Invocation& invocation);  // all of them
 

@@ -38,6 +38,11 @@ struct NodeCertificate {
   std::chrono::system_clock::time_point expires;
 };
 
+// Any certificate, with those that lead to its authority after it, and its key (PEM).
+struct PemPair {
+  std::string certificate, key;
+};
+
 // Reads a node's folder. An error names the file and the cure: NotFound, a file is missing;
 // InvalidArgument, it is no PEM of its kind, or the key is not that of the certificate, or the authority
 // did not sign that; FailedPrecondition, a certificate is over or not valid yet at `now`.

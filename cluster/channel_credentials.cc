@@ -89,11 +89,10 @@ absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
   return made;
 }
 
-std::shared_ptr<grpc::ServerCredentials> MakeServerCredentials(const std::string& certificate,
-                                                               const std::string& key,
+std::shared_ptr<grpc::ServerCredentials> MakeServerCredentials(const PemPair& pair,
                                                                std::shared_ptr<Access> access) {
   grpc::SslServerCredentialsOptions ssl(GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE);
-  ssl.pem_key_cert_pairs.push_back({.private_key = key, .cert_chain = certificate});
+  ssl.pem_key_cert_pairs.push_back({.private_key = pair.key, .cert_chain = pair.certificate});
   std::shared_ptr<grpc::ServerCredentials> made = grpc::SslServerCredentials(ssl);
   made->SetAuthMetadataProcessor(MakeAccessProcessor(std::move(access)));
   return made;

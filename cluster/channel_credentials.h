@@ -39,9 +39,8 @@ absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
 // FailedPrecondition unless `address` is 127.0.0.1, localhost or [::1]: a key is not sent in the clear.
 absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
     const NodeCertificate* credentials, const std::string& address, std::shared_ptr<Access> access);
-// The same without nodes, with TLS by any certificate and its key (PEM).
-std::shared_ptr<grpc::ServerCredentials> MakeServerCredentials(const std::string& certificate,
-                                                               const std::string& key,
+// The same without nodes, with TLS by any certificate.
+std::shared_ptr<grpc::ServerCredentials> MakeServerCredentials(const PemPair& pair,
                                                                std::shared_ptr<Access> access);
 // For a client of `target`: the server must show a certificate of the same authority that names the target's
 // host.

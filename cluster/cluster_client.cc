@@ -10,6 +10,7 @@
 #include <absl/strings/str_format.h>
 #include <grpcpp/grpcpp.h>
 
+#include "cluster/channel_credentials.h"
 #include "cluster/grpc_status.h"
 #include "cluster/node_credentials.h"
 #include "cluster/report_proto.h"
@@ -74,6 +75,12 @@ struct ClusterClient::Impl {
     return grpc::CreateCustomChannel(address, credentials->channel(), arguments);
   }
 
+  // A key is not sent in the clear, whatever plain links are allowed for else.
+  void ShowKey(grpc::ClientContext& context, const std::string& address) const {
+    if (!options.key.empty() && (!options.certificates.empty() || IsLoopback(address)))
+      context.AddMetadata("authorization", absl::StrCat("Bearer ", options.key));
+  }
+
   // Asks one node after another until one answers, or the patience is over.
   template <typename F>
   absl::Status Ask(F&& ask) {
@@ -83,6 +90,7 @@ struct ClusterClient::Impl {
       const std::string address = Next(std::exchange(hint, ""));
       grpc::ClientContext context;
       context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(5));
+      ShowKey(context, address);
       const absl::Status status = FromGrpc(ask(*admin::Admin::NewStub(ChannelTo(address)), context));
       if (status.ok() || !MayPass(status)) return status;
       Failed();
@@ -136,6 +144,7 @@ absl::Status ClusterClient::Watch(const std::function<bool(const ClusterReport&)
     const std::string address = impl_->Next(std::exchange(hint, ""));
     const auto stub = admin::Admin::NewStub(impl_->ChannelTo(address));
     grpc::ClientContext context;
+    impl_->ShowKey(context, address);
     const std::stop_callback cancel(stop, [&context] { context.TryCancel(); });
     const auto reader = stub->Watch(&context, admin::StatusRequest());
     admin::ClusterStatus message;
@@ -222,6 +231,7 @@ absl::StatusOr<ClusterClient::Answer> ClusterClient::Generate(const Request& req
     const std::string address = impl_->Next(std::exchange(hint, ""));
     const auto stub = texts::Inference::NewStub(impl_->ChannelTo(address));
     grpc::ClientContext context;
+    impl_->ShowKey(context, address);
     const std::stop_callback cancel(request.cancel, [&context] { context.TryCancel(); });
     ask.set_have(answer.tokens.size());
     const auto reader = stub->GenerateStream(&context, ask);

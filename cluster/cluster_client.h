@@ -22,6 +22,7 @@ inline constexpr std::chrono::milliseconds kClientPing{1000};
 struct ClusterClientOptions {
   std::vector<std::string> addresses = {};  // of nodes, HOST:PORT; whoever does not coordinate says who does
   std::string certificates = {};            // a node's folder of `omni cluster cert`; empty: none
+  std::string key = {};                     // of `omni key`, for nodes that want one; empty: none
   bool allow_plain = false;                 // off loopback without encryption
   std::chrono::milliseconds patience{30'000};  // how long nobody may answer before a call is given up
 };

@@ -411,6 +411,8 @@ void ClusterNode::Impl::MakeInference() {
   InferenceOptions with;
   with.keep = options.keep_answers;
   with.access = options.access.get();
+  with.limits = options.limits;
+  with.most_tokens = options.most_tokens;
   with.model_name = options.model_name.empty() ? ModelName(options.model) : options.model_name;
   with.model = model->config();
   // Of a streamed model memory is planned to the last byte, and none of it is for this.
@@ -465,7 +467,8 @@ absl::Status ClusterNode::Impl::Start() {
   std::vector<std::string> addresses = options.join;
   addresses.push_back(options.listen);
   absl::StatusOr<std::unique_ptr<NodeCredentials>> made =
-      NodeCredentials::Make(options.certificates, addresses, options.allow_plain, options.access);
+      NodeCredentials::Make(options.certificates, addresses, options.allow_plain, options.access,
+                            options.tls.has_value() ? &*options.tls : nullptr);
   if (!made.ok()) return made.status();
   credentials = *std::move(made);
   for (const std::string& other : options.join) {

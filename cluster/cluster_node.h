@@ -19,6 +19,8 @@
 
 #include "actors/swarm.h"
 #include "cluster/access.h"
+#include "cluster/caller_limits.h"
+#include "cluster/certificates.h"
 #include "cluster/cluster_link.h"
 #include "cluster/coordinator_role.h"
 #include "cluster/host_state.h"
@@ -62,8 +64,11 @@ struct ClusterNodeOptions {
   std::string certificates;  // a node's folder of `omni cluster cert`; empty: none
   // Not null: clients that show no node's certificate need a key (cluster/grpc_access.h).
   std::shared_ptr<Access> access;
-  OpenOptions open;     // ram_bytes and residency are filled in
-  bool fitted = false;  // they are already
+  std::shared_ptr<CallerLimits> limits;    // of those who ask for answers; null: none
+  int64_t most_tokens = int64_t{1} << 40;  // of one answer
+  std::optional<PemPair> tls;              // with `access` and no `certificates`: TLS for those clients
+  OpenOptions open;                        // ram_bytes and residency are filled in
+  bool fitted = false;                     // they are already
   SwarmOptions swarm;
   int host_threads = 0;  // of the regions it serves to others; 0: as many as this process may use cores
   PeerOptions peers;

@@ -2,6 +2,7 @@
 
 #include <third_party/google_rpc.pb.h>
 
+#include "cluster/caller_limits.h"
 #include "cluster/grpc_status.h"
 
 namespace omni {
@@ -17,6 +18,7 @@ grpc::Status ToDetailedGrpc(const absl::Status& status, const ErrorDetails& deta
   for (const auto& [key, value] : details.metadata) (*info.mutable_metadata())[key] = value;
   whole.add_details()->PackFrom(info);
   std::optional<std::chrono::milliseconds> retry = details.retry;
+  if (!retry.has_value() && RetryAfter(status).count() > 0) retry = RetryAfter(status);
   if (!retry.has_value() && (absl::IsUnavailable(status) || absl::IsResourceExhausted(status)))
     retry = std::chrono::seconds(1);
   if (retry.has_value()) {

@@ -269,7 +269,19 @@ class Calls final : public pb::Inference::CallbackService {
       stream->caller = caller->name;
       stream->owner = OwnerOf(*caller);
     }
-    impl_.Ask(stream, caller.status());
+    impl_.Ask(stream, caller.ok() ? Admit(*stream) : caller.status());
+  }
+  absl::Status Admit(Stream& stream) {
+    const InferenceOptions& options = impl_.options;
+    if (static_cast<int64_t>(std::min<uint64_t>(stream.request.max_tokens(), INT64_MAX)) >
+        options.most_tokens) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("max_tokens may be up to ", options.most_tokens, " here"));
+    }
+    if (options.limits == nullptr) return absl::OkStatus();
+    absl::StatusOr<std::shared_ptr<CallerLimits::Permit>> permit = options.limits->Enter(stream.caller);
+    if (permit.ok()) stream.permit = *std::move(permit);
+    return permit.status();
   }
 
   static absl::Status TooLong(const char* what, size_t most) {

@@ -50,7 +50,8 @@ struct Stream {
   grpc::CallbackServerContext* context = nullptr;
   bool whole = false;  // it is asked for in one message
   bool writing = false, finishing = false;
-  std::string caller, owner;  // owner: what stands before ids of the caller's
+  std::string caller, owner;                     // owner: what stands before ids of the caller's
+  std::shared_ptr<CallerLimits::Permit> permit;  // null: there are no limits
   pb::GenerateRequest request;
   bool named() const { return !request.request_id().empty(); }
   std::string log_id() const { return owner + request.request_id(); }

@@ -234,6 +234,7 @@ void InferenceService::Impl::Go(const StreamPtr& stream, std::vector<TokenId> kn
   if (stream->finishing) return;
   GenerateRequest request = ToRequest(stream->request);
   request.caller = stream->caller;
+  request.max_tokens = std::min(request.max_tokens, options.most_tokens);
   const size_t before = stream->session.size() + stream->prompt.size();
   stream->matcher = std::make_unique<StopMatcher>(request.stops);
   pb::GenerateResponse begun;
@@ -278,9 +279,11 @@ void InferenceService::Impl::Go(const StreamPtr& stream, std::vector<TokenId> kn
       if (const StreamPtr stream = weak.lock()) Poll(stream);
     });
   };
+  const auto prompt_tokens = static_cast<int64_t>(request.prompt.size());
   absl::StatusOr<std::unique_ptr<SessionHandle>> handle = backend.Submit(std::move(request), std::move(with));
   if (!handle.ok()) return Finish(stream, handle.status());
   stream->handle = *std::move(handle);
+  if (stream->permit != nullptr) stream->permit->OnTokens(prompt_tokens);
   Write(stream);
   Poll(stream);
 }
@@ -290,9 +293,13 @@ void InferenceService::Impl::Poll(const StreamPtr& stream) {
       stream->out.size() + stream->drawn.size() >= kMostUnsent) {
     return;
   }
+  if (stream->permit != nullptr) {
+    if (const absl::Status in_time = stream->permit->InTime(); !in_time.ok()) return Finish(stream, in_time);
+  }
   SessionChannel::Taken taken = stream->handle->Poll();
   for (GenerateEvent& event : taken.events) {
     if (event.is_token) {
+      if (stream->permit != nullptr) stream->permit->OnTokens(1);
       stream->drawn.push_back(
           {event.token, event.probability, std::move(event.alternatives), std::move(event.routes)});
     } else if (event.text.empty()) {

@@ -13,6 +13,7 @@
 
 #include "actors/counters.h"
 #include "cluster/access.h"
+#include "cluster/caller_limits.h"
 #include "cluster/inference_backend.h"
 #include "cluster/saved_sessions.h"
 #include "cluster/session_log.h"
@@ -33,7 +34,9 @@ struct InferenceCounters {
 struct InferenceOptions {
   // For how long an answer can be taken up again after its client was last there.
   std::chrono::milliseconds keep = std::chrono::minutes(10);
-  Access* access = nullptr;  // says who calls; null: nobody in particular
+  Access* access = nullptr;                // says who calls; null: nobody in particular
+  std::shared_ptr<CallerLimits> limits;    // of each caller; null: none
+  int64_t most_tokens = int64_t{1} << 40;  // of one answer, that a client may ask for
   std::string model_name = "omni";
   ModelConfig model;
   int64_t state_bytes = 0;  // of memory for the states of saved sessions; 0: none is kept

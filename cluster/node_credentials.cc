@@ -4,6 +4,7 @@
 #include <optional>
 
 #include <absl/strings/str_cat.h>
+#include <grpcpp/security/credentials.h>
 
 #include "cluster/certificates.h"
 #include "cluster/channel_credentials.h"
@@ -18,8 +19,20 @@ NodeCredentials::~NodeCredentials() = default;
 
 absl::StatusOr<std::unique_ptr<NodeCredentials>> NodeCredentials::Make(
     const std::string& folder, const std::vector<std::string>& addresses, bool allow_plain,
-    std::shared_ptr<Access> access) {
+    std::shared_ptr<Access> access, const PemPair* pair) {
   TakeGrpcLog();
+  if (folder.empty() && access != nullptr && pair != nullptr) {
+    if (addresses.size() > 1) {
+      return absl::FailedPreconditionError(
+          "other nodes are not called without a certificate of their authority; name this node's folder of "
+          "one "
+          "with --certificates (omni cluster cert makes it)");
+    }
+    auto alone = std::make_unique<NodeCredentials>();
+    alone->server_ = MakeServerCredentials(*pair, std::move(access));
+    alone->channel_ = grpc::InsecureChannelCredentials();
+    return alone;
+  }
   std::optional<NodeCertificate> certificate;
   if (!folder.empty()) {
     absl::StatusOr<NodeCertificate> loaded = LoadCredentials(folder);

@@ -8,6 +8,7 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 
+#include "cli/door_flags.h"
 #include "cli/node_flags.h"
 #include "cli/output.h"
 #include "cli/stream_flags.h"
@@ -32,6 +33,7 @@ struct ServeArgs {
   std::optional<bool> log_requests;
   StreamFlags stream;
   NodeFlags node;
+  DoorFlags door;
 };
 
 // The port after HTTP's, or a free one after a free one.
@@ -77,8 +79,10 @@ absl::Status ChooseMemory(const ServeArgs& args, ClusterNodeOptions& options) {
 
 absl::StatusOr<int> Serve(const ServeArgs& args) {
   const auto start = std::chrono::steady_clock::now();
-  if (absl::Status s = CheckHttpAddress(args.listen); !s.ok())
-    return UsageError(absl::StrCat("--listen: ", s.message()));
+  HttpServerOptions http;
+  http.listen = args.listen;
+  HttpDoor::Behind behind;
+  if (absl::Status s = args.door.Apply(behind, http); !s.ok()) return s;
   const InterruptGuard interrupt;
   absl::StatusOr<ClusterNodeOptions> options =
       args.node.Options(args.model, "--grpc", args.grpc.empty() ? GrpcBeside(args.listen) : args.grpc);
@@ -89,6 +93,7 @@ absl::StatusOr<int> Serve(const ServeArgs& args) {
   options->model_name = args.model_name.empty() ? ModelName(options->model) : args.model_name;
   options->swarm.coordinator.max_active = static_cast<int>(args.parallel);
   options->swarm.coordinator.max_queued = static_cast<int>(args.queue);
+  if (absl::Status s = args.door.Apply(behind, *options); !s.ok()) return s;
   absl::StatusOr<std::unique_ptr<ClusterNode>> node = ClusterNode::Start(*options);
   if (!node.ok()) return node.status();
 
@@ -97,9 +102,7 @@ absl::StatusOr<int> Serve(const ServeArgs& args) {
   absl::StatusOr<ChatTemplate> chat = ChatTemplate::Load(options->model);
   if (!chat.ok()) return chat.status();
   served.chat = *std::move(chat);
-  HttpServerOptions http;
-  http.listen = args.listen;
-  HttpDoor::Behind behind;
+  served.most_tokens = args.door.most_tokens();
   behind.backend = &(*node)->backend();
   behind.stats = [&node = **node] { return node.Stats(); };
   behind.slots = options->swarm.coordinator.max_active;
@@ -114,6 +117,7 @@ absl::StatusOr<int> Serve(const ServeArgs& args) {
                     served.name, "' · ", model.cache() == nullptr ? "all resident" : DescribeStreaming(model),
                     " · ", ThreadsOrDefault(args.node.threads), " threads, ",
                     kernels::IsaName(kernels::ActiveOps().isa), absl::StrFormat(" · ready in %.2f s", load)));
+  if (const std::string security = DoorFlags::Describe(behind, http); !security.empty()) Note(security);
   if (!served.chat.from_file()) {
     Note(absl::StrCat("this is no chat model: ", options->model, " has no ", ChatTemplate::kFile,
                       ", so messages are written one after the other for it to go on with"));
@@ -144,12 +148,14 @@ void AddServe(CLI::App& root, Invocation& invocation) {
             "    -d '{\"prompt\": \"The sea\", \"max_tokens\": 40}'\n"
             "  omni run 'The sea' --cluster 127.0.0.1:8081    # the same over gRPC\n"
             "  omni node --listen 127.0.0.1:7300 --join 127.0.0.1:8081   # takes regions from it\n\n"
-            "It is an omni node that answers over HTTP too, on loopback. Ends with an interrupt, when what "
+            "It is an omni node that answers over HTTP too: on loopback, or with keys and TLS anywhere. Ends "
+            "with an interrupt, when what "
             "runs has been answered.");
   auto args = std::make_shared<ServeArgs>();
   verb.Model(args->model);
   verb.Text("--listen", args->listen,
-            "ADDRESS:PORT of loopback for HTTP; port 0 takes a free one (default 127.0.0.1:8080)");
+            "ADDRESS:PORT for HTTP, off loopback only with keys and TLS; port 0 takes a free one (default "
+            "127.0.0.1:8080)");
   verb.Text("--grpc", args->grpc,
             "HOST:PORT for gRPC; port 0 takes a free one (default: the port after that of --listen, so "
             "127.0.0.1:8081)");
@@ -163,6 +169,7 @@ void AddServe(CLI::App& root, Invocation& invocation) {
   verb.Duration("--drain", args->drain, "For how long it finishes what runs when it is to end (default 30s)");
   verb.Bool("--log-requests,!--no-log-requests", args->log_requests,
             "Log each request, with --log-level info (default: yes)");
+  args->door.Add(verb);
   args->node.Add(verb);
   args->stream.Add(verb);
   args->stream.AddPrefetch(verb);

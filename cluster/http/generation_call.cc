@@ -35,6 +35,7 @@ class Generation final : public HttpCall, public std::enable_shared_from_this<Ge
 
   void Read(RoutedRequest request, ReadAsked read) {
     caller_ = request.caller;
+    permit_ = request.permit;
     context_.readers->Post([weak = weak_from_this(), exchange = exchange_, request = std::move(request),
                             read = std::move(read)] {
       if (weak.expired()) return;
@@ -50,7 +51,7 @@ class Generation final : public HttpCall, public std::enable_shared_from_this<Ge
     for (size_t i = 0; i < parts_.size(); ++i) Poll(i);
   }
   void OnQuiet() override {
-    if (parts_.empty() || !asked_.stream || over_) return;
+    if (parts_.empty() || over_ || IsLate() || !asked_.stream) return;
     BeginStream();
     exchange_->Write(": waiting\n\n");
   }
@@ -66,6 +67,7 @@ class Generation final : public HttpCall, public std::enable_shared_from_this<Ge
   void Finish();
   void Fail(const absl::Status& status);
   void BeginStream();
+  bool IsLate();  // then it has failed
   AnswerToken Token(TokenId token, float probability) const {
     return {std::string(context_.model->tokenizer->Bytes(token)), probability, {}};
   }
@@ -75,6 +77,7 @@ class Generation final : public HttpCall, public std::enable_shared_from_this<Ge
   const std::shared_ptr<HttpExchange> exchange_;
   const std::chrono::steady_clock::time_point started_;
   std::string caller_;
+  std::shared_ptr<CallerLimits::Permit> permit_;
   Asked asked_;
   std::vector<Part> parts_;         // [choices], once it was asked
   std::deque<size_t> waiting_;      // choices that are not running yet
@@ -116,6 +119,7 @@ absl::Status Generation::Start(size_t choice) {
       context_.backend->Submit(std::move(request), std::move(options));
   if (!handle.ok()) return handle.status();
   context_.metrics->OnPrompt(prompt_tokens);
+  if (permit_ != nullptr) permit_->OnTokens(prompt_tokens);
   parts_[choice].handle = *std::move(handle);
   if (record_->session == 0) record_->session = static_cast<int64_t>(parts_[choice].handle->id().value);
   ++running_;
@@ -129,7 +133,7 @@ void Generation::Refused(size_t choice, const absl::Status& status) {
 }
 
 void Generation::Poll(size_t choice) {
-  if (over_ || behind_ || parts_[choice].handle == nullptr) return;
+  if (over_ || behind_ || parts_[choice].handle == nullptr || IsLate()) return;
   if (exchange_->unsent() > kMostUnsent) {
     behind_ = true;  // until OnSent
     return;
@@ -150,6 +154,7 @@ void Generation::Take(size_t choice, const GenerateEvent& event) {
     }
     record_->tokens = usage_.completion_tokens;
     context_.metrics->OnTokens(1);
+    if (permit_ != nullptr) permit_->OnTokens(1);
     if (asked_.tokens) {
       AnswerToken token = Token(event.token, event.probability);
       for (const Sampled& other : event.alternatives)
@@ -206,6 +211,12 @@ void Generation::Fail(const absl::Status& status) {
   if (!begun_) return exchange_->Answer(ErrorAnswer(status));
   exchange_->Write(asked_.form->Failed(status));
   exchange_->End();
+}
+
+bool Generation::IsLate() {
+  const absl::Status in_time = permit_ == nullptr ? absl::OkStatus() : permit_->InTime();
+  if (!in_time.ok()) Fail(in_time);
+  return !in_time.ok();
 }
 
 void Generation::BeginStream() {

@@ -132,8 +132,18 @@ std::shared_ptr<HttpCall> HttpDoor::Impl::OnRequest(HttpRequest request,
     if (draining) return refuse(503, "the server is shutting down");
   }
   request.record->caller = verdict.caller.name;
-  return found.route->handle({std::move(request), std::move(found.argument), std::move(verdict.caller.name)},
-                             std::move(exchange));
+  std::shared_ptr<CallerLimits::Permit> permit;
+  if (found.route->kind == HttpRoute::Kind::kWork && behind.limits != nullptr) {
+    absl::StatusOr<std::shared_ptr<CallerLimits::Permit>> entered = behind.limits->Enter(verdict.caller.name);
+    if (!entered.ok()) {
+      exchange->Answer(ErrorAnswer(entered.status()));
+      return nullptr;
+    }
+    permit = *std::move(entered);
+  }
+  return found.route->handle(
+      {std::move(request), std::move(found.argument), std::move(verdict.caller.name), std::move(permit)},
+      std::move(exchange));
 }
 
 HttpAnswer HttpDoor::Impl::MetricsPage() {

@@ -26,6 +26,7 @@ class HttpDoor {
     int64_t slots = 0;         // sessions that are stepped together
     bool log_requests = true;  // a line of the log for each, at the level info
     HttpGuardOptions guard;
+    std::shared_ptr<CallerLimits> limits;  // of each caller, over all doors that share them; null: none
   };
   // Errors: HttpServer::Listen's.
   static absl::StatusOr<std::unique_ptr<HttpDoor>> Open(HttpServerOptions options, ServedModel model,

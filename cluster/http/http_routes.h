@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 
+#include "cluster/caller_limits.h"
 #include "cluster/http/http_server.h"
 
 namespace omni {
@@ -16,6 +17,8 @@ struct RoutedRequest {
   HttpRequest http;
   std::string argument;  // what stands for the route's '*', its %XX decoded; empty: it has none
   std::string caller;    // whose it is; empty: nobody in particular
+  // Of work: held until it is over, told of its tokens, asked whether it has had its time. Null: no limits.
+  std::shared_ptr<CallerLimits::Permit> permit = nullptr;
 };
 
 // On the server's thread; does not wait. Null: it has been answered.

@@ -1,5 +1,6 @@
 #include "cluster/http/openai_answer.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <random>
@@ -7,6 +8,7 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 
+#include "cluster/caller_limits.h"
 #include "cluster/http/openai_request.h"
 
 namespace omni {
@@ -65,7 +67,10 @@ HttpAnswer ErrorAnswer(const absl::Status& status, const Kind& kind) {
   HttpAnswer answer;
   answer.status = kind.http_status;
   answer.body = JsonText(ErrorJson(status, kind)) + "\n";
-  if (kind.http_status == 429 || kind.http_status == 503) answer.headers.emplace_back("Retry-After", "1");
+  if (kind.http_status == 429 || kind.http_status == 503) {
+    const auto after = std::chrono::ceil<std::chrono::seconds>(RetryAfter(status));
+    answer.headers.emplace_back("Retry-After", absl::StrCat(std::max<int64_t>(after.count(), 1)));
+  }
   return answer;
 }
 

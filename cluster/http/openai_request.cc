@@ -37,12 +37,13 @@ void ReadCommon(Fields& fields, const ServedModel& model, uint64_t seed, Complet
   openai::ReadSampling(fields, seed, one);
 }
 
-void ReadMaxTokens(Fields& fields, int64_t otherwise, GenerateRequest& one) {
-  const auto old_name = fields.Integer("max_tokens", 1, openai::kMostTokens);
-  const auto new_name = fields.Integer("max_completion_tokens", 1, openai::kMostTokens);
+void ReadMaxTokens(Fields& fields, const ServedModel& model, int64_t otherwise, GenerateRequest& one) {
+  const auto old_name = fields.Integer("max_tokens", 1, model.most_tokens);
+  const auto new_name = fields.Integer("max_completion_tokens", 1, model.most_tokens);
   if (old_name.has_value() && new_name.has_value() && *old_name != *new_name)
     fields.Fail(Bad("max_tokens", "'max_tokens' and 'max_completion_tokens' differ; leave one out"));
-  one.max_tokens = new_name.has_value() ? *new_name : old_name.value_or(otherwise);
+  one.max_tokens =
+      new_name.has_value() ? *new_name : old_name.value_or(std::min(otherwise, model.most_tokens));
 }
 
 // `n` choices of each prompt.
@@ -156,7 +157,7 @@ absl::StatusOr<CompletionRequest> ReadCompletion(std::string_view body, const Se
   CompletionRequest request;
   GenerateRequest one;
   ReadCommon(fields, model, seed, request, one);
-  ReadMaxTokens(fields, kCompletionTokens, one);
+  ReadMaxTokens(fields, model, kCompletionTokens, one);
   if (const auto logprobs = fields.Integer("logprobs", 0, 5); logprobs.has_value()) {
     request.logprobs = true;
     one.alternatives = static_cast<int32_t>(*logprobs);
@@ -193,7 +194,7 @@ absl::StatusOr<CompletionRequest> ReadChat(std::string_view body, const ServedMo
   GenerateRequest one;
   request.chat = true;
   ReadCommon(fields, model, seed, request, one);
-  ReadMaxTokens(fields, kChatTokens, one);
+  ReadMaxTokens(fields, model, kChatTokens, one);
   request.logprobs = fields.Bool("logprobs", false);
   one.alternatives = static_cast<int32_t>(fields.Integer("top_logprobs", 0, kMostAlternatives).value_or(0));
   if (one.alternatives > 0 && !request.logprobs)

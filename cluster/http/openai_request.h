@@ -22,7 +22,8 @@ namespace omni {
 // What requests are read against.
 struct ServedModel {
   std::string name;
-  int64_t max_context = 0;  // tokens of prompt and answer together
+  int64_t max_context = 0;                 // tokens of prompt and answer together
+  int64_t most_tokens = int64_t{1} << 40;  // of one answer, that a client may ask for
   const Tokenizer* tokenizer = nullptr;
   ChatTemplate chat;
 };

@@ -92,9 +92,9 @@ absl::StatusOr<ResponseRequest> ReadResponse(std::string_view body, const Served
   request.store = fields.Bool("store", true);
   const std::string instructions = fields.Text("instructions");
   openai::ReadSampling(fields, seed, request.generate);
-  const auto max_tokens = fields.Integer("max_output_tokens", 1, openai::kMostTokens);
+  const auto max_tokens = fields.Integer("max_output_tokens", 1, model.most_tokens);
   request.bounded = max_tokens.has_value();
-  request.generate.max_tokens = max_tokens.value_or(kChatTokens);
+  request.generate.max_tokens = max_tokens.value_or(std::min(kChatTokens, model.most_tokens));
   request.generate.alternatives =
       static_cast<int32_t>(fields.Integer("top_logprobs", 0, kMostAlternatives).value_or(0));
   request.logprobs = ReadInclude(fields) || request.generate.alternatives > 0;

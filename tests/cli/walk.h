@@ -82,6 +82,7 @@ class WalkTest : public OmniTest {
         {"bench", {"stream", "-m", Model(), "--ram", "1G", "-n", "2", "--cases", "hot", "--no-limits"}},
         {"completion", {"bash"}},
         {"cluster", {"cert", Fresh("authority")}},
+        {"key", {"create", "--name", "n", "--scope", "infer", "--keys", Fresh("keys")}},
     };
     const auto it = words.find(verb);
     if (it != words.end()) return it->second;

@@ -62,7 +62,8 @@ class HttpDoorFixture : public StreamedTest {
     backend_ = std::make_unique<TestBackend>(*node_);
     ServedModel model;
     model.name = "small";
-    HttpDoor::Behind behind;
+    model.most_tokens = most_tokens_;
+    HttpDoor::Behind behind = behind_;
     behind.backend = backend_.get();
     behind.stats = [this] { return node_->swarm().Stats(); };
     behind.slots = 16;
@@ -172,6 +173,8 @@ class HttpDoorFixture : public StreamedTest {
   }
 
   bool log_requests_ = true;  // before Open
+  HttpDoor::Behind behind_;  // what Open does not fill in
+  int64_t most_tokens_ = int64_t{1} << 40;
   std::unique_ptr<Node> node_;
   std::unique_ptr<TestBackend> backend_;
   std::unique_ptr<HttpDoor> door_;
