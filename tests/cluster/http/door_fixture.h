@@ -173,7 +173,7 @@ class HttpDoorFixture : public StreamedTest {
   }
 
   bool log_requests_ = true;  // before Open
-  HttpDoor::Behind behind_;  // what Open does not fill in
+  HttpDoor::Behind behind_;   // what Open does not fill in
   int64_t most_tokens_ = int64_t{1} << 40;
   std::unique_ptr<Node> node_;
   std::unique_ptr<TestBackend> backend_;
