@@ -54,6 +54,9 @@ class WalkTest : public OmniTest {
   static void SetUpTestSuite() {
     OmniTest::SetUpTestSuite();
     std::ofstream(*dir_ / "text.txt") << "The sea was calm.\n<|endoftext|>\nThe ship was late.\n";
+    std::ofstream(*dir_ / "keys.json")
+        << R"({"version": 1, "keys": [{"id": "0123456789ab", "name": "n", "scopes": ["infer"], )"
+        << R"("created": "2026-01-01T00:00:00Z", "sha256": ")" << std::string(64, 'e') << R"("}]})";
     // For tests that run the program as another user.
     namespace fs = std::filesystem;
     fs::permissions(dir_->path(), fs::perms::all);
@@ -82,7 +85,7 @@ class WalkTest : public OmniTest {
         {"bench", {"stream", "-m", Model(), "--ram", "1G", "-n", "2", "--cases", "hot", "--no-limits"}},
         {"completion", {"bash"}},
         {"cluster", {"cert", Fresh("authority")}},
-        {"key", {"create", "--name", "n", "--scope", "infer", "--keys", Fresh("keys")}},
+        {"key", {"list", "--keys", *dir_ / "keys.json"}},
     };
     const auto it = words.find(verb);
     if (it != words.end()) return it->second;
