@@ -14,8 +14,12 @@ namespace {
 
 using SteadyClock = std::chrono::steady_clock;
 
-// Beside the state, so that a line which is not wanted costs a load.
+// Of the log or its tap, whichever wants more. Beside the state, so that a line which is not wanted costs a
+// load.
 constinit std::atomic<LogLevel> wanted_level{LogOptions().level};
+
+// Lines that somebody counts, one for each request, and can switch off: they have no limit.
+bool IsRecord(std::string_view event) { return event == "http_request" || event == "grpc_request"; }
 
 struct State {
   std::mutex mutex;  // guards all that follows
@@ -23,8 +27,22 @@ struct State {
   LogRateLimit limit{LogOptions().per_second};
   StderrLog to_stderr;
   LogSink* sink = nullptr;  // null: to_stderr
+  LogSink* tap = nullptr;
+  LogLevel tap_level = LogLevel::kError;
 
-  LogSink& current() { return sink != nullptr ? *sink : to_stderr; }
+  void Write(const LogRecord& record) {
+    if (tap != nullptr && record.level <= tap_level && !IsRecord(record.event)) tap->Write(record);
+    if (record.level > options.level) return;
+    if (sink != nullptr) {
+      sink->Write(record);
+    } else {
+      to_stderr.Write(record);
+    }
+  }
+  void ChooseLevel() {
+    wanted_level.store(tap != nullptr ? std::max(options.level, tap_level) : options.level,
+                       std::memory_order_relaxed);
+  }
 };
 
 // Never destroyed: threads may log while the program ends.
@@ -33,18 +51,15 @@ State& TheState() {
   return state;
 }
 
-// Lines that somebody counts, one for each request, and can switch off: they have no limit.
-bool IsRecord(std::string_view event) { return event == "http_request" || event == "grpc_request"; }
-
 // With the mutex held.
 void WriteLeftOut(State& state, SteadyClock::time_point now) {
   for (const LogRateLimit::LeftOut& left_out : state.limit.TakeLeftOut(now)) {
     const LogField fields[] = {{"of", left_out.event}, {"lines", left_out.lines}};
-    state.current().Write({.level = left_out.level,
-                           .event = "log_left_out",
-                           .sentence = "{lines} more lines of {of} were left out",
-                           .fields = fields,
-                           .time = std::chrono::system_clock::now()});
+    state.Write({.level = left_out.level,
+                 .event = "log_left_out",
+                 .sentence = "{lines} more lines of {of} were left out",
+                 .fields = fields,
+                 .time = std::chrono::system_clock::now()});
   }
 }
 
@@ -61,11 +76,11 @@ void Log(LogLevel level, LogLiteral event, LogLiteral sentence,
     const auto now = SteadyClock::now();
     WriteLeftOut(state, now);
     if (!IsRecord(event.text) && !state.limit.Admit(event.text, level, now)) return;
-    state.current().Write({.level = level,
-                           .event = event.text,
-                           .sentence = sentence.text,
-                           .fields = {fields.begin(), fields.size()},
-                           .time = std::chrono::system_clock::now()});
+    state.Write({.level = level,
+                 .event = event.text,
+                 .sentence = sentence.text,
+                 .fields = {fields.begin(), fields.size()},
+                 .time = std::chrono::system_clock::now()});
   } catch (...) {
     // Out of memory, most likely: whoever logs has a way to go on, and the line has none.
   }
@@ -83,7 +98,7 @@ void ConfigureLog(const LogOptions& options) {
   state.options = options;
   state.limit.set_per_window(std::max(1, options.per_second));
   state.to_stderr.set_format(options.format);
-  wanted_level.store(options.level, std::memory_order_relaxed);
+  state.ChooseLevel();
 }
 
 LogOptions CurrentLogOptions() {
@@ -96,6 +111,15 @@ LogSink* SetLogSink(LogSink* sink) {
   State& state = TheState();
   const std::lock_guard lock(state.mutex);
   return std::exchange(state.sink, sink);
+}
+
+LogSink* SetLogTap(LogSink* tap, LogLevel level) {
+  State& state = TheState();
+  const std::lock_guard lock(state.mutex);
+  state.tap_level = level;
+  LogSink* before = std::exchange(state.tap, tap);
+  state.ChooseLevel();
+  return before;
 }
 
 void SetBeforeLogLine(void (*before)()) {

@@ -73,4 +73,9 @@ class LogSink {
 // Lines go to `sink` from now on, until it is replaced; null: to stderr. Returns the sink before.
 LogSink* SetLogSink(LogSink* sink);
 
+// Beside where lines go, `tap` is told of every event of this level and those before it, whatever the log's
+// own level is, but of no single requests (http_request, grpc_request); the limit of LogOptions counts for
+// both together. Until it is replaced; null: nobody. Returns the tap before.
+LogSink* SetLogTap(LogSink* tap, LogLevel level = LogLevel::kInfo);
+
 }  // namespace omni

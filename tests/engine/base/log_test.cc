@@ -152,6 +152,51 @@ TEST(Log, WritesNoLineWhileItIsPaused) {
   EXPECT_EQ(counting.steps, 2 * kSteps);
 }
 
+class Heard : public LogSink {
+ public:
+  void Write(const LogRecord& record) override { messages.push_back(LogMessage(record)); }
+  std::vector<std::string> messages;
+};
+
+TEST(Log, ATapIsToldOfMoreThanIsWritten) {
+  const RecordingLog log({.level = LogLevel::kWarning, .per_second = 100});
+  Heard tap;
+  EXPECT_EQ(SetLogTap(&tap), nullptr);
+  EXPECT_TRUE(LogEnabled(LogLevel::kInfo));
+  EXPECT_FALSE(LogEnabled(LogLevel::kDebug));
+  LogDebug("tapped", "a");
+  LogInfo("tapped", "b");
+  LogInfo("http_request", "one of many");
+  LogWarning("tapped", "c");
+  EXPECT_EQ(SetLogTap(nullptr), &tap);
+  EXPECT_FALSE(LogEnabled(LogLevel::kInfo));
+  LogInfo("tapped", "d");
+  LogWarning("tapped", "e");
+  EXPECT_THAT(tap.messages, ::testing::ElementsAre("b", "c"));
+  EXPECT_THAT(log.Messages("tapped"), ::testing::ElementsAre("c", "e"));
+}
+
+TEST(Log, ATapOfLessHidesNothing) {
+  const RecordingLog log;
+  Heard tap;
+  SetLogTap(&tap, LogLevel::kError);
+  LogDebug("tapped", "a");
+  SetLogTap(nullptr);
+  EXPECT_THAT(log.Messages("tapped"), ::testing::ElementsAre("a"));
+  EXPECT_THAT(tap.messages, ::testing::IsEmpty());
+}
+
+TEST(Log, WhatIsLeftOutOfAnEventThatOnlyTheTapHearsIsNotWritten) {
+  const RecordingLog log({.level = LogLevel::kWarning, .per_second = 1});
+  Heard tap;
+  SetLogTap(&tap);
+  for (int i = 0; i < 3; ++i) LogInfo("tapped", "a");
+  FlushLog();
+  SetLogTap(nullptr);
+  EXPECT_EQ(tap.messages.size(), 2u);  // one, and that others were left out
+  EXPECT_TRUE(log.lines().empty());
+}
+
 TEST(LogOutput, NamesLevelsAndFormatsBothWays) {
   for (const LogLevel level : {LogLevel::kError, LogLevel::kWarning, LogLevel::kInfo, LogLevel::kDebug})
     EXPECT_EQ(LogLevelNamed(LogLevelName(level)), level);
