@@ -470,10 +470,12 @@ void CoordinatorState::Emit() {
   counters.rows.Add(static_cast<int64_t>(rows_.size()));
   size_t next = 0;
   for (Part& part : parts_) {
+    if (!part.session->decoding()) counters_.prompt_rows.Add(part.rows);
     part.session->OnComputed(part.rows);
     if (!part.wants_logits) continue;
     const TokenRow& row = token_rows_[next++];
     if (row.status.ok()) {
+      counters_.tokens.Add(1);
       part.session->OnToken(*row.choice, now, Alternatives(part, row), std::move(part.routes));
     } else {
       part.session->Fail(row.status);

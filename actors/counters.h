@@ -33,15 +33,20 @@ struct SwarmCounters {
   explicit SwarmCounters(const ModelConfig& config)
       : experts(config.num_experts()),
         expert_rows(static_cast<size_t>(config.layers * config.num_experts())),
+        last_experts(static_cast<size_t>(config.layers)),
         region_requests(static_cast<size_t>(config.num_regions())),
-        region_compute_ns(static_cast<size_t>(config.num_regions())) {}
+        region_compute_ns(static_cast<size_t>(config.num_regions())) {
+    for (Counter& last : last_experts) last.Set(-1);
+  }
 
   StepCounters decode, mixed;
   Counter active, queued;                              // sessions now
   Counter predicted[kAhead], predicted_right[kAhead];  // rows, 1 and 2 expert layers ahead
   Counter sessions, restarts, retries, timeouts, moves, failed_jobs;
+  Counter prompt_rows, tokens;  // rows of prompts computed; tokens drawn
   int64_t experts;
-  std::vector<Counter> expert_rows;  // [layers, experts]
+  std::vector<Counter> expert_rows;   // [layers, experts]
+  std::vector<Counter> last_experts;  // [layers]: that was asked last; -1: none yet
   std::vector<Counter> region_requests, region_compute_ns;
 };
 

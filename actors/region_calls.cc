@@ -53,6 +53,7 @@ void RegionCalls::Ask(std::vector<ExpertJob> jobs) {
   for (ExpertJob& job : jobs) {
     counters_.expert_rows[layer.index() * static_cast<size_t>(counters_.experts) + job.expert.index()].Add(
         static_cast<int64_t>(job.rows.size()));
+    counters_.last_experts[layer.index()].Set(job.expert.value);
     const RegionId id = config_.RegionOf(job.expert);
     Region& region = At(id);
     if (region.jobs.empty()) asked_.push_back(id);

@@ -279,12 +279,15 @@ SwarmStats Swarm::Stats() const {
   stats.timeouts = c.timeouts.Get();
   stats.moves = c.moves.Get();
   stats.failed_jobs = c.failed_jobs.Get();
+  stats.prompt_rows = c.prompt_rows.Get();
+  stats.tokens = c.tokens.Get();
   for (size_t ahead = 0; ahead < SwarmCounters::kAhead; ++ahead) {
     stats.predicted[ahead] = c.predicted[ahead].Get();
     stats.predicted_right[ahead] = c.predicted_right[ahead].Get();
   }
   stats.experts = c.experts;
   stats.expert_rows = Read(c.expert_rows);
+  stats.last_experts = Read(c.last_experts);
   stats.region_requests = Read(c.region_requests);
   stats.region_compute_ns = Read(c.region_compute_ns);
   stats.threads = impl_->options.threads;

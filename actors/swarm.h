@@ -48,10 +48,12 @@ struct SwarmStats {
   StepStats decode, mixed;  // steps that only decode; steps with prompt rows
   int64_t active = 0, queued = 0;
   int64_t sessions = 0, restarts = 0, retries = 0, timeouts = 0, moves = 0, failed_jobs = 0;
+  int64_t prompt_rows = 0, tokens = 0;  // rows of prompts computed; tokens drawn
   int64_t predicted[2] = {},
           predicted_right[2] = {};  // rows whose expert was guessed 1 and 2 expert layers ahead
   int64_t experts = 0;
-  std::vector<int64_t> expert_rows;  // [layers, experts]: rows routed since the start
+  std::vector<int64_t> expert_rows;   // [layers, experts]: rows routed since the start
+  std::vector<int64_t> last_experts;  // [layers]: that was asked last; -1: none yet
   std::vector<int64_t> region_requests, region_compute_ns;
   int threads = 0;
 };

@@ -482,6 +482,13 @@ TEST(Swarm, CountsWhatItRouted) {
   for (int64_t l = 0; l < config.layers; ++l) expert_layers += !config.IsAttention(l);
   EXPECT_EQ(rows, expert_layers * (9 + 5));  // the last token drawn is not computed
   EXPECT_EQ(stats.decode.rows + stats.mixed.rows, 9 + 5);
+  EXPECT_EQ(stats.prompt_rows, 9);
+  EXPECT_EQ(stats.tokens, 6);
+  for (int64_t l = 0; l < config.layers; ++l) {
+    const int64_t last = stats.last_experts[static_cast<size_t>(l)];
+    EXPECT_EQ(last < 0, config.IsAttention(l)) << l;
+    if (last >= 0) EXPECT_GT(stats.expert_rows[static_cast<size_t>(l * stats.experts + last)], 0) << l;
+  }
   EXPECT_EQ(stats.decode.steps, 5);
   EXPECT_EQ(stats.decode.hops, 5 * (2 * expert_layers + 1));
   EXPECT_GT(stats.decode.wall, stats.decode.compute);
