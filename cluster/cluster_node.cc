@@ -20,6 +20,7 @@
 #include "cluster/channel_credentials.h"
 #include "cluster/cluster_client.h"
 #include "cluster/cluster_log.h"
+#include "cluster/cluster_node_status.h"
 #include "cluster/embedded_store.h"
 #include "cluster/etcd_store.h"
 #include "cluster/executor.h"
@@ -31,6 +32,7 @@
 #include "cluster/inference_service.h"
 #include "cluster/joiner.h"
 #include "cluster/node_credentials.h"
+#include "cluster/node_status.h"
 #include "cluster/saved_sessions.h"
 #include "cluster/session_log.h"
 #include "cluster/state_holder.h"
@@ -134,6 +136,7 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   void OnDeposed(const absl::Status& reason) override {
     leading = false;
     TellHealth();
+    status->OnDeposed();
     inference->EndAll(
         absl::UnavailableError(absl::StrCat("the coordinator leads no more: ", reason.message())));
     // What the swarm still computes is not logged, and so not shown; it is ended all the same.
@@ -154,7 +157,10 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
     if (!lock.owns_lock() || swarm == nullptr) return {};
     return swarm->Stats();
   }
-  void OnTick() override { inference->Tick(); }
+  void OnTick() override {
+    inference->Tick();
+    status->OnTick();
+  }
   std::string Elsewhere() override {
     std::lock_guard lock(other_mutex);
     if (!other.address.empty()) return other.address;
@@ -200,6 +206,7 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   std::unique_ptr<WorkerPool> pool;
   std::unique_ptr<RegionKeeper> keeper;
   std::unique_ptr<Host> host;
+  std::unique_ptr<ClusterNodeStatus> status;
   std::unique_ptr<CoordinatorRole> role;
   std::shared_mutex swarm_mutex;
   std::unique_ptr<omni::Swarm> swarm;  // its links go before the role
@@ -506,6 +513,11 @@ absl::Status ClusterNode::Impl::Start() {
   if (absl::Status s = StartServer(); !s.ok()) return s;
 
   // Only now are its address, and by that its id, known.
+  ProcessFacts facts = FactsOf(*model);
+  facts.node = id;
+  facts.max_context = options.swarm.max_context;
+  status = std::make_unique<ClusterNodeStatus>(
+      std::move(facts), *model, [this] { return Stats(); }, [this] { return Serving(); });
   host->Serve(*frames, {id});
   if (coordinates()) {
     CoordinatorRoleOptions with;
@@ -531,6 +543,7 @@ absl::Status ClusterNode::Impl::Start() {
       if (absl::Status s = StartSwarm(); !s.ok()) return s;
     }
     admin->set_role(role.get());
+    status->Follow(*role);
     role->Start();
   }
   frames->Start();
@@ -580,5 +593,6 @@ bool ClusterNode::WaitForLeader(std::chrono::milliseconds most) {
     return impl_->leading || !impl_->other.address.empty() || !impl_->coordinates();
   });
 }
+StatusSource& ClusterNode::status() { return *impl_->status; }
 
 }  // namespace omni

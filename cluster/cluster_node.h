@@ -26,6 +26,7 @@
 #include "cluster/host_state.h"
 #include "cluster/inference_backend.h"
 #include "cluster/peer_state.h"
+#include "cluster/status_source.h"
 #include "store/model/model.h"
 
 namespace omni {
@@ -96,6 +97,7 @@ class ClusterNode {
   SwarmStats Stats() const;
   // Waits until it leads or knows who does, but no longer than `most`: whether it does.
   bool WaitForLeader(std::chrono::milliseconds most);
+  StatusSource& status();  // as long as the node; of the cluster while it coordinates
 
   // No new answers are given from now on, by any door, and health checks hear of it. What is under way goes
   // on.

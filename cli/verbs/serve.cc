@@ -104,7 +104,7 @@ absl::StatusOr<int> Serve(const ServeArgs& args) {
   served.chat = *std::move(chat);
   served.most_tokens = args.door.most_tokens();
   behind.backend = &(*node)->backend();
-  behind.stats = [&node = **node] { return node.Stats(); };
+  behind.status = &(*node)->status();
   behind.slots = options->swarm.coordinator.max_active;
   behind.log_requests = args.log_requests.value_or(true);
   absl::StatusOr<std::unique_ptr<HttpDoor>> door = HttpDoor::Open(http, served, behind);

@@ -15,9 +15,10 @@ constexpr size_t kMostAtOnce = 16;        // sessions of one call
 
 // One choice of the answer.
 struct Part {
-  std::unique_ptr<SessionHandle> handle;  // while it runs
-  bool told = false;                      // something of it has been sent, or has come
-  std::vector<AnswerToken> unsent;        // of a stream, if tokens were asked for
+  std::unique_ptr<SessionHandle> handle;             // while it runs
+  bool told = false;                                 // something of it has been sent, or has come
+  std::chrono::steady_clock::time_point last_token;  // when it came; none has: the clock's beginning
+  std::vector<AnswerToken> unsent;                   // of a stream, if tokens were asked for
   AnswerChoice all;
 };
 
@@ -148,10 +149,14 @@ void Generation::Take(size_t choice, const GenerateEvent& event) {
   Part& part = parts_[choice];
   part.told = true;
   if (event.is_token) {
+    const auto now = std::chrono::steady_clock::now();
     if (usage_.completion_tokens++ == 0) {
-      record_->first_token = std::chrono::steady_clock::now() - started_;
+      record_->first_token = now - started_;
       context_.metrics->OnFirstToken(record_->first_token);
+    } else if (part.last_token != std::chrono::steady_clock::time_point()) {
+      context_.metrics->OnNextToken(now - part.last_token);
     }
+    part.last_token = now;
     record_->tokens = usage_.completion_tokens;
     context_.metrics->OnTokens(1);
     if (permit_ != nullptr) permit_->OnTokens(1);

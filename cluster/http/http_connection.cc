@@ -19,6 +19,8 @@ const char* HttpReason(int status) {
       return "OK";
     case 204:
       return "No Content";
+    case 304:
+      return "Not Modified";
     case 400:
       return "Bad Request";
     case 401:
@@ -350,11 +352,10 @@ std::string Connection::Head(const HttpAnswer& answer, const std::string& length
 }
 
 void Connection::Answer(const HttpAnswer& answer) {
-  constexpr int kNoContent = 204;  // has no length either
-  Send(Head(answer, answer.status == kNoContent
-                        ? std::string()
-                        : absl::StrCat("Content-Length: ", answer.body.size(), "\r\n")));
-  if (!head_only_) Send(answer.body);
+  // Nothing has no length either, and a 304's would be that of what it does not send.
+  const bool bodiless = answer.status == 204 || answer.status == 304;
+  Send(Head(answer, bodiless ? std::string() : absl::StrCat("Content-Length: ", answer.body.size(), "\r\n")));
+  if (!head_only_ && !bodiless) Send(answer.body);
   Over();
 }
 

@@ -19,6 +19,7 @@
 #include "cluster/http/model_pages.h"
 #include "cluster/http/openai_answer.h"
 #include "cluster/http/response_routes.h"
+#include "cluster/http/status_pages.h"
 #include "engine/base/log.h"
 #include "engine/base/quoted.h"
 
@@ -53,7 +54,10 @@ struct HttpDoor::Impl : public HttpHandler {
       : model(std::move(m)),
         behind(std::move(b)),
         guard(behind.guard),
-        context{behind.backend, &model, &metrics, &readers} {
+        context{behind.backend, &model, &metrics, &readers},
+        status(
+            *behind.status, model.name, behind.slots, [this] { return Ready(); },
+            [this] { return server->connections(); }) {
     model.tokenizer = &behind.backend->tokenizer();
     model.max_context = behind.backend->max_context();
     AddRoutes();
@@ -76,6 +80,7 @@ struct HttpDoor::Impl : public HttpHandler {
   const GenerationContext context;
   ResponseStore responses;
   HttpRoutes routes;
+  StatusPages status;
   std::atomic<bool> draining{false};
   std::unique_ptr<HttpServer> server;  // goes first
 };
@@ -97,6 +102,7 @@ void HttpDoor::Impl::AddRoutes() {
   AddCompletionRoutes(context, routes);
   AddResponseRoutes(context, responses, routes);
   AddEmbeddingRoutes(context, routes);
+  status.AddRoutes(routes);
 }
 
 std::optional<HttpAnswer> HttpDoor::Impl::OnHead(const HttpRequest& head) {
@@ -149,7 +155,8 @@ std::shared_ptr<HttpCall> HttpDoor::Impl::OnRequest(HttpRequest request,
 HttpAnswer HttpDoor::Impl::MetricsPage() {
   HttpAnswer answer;
   answer.content_type = "text/plain; version=0.0.4; charset=utf-8";
-  answer.body = metrics.Text({behind.stats(), server->connections(), Ready().ok()});
+  answer.body = metrics.Text(status.facts(), {behind.status->Now(), server->connections(), behind.slots,
+                                              status.watchers(), status.moments(), Ready().ok()});
   return answer;
 }
 
@@ -199,6 +206,7 @@ const HttpRoutes& HttpDoor::routes() const { return impl_->routes; }
 
 bool HttpDoor::Drain(std::chrono::milliseconds most) {
   impl_->draining = true;
+  impl_->status.End();
   LogInfo("serve_draining", "no new requests are taken; what runs has {most}", {{"most", most}});
   const bool all = impl_->server->Drain(most);
   if (!all)

@@ -1,8 +1,7 @@
-// The HTTP door of a process: OpenAI's API, and what operators ask, in front of a swarm.
+// The HTTP door of a process: OpenAI's API, what operators ask, and the status page, in front of a swarm.
 #pragma once
 
 #include <chrono>
-#include <functional>
 #include <memory>
 #include <string>
 
@@ -13,16 +12,16 @@
 #include "cluster/http/http_server.h"
 #include "cluster/http/openai_request.h"
 #include "cluster/inference_backend.h"
+#include "cluster/status_source.h"
 
 namespace omni {
 
 class HttpDoor {
  public:
-  // What stands behind it; all of it outlives the door. `stats` is called on the door's thread and does not
-  // wait.
+  // What stands behind it; all of it outlives the door.
   struct Behind {
     InferenceBackend* backend = nullptr;
-    std::function<SwarmStats()> stats;
+    StatusSource* status = nullptr;
     int64_t slots = 0;         // sessions that are stepped together
     bool log_requests = true;  // a line of the log for each, at the level info
     HttpGuardOptions guard;

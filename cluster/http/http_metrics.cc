@@ -1,10 +1,15 @@
 #include "cluster/http/http_metrics.h"
 
+#include <utility>
+#include <vector>
+
 #include <prometheus/counter.h>
 #include <prometheus/gauge.h>
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
 #include <prometheus/text_serializer.h>
+
+#include "cluster/http/status_metrics.h"
 
 namespace omni {
 namespace {
@@ -15,6 +20,9 @@ using prometheus::BuildHistogram;
 
 const prometheus::Histogram::BucketBoundaries kSeconds = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
                                                           1,     2.5,  5,     10,   30,  60,   300};
+
+const prometheus::Histogram::BucketBoundaries kTokenSeconds = {
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10};
 
 double Seconds(std::chrono::nanoseconds t) { return std::chrono::duration<double>(t).count(); }
 
@@ -43,16 +51,22 @@ struct HttpMetrics::Impl {
                                            .Help("From a request to the first token of its answer.")
                                            .Register(registry)
                                            .Add({}, kSeconds);
-  prometheus::Counter& prompt_tokens = Counter("omni_prompt_tokens_total", "Tokens of prompts taken.");
+  prometheus::Histogram& between_tokens =
+      BuildHistogram()
+          .Name("omni_time_between_tokens_seconds")
+          .Help("From one token of an answer to the next, as its door hands them on.")
+          .Register(registry)
+          .Add({}, kTokenSeconds);
+  prometheus::Counter& prompt_tokens =
+      Counter("omni_prompt_tokens_total", "Tokens of prompts taken from HTTP clients.");
   prometheus::Counter& tokens = Counter("omni_generated_tokens_total", "Tokens generated for HTTP clients.");
   prometheus::Counter& gone =
       Counter("omni_clients_gone_total", "Answers ended because their client went away.");
-  prometheus::Counter& sessions = Counter("omni_sessions_total", "Sessions that the swarm has begun.");
-  prometheus::Counter& steps = Counter("omni_steps_total", "Steps of the swarm, of any number of sessions.");
-  prometheus::Counter& rows = Counter("omni_rows_total", "Rows computed: tokens of prompts and of answers.");
-  prometheus::Gauge& active = Gauge("omni_sessions_active", "Sessions in the present step.");
-  prometheus::Gauge& queued = Gauge("omni_sessions_queued", "Sessions that wait for their first step.");
   prometheus::Gauge& connections = Gauge("omni_http_connections", "HTTP connections that are open.");
+  prometheus::Gauge& places = Gauge("omni_sessions_places", "Sessions that may be stepped together.");
+  prometheus::Gauge& watchers = Gauge("omni_status_watchers", "Who watches the status now.");
+  prometheus::Counter& moments =
+      Counter("omni_status_moments_total", "Moments of the status made for watchers.");
   prometheus::Gauge& ready = Gauge("omni_ready", "1 if new requests are taken.");
 };
 
@@ -66,22 +80,22 @@ void HttpMetrics::OnRequest(const std::string& route, int status, std::chrono::n
 
 void HttpMetrics::OnPrompt(int64_t tokens) { impl_->prompt_tokens.Increment(static_cast<double>(tokens)); }
 void HttpMetrics::OnFirstToken(std::chrono::nanoseconds since) { impl_->first_token.Observe(Seconds(since)); }
+void HttpMetrics::OnNextToken(std::chrono::nanoseconds since) {
+  impl_->between_tokens.Observe(Seconds(since));
+}
 void HttpMetrics::OnTokens(int64_t tokens) { impl_->tokens.Increment(static_cast<double>(tokens)); }
 void HttpMetrics::OnClientGone() { impl_->gone.Increment(); }
 
-std::string HttpMetrics::Text(const Now& now) {
-  // The swarm's own counters only grow.
-  const auto set = [](prometheus::Counter& counter, int64_t value) {
-    counter.Increment(static_cast<double>(value) - counter.Value());
-  };
-  set(impl_->sessions, now.swarm.sessions);
-  set(impl_->steps, now.swarm.decode.steps + now.swarm.mixed.steps);
-  set(impl_->rows, now.swarm.decode.rows + now.swarm.mixed.rows);
-  impl_->active.Set(static_cast<double>(now.swarm.active));
-  impl_->queued.Set(static_cast<double>(now.swarm.queued));
+std::string HttpMetrics::Text(const ProcessFacts& facts, const Now& now) {
   impl_->connections.Set(static_cast<double>(now.connections));
+  impl_->places.Set(static_cast<double>(now.places));
+  impl_->watchers.Set(static_cast<double>(now.watchers));
+  impl_->moments.Increment(static_cast<double>(now.moments) - impl_->moments.Value());  // it only grows
   impl_->ready.Set(now.ready ? 1 : 0);
-  return prometheus::TextSerializer().Serialize(impl_->registry.Collect());
+  std::vector<prometheus::MetricFamily> families = impl_->registry.Collect();
+  for (prometheus::MetricFamily& family : StatusMetrics(facts, now.status))
+    families.push_back(std::move(family));
+  return prometheus::TextSerializer().Serialize(families);
 }
 
 }  // namespace omni

@@ -6,7 +6,7 @@
 #include <memory>
 #include <string>
 
-#include "actors/swarm.h"
+#include "cluster/status_source.h"
 
 namespace omni {
 
@@ -21,16 +21,17 @@ class HttpMetrics {
   void OnRequest(const std::string& route, int status, std::chrono::nanoseconds took);
   void OnPrompt(int64_t tokens);
   void OnFirstToken(std::chrono::nanoseconds since_request);
+  void OnNextToken(std::chrono::nanoseconds since_the_last);
   void OnTokens(int64_t tokens);
   void OnClientGone();  // in the middle of an answer
 
   struct Now {
-    SwarmStats swarm;
-    int64_t connections = 0;
+    ProcessStatus status;
+    int64_t connections = 0, places = 0, watchers = 0, moments = 0;
     bool ready = false;
   };
   // In Prometheus's text format, with what is so now.
-  std::string Text(const Now& now);
+  std::string Text(const ProcessFacts& facts, const Now& now);
 
  private:
   struct Impl;

@@ -49,6 +49,8 @@ class HttpRoutes {
  public:
   void Page(const char* method, const char* path, RoutePage page, RouteNeeds needs = RouteNeeds::kInfer);
   void Work(const char* path, RouteHandler handle, RouteNeeds needs = RouteNeeds::kInfer);  // of POST
+  // Of GET and HEAD, answered for as long as somebody listens.
+  void Stream(const char* path, RouteHandler handle, RouteNeeds needs = RouteNeeds::kInfer);
 
   struct Found {
     const HttpRoute* route = nullptr;  // null: no such path, or not with this method

@@ -15,6 +15,7 @@
 #include "cluster/http/http_door.h"
 #include "cluster/node.h"
 #include "cluster/node_backend.h"
+#include "cluster/node_status.h"
 #include "tests/cluster/http/raw_client.h"
 #include "tests/store/model/streamed_fixture.h"
 
@@ -60,12 +61,13 @@ class HttpDoorFixture : public StreamedTest {
     ASSERT_TRUE(node.ok()) << node.status();
     node_ = *std::move(node);
     backend_ = std::make_unique<TestBackend>(*node_);
+    status_ = std::make_unique<NodeStatus>(*node_);
     ServedModel model;
     model.name = "small";
     model.most_tokens = most_tokens_;
     HttpDoor::Behind behind = behind_;
     behind.backend = backend_.get();
-    behind.stats = [this] { return node_->swarm().Stats(); };
+    behind.status = status_.get();
     behind.slots = 16;
     behind.log_requests = log_requests_;
     HttpServerOptions http;
@@ -177,6 +179,7 @@ class HttpDoorFixture : public StreamedTest {
   int64_t most_tokens_ = int64_t{1} << 40;
   std::unique_ptr<Node> node_;
   std::unique_ptr<TestBackend> backend_;
+  std::unique_ptr<NodeStatus> status_;
   std::unique_ptr<HttpDoor> door_;
 };
 

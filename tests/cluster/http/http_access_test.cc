@@ -33,6 +33,10 @@ using testing::RawClient;
 
 // A route that is added belongs here.
 const std::map<std::string, RouteNeeds> kRoutes = {
+    {"GET /", RouteNeeds::kNothing},
+    {"GET /web/*", RouteNeeds::kNothing},
+    {"GET /v1/status", RouteNeeds::kAdmin},
+    {"GET /v1/status/stream", RouteNeeds::kAdmin},
     {"GET /health", RouteNeeds::kNothing},
     {"GET /ready", RouteNeeds::kNothing},
     {"GET /metrics", RouteNeeds::kAdmin},
@@ -79,12 +83,22 @@ class NoBackend : public InferenceBackend {
   const Tokenizer tokenizer_ = Tokenizer::Train("ab ab abc", 300).value();
 };
 
+class NoStatus : public StatusSource {
+ public:
+  ProcessFacts Facts() override {
+    ProcessFacts facts;
+    facts.config = *Preset("tiny");
+    return facts;
+  }
+  ProcessStatus Now() override { return {}; }
+};
+
 class HttpAccessTest : public ::testing::Test {
  protected:
   void Open(bool keys, std::vector<std::string> origins = {}) {
     HttpDoor::Behind behind;
     behind.backend = &backend_;
-    behind.stats = [] { return SwarmStats(); };
+    behind.status = &status_;
     behind.guard.cors_origins = std::move(origins);
     if (keys) {
       MakeKeys();
@@ -130,6 +144,13 @@ class HttpAccessTest : public ::testing::Test {
   RawAnswer Ask(const std::string& request) {
     RawClient client(door_->address());
     client.Send(request);
+    // A stream that is let in does not end.
+    if (request.find("/stream ") != request.npos && client.ReadUntil("\r\n\r\n") &&
+        client.got().starts_with("HTTP/1.1 200")) {
+      RawAnswer begun;
+      begun.status = 200;
+      return begun;
+    }
     return client.Read().value_or(RawAnswer());
   }
 
@@ -137,6 +158,7 @@ class HttpAccessTest : public ::testing::Test {
   std::map<std::string, std::string> headers_;
   std::vector<std::string> secrets_;
   NoBackend backend_;
+  NoStatus status_;
   std::unique_ptr<HttpDoor> door_;
 };
 

@@ -150,7 +150,7 @@ TEST_F(HttpDoorTest, WhatIsWrongWithARequestIsSaid) {
             "Content-Length: 2\r\n\r\n{}"),
         415);
   Error(Ask(Get("/v1/nothing")), 404);
-  Error(Ask(Get("/")), 404);
+  Error(Ask(Get("/nothing")), 404);
   EXPECT_EQ(Ask(Get(kChat)).headers.at("Allow"), "POST");
   Error(Ask(Get(kChat)), 405);
   EXPECT_EQ(Ask(Post("/health", "{}")).headers.at("Allow"), "GET, HEAD");
@@ -210,6 +210,50 @@ TEST_F(HttpDoorTest, SaysWhatItServesAndHowItIs) {
               AllOf(HasSubstr("omni_http_requests_total{route=\"/v1/chat/completions\",status=\"200\"} 1"),
                     HasSubstr("# TYPE omni_time_to_first_token_seconds histogram"), HasSubstr("omni_ready 1"),
                     HasSubstr("omni_sessions_total 1")));
+}
+
+TEST_F(HttpDoorTest, ShowsAPageAndWhatIsOnIt) {
+  Open();
+  const RawAnswer page = Ask(Get("/"));
+  EXPECT_EQ(page.status, 200);
+  EXPECT_THAT(page.body, HasSubstr("<title>Omni</title>"));
+  RawClient again(door_->address());
+  again.Send(Get("/", "If-None-Match: " + page.headers.at("ETag") + "\r\n") + Get("/health"));
+  const auto same = again.Read();
+  ASSERT_TRUE(same.has_value());
+  EXPECT_EQ(same->status, 304);
+  EXPECT_EQ(same->headers.at("Content-Length"), "");  // the client looked for it and there was none
+  const auto next = again.Read();                     // of the same connection
+  ASSERT_TRUE(next.has_value());
+  EXPECT_EQ(next->status, 200);
+  EXPECT_EQ(Ask(Get("/web/page.js")).status, 200);
+  Error(Ask(Get("/web/other.js")), 404);
+  Error(Ask(Post("/", "{}")), 405);
+
+  ASSERT_EQ(Ask(Post(kChat, ChatBody(1, false))).status, 200);
+  const json status = json::parse(Ask(Get("/v1/status")).body);
+  EXPECT_EQ(status["model"]["name"], "small");
+  EXPECT_EQ(status["tokens"]["answer"], 24);
+  EXPECT_EQ(status["process"]["ready"], true);
+  RawClient watcher(door_->address());
+  watcher.Send(Get("/v1/status/stream"));
+  EXPECT_TRUE(watcher.ReadUntil("event: status\ndata: {"));
+  EXPECT_THAT(watcher.got(), HasSubstr("Content-Type: text/event-stream"));
+  const std::string metrics = Ask(Get("/metrics")).body;
+  EXPECT_THAT(metrics,
+              AllOf(HasSubstr("omni_status_watchers 1\n"), HasSubstr("omni_tokens_total{of=\"answer\"} 24\n"),
+                    HasSubstr("omni_time_between_tokens_seconds_count 23\n"),
+                    HasSubstr("route=\"/web/*\",status=\"200\"")));
+}
+
+TEST_F(HttpDoorTest, WatchersDoNotKeepItFromEnding) {
+  Open();
+  RawClient watcher(door_->address());
+  watcher.Send(Get("/v1/status/stream"));
+  ASSERT_TRUE(watcher.ReadUntil("event: status"));
+  EXPECT_TRUE(door_->Drain(std::chrono::minutes(1)));
+  EXPECT_THAT(watcher.ReadToEnd(), HasSubstr("\r\n0\r\n\r\n"));
+  Error(Ask(Get("/v1/status/stream")), 503);
 }
 
 TEST_F(HttpDoorTest, WhatCannotServeYetIsNotReady) {

@@ -57,9 +57,10 @@ class RawClient {
     return true;
   }
 
-  // Until the text has come; false if the connection ended, or a minute has passed, before.
-  bool ReadUntil(std::string_view text) {
-    while (got_.find(text) == got_.npos) {
+  // Until the text has come, after so many bytes of what was not read yet; false if the connection ended, or
+  // a minute has passed, before.
+  bool ReadUntil(std::string_view text, size_t after = 0) {
+    while (got_.find(text, after) == got_.npos) {
       if (!More()) return false;
     }
     return true;

@@ -1,0 +1,16 @@
+// What Prometheus is told of the swarm, the cache, the cluster and the process. For http_metrics.cc alone:
+// prometheus-cpp is seen here.
+#pragma once
+
+#include <vector>
+
+#include <prometheus/metric_family.h>
+
+#include "cluster/status_source.h"
+
+namespace omni {
+
+// Names and units are by Prometheus's conventions; docs/serve.md lists them.
+std::vector<prometheus::MetricFamily> StatusMetrics(const ProcessFacts& facts, const ProcessStatus& now);
+
+}  // namespace omni
