@@ -36,6 +36,10 @@ check "setup lists no package twice" test -z "$(sort "$dir/out" | uniq -d)"
 run "$root/scripts/setup" --no-trainer --list
 check "setup --no-trainer leaves the trainer's library out" test -z "$(grep -E 'torch|openblas' "$dir/out")"
 check "setup --no-trainer lists the compiler" grep -qx g++ "$dir/out"
+check "setup leaves the browser out" test -z "$(grep -x chromium "$dir/out")"
+run "$root/scripts/setup" --no-trainer --e2e --list
+check "setup --e2e lists the browser" grep -qx chromium "$dir/out"
+check "setup --no-trainer --e2e leaves the trainer's library out" test -z "$(grep torch "$dir/out")"
 run "$root/scripts/setup" --no-such-flag
 check "setup refuses an unknown flag" test "$status" -ne 0
 
