@@ -28,13 +28,16 @@ void ClusterFlags::Add(Verb& verb) {
         return read.ok() ? std::string() : absl::StrCat("'", text, "' is no list of HOST:PORT");
       },
       "Nodes of a cluster, any of them; the coordinator is found from there"));
-  for (const CLI::Option* option :
-       {verb.Path("--certificates", certificates, "Folder of a node's certificate (omni cluster cert)"),
-        verb.Text(
-            "--cluster-key", key,
-            "A key of omni key, for nodes that want one; others of this machine can see a command line, so "
-            "rather give it as OMNI_CLUSTER_KEY"),
-        verb.Bool("--allow-plain", allow_plain, "Talk to other machines without encryption")}) {
+  const CLI::Option* folder =
+      verb.Path("--certificates", certificates, "Folder of a node's certificate (omni cluster cert)");
+  const CLI::Option* secret = verb.Text(
+      "--cluster-key", key,
+      "A key of omni key, for nodes that want one; others of this machine can see a command line, so "
+      "rather give it as OMNI_CLUSTER_KEY");
+  const CLI::Option* plain =
+      verb.Bool("--allow-plain", allow_plain, "Talk to other machines without encryption");
+  for (const CLI::Option* option : {folder, secret}) of_nodes_.Add(option);
+  for (const CLI::Option* option : {folder, secret, plain}) {
     all_.Add(option);
     beside_.Add(option);
   }

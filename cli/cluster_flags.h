@@ -22,11 +22,12 @@ class ClusterFlags {
 
   void Add(Verb& verb);
   const GivenFlags& given() const { return all_; }
-  const GivenFlags& given_beside() const { return beside_; }  // all but --cluster
+  const GivenFlags& given_beside() const { return beside_; }      // all but --cluster
+  const GivenFlags& given_of_nodes() const { return of_nodes_; }  // what nodes alone are shown
   absl::StatusOr<std::unique_ptr<ClusterClient>> Connect() const;
 
  private:
-  GivenFlags all_, beside_;
+  GivenFlags all_, beside_, of_nodes_;
 };
 
 }  // namespace omni::cli

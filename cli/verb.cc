@@ -291,6 +291,7 @@ int ThreadsOrDefault(int64_t given) { return given > 0 ? static_cast<int>(given)
 
 void AddVerbs(CLI::App& root, Invocation& invocation) {
   AddRun(root, invocation);
+  AddChat(root, invocation);
   AddPack(root, invocation);
   AddSynth(root, invocation);
   AddInspect(root, invocation);

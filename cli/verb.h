@@ -119,6 +119,7 @@ int ThreadsOrDefault(int64_t given);
 
 // The verbs; each is defined in the file of its name.
 void AddRun(CLI::App& root, Invocation& invocation);
+void AddChat(CLI::App& root, Invocation& invocation);
 void AddPack(CLI::App& root, Invocation& invocation);
 void AddSynth(CLI::App& root, Invocation& invocation);
 void AddInspect(CLI::App& root, Invocation& invocation);

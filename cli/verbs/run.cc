@@ -4,7 +4,6 @@
 #include <cstdio>
 #include <memory>
 #include <optional>
-#include <random>
 
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
@@ -13,6 +12,8 @@
 #include "cli/cluster_flags.h"
 #include "cli/output.h"
 #include "cli/prompt.h"
+#include "cli/sampler_flags.h"
+#include "cli/server_flags.h"
 #include "cli/stream_flags.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
@@ -33,15 +34,16 @@ using Clock = std::chrono::steady_clock;
 struct RunArgs {
   std::string prompt, prompt_flag, model;
   int64_t tokens = 128, threads = 0, ctx = SwarmOptions().max_context;
-  int64_t top_k = SamplerSettings().top_k, repeat_last_n = SamplerSettings().repetition_window, seed = -1;
-  SamplerSettings sampler;
+  SamplerFlags sampler;
   std::vector<std::string> stops;
   StreamFlags stream;
   ClusterFlags cluster;
-  GivenFlags of_this_process;
+  ServerFlags server;
+  GivenFlags of_this_process;  // beside the model
+  std::function<bool()> model_typed;
   bool json = false, stats = false, ignore_end = false;
   std::optional<bool> echo;
-  bool repeat_last_n_given = false;
+  bool Echoes() const { return !json && echo.value_or(StdoutIsTerminal()); }
 };
 
 double Seconds(std::chrono::nanoseconds t) { return std::chrono::duration<double>(t).count(); }
@@ -120,6 +122,11 @@ class Progress {
   int64_t tokens_ = 0;
 };
 
+// Tokens after the first, a second; 0 if nothing was measured.
+double RateAfterFirst(int64_t tokens, std::chrono::nanoseconds time) {
+  return tokens > 1 && time.count() > 0 ? static_cast<double>(tokens - 1) / Seconds(time) : 0;
+}
+
 nlohmann::json AnswerJson(const std::string& text, const std::vector<TokenId>& answer, const char* reason,
                           uint64_t seed, const std::string& model_hash, const Timings& t) {
   std::vector<int32_t> tokens;
@@ -172,12 +179,9 @@ void Introduce(const Model& model, const std::string& path, const Swarm& swarm, 
       " · ready in ", absl::StrFormat("%.2f s", load_seconds)));
 }
 
-SamplerSettings SamplerOf(const RunArgs& args) {
-  SamplerSettings sampler = args.sampler;
-  sampler.top_k = static_cast<int32_t>(args.top_k);
-  sampler.repetition_window = static_cast<int32_t>(args.repeat_last_n);
-  sampler.seed = args.seed >= 0 ? static_cast<uint64_t>(args.seed) : std::random_device()();
-  return sampler;
+void Echo(const std::string& prompt) {
+  Print(prompt);
+  FlushOutput();
 }
 
 // The same by a cluster, whose nodes have the model.
@@ -187,13 +191,10 @@ absl::StatusOr<int> RunInCluster(const RunArgs& args, const std::string& prompt)
   ClusterClient::Request request;
   request.prompt = prompt;
   request.max_tokens = args.tokens;
-  request.sampler = SamplerOf(args);
+  request.sampler = args.sampler.Settings();
   request.stops = args.stops;
   request.stop_at_end_of_text = !args.ignore_end;
-  if (!args.json && args.echo.value_or(StdoutIsTerminal())) {
-    Print(prompt);
-    FlushOutput();
-  }
+  if (args.Echoes()) Echo(prompt);
   const InterruptGuard interrupt;
   absl::StatusOr<ClusterClient::Answer> answer =
       (*client)->Generate(request, [&](const GenerateEvent& event) {
@@ -226,28 +227,114 @@ absl::StatusOr<int> RunInCluster(const RunArgs& args, const std::string& prompt)
   return InterruptGuard::Requested() ? kExitInterrupted : kExitOk;
 }
 
+// What an answer of a server is known to be; what it does not say is left out.
+nlohmann::json AnswerJson(const RemoteAnswer& answer, uint64_t seed) {
+  nlohmann::json json = {
+      {"text", answer.text},
+      {"seed", seed},
+      {"model", answer.model},
+      {"timings", {{"prefill_s", Seconds(answer.first)}, {"decode_s", Seconds(answer.rest)}}}};
+  if (!answer.reason.empty()) json["stop_reason"] = answer.reason;
+  if (!answer.request_id.empty()) json["request_id"] = answer.request_id;
+  if (answer.prompt_tokens.has_value()) json["prompt_tokens"] = *answer.prompt_tokens;
+  if (answer.tokens.has_value()) {
+    json["generated_tokens"] = *answer.tokens;
+    json["timings"]["decode_tok_per_s"] = RateAfterFirst(*answer.tokens, answer.rest);
+  }
+  return json;
+}
+
+// The same by a server.
+absl::StatusOr<int> RunAtServer(const RunArgs& args, const std::string& prompt) {
+  absl::StatusOr<std::unique_ptr<OpenAiClient>> client =
+      args.server.Connect(args.model_typed() ? args.model : "", args.cluster.allow_plain);
+  if (!client.ok()) return client.status();
+  RemoteRequest request;
+  request.prompt = prompt;
+  request.max_tokens = args.tokens;
+  request.sampler = args.sampler.Settings();
+  request.stops = args.stops;
+  request.stop_at_end_of_text = !args.ignore_end;
+  if (args.Echoes()) Echo(prompt);
+  const InterruptGuard interrupt;
+  RemoteAnswer answer;
+  absl::Status status = (*client)->Complete(
+      request,
+      [&](std::string_view text) {
+        if (!args.json) Print(text);
+        return FlushOutput() && !InterruptGuard::Requested();
+      },
+      answer);
+  if (!status.ok()) {
+    if (answer.text.empty()) return status;
+    status = absl::Status(status.code(), absl::StrCat(status.message(), "; ", answer.text.size(),
+                                                      " bytes of the answer came before"));
+  }
+  if (args.json) {
+    nlohmann::json json = AnswerJson(answer, request.sampler.seed);
+    if (!status.ok()) json["error"] = std::string(status.message());
+    PrintF("%s\n", JsonText(json));
+  } else {
+    Print("\n");
+  }
+  FlushOutput();
+  if (!status.ok()) return status;
+  if (args.stats || StderrIsTerminal()) {
+    const int64_t tokens = answer.tokens.value_or(0);
+    Note(absl::StrCat(args.server.server, " · ", answer.model, " · first text after ",
+                      absl::StrFormat("%.2f s", Seconds(answer.first)),
+                      tokens > 0 ? absl::StrCat(" · decode ", tokens, " tokens at ",
+                                                OneDecimal(RateAfterFirst(tokens, answer.rest)), " tok/s")
+                                 : "",
+                      " · stopped: ", answer.reason, " · seed ", request.sampler.seed));
+  }
+  return InterruptGuard::Requested() ? kExitInterrupted : kExitOk;
+}
+
+// What is wrong with flags that go together with where the answer is made.
+absl::Status CheckPlace(const RunArgs& args) {
+  const bool cluster = !args.cluster.cluster.empty(), server = !args.server.server.empty();
+  if (cluster && server) return UsageError("--cluster and --server both say who answers; leave one out");
+  const auto refuse = [](std::initializer_list<const GivenFlags*> flags, const char* why) {
+    for (const GivenFlags* given : flags) {
+      if (const std::string idle = given->First(); !idle.empty()) return UsageError(absl::StrCat(idle, why));
+    }
+    return absl::OkStatus();
+  };
+  if (server) {
+    if (absl::Status s = refuse({&args.sampler.unknown_to_servers()},
+                                " is nothing that a server could be told; leave it out");
+        !s.ok())
+      return s;
+    return refuse({&args.of_this_process, &args.stream.given(), &args.cluster.given_of_nodes()},
+                  " does nothing beside --server: the model is there; leave one out");
+  }
+  if (absl::Status s = refuse({&args.server.given_beside()}, " does nothing without --server; leave it out");
+      !s.ok())
+    return s;
+  if (!cluster)
+    return refuse({&args.cluster.given_beside()}, " does nothing without --cluster; leave it out");
+  if (args.model_typed())
+    return UsageError(
+        "--model does nothing beside --cluster: the cluster's nodes have the "
+        "model; leave one out");
+  return refuse({&args.of_this_process, &args.stream.given()},
+                " does nothing beside --cluster: the cluster's nodes have the model; leave one out");
+}
+
 absl::StatusOr<int> Run(const RunArgs& args) {
   if (!args.prompt.empty() && !args.prompt_flag.empty()) {
     return UsageError("the prompt was given twice, as an argument and with --prompt; leave one out");
   }
   absl::StatusOr<std::string> prompt = ReadPrompt(args.prompt.empty() ? args.prompt_flag : args.prompt);
   if (!prompt.ok()) return prompt.status();
-  if (args.repeat_last_n_given && args.sampler.repetition_penalty == 1)
-    return UsageError("--repeat-last-n does nothing while --repeat-penalty is 1; give both, or leave it out");
+  if (absl::Status s = args.sampler.Check(); !s.ok()) return s;
   if (args.json && args.echo.value_or(false))
     return UsageError("--echo prints the prompt before the text, and --json prints neither; leave one out");
 
-  if (!args.cluster.cluster.empty()) {
-    std::string idle = args.of_this_process.First();
-    if (idle.empty()) idle = args.stream.given().First();
-    if (!idle.empty()) {
-      return UsageError(absl::StrCat(
-          idle, " does nothing beside --cluster: the cluster's nodes have the model; leave one out"));
-    }
-    return RunInCluster(args, *prompt);
-  }
-  if (const std::string idle = args.cluster.given_beside().First(); !idle.empty())
-    return UsageError(absl::StrCat(idle, " does nothing without --cluster; leave it out"));
+  if (absl::Status s = CheckPlace(args); !s.ok()) return s;
+  if (!args.server.server.empty()) return RunAtServer(args, *prompt);
+  if (!args.cluster.cluster.empty()) return RunInCluster(args, *prompt);
 
   const auto start = Clock::now();
   absl::StatusOr<std::string> path = FindModel(args.model);
@@ -273,18 +360,14 @@ absl::StatusOr<int> Run(const RunArgs& args) {
                                    args.ctx, ", prompt and answer together; shorten it or raise --ctx"));
   }
   request.max_tokens = args.tokens;
-  request.sampler = SamplerOf(args);
+  request.sampler = args.sampler.Settings();
   request.stops = args.stops;
   request.stop_at_end_of_text = !args.ignore_end;
   const uint64_t seed = request.sampler.seed;
 
   const bool talk = args.stats || StderrIsTerminal();
   if (talk) Introduce(model, *path, swarm, load_seconds);
-  const bool echo = !args.json && args.echo.value_or(StdoutIsTerminal());
-  if (echo) {
-    Print(*prompt);
-    FlushOutput();
-  }
+  if (args.Echoes()) Echo(*prompt);
   Progress progress(swarm, model, talk, static_cast<int64_t>(request.prompt.size()));
   const InterruptGuard interrupt;
   absl::StatusOr<GenerateResult> result = swarm.Generate(std::move(request), [&](const GenerateEvent& event) {
@@ -313,13 +396,14 @@ void AddRun(CLI::App& root, Invocation& invocation) {
       "  omni run 'The sea' --temp 0                 # the same text every time\n"
       "  omni run - --stop $'\\n\\n' --seed 7 < opening.txt\n"
       "  omni run 'The sea' --json | jq -r .text\n"
-      "  omni run 'The sea' --cluster 127.0.0.1:7300  # by the nodes of a cluster\n\n"
+      "  omni run 'The sea' --cluster 127.0.0.1:7300  # by the nodes of a cluster\n"
+      "  omni run 'The sea' --server http://127.0.0.1:8080  # by a server, as omni serve\n\n"
       "The prompt may hold any bytes; the tokenizer works on bytes, so invalid UTF-8 is accepted as it is.");
   auto args = std::make_shared<RunArgs>();
   verb.Argument("PROMPT", args->prompt, "Text to continue; - reads standard input");
   const auto prompt_typed =
       Verb::OnCommandLine(verb.Text("-p,--prompt", args->prompt_flag, "The prompt, as a flag"));
-  args->of_this_process.Add(verb.Model(args->model));
+  args->model_typed = Verb::OnCommandLine(verb.Model(args->model));
   verb.Number("-n,--tokens", args->tokens, {1, int64_t{1} << 40}, "Tokens to generate at most (default 128)");
   args->of_this_process.Add(verb.Number(
       "-c,--ctx", args->ctx, {2, int64_t{1} << 40},
@@ -328,28 +412,14 @@ void AddRun(CLI::App& root, Invocation& invocation) {
   args->stream.Add(verb);
   args->stream.AddPrefetch(verb);
   args->cluster.Add(verb);
-  verb.Real("--temp", args->sampler.temperature, kTemperatures,
-            "Temperature; 0 always takes the likeliest (default 0.8)");
-  verb.Number("--top-k", args->top_k, {kTopKs.low, kTopKs.high},
-              "Keep the K likeliest tokens; 0: all (default 40)");
-  verb.Real("--top-p", args->sampler.top_p, kTopPs,
-            "Keep tokens up to this probability in all; 1: all (default 0.95)");
-  verb.Real("--min-p", args->sampler.min_p, kMinPs,
-            "Drop tokens below this share of the likeliest one's probability; 0: none (default)");
-  verb.Real("--repeat-penalty", args->sampler.repetition_penalty, kRepetitionPenalties,
-            "Make recent tokens less likely; 1: off (default)");
-  const auto repeat_last_n_typed = Verb::OnCommandLine(
-      verb.Number("--repeat-last-n", args->repeat_last_n, {kRepetitionWindows.low, kRepetitionWindows.high},
-                  "How many tokens --repeat-penalty counts as recent; 0: none (default 64)"));
-  verb.Number("--seed", args->seed, {-1, INT64_MAX},
-              "Same seed, same text; -1: a new one each time (default)");
+  args->server.Add(verb);
+  args->sampler.Add(verb);
   verb.Texts("--stop", args->stops, "End before this text; may be given several times");
   verb.Bool("--ignore-eos", args->ignore_end, "Go on after the model ends the text");
   verb.Bool("--echo,!--no-echo", args->echo, "Print the prompt first (default: on a terminal)");
   verb.Json(args->json);
   verb.Bool("--stats", args->stats, "Say on stderr what was loaded, and the rates");
-  verb.Body([args, prompt_typed, repeat_last_n_typed] {
-    args->repeat_last_n_given = repeat_last_n_typed();
+  verb.Body([args, prompt_typed] {
     // A prompt from the environment gives way to that of the command line.
     if (!args->prompt.empty() && !prompt_typed()) args->prompt_flag.clear();
     return Run(*args);

@@ -83,6 +83,10 @@ std::string ChatTemplate::Render(const std::vector<ChatMessage>& messages) const
   for (const ChatMessage& message : messages) {
     const auto it = texts_.find(message.role);
     std::string_view form = it == texts_.end() ? kContent : std::string_view(it->second);
+    if (message.as_written) {
+      text += answer_;
+      form.remove_prefix(form.rfind(kContent));
+    }
     for (size_t at; (at = form.find(kContent)) != form.npos; form.remove_prefix(at + kContent.size())) {
       text += form.substr(0, at);
       text += message.content;

@@ -9,11 +9,16 @@
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
+#include "store/format/chat_template_file.h"
+
 namespace omni {
 
 struct ChatMessage {
   std::string role;  // "system", "user", "assistant" or "tool"
   std::string content;
+  // Of an assistant: the content is what the model wrote behind the template's `answer`, to the byte, so that
+  // a context which ends with it can be gone on with.
+  bool as_written = false;
 };
 
 // The file chat_template.json of a model's directory:
@@ -25,7 +30,7 @@ struct ChatMessage {
 // before any of `stops`. A "tool" may be given too; without it, those messages are written as a user's.
 class ChatTemplate {
  public:
-  static constexpr char kFile[] = "chat_template.json";
+  static constexpr const char* kFile = kChatTemplateFile;
 
   ChatTemplate();  // plain names before each message
   static absl::StatusOr<ChatTemplate> Parse(std::string_view json);

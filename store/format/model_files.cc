@@ -8,14 +8,12 @@
 
 #include <absl/strings/str_cat.h>
 
+#include "store/format/chat_template_file.h"
 #include "store/format/region_tiles.h"
 #include "store/format/table_reader.h"
 
 namespace omni {
 namespace {
-
-// May lie beside a model for those who serve it (docs/serve.md); no number of the model depends on it.
-constexpr char kChatTemplateFile[] = "chat_template.json";
 
 namespace fs = std::filesystem;
 

@@ -74,6 +74,7 @@ class WalkTest : public OmniTest {
   static std::vector<std::string> Words(const std::string& verb) {
     const std::map<std::string, std::vector<std::string>> words = {
         {"run", {"the sea", "-n", "4", "-m", Model()}},
+        {"chat", {"the sea", "-m", Model(), "-n", "4"}},
         {"pack", {*dir_ / "checkpoint", Fresh("packed")}},
         {"synth", {"--preset", "tiny", "--out", Fresh("synth")}},
         {"inspect", {"-m", Model()}},

@@ -40,7 +40,8 @@ find "${folders[@]}" -type f -regex '.*\.\(h\|cc\|cu\|cuh\|inc\)' -print0 | sort
     may["cluster"] = may["actors"] " actors proto"
     may["cli"] = may["actors"] " actors cluster"
     may["cli/bench"] = may["cli"] " cli"
-    may["cli/verbs"] = may["cli/bench"] " cli/bench"
+    may["cli/chat"] = may["cli/bench"]
+    may["cli/verbs"] = may["cli/bench"] " cli/bench cli/chat"
 
     # The store knows bytes and tiles, not the mathematics of layers.
     store_sees = "^engine/(base/.*|text/tokenizer|"
@@ -59,6 +60,7 @@ find "${folders[@]}" -type f -regex '.*\.\(h\|cc\|cu\|cuh\|inc\)' -print0 | sort
     only["boost"] = "cluster"  # Beast and Asio, for HTTP
     only["openssl"] = "cluster"
     only["prometheus"] = "cluster"
+    only["libedit"] = "cli/chat"
     only["cli11"] = "cli cli/verbs engine/train"
     # kernels/ gets the standard library, the compiler and CPU headers below, and CUDA.
     kernel_system = "^([a-z_0-9]+|(immintrin|cpuid|stdint|sys/syscall|unistd)[.]h|(cuda|cublas|mma)[a-z_0-9]*[.]h)$"
@@ -85,6 +87,7 @@ find "${folders[@]}" -type f -regex '.*\.\(h\|cc\|cu\|cuh\|inc\)' -print0 | sort
     if (header ~ /^boost\//) return "boost"
     if (header ~ /^openssl\//) return "openssl"
     if (header ~ /^prometheus\//) return "prometheus"
+    if (header == "histedit.h") return "libedit"
     if (header ~ /^CLI\//) return "cli11"
     return ""
   }

@@ -1,0 +1,119 @@
+#include "cli/chat/line_reader.h"
+
+#include <histedit.h>
+#include <langinfo.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <clocale>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+namespace omni::cli {
+namespace {
+
+// Ctrl-C at the prompt ends the waiting, and nothing else.
+class InterruptsRead {
+ public:
+  InterruptsRead() {
+    struct sigaction action = {};
+    action.sa_handler = [](int) {};
+    sigemptyset(&action.sa_mask);  // and no SA_RESTART
+    sigaction(SIGINT, &action, &before_);
+  }
+  ~InterruptsRead() { sigaction(SIGINT, &before_, nullptr); }
+  InterruptsRead(const InterruptsRead&) = delete;
+  InterruptsRead& operator=(const InterruptsRead&) = delete;
+
+ private:
+  struct sigaction before_ = {};
+};
+
+class PlainReader final : public LineReader {
+ public:
+  ~PlainReader() override { std::free(buffer_); }
+  End Read(const std::string&, std::string& line) override {
+    ssize_t bytes = getline(&buffer_, &size_, stdin);
+    if (bytes < 0) return End::kNoMore;
+    if (buffer_[bytes - 1] == '\n') --bytes;
+    if (bytes > 0 && buffer_[bytes - 1] == '\r') --bytes;
+    line.assign(buffer_, static_cast<size_t>(bytes));
+    return End::kLine;
+  }
+
+ private:
+  char* buffer_ = nullptr;
+  size_t size_ = 0;
+};
+
+class EditingReader final : public LineReader {
+ public:
+  EditingReader() : line_(el_init("omni", stdin, stdout, stderr)), history_(history_init()) {
+    if (line_ == nullptr || history_ == nullptr) return;
+    el_set(line_, EL_CLIENTDATA, this);
+    el_set(line_, EL_PROMPT, &Prompt);
+    el_set(line_, EL_EDITOR, "emacs");
+    el_set(line_, EL_SIGNAL, 0);
+    HistEvent event;
+    history(history_, &event, H_SETSIZE, 1000);
+    history(history_, &event, H_SETUNIQUE, 1);
+    el_set(line_, EL_HIST, history, history_);
+  }
+  ~EditingReader() override {
+    if (history_ != nullptr) history_end(history_);
+    if (line_ != nullptr) el_end(line_);
+  }
+  bool good() const { return line_ != nullptr && history_ != nullptr; }
+
+  End Read(const std::string& prompt, std::string& line) override {
+    const InterruptsRead interrupts;
+    prompt_ = prompt;
+    int bytes = 0;
+    errno = 0;
+    const char* typed = el_gets(line_, &bytes);
+    if (typed == nullptr || bytes <= 0) {
+      const bool interrupted = bytes < 0 && errno == EINTR;
+      std::fputs("\n", stdout);
+      std::fflush(stdout);
+      if (!interrupted) return End::kNoMore;
+      el_reset(line_);
+      return End::kInterrupted;
+    }
+    line.assign(typed, static_cast<size_t>(bytes));
+    while (!line.empty() && (line.back() == '\n' || line.back() == '\r')) line.pop_back();
+    HistEvent event;
+    if (!line.empty()) history(history_, &event, H_ENTER, line.c_str());
+    return End::kLine;
+  }
+
+ private:
+  static char* Prompt(EditLine* line) {
+    EditingReader* self = nullptr;
+    el_get(line, EL_CLIENTDATA, &self);
+    return self->prompt_.data();
+  }
+
+  EditLine* const line_;
+  History* const history_;
+  std::string prompt_;
+};
+
+}  // namespace
+
+std::unique_ptr<LineReader> MakeLineReader() {
+  const char* term = std::getenv("TERM");
+  const bool edits = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) && term != nullptr && *term != '\0' &&
+                     std::strcmp(term, "dumb") != 0;
+  if (edits) {
+    // The library asks the locale how characters are written.
+    std::setlocale(LC_CTYPE, "");
+    if (std::strcmp(nl_langinfo(CODESET), "UTF-8") != 0) std::setlocale(LC_CTYPE, "C.UTF-8");
+    auto reader = std::make_unique<EditingReader>();
+    if (reader->good()) return reader;
+  }
+  return std::make_unique<PlainReader>();
+}
+
+}  // namespace omni::cli

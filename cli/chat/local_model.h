@@ -1,0 +1,42 @@
+// The model of this process as it answers in a chat.
+#pragma once
+
+#include <deque>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "actors/session_snapshot.h"
+#include "cli/chat/chat_model.h"
+#include "cluster/node.h"
+
+namespace omni::cli {
+
+// A chat's text grows at its end, and the state after each answer is kept: what is asked next goes on from
+// the longest context that the new text begins with, so that no message is computed twice. Two states are
+// kept, one for the next message and one for another answer to the last; further back the text is computed
+// anew.
+class LocalModel final : public ChatModel {
+ public:
+  LocalModel(Node& node, ChatTemplate chat) : node_(node), chat_(std::move(chat)) {}  // the node outlives it
+
+  absl::Status Answer(const std::vector<ChatMessage>& messages, const ChatSettings& settings,
+                      const OnText& on_text, ChatReply& reply) override;
+  std::string SaveState() override;
+  absl::Status RestoreState(std::string_view bytes) override;
+
+ private:
+  struct Kept {
+    SnapshotPtr snapshot;
+    std::string text;  // of its tokens
+  };
+  // What `text` goes on from, and how many of its bytes that is; null: from nothing.
+  SnapshotPtr Longest(std::string_view text, size_t& bytes) const;
+  void Keep(SnapshotPtr snapshot);
+
+  Node& node_;
+  const ChatTemplate chat_;
+  std::deque<Kept> kept_;  // the latest last
+};
+
+}  // namespace omni::cli

@@ -1,0 +1,35 @@
+// Those that answer elsewhere. They get the whole chat each time.
+#pragma once
+
+#include <memory>
+#include <utility>
+
+#include "cli/chat/chat_model.h"
+#include "cluster/cluster_client.h"
+#include "cluster/http/openai_client.h"
+
+namespace omni::cli {
+
+class ServerModel final : public ChatModel {
+ public:
+  explicit ServerModel(std::unique_ptr<OpenAiClient> client) : client_(std::move(client)) {}
+  absl::Status Answer(const std::vector<ChatMessage>& messages, const ChatSettings& settings,
+                      const OnText& on_text, ChatReply& reply) override;
+
+ private:
+  std::unique_ptr<OpenAiClient> client_;
+};
+
+class ClusterModel final : public ChatModel {
+ public:
+  ClusterModel(std::unique_ptr<ClusterClient> client, ChatTemplate chat)
+      : client_(std::move(client)), chat_(std::move(chat)) {}
+  absl::Status Answer(const std::vector<ChatMessage>& messages, const ChatSettings& settings,
+                      const OnText& on_text, ChatReply& reply) override;
+
+ private:
+  std::unique_ptr<ClusterClient> client_;
+  const ChatTemplate chat_;
+};
+
+}  // namespace omni::cli

@@ -1,0 +1,128 @@
+// A chat with a model of this process: nothing is computed twice, and what is kept changes no answer.
+#include "cli/chat/local_model.h"
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/store/model/streamed_fixture.h"
+
+namespace omni::cli {
+namespace {
+
+class LocalModelTest : public testing::StreamedTest {
+ protected:
+  void SetUp() override {
+    Pack(testing::StreamedConfig());
+    NodeOptions options;
+    options.model = temp_ / "m";
+    options.swarm.threads = 1;
+    auto node = Node::Start(nullptr, options);
+    ASSERT_TRUE(node.ok()) << node.status();
+    node_ = *std::move(node);
+    settings_.max_tokens = 12;
+    settings_.sampler.seed = 3;
+  }
+
+  ChatReply Answer(LocalModel& model, const std::vector<ChatMessage>& messages) {
+    ChatReply reply;
+    const absl::Status status = model.Answer(
+        messages, settings_, [](std::string_view) { return true; }, reply);
+    EXPECT_TRUE(status.ok()) << status;
+    return reply;
+  }
+  // What the model says to `messages` if everything is computed from the tokens that the kept state has seen.
+  std::string Anew(LocalModel& model, const std::vector<ChatMessage>& messages) {
+    const auto kept =
+        SessionSnapshot::Restore(node_->model().config(), node_->model().hash(), model.SaveState());
+    EXPECT_TRUE(kept.ok()) << kept.status();
+    const Tokenizer& tokenizer = node_->model().tokenizer();
+    const std::string text = ChatTemplate().Render(messages);
+    GenerateRequest request;
+    request.prompt = kept->tokens;
+    std::string known = tokenizer.Decode(request.prompt);
+    if (!text.starts_with(known) || request.prompt.back() == Tokenizer::kEndOfText) {
+      request.prompt.resize(static_cast<size_t>(kept->state.position()));
+      known = tokenizer.Decode(request.prompt);
+    }
+    EXPECT_TRUE(text.starts_with(known));
+    for (const TokenId token : tokenizer.Encode(text.substr(known.size()))) request.prompt.push_back(token);
+    request.max_tokens = settings_.max_tokens;
+    request.sampler = settings_.sampler;
+    request.stops = ChatTemplate().stops();
+    request.stops.insert(request.stops.end(), settings_.stops.begin(), settings_.stops.end());
+    const auto result = node_->swarm().Generate(request, nullptr);
+    EXPECT_TRUE(result.ok()) << result.status();
+    return result->text;
+  }
+
+  std::unique_ptr<Node> node_;
+  ChatSettings settings_;
+};
+
+TEST_F(LocalModelTest, AMessageCostsItsOwnTokensAlone) {
+  LocalModel model(*node_, ChatTemplate());
+  std::vector<ChatMessage> messages = {{"user", "the sea"}};
+  int64_t seen = 0;
+  for (int turn = 0; turn < 5; ++turn) {
+    const std::string anew = turn == 0 ? "" : Anew(model, messages);
+    const ChatReply reply = Answer(model, messages);
+    if (turn > 0) {
+      EXPECT_EQ(reply.message.content, anew);
+      EXPECT_GE(*reply.kept + 1, seen);  // all but the last token, which was drawn and not computed
+      EXPECT_LE(*reply.computed,
+                static_cast<int64_t>(std::string("\nUser: and then\nAssistant:").size()) + 1);
+    }
+    seen = *reply.kept + *reply.computed + *reply.generated;
+    messages.push_back(reply.message);
+    messages.push_back({"user", "and then"});
+  }
+}
+
+TEST_F(LocalModelTest, AnAnswerThatAStopEndedIsGoneOnWithoutIt) {
+  LocalModel model(*node_, ChatTemplate());
+  settings_.max_tokens = 60;
+  const std::string whole = Answer(model, {{"user", "x"}}).message.content;
+  ASSERT_GT(whole.size(), 4u);
+  for (const size_t at : {whole.size() / 2, whole.size() / 3}) {
+    LocalModel other(*node_, ChatTemplate());
+    settings_.stops = {whole.substr(at, 1)};
+    const ChatReply reply = Answer(other, {{"user", "x"}});
+    EXPECT_EQ(reply.reason, "stop");
+    const std::vector<ChatMessage> messages = {{"user", "x"}, reply.message, {"user", "y"}};
+    const std::string anew = Anew(other, messages);
+    const ChatReply next = Answer(other, messages);
+    EXPECT_EQ(next.message.content, anew);
+    EXPECT_GT(*next.kept, 0);
+  }
+}
+
+TEST_F(LocalModelTest, AnotherAnswerGoesOnFromTheStateBeforeTheFirst) {
+  LocalModel model(*node_, ChatTemplate());
+  const ChatReply first = Answer(model, {{"user", "x"}});
+  const std::vector<ChatMessage> messages = {{"user", "x"}, first.message, {"user", "y"}};
+  const ChatReply second = Answer(model, messages);
+  const ChatReply again = Answer(model, messages);
+  EXPECT_EQ(again.message.content, second.message.content);
+  EXPECT_EQ(again.kept, second.kept);
+}
+
+TEST_F(LocalModelTest, AKeptChatGoesOnWithTheSameBytes) {
+  LocalModel model(*node_, ChatTemplate()), later(*node_, ChatTemplate());
+  const ChatReply first = Answer(model, {{"user", "x"}});
+  const std::string state = model.SaveState();
+  const std::vector<ChatMessage> messages = {{"user", "x"}, first.message, {"user", "y"}};
+  const ChatReply second = Answer(model, messages);
+  ASSERT_TRUE(later.RestoreState(state).ok());
+  const ChatReply resumed = Answer(later, messages);
+  EXPECT_EQ(resumed.message.content, second.message.content);
+  EXPECT_EQ(resumed.kept, second.kept);
+  EXPECT_EQ(later.SaveState(), model.SaveState());
+  EXPECT_FALSE(later.RestoreState(state.substr(1)).ok());
+}
+
+}  // namespace
+}  // namespace omni::cli
