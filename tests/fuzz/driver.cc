@@ -1,6 +1,7 @@
 // Runs a fuzz target without a fuzzer: its seeds, then a fixed sequence of mutated ones, so that it can be a
 // test on any machine. Given files or directories, it runs those inputs instead, and nothing else.
-//   NAME_fuzz [FILE | DIRECTORY]...
+//   NAME_fuzz [--runs N [--seed N]] [FILE | DIRECTORY]...
+// With --runs so many mutated ones instead of the test's number, and with another seed other ones.
 // The input at work lies in PROGRAM.input and is removed once all have passed; after a crash it is what to
 // look at.
 #include <fcntl.h>
@@ -59,19 +60,21 @@ void Free(void* p) {
 
 class Random {
  public:
-  uint64_t Next() { return omni::CounterRandom(1, count_++); }
+  explicit Random(uint64_t seed) : seed_(seed) {}
+  uint64_t Next() { return omni::CounterRandom(seed_, count_++); }
   size_t Below(size_t n) { return n == 0 ? 0 : Next() % n; }
   size_t Short(size_t most) {
     return Below((size_t{1} << Below(1 + std::bit_width(most))) + 1);
   }  // mostly small
 
  private:
+  const uint64_t seed_;
   uint64_t count_ = 0;
 };
 
 class Mutator {
  public:
-  explicit Mutator(std::vector<std::string> seeds) : seeds_(std::move(seeds)) {}
+  Mutator(std::vector<std::string> seeds, uint64_t seed) : seeds_(std::move(seeds)), random_(seed) {}
 
   std::string Make() {
     std::string s = seeds_[random_.Below(seeds_.size())];
@@ -197,13 +200,13 @@ class Runner {
       close(fd_);
       unlink(kept_.c_str());
     }
-    std::printf("%d inputs passed\n", done_);
+    std::printf("%lld inputs passed\n", done_);
   }
 
  private:
   std::string kept_;
   int fd_;
-  int done_ = 0;
+  long long done_ = 0;
 };
 
 std::string FileBytes(const std::filesystem::path& path) {
@@ -237,17 +240,32 @@ void operator delete(void* p, size_t, std::align_val_t) noexcept { Free(p); }
 
 int main(int argc, char** argv) {
   std::vector<std::string> given;
-  for (int i = 1; i < argc; ++i) {
+  int64_t runs = omni::fuzz::kRuns / kSlowdown;
+  uint64_t number = 1;
+  int first = 1;
+  for (; first + 1 < argc && std::string_view(argv[first]).starts_with("--"); first += 2) {
+    const std::string_view name = argv[first];
+    const uint64_t value = std::strtoull(argv[first + 1], nullptr, 10);
+    if (name == "--runs") {
+      runs = static_cast<int64_t>(value);
+    } else if (name == "--seed") {
+      number = value;
+    } else {
+      std::fprintf(stderr, "fuzz: unknown flag %s\n", argv[first]);
+      return 2;
+    }
+  }
+  for (int i = first; i < argc; ++i) {
     for (std::string& input : InputsOf(argv[i])) given.push_back(std::move(input));
   }
   Runner runner(argv[0]);
-  if (argc > 1) {
+  if (argc > first) {
     for (const std::string& input : given) runner.Run(input);
   } else {
     std::vector<std::string> seeds = omni::fuzz::Seeds();
     for (const std::string& seed : seeds) runner.Run(seed);
-    Mutator mutator(std::move(seeds));
-    for (int i = 0; i < omni::fuzz::kRuns / kSlowdown; ++i) runner.Run(mutator.Make());
+    Mutator mutator(std::move(seeds), number);
+    for (int64_t i = 0; i < runs; ++i) runner.Run(mutator.Make());
   }
   runner.Finish();
   return 0;
