@@ -268,7 +268,10 @@ void CoordinatorRole::Stop() {
     impl_->actor = nullptr;
   }
   impl_->outstanding.WaitForNone();
-  impl_->resigned->get_future().wait_for(2 * impl_->options.leadership.ttl);
+  // Nobody else waits for what a store of its own says.
+  constexpr std::chrono::milliseconds kAlone{3'000};
+  const LeadershipOptions& leadership = impl_->options.leadership;
+  impl_->resigned->get_future().wait_for(leadership.exclusive ? kAlone : 2 * leadership.ttl);
   impl_->routes.Set(nullptr);
 }
 

@@ -50,7 +50,8 @@ class CoordinatorRole {
                   CoordinationStore& store, FrameTransport& transport, Swarm& swarm);
   ~CoordinatorRole();  // when the swarm's links have gone, and after Stop the store too
   // Resigns, and nothing is done any more; not on the actors' thread. Waits until the store has heard of it,
-  // so that another leads at once, but no longer than twice the lease. Answers of the store may come until
+  // so that another leads at once, but no longer than twice the lease, or three seconds where the store is
+  // this process's alone. Answers of the store may come until
   // that has gone, which is to be between Stop and the role's end.
   void Stop();
 
