@@ -15,7 +15,7 @@
 
 namespace omni::fuzz {
 
-const int kRuns = 20000;
+const int kRuns = 4000;
 
 namespace {
 
