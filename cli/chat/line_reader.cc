@@ -1,7 +1,9 @@
 #include "cli/chat/line_reader.h"
 
+#include <fcntl.h>
 #include <histedit.h>
 #include <langinfo.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -10,17 +12,26 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <cwchar>
 
 namespace omni::cli {
 namespace {
 
-// Ctrl-C at the prompt ends the waiting, and nothing else.
+// Ctrl-C at the prompt ends the waiting, and nothing else: the handler writes to a pipe that is waited for
+// beside the terminal, so that neither when it comes nor which thread takes it makes a difference.
+int interrupt_pipe[2] = {-1, -1};
+
 class InterruptsRead {
  public:
   InterruptsRead() {
     struct sigaction action = {};
-    action.sa_handler = [](int) {};
-    sigemptyset(&action.sa_mask);  // and no SA_RESTART
+    action.sa_handler = [](int) {
+      const int error = errno;
+      [[maybe_unused]] const ssize_t told = write(interrupt_pipe[1], "i", 1);
+      errno = error;
+    };
+    sigemptyset(&action.sa_mask);
+    action.sa_flags = SA_RESTART;
     sigaction(SIGINT, &action, &before_);
   }
   ~InterruptsRead() { sigaction(SIGINT, &before_, nullptr); }
@@ -30,6 +41,37 @@ class InterruptsRead {
  private:
   struct sigaction before_ = {};
 };
+
+// Of libedit: the next character of the terminal, 1; 0 at its end; -1 with EINTR after an interrupt.
+int NextCharacter(EditLine*, wchar_t* out) {
+  std::mbstate_t state = {};
+  while (true) {
+    pollfd ready[2] = {{interrupt_pipe[0], POLLIN, 0}, {STDIN_FILENO, POLLIN, 0}};
+    if (poll(ready, 2, -1) < 0) {
+      if (errno == EINTR) continue;
+      return -1;
+    }
+    if (ready[0].revents != 0) {
+      char told[16];
+      while (read(interrupt_pipe[0], told, sizeof told) > 0) {
+      }
+      errno = EINTR;
+      return -1;
+    }
+    char byte = 0;
+    const ssize_t n = read(STDIN_FILENO, &byte, 1);
+    if (n <= 0) return static_cast<int>(n);
+    switch (std::mbrtowc(out, &byte, 1, &state)) {
+      case static_cast<size_t>(-2):
+        continue;  // more bytes of it
+      case static_cast<size_t>(-1):
+        state = {};  // no character: left out
+        continue;
+      default:
+        return 1;
+    }
+  }
+}
 
 class PlainReader final : public LineReader {
  public:
@@ -52,10 +94,12 @@ class EditingReader final : public LineReader {
  public:
   EditingReader() : line_(el_init("omni", stdin, stdout, stderr)), history_(history_init()) {
     if (line_ == nullptr || history_ == nullptr) return;
+    if (interrupt_pipe[0] < 0 && pipe2(interrupt_pipe, O_CLOEXEC | O_NONBLOCK) != 0) return;
     el_set(line_, EL_CLIENTDATA, this);
     el_set(line_, EL_PROMPT, &Prompt);
     el_set(line_, EL_EDITOR, "emacs");
     el_set(line_, EL_SIGNAL, 0);
+    el_set(line_, EL_GETCFN, &NextCharacter);
     HistEvent event;
     history(history_, &event, H_SETSIZE, 1000);
     history(history_, &event, H_SETUNIQUE, 1);
@@ -65,7 +109,7 @@ class EditingReader final : public LineReader {
     if (history_ != nullptr) history_end(history_);
     if (line_ != nullptr) el_end(line_);
   }
-  bool good() const { return line_ != nullptr && history_ != nullptr; }
+  bool good() const { return line_ != nullptr && history_ != nullptr && interrupt_pipe[0] >= 0; }
 
   End Read(const std::string& prompt, std::string& line) override {
     const InterruptsRead interrupts;
