@@ -150,6 +150,8 @@ absl::Status Chat::Answer(bool& answered) {
         return written && !(options_.interrupted && options_.interrupted());
       },
       reply);
+  // Also one that came as the answer ended by itself.
+  const bool interrupted = options_.interrupted && options_.interrupted();
   if (options_.after_answer) options_.after_answer();
   if (begun) Print("\n");
   if (!status.ok()) {
@@ -157,7 +159,7 @@ absl::Status Chat::Answer(bool& answered) {
     return absl::Status(status.code(), absl::StrCat(status.message(), "; ", reply.message.content.size(),
                                                     " bytes of the answer came before, and are forgotten"));
   }
-  if (reply.reason == "cancelled" && !options_.person) over_ = interrupted_ = true;
+  if ((interrupted || reply.reason == "cancelled") && !options_.person) over_ = interrupted_ = true;
   answered = reply.reason != "cancelled" || !reply.message.content.empty();
   if (!answered) return absl::OkStatus();
   messages_.push_back(reply.message);

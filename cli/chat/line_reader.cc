@@ -42,6 +42,14 @@ class InterruptsRead {
   struct sigaction before_ = {};
 };
 
+// Whether there was an interrupt that nobody has taken yet.
+bool TakeInterrupt() {
+  char told[16];
+  bool any = false;
+  while (read(interrupt_pipe[0], told, sizeof told) > 0) any = true;
+  return any;
+}
+
 // Of libedit: the next character of the terminal, 1; 0 at its end; -1 with EINTR after an interrupt.
 int NextCharacter(EditLine*, wchar_t* out) {
   std::mbstate_t state = {};
@@ -51,13 +59,11 @@ int NextCharacter(EditLine*, wchar_t* out) {
       if (errno == EINTR) continue;
       return -1;
     }
-    if (ready[0].revents != 0) {
-      char told[16];
-      while (read(interrupt_pipe[0], told, sizeof told) > 0) {
-      }
+    if (ready[0].revents != 0 && TakeInterrupt()) {
       errno = EINTR;
       return -1;
     }
+    if (ready[1].revents == 0) continue;
     char byte = 0;
     const ssize_t n = read(STDIN_FILENO, &byte, 1);
     if (n <= 0) return static_cast<int>(n);
@@ -112,9 +118,22 @@ class EditingReader final : public LineReader {
   bool good() const { return line_ != nullptr && history_ != nullptr && interrupt_pipe[0] >= 0; }
 
   End Read(const std::string& prompt, std::string& line) override {
-    const InterruptsRead interrupts;
+    End end;
+    {
+      const InterruptsRead interrupts;
+      end = Edit(prompt, line);
+    }
+    // Pressed when the line had ended already: it is meant for what follows.
+    if (end == End::kLine && TakeInterrupt()) raise(SIGINT);
+    return end;
+  }
+
+ private:
+  End Edit(const std::string& prompt, std::string& line) {
     prompt_ = prompt;
     int bytes = 0;
+    // Before the prompt is shown: what is typed from then on is this line's, and nothing else echoes it.
+    el_set(line_, EL_PREP_TERM, 1);
     errno = 0;
     const char* typed = el_gets(line_, &bytes);
     if (typed == nullptr || bytes <= 0) {
@@ -131,8 +150,6 @@ class EditingReader final : public LineReader {
     if (!line.empty()) history(history_, &event, H_ENTER, line.c_str());
     return End::kLine;
   }
-
- private:
   static char* Prompt(EditLine* line) {
     EditingReader* self = nullptr;
     el_get(line, EL_CLIENTDATA, &self);

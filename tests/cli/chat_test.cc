@@ -1,4 +1,10 @@
 // `omni chat` and `omni run --server` as processes: in a pipe, on a terminal, with a server.
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
@@ -87,6 +93,17 @@ TEST_F(ChatProcess, AMistakeInAPipeIsTheEnd) {
   ExpectOneLine(Chat("x\n", {"--server", "http://127.0.0.1:1"}), 1, "nobody answers at 127.0.0.1:1");
 }
 
+// The shipped model, whose likeliest answer does not end.
+constexpr char kEndless[] = OMNI_SOURCE_DIR "/models/mini";
+
+TEST_F(ChatProcess, AnInterruptedAnswerEndsAPipe) {
+  ProcessOptions options;
+  options.signal_after_output = SIGINT;
+  const Output output =
+      Chat("the sea\ny\n", {"-m", kEndless, "-n", "100000000", "-c", "1000000000", "--temp", "0"}, options);
+  EXPECT_EQ(output.exit_code, 130) << output.err;
+}
+
 TEST_F(ChatProcess, AServerAnswersWhatTheModelHereWould) {
   const auto serve = Serve();
   const std::string url = "http://" + serve->WaitForAddress();
@@ -154,6 +171,116 @@ TEST_F(ChatProcess, AServerThatDiesInMidAnswerIsSaidWithWhatCame) {
                                     OMNI_PROGRAM});
   EXPECT_THAT(output.err, AllOf(HasSubstr(url), HasSubstr("bytes of the answer came before")));
   EXPECT_GT(output.out.size(), 1u);
+}
+
+// The program on a terminal of its own.
+class Terminal {
+ public:
+  explicit Terminal(std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), {OMNI_PROGRAM, "chat"});
+    std::vector<char*> argv;
+    for (std::string& a : arguments) argv.push_back(a.data());
+    argv.push_back(nullptr);
+    master_ = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+    grantpt(master_);
+    unlockpt(master_);
+    const std::string name = ptsname(master_);
+    pid_ = fork();
+    if (pid_ != 0) return;
+    setsid();
+    const int slave = open(name.c_str(), O_RDWR);
+    ioctl(slave, TIOCSCTTY, 0);
+    for (int fd : {0, 1, 2}) dup2(slave, fd);
+    setenv("TERM", "xterm", 1);
+    setenv("LC_ALL", "C.UTF-8", 1);
+    execv(argv[0], argv.data());
+    _exit(127);
+  }
+  ~Terminal() {
+    if (pid_ > 0) {
+      kill(pid_, SIGKILL);
+      waitpid(pid_, nullptr, 0);
+    }
+    close(master_);
+  }
+  void Type(const std::string& text) {
+    EXPECT_EQ(write(master_, text.data(), text.size()), static_cast<ssize_t>(text.size()));
+  }
+  // Until the text has been shown, beyond what was waited for before.
+  bool WaitFor(const std::string& text) {
+    while (true) {
+      const size_t at = shown_.find(text, seen_);
+      if (at != shown_.npos) {
+        seen_ = at + text.size();
+        return true;
+      }
+      if (!More()) return false;
+    }
+  }
+  // The exit code.
+  int WaitForEnd() {
+    while (More()) {
+    }
+    int status = 0;
+    waitpid(pid_, &status, 0);
+    pid_ = -1;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  }
+  const std::string& shown() const { return shown_; }
+
+ private:
+  bool More() {
+    pollfd ready{master_, POLLIN, 0};
+    if (poll(&ready, 1, 60'000) != 1) {
+      ADD_FAILURE() << "the terminal stays silent; so far: " << shown_;
+      return false;
+    }
+    char buffer[4096];
+    const ssize_t n = read(master_, buffer, sizeof buffer);
+    if (n > 0) shown_.append(buffer, static_cast<size_t>(n));
+    return n > 0;
+  }
+  int master_ = -1;
+  pid_t pid_ = -1;
+  std::string shown_;
+  size_t seen_ = 0;
+};
+
+TEST_F(ChatProcess, OnATerminalLinesAreEditedAndRecalledAndAnInterruptStopsTheAnswerAlone) {
+  Terminal terminal({"-m", Model(), "-n", "3", "--temp", "0", "-t", "1"});
+  ASSERT_TRUE(terminal.WaitFor("> ")) << terminal.shown();
+  terminal.Type("/temp 0.5x\x7f\r");  // the last letter taken back
+  ASSERT_TRUE(terminal.WaitFor("> "));
+  terminal.Type("/seed no\r");
+  ASSERT_TRUE(terminal.WaitFor("/seed takes a whole number"));
+  ASSERT_TRUE(terminal.WaitFor("> "));
+  terminal.Type("\x1b[A\r");  // the line before
+  ASSERT_TRUE(terminal.WaitFor("/seed takes a whole number"));
+  ASSERT_TRUE(terminal.WaitFor("> "));
+  terminal.Type("not to be said\x03");
+  ASSERT_TRUE(terminal.WaitFor("ends the chat"));
+  ASSERT_TRUE(terminal.WaitFor("> "));
+  terminal.Type("/nonsense \xc3\xa9\r");
+  ASSERT_TRUE(terminal.WaitFor("is no command"));
+  ASSERT_TRUE(terminal.WaitFor("> "));
+  terminal.Type("/tokens\r");
+  ASSERT_TRUE(terminal.WaitFor("nothing has been answered yet"));
+  ASSERT_TRUE(terminal.WaitFor("> "));
+  terminal.Type("\x04");
+  EXPECT_EQ(terminal.WaitForEnd(), 0) << terminal.shown();
+}
+
+TEST_F(ChatProcess, OnATerminalAnInterruptStopsTheAnswerAndNotTheProgram) {
+  Terminal terminal(
+      {"-m", kEndless, "-n", "100000000", "-c", "1000000000", "--temp", "0", "--stats", "-t", "1"});
+  ASSERT_TRUE(terminal.WaitFor("> ")) << terminal.shown();
+  terminal.Type("the sea\r");
+  ASSERT_TRUE(terminal.WaitFor("the sea\r\n"));
+  terminal.Type("\x03");
+  ASSERT_TRUE(terminal.WaitFor("stopped"));
+  ASSERT_TRUE(terminal.WaitFor("> "));
+  terminal.Type("/exit\r");
+  EXPECT_EQ(terminal.WaitForEnd(), 0);
 }
 
 }  // namespace
