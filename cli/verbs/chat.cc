@@ -14,13 +14,13 @@
 #include "cli/chat/local_model.h"
 #include "cli/chat/remote_model.h"
 #include "cli/cluster_flags.h"
+#include "cli/open_node.h"
 #include "cli/output.h"
 #include "cli/sampler_flags.h"
 #include "cli/server_flags.h"
 #include "cli/stream_flags.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
-#include "cluster/node.h"
 #include "engine/base/interrupt.h"
 #include "store/model/find_model.h"
 
@@ -95,15 +95,7 @@ absl::StatusOr<int> TalkHere(const ChatArgs& args) {
   if (!path.ok()) return path.status();
   absl::StatusOr<ChatTemplate> chat = ChatTemplate::Load(*path);
   if (!chat.ok()) return chat.status();
-  absl::StatusOr<OpenOptions> open = args.stream.Options(*path);
-  if (!open.ok()) return open.status();
-  NodeOptions options;
-  options.model = *path;
-  options.open = *open;
-  options.swarm.threads = static_cast<int>(args.threads);
-  options.swarm.max_context = args.ctx;
-  options.swarm.coordinator.predict_ahead = args.stream.PredictAhead(*open);
-  absl::StatusOr<std::unique_ptr<Node>> node = Node::Start(nullptr, options);
+  absl::StatusOr<std::unique_ptr<Node>> node = OpenNode(*path, args.stream, args.threads, args.ctx);
   if (!node.ok()) return node.status();
   if (args.stats || StderrIsTerminal()) {
     const Model& model = (*node)->model();

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/cluster_flags.h"
+#include "cli/open_node.h"
 #include "cli/output.h"
 #include "cli/prompt.h"
 #include "cli/sampler_flags.h"
@@ -17,7 +18,6 @@
 #include "cli/stream_flags.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
-#include "cluster/node.h"
 #include "engine/base/interrupt.h"
 #include "engine/base/json.h"
 #include "engine/base/log.h"
@@ -339,15 +339,7 @@ absl::StatusOr<int> Run(const RunArgs& args) {
   const auto start = Clock::now();
   absl::StatusOr<std::string> path = FindModel(args.model);
   if (!path.ok()) return path.status();
-  absl::StatusOr<OpenOptions> open = args.stream.Options(*path);
-  if (!open.ok()) return open.status();
-  NodeOptions options;
-  options.model = *path;
-  options.open = *open;
-  options.swarm.threads = static_cast<int>(args.threads);
-  options.swarm.max_context = args.ctx;
-  options.swarm.coordinator.predict_ahead = args.stream.PredictAhead(*open);
-  absl::StatusOr<std::unique_ptr<Node>> node = Node::Start(nullptr, options);
+  absl::StatusOr<std::unique_ptr<Node>> node = OpenNode(*path, args.stream, args.threads, args.ctx);
   if (!node.ok()) return node.status();
   Swarm& swarm = (*node)->swarm();
   const Model& model = (*node)->model();

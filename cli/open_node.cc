@@ -1,0 +1,18 @@
+#include "cli/open_node.h"
+
+namespace omni::cli {
+
+absl::StatusOr<std::unique_ptr<Node>> OpenNode(const std::string& path, const StreamFlags& stream,
+                                               int64_t threads, int64_t ctx) {
+  absl::StatusOr<OpenOptions> open = stream.Options(path);
+  if (!open.ok()) return open.status();
+  NodeOptions options;
+  options.model = path;
+  options.open = *open;
+  options.swarm.threads = static_cast<int>(threads);
+  options.swarm.max_context = ctx;
+  options.swarm.coordinator.predict_ahead = stream.PredictAhead(*open);
+  return Node::Start(nullptr, std::move(options));
+}
+
+}  // namespace omni::cli

@@ -1,0 +1,20 @@
+// A model opened in this process, for verbs that decode here.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include <absl/status/statusor.h>
+
+#include "cli/stream_flags.h"
+#include "cluster/node.h"
+
+namespace omni::cli {
+
+// `path` opened as the flags say; `threads` and `ctx` as their flags have them. Errors: StreamFlags::Options's and
+// Node::Start's.
+absl::StatusOr<std::unique_ptr<Node>> OpenNode(const std::string& path, const StreamFlags& stream,
+                                               int64_t threads, int64_t ctx);
+
+}  // namespace omni::cli
