@@ -38,15 +38,12 @@ ErrorDetails Because(std::string reason) {
   return {.reason = std::move(reason), .metadata = {}, .retry = {}};
 }
 
-class StreamReactor final : public grpc::ServerWriteReactor<pb::GenerateResponse>, public AnswerSink {
+// Of a call that ends when its client goes; owns itself.
+template <typename Reactor>
+class AnswerReactor : public Reactor, public AnswerSink {
  public:
-  StreamReactor(InferenceService::Impl& impl, StreamPtr stream) : impl_(impl), stream_(std::move(stream)) {}
-  void Write(const pb::GenerateResponse& response) override { StartWrite(&response); }
-  void End(const grpc::Status& status) override { Finish(status); }
-
-  void OnWriteDone(bool ok) override {
-    impl_.executor.Post([&impl = impl_, stream = stream_, ok] { impl.OnWritten(stream, ok); });
-  }
+  AnswerReactor(InferenceService::Impl& impl, StreamPtr stream) : impl_(impl), stream_(std::move(stream)) {}
+  void End(const grpc::Status& status) override { this->Finish(status); }
   void OnCancel() override {
     impl_.executor.Post([&impl = impl_, stream = stream_] {
       impl.Finish(stream, absl::CancelledError("the client has gone, or its deadline has passed"));
@@ -60,16 +57,26 @@ class StreamReactor final : public grpc::ServerWriteReactor<pb::GenerateResponse
     });
   }
 
- private:
+ protected:
   InferenceService::Impl& impl_;
-  StreamPtr stream_;
+  const StreamPtr stream_;
+};
+
+class StreamReactor final : public AnswerReactor<grpc::ServerWriteReactor<pb::GenerateResponse>> {
+ public:
+  using AnswerReactor::AnswerReactor;
+  void Write(const pb::GenerateResponse& response) override { StartWrite(&response); }
+
+  void OnWriteDone(bool ok) override {
+    impl_.executor.Post([&impl = impl_, stream = stream_, ok] { impl.OnWritten(stream, ok); });
+  }
 };
 
 // A whole answer: what a stream would be sent is gathered.
-class WholeReactor final : public grpc::ServerUnaryReactor, public AnswerSink {
+class WholeReactor final : public AnswerReactor<grpc::ServerUnaryReactor> {
  public:
   WholeReactor(InferenceService::Impl& impl, StreamPtr stream, pb::Generation* answer)
-      : impl_(impl), stream_(std::move(stream)), answer_(answer) {}
+      : AnswerReactor(impl, std::move(stream)), answer_(answer) {}
 
   void Write(const pb::GenerateResponse& response) override {
     if (response.has_begun()) *answer_->mutable_begun() = response.begun();
@@ -93,24 +100,8 @@ class WholeReactor final : public grpc::ServerUnaryReactor, public AnswerSink {
       impl.OnWritten(stream, true);
     });
   }
-  void End(const grpc::Status& status) override { Finish(status); }
-
-  void OnCancel() override {
-    impl_.executor.Post([&impl = impl_, stream = stream_] {
-      impl.Finish(stream, absl::CancelledError("the client has gone, or its deadline has passed"));
-    });
-  }
-  void OnDone() override {
-    impl_.executor.Post([&impl = impl_, stream = stream_, this] {
-      stream->sink = nullptr;
-      impl.Forget(stream);
-      delete this;
-    });
-  }
 
  private:
-  InferenceService::Impl& impl_;
-  StreamPtr stream_;
   pb::Generation* const answer_;
   size_t bytes_ = 0;
 };
