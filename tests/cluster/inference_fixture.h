@@ -15,10 +15,10 @@
 #include "cluster/grpc_errors.h"
 #include "cluster/inference_service.h"
 #include "cluster/node.h"
-#include "cluster/node_backend.h"
 #include "engine/text/prompt.h"
 #include "omni/inference/v1/inference.grpc.pb.h"
 #include "tests/store/model/streamed_fixture.h"
+#include "tests/testing/node_backend.h"
 
 namespace omni::testing {
 

@@ -8,7 +8,7 @@
 #include "cluster/inference_backend.h"
 #include "cluster/node.h"
 
-namespace omni {
+namespace omni::testing {
 
 class NodeBackend final : public InferenceBackend {
  public:
@@ -29,4 +29,4 @@ class NodeBackend final : public InferenceBackend {
   Node& node_;
 };
 
-}  // namespace omni
+}  // namespace omni::testing

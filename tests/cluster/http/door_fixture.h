@@ -14,10 +14,10 @@
 
 #include "cluster/http/http_door.h"
 #include "cluster/node.h"
-#include "cluster/node_backend.h"
 #include "cluster/node_status.h"
 #include "tests/cluster/http/raw_client.h"
 #include "tests/store/model/streamed_fixture.h"
+#include "tests/testing/node_backend.h"
 
 namespace omni::testing {
 
