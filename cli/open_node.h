@@ -12,8 +12,8 @@
 
 namespace omni::cli {
 
-// `path` opened as the flags say; `threads` and `ctx` as their flags have them. Errors: StreamFlags::Options's and
-// Node::Start's.
+// `path` opened as the flags say; `threads` and `ctx` as their flags have them. Errors:
+// StreamFlags::Options's and Node::Start's.
 absl::StatusOr<std::unique_ptr<Node>> OpenNode(const std::string& path, const StreamFlags& stream,
                                                int64_t threads, int64_t ctx);
 

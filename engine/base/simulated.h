@@ -70,22 +70,48 @@ namespace omni::simulation {
   X(kOldCoordinatorObeyed)        \
   X(kOtherClusterObeyed)
 
+// Of the tasks, which have a simulation of their own.
+#define OMNI_TASK_MARKS(X) \
+  X(kLateReport)           \
+  X(kSubmittedAgain)       \
+  X(kLeaseRanOut)          \
+  X(kScheduleSkipped)
+
+#define OMNI_TASK_PLANTS(X) \
+  X(kNone)                  \
+  X(kTokenReused)           \
+  X(kLateReportTaken)       \
+  X(kLeaseNeverEnds)        \
+  X(kDelayedForgotten)      \
+  X(kChildrenMadeAgain)     \
+  X(kCancelledWhenOver)     \
+  X(kKeyForgotten)          \
+  X(kKeyContentUnchecked)
+
 #define OMNI_NAME(name) name,
 enum class Mark { OMNI_MARKS(OMNI_NAME) kCount };
 enum class Plant { OMNI_PLANTS(OMNI_NAME) kCount };
+enum class TaskMark { OMNI_TASK_MARKS(OMNI_NAME) kCount };
+enum class TaskPlant { OMNI_TASK_PLANTS(OMNI_NAME) kCount };
 #undef OMNI_NAME
 
 void Reached(Mark mark);
 bool Planted(Plant plant);
+void Reached(TaskMark mark);
+bool Planted(TaskPlant plant);
 
 }  // namespace omni::simulation
 
 #define OMNI_REACHED(mark) ::omni::simulation::Reached(::omni::simulation::Mark::mark)
 #define OMNI_PLANTED(plant) ::omni::simulation::Planted(::omni::simulation::Plant::plant)
+#define OMNI_TASK_REACHED(mark) ::omni::simulation::Reached(::omni::simulation::TaskMark::mark)
+#define OMNI_TASK_PLANTED(plant) ::omni::simulation::Planted(::omni::simulation::TaskPlant::plant)
 
 #else
 
 #define OMNI_REACHED(mark) static_cast<void>(0)
 #define OMNI_PLANTED(plant) false
+#define OMNI_TASK_REACHED(mark) static_cast<void>(0)
+#define OMNI_TASK_PLANTED(plant) false
 
 #endif

@@ -1,5 +1,6 @@
 #include "store/state/database.h"
 
+#include <algorithm>
 #include <atomic>
 #include <filesystem>
 #include <mutex>
@@ -135,14 +136,15 @@ struct Database::Impl {
     return value;
   }
 
-  absl::Status ForEach(std::string_view prefix, const DatabaseVisitor& visit,
+  absl::Status ForEach(std::string_view prefix, std::string_view from, const DatabaseVisitor& visit,
                        const rocksdb::Snapshot* at) const {
     const std::shared_lock lock(mutex);
     if (db == nullptr) return Closed();
     rocksdb::ReadOptions read;
     read.snapshot = at;
     const std::unique_ptr<rocksdb::Iterator> it(db->NewIterator(read));
-    for (it->Seek(ToSlice(prefix)); it->Valid() && it->key().starts_with(ToSlice(prefix)); it->Next()) {
+    for (it->Seek(ToSlice(std::max(prefix, from))); it->Valid() && it->key().starts_with(ToSlice(prefix));
+         it->Next()) {
       if (absl::Status s = visit(FromSlice(it->key()), FromSlice(it->value())); !s.ok()) return s;
     }
     return Convert(it->status());
@@ -199,7 +201,12 @@ absl::StatusOr<std::optional<std::string>> Database::Get(std::string_view key) c
 }
 
 absl::Status Database::ForEach(std::string_view prefix, const DatabaseVisitor& visit) const {
-  return impl_->ForEach(prefix, visit, nullptr);
+  return impl_->ForEach(prefix, "", visit, nullptr);
+}
+
+absl::Status Database::ForEachFrom(std::string_view prefix, std::string_view from,
+                                   const DatabaseVisitor& visit) const {
+  return impl_->ForEach(prefix, from, visit, nullptr);
 }
 
 struct Database::Snapshot::Impl {
@@ -221,7 +228,7 @@ absl::StatusOr<std::optional<std::string>> Database::Snapshot::Get(std::string_v
 }
 
 absl::Status Database::Snapshot::ForEach(std::string_view prefix, const DatabaseVisitor& visit) const {
-  return impl_->database->ForEach(prefix, visit, impl_->at);
+  return impl_->database->ForEach(prefix, "", visit, impl_->at);
 }
 
 Database::Snapshot Database::TakeSnapshot() const {

@@ -71,6 +71,9 @@ class Database {
   absl::StatusOr<std::optional<std::string>> Get(std::string_view key) const;  // none: no such key
   // All keys that begin with `prefix`, as they are when the call begins.
   absl::Status ForEach(std::string_view prefix, const DatabaseVisitor& visit) const;
+  // Of those the ones that are not before `from`.
+  absl::Status ForEachFrom(std::string_view prefix, std::string_view from,
+                           const DatabaseVisitor& visit) const;
 
   // The database as it is now, whatever is written later. Must go before the database.
   class Snapshot {

@@ -1,0 +1,14 @@
+// What may be handed in.
+#pragma once
+
+#include <absl/status/status.h>
+
+#include "actors/task/task.h"
+#include "actors/task/task_ledger.h"
+
+namespace omni {
+
+// InvalidArgument: names the field, what is wrong with it, and what is allowed.
+absl::Status CheckTask(const TaskSubmission& submission, const TaskLimits& limits);
+
+}  // namespace omni

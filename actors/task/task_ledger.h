@@ -1,0 +1,210 @@
+// What is true of every task, and what may be done to it.
+//
+// Problem: a server is killed between any two instructions, an executor is paused and comes back when
+// somebody else has its task, a client asks twice. Each task must still end once in its log, and what was
+// acknowledged must have happened.
+//
+// Every call reads records, decides, and adds to a step what has to be written; nothing of it is true, and
+// nobody may be told of it, before the step's writes last. If they fail, the ledger is loaded again and with
+// that has forgotten them. Who has a task is said by a token that is drawn at random and never again: whoever
+// comes with another one is refused, whatever its name is. In memory are only the order in which tasks wait
+// and the times at which something is due, both of which follow from the records.
+//
+// No threads, disk or clock of its own: the same calls on the same store with the same numbers drawn give the
+// same steps, so that a simulator can use it. One thread.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include "actors/task/task.h"
+#include "actors/task/task_queue.h"
+#include "actors/task/task_record.h"
+#include "store/state/record_store.h"
+
+namespace omni {
+
+// What must last before anybody is told of what made it.
+struct TaskStep {
+  RecordWrites writes;
+  std::set<TaskId> changed;        // have new events
+  std::vector<std::string> ended;  // leases that were taken away or whose tasks are to be cancelled: their
+                                   // executors stop, or find out when they report
+  bool queued = false;             // one waits for an executor that did not before
+};
+
+// Who asks. Another's task is as good as none.
+struct TaskClient {
+  std::string caller;
+  bool all = false;  // may see and change everybody's
+};
+
+struct TaskSubmission {
+  std::string caller;
+  std::string key;  // idempotency key; empty: none
+  TaskSpec spec;
+};
+
+struct TaskSubmitted {
+  TaskState state;
+  bool again = false;  // it was handed in before, under the same key
+};
+
+struct TaskAssignment {
+  TaskState state;  // of which `attempt` is this one's
+  std::string token;
+  TaskWork work;
+  std::string checkpoint;  // all pieces of earlier attempts, one after another
+  int64_t points = 0;
+  TaskDuration lease{0};  // from now; every report begins it anew
+  TaskTime deadline{};    // of the attempt
+};
+
+// What an executor tells while it has a task. All of it lasts or nothing.
+struct TaskReport {
+  struct Item {
+    TaskEventKind kind = TaskEventKind::kOutput;  // kOutput, kProgress or kArtifact
+    std::string name, data;
+  };
+  std::vector<Item> items;
+  std::string checkpoint;  // one more piece; empty: none
+};
+
+struct TaskCounts {
+  std::array<int64_t, kTaskStatuses + 1> by_status = {};  // of those not over, by TaskStatus
+  int64_t succeeded = 0, failed = 0, cancelled = 0;       // since the ledger was made
+  int64_t attempts = 0, lost = 0, refused_tokens = 0;
+};
+
+class TaskLedger {
+ public:
+  struct Options {
+    TaskLimits limits;
+    TaskDuration lease = std::chrono::seconds(15);
+    TaskDuration retain = std::chrono::hours(24 * 7);
+    std::function<uint64_t()> random;  // what nobody can guess
+  };
+
+  // The store outlives the ledger. Load comes first.
+  TaskLedger(RecordStore& store, Options options);
+
+  // Reads what there is. Leases begin anew.
+  absl::Status Load(TaskTime now);
+
+  // Errors of all calls below: those of the store; and NotFound: there is no such task, or it is another's.
+  // Times never go back: an earlier one counts as the last.
+
+  // InvalidArgument: names what is wrong with it. AlreadyExists: its key was used for something else.
+  // ResourceExhausted: too many are not over.
+  absl::StatusOr<TaskSubmitted> Submit(const TaskSubmission& submission, TaskTime now, TaskStep& step);
+  // One that runs goes on until its executor stops or is done, whichever is recorded first.
+  // FailedPrecondition: it is over.
+  absl::StatusOr<TaskState> Cancel(const TaskClient& by, std::string_view id, TaskTime now, TaskStep& step);
+  // Hands in again one that failed or was cancelled; children that succeeded stay. FailedPrecondition: it did
+  // not.
+  absl::StatusOr<TaskState> Retry(const TaskClient& by, std::string_view id, TaskTime now, TaskStep& step);
+  // Forgets one that is over. FailedPrecondition: it is not.
+  absl::Status Purge(const TaskClient& by, std::string_view id, TaskTime now, TaskStep& step);
+
+  // The next task for a worker of a node; none: nothing waits that it offers to run.
+  absl::StatusOr<std::optional<TaskAssignment>> Take(std::string_view worker, std::string_view node,
+                                                     std::span<const TaskOffer> offers, TaskTime now,
+                                                     TaskStep& step);
+  // Of the calls below: FailedPrecondition, the token is not that of a lease; its holder stops.
+  struct Told {
+    TaskTime lease_ends{};
+    bool cancel = false;  // it should stop, and fail with kErrorCancelled
+  };
+  absl::StatusOr<Told> Report(std::string_view token, const TaskReport& report, TaskTime now, TaskStep& step);
+  absl::Status Succeed(std::string_view token, const TaskReport& last, const std::string& result,
+                       TaskTime now, TaskStep& step);
+  absl::Status Fail(std::string_view token, const TaskReport& last, const std::string& error,
+                    const std::string& message, TaskTime now, TaskStep& step);
+  absl::Status Return(std::string_view token, TaskTime now, TaskStep& step);  // undone; no attempt is counted
+  // Ends the leases of all workers of the node but this one: they were of processes that are gone.
+  absl::Status EndLeases(std::string_view node, std::string_view but_worker, TaskTime now, TaskStep& step);
+
+  // InvalidArgument; ResourceExhausted: too many. Takes the place of one of the same name.
+  absl::Status PutSchedule(TaskSchedule schedule, TaskTime now, TaskStep& step);
+  absl::Status DeleteSchedule(std::string_view caller, std::string_view name, TaskStep& step);
+
+  // Does what is due, at most until the step has `changes`. True: more is due.
+  absl::StatusOr<bool> Settle(TaskTime now, size_t changes, TaskStep& step);
+  std::optional<TaskTime> next_due() const;  // of what Settle does
+
+  // The store failed in the middle of a call: its step is worth nothing, and Load comes next.
+  bool failed() const { return failed_; }
+  const TaskCounts& counts() const { return counts_; }
+  int64_t live() const { return live_; }
+
+ private:
+  absl::StatusOr<std::optional<std::string>> Get(const TaskStep& step, std::string_view key) const;
+  absl::StatusOr<TaskRecord> Find(const TaskClient& by, std::string_view id, const TaskStep& step) const;
+  absl::StatusOr<TaskRecord> FindRecord(std::string_view id, const TaskStep& step) const;
+  absl::StatusOr<TaskRecord> FindLeased(std::string_view token, TaskTime now, const TaskStep& step);
+  absl::StatusOr<TaskWork> FindWork(std::string_view id, const TaskStep& step) const;
+
+  void Index(const TaskRecord& record);
+  void Unindex(const TaskRecord& record);
+  void AddEvent(TaskRecord& record, TaskEvent event, TaskStep& step);
+  void SetStatus(TaskRecord& record, TaskStatus status);
+  // Writes what became of a record (null: there was none), and tells its parent if it is over now.
+  absl::Status Put(const TaskRecord* before, const TaskRecord& record, TaskStep& step);
+  absl::Status ChildOver(const TaskRecord& child, TaskStep& step);
+
+  absl::StatusOr<TaskRecord> Insert(const std::string& caller, const std::string& key, const TaskSpec& spec,
+                                    const TaskRecord* parent, int32_t index, TaskStep& step);
+  absl::StatusOr<TaskRecord> HandInAgain(const TaskRecord& before, const std::string& by, TaskStep& step);
+  void MakeReady(TaskRecord& record, TaskStep& step);
+  void FailAttempt(TaskRecord& record, const std::string& error, const std::string& message, TaskStep& step);
+  void End(TaskRecord& record, TaskStatus status, const std::string& error, const std::string& message,
+           TaskStep& step);
+  absl::Status CheckReport(const TaskReport& report) const;
+  absl::Status AddReport(TaskRecord& record, const TaskReport& report, TaskStep& step);
+
+  // By value: what they come from are the sets that they change.
+  absl::Status MakeChildren(TaskId id, size_t changes, TaskStep& step);
+  absl::Status CancelChildren(TaskId id, size_t changes, TaskStep& step);
+  absl::Status PurgeEvents(TaskId id, size_t changes, TaskStep& step);
+  absl::Status PurgeRetained(size_t changes, TaskStep& step);
+  absl::Status SettleTask(TaskId id, TaskStep& step);
+  absl::Status SettleSchedule(std::string key, TaskStep& step);
+  void PurgeRecord(const TaskRecord& record, TaskStep& step);
+  void SetScheduleDue(const std::string& key, std::optional<TaskTime> due);
+
+  TaskTime LeaseEnds(const TaskRecord& record) const;
+  std::optional<TaskTime> DueOf(const TaskRecord& record) const;
+  TaskDuration Backoff(const TaskRetry& retry, int32_t failures);
+  std::string NewId();
+  void Advance(TaskTime now) { now_ = std::max(now_, now); }
+
+  RecordStore& store_;
+  const Options options_;
+  TaskTime now_{}, loaded_{};
+  TaskQueue queue_;
+  std::set<std::pair<TaskTime, TaskId>> due_;
+  std::map<std::string, TaskId, std::less<>> leases_;  // by token
+  std::map<std::string, int64_t> live_by_caller_;
+  int64_t live_ = 0;
+  std::set<TaskId> making_;                           // fan-outs whose children are not all made
+  std::set<TaskId> orphaning_, purging_;              // whose children, whose events have to go
+  std::set<std::pair<TaskTime, std::string>> plans_;  // by when they are due: keys
+  std::map<std::string, TaskTime> plan_times_;        // by key
+  std::optional<TaskTime> next_retained_;             // when the first that is over may go; none: unknown
+  TaskCounts counts_;
+  mutable bool failed_ = false;
+};
+
+}  // namespace omni

@@ -1,0 +1,16 @@
+#include "actors/task/task_log.h"
+
+#include "engine/base/log.h"
+
+namespace omni {
+
+void LogTaskStoreFailed(const absl::Status& status) {
+  LogError("task_store_failed", "tasks are refused until their store takes writes again: {reason}",
+           {{"reason", std::string_view(status.message().data(), status.message().size())}});
+}
+
+void LogTaskStoreRecovered() {
+  LogWarning("task_store_recovered", "the store of tasks takes writes again", {});
+}
+
+}  // namespace omni

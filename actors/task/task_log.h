@@ -1,0 +1,12 @@
+// What the log says of tasks: each call is one event of docs/operations.md, "Log". From any thread.
+#pragma once
+
+#include <absl/status/status.h>
+
+namespace omni {
+
+// Nothing is accepted until it takes writes again; whoever had asked was told so.
+void LogTaskStoreFailed(const absl::Status& status);
+void LogTaskStoreRecovered();
+
+}  // namespace omni
