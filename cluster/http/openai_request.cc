@@ -175,14 +175,14 @@ absl::StatusOr<CompletionRequest> ReadCompletion(std::string_view body, const Se
   absl::StatusOr<std::vector<std::vector<TokenId>>> prompts =
       openai::ReadTexts(*prompt, "prompt", *model.tokenizer, kMostChoices);
   if (!prompts.ok()) return prompts.status();
-  for (const std::vector<TokenId>& tokens : *prompts) {
-    for (int64_t i = 0; echo && i < n; ++i) {
-      request.echo.emplace_back();
-      // End-of-text is no text.
-      for (const TokenId token : tokens) request.echo.back() += model.tokenizer->Bytes(token);
-    }
-  }
   if (absl::Status s = AddChoices(model, "prompt", *std::move(prompts), n, one, request); !s.ok()) return s;
+  // Only now is it known that they are not too many.
+  for (const GenerateRequest& choice : request.choices) {
+    if (!echo) break;
+    std::string& text = request.echo.emplace_back();
+    // End-of-text is no text.
+    for (const TokenId token : choice.prompt) text += model.tokenizer->Bytes(token);
+  }
   return request;
 }
 

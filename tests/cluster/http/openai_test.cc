@@ -1,4 +1,8 @@
 // OpenAI's requests and answers as JSON, without a server.
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <cstdlib>
 #include <fstream>
 #include <string>
 #include <utility>
@@ -139,6 +143,29 @@ TEST_F(OpenAiRequest, MoreThanOneRequestMayHoldIsRefused) {
     EXPECT_TRUE(ChatWith(fields).ok()) << fields;
   model_.max_context = 1 << 20;
   ExpectBad(Completion(R"({"n": 128, "prompt": ")" + std::string(200'000, 'q') + "\"}"), "n", "one by one");
+}
+
+// In a process of its own, which may take so much memory and no more.
+TEST_F(OpenAiRequest, WhatIsRefusedIsNotWrittenOutBefore) {
+  constexpr int kTokens = 600'000, kMostMb = 150;
+  int token = 0;  // the longest
+  for (int i = 1; i < tokenizer_.vocab(); ++i) {
+    if (tokenizer_.Bytes(TokenId(i)).size() > tokenizer_.Bytes(TokenId(token)).size()) token = i;
+  }
+  ASSERT_GT(128 * kTokens * tokenizer_.Bytes(TokenId(token)).size(), kMostMb << 20);
+  const std::string one = std::to_string(token);
+  std::string body = R"({"n": 128, "echo": true, "prompt": [)" + one;
+  for (int i = 1; i < kTokens; ++i) body.append(",").append(one);
+  body += "]}";
+  const auto read = [&] {
+    int64_t pages = 0;
+    std::ifstream("/proc/self/statm") >> pages;
+    const rlimit most{static_cast<rlim_t>(pages * sysconf(_SC_PAGESIZE) + (int64_t{kMostMb} << 20)),
+                      RLIM_INFINITY};
+    setrlimit(RLIMIT_AS, &most);
+    std::_Exit(absl::IsInvalidArgument(Completion(body).status()) ? 0 : 1);
+  };
+  EXPECT_EXIT(read(), ::testing::ExitedWithCode(0), "");
 }
 
 TEST_F(OpenAiRequest, WhatIsWrongIsNamed) {
