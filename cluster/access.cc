@@ -9,12 +9,12 @@
 #include <absl/strings/match.h>
 #include <absl/strings/str_cat.h>
 
+#include "cluster/file_reloader.h"
 #include "engine/base/log.h"
 
 namespace omni {
 namespace {
 
-constexpr std::chrono::seconds kLook{1};
 constexpr size_t kLongestHeader = 512;  // bytes; a key has 82
 
 using Table = std::unordered_map<std::string, AccessKey>;  // by id
@@ -55,16 +55,35 @@ absl::StatusOr<std::string_view> BearerKey(std::string_view header) {
 }
 
 struct Access::Impl {
-  std::string path;
-  Clocks clocks;
+  Impl(std::string p, Clocks c)
+      : path(std::move(p)),
+        now(std::move(c.now)),
+        reloader(
+            {path}, [this] { return Take(); }, NotReloaded, std::move(c.ticks)) {}
+
+  absl::Status Take() {
+    absl::StatusOr<std::vector<AccessKey>> keys = ReadKeys(path);
+    if (!keys.ok()) return keys.status();
+    const size_t count = keys->size();
+    std::shared_ptr<const Table> read = TableOf(*std::move(keys));
+    const std::lock_guard lock(mutex);
+    if (table != nullptr)
+      LogInfo("keys_reloaded", "{path} was read again: {keys} keys", {{"path", path}, {"keys", count}});
+    table = std::move(read);
+    return absl::OkStatus();
+  }
+  static void NotReloaded(const absl::Status& why) {
+    LogWarning("keys_not_reloaded", "the keys that were there stay in force: {reason}",
+               {{"reason", std::string_view(why.message().data(), why.message().size())}});
+  }
+
+  const std::string path;
+  const std::function<std::chrono::system_clock::time_point()> now;
   const AccessKey nobody;  // what a key that is not known is compared with
 
   mutable std::mutex mutex;
   std::shared_ptr<const Table> table;
-  std::chrono::steady_clock::time_point looked;
-
-  std::mutex reloading;  // held by whoever looks at the file, which nobody waits for
-  FileVersion version;
+  FileReloader reloader;
 };
 
 Access::Access(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -73,48 +92,13 @@ Access::~Access() = default;
 absl::StatusOr<std::unique_ptr<Access>> Access::Open(const std::string& path) { return Open(path, Clocks()); }
 
 absl::StatusOr<std::unique_ptr<Access>> Access::Open(const std::string& path, Clocks clocks) {
-  auto impl = std::make_unique<Impl>();
-  impl->path = path;
-  impl->clocks = std::move(clocks);
-  // Before it is read: what comes in between is another version, and is read again.
-  impl->version = VersionOf(path);
-  absl::StatusOr<std::vector<AccessKey>> keys = ReadKeys(path);
-  if (!keys.ok()) return keys.status();
-  impl->table = TableOf(*std::move(keys));
-  impl->looked = impl->clocks.ticks();
+  auto impl = std::make_unique<Impl>(path, std::move(clocks));
+  if (absl::Status s = impl->reloader.Open(); !s.ok()) return s;
   return std::unique_ptr<Access>(new Access(std::move(impl)));
 }
 
-void Access::Reload() {
-  const std::unique_lock alone(impl_->reloading, std::try_to_lock);
-  if (!alone.owns_lock()) return;
-  const FileVersion version = VersionOf(impl_->path);
-  if (version == impl_->version) return;
-  impl_->version = version;
-  absl::StatusOr<std::vector<AccessKey>> keys = ReadKeys(impl_->path);
-  if (!keys.ok()) {
-    LogWarning(
-        "keys_not_reloaded", "the keys that were there stay in force: {reason}",
-        {{"reason", std::string_view(keys.status().message().data(), keys.status().message().size())}});
-    return;
-  }
-  LogInfo("keys_reloaded", "{path} was read again: {keys} keys",
-          {{"path", impl_->path}, {"keys", keys->size()}});
-  std::shared_ptr<const Table> table = TableOf(*std::move(keys));
-  const std::lock_guard lock(impl_->mutex);
-  impl_->table = std::move(table);
-}
-
 absl::StatusOr<Caller> Access::Check(std::string_view key) {
-  {
-    std::unique_lock lock(impl_->mutex);
-    const auto ticks = impl_->clocks.ticks();
-    if (ticks - impl_->looked >= kLook) {
-      impl_->looked = ticks;
-      lock.unlock();
-      Reload();
-    }
-  }
+  impl_->reloader.Look();
   std::shared_ptr<const Table> table;
   {
     const std::lock_guard lock(impl_->mutex);
@@ -125,7 +109,7 @@ absl::StatusOr<Caller> Access::Check(std::string_view key) {
   const AccessKey& entry = it == table->end() ? impl_->nobody : it->second;
   if (!SameHash(entry.hash, HashKey(key)) || id.empty())
     return absl::UnauthenticatedError("this server does not know the key; see omni key list");
-  if (entry.expires.has_value() && impl_->clocks.now() >= *entry.expires) {
+  if (entry.expires.has_value() && impl_->now() >= *entry.expires) {
     return absl::UnauthenticatedError(absl::StrCat("the key ", entry.id, " has expired, at ",
                                                    KeyTimeText(*entry.expires),
                                                    "; make another with omni key create"));

@@ -44,14 +44,11 @@ class Access {
   ~Access();
 
   // Whose key it is. Unauthenticated: it is not in the file, is no key, or has expired. If nobody looked
-  // within the last second, looks first whether the file is another.
+  // within the last second, looks first whether the file is another (FileReloader); one that cannot be read,
+  // or is no file of keys, leaves the old keys as they are, and the log says so.
   absl::StatusOr<Caller> Check(std::string_view key);
   // The same for the value of an Authorization header.
   absl::StatusOr<Caller> CheckHeader(std::string_view header);
-
-  // Takes the file's keys if it is another than before. One that cannot be read, or is no file of keys,
-  // leaves the old keys as they are, and is said once in the log.
-  void Reload();
 
   size_t keys() const;  // that there are, expired ones too
   const std::string& path() const;

@@ -233,14 +233,6 @@ absl::StatusOr<std::string> DefaultKeysFile() {
   return absl::StrCat(*dir, "/keys.json");
 }
 
-FileVersion VersionOf(const std::string& path) {
-  struct stat st {};
-  if (::stat(path.c_str(), &st) != 0) return {};
-  constexpr int64_t kBillion = 1'000'000'000;
-  return {st.st_dev, st.st_ino, static_cast<uint64_t>(st.st_size),
-          st.st_mtim.tv_sec * kBillion + st.st_mtim.tv_nsec};
-}
-
 absl::StatusOr<std::vector<AccessKey>> ReadKeys(const std::string& path) {
   const absl::StatusOr<FileDescriptor> file = OpenRegular(path);
   if (!file.ok()) {

@@ -86,14 +86,6 @@ std::string KeysText(const std::vector<AccessKey>& keys);
 // Below $XDG_STATE_HOME/omni: what `omni key` changes and `omni serve` reads where nothing else is said.
 absl::StatusOr<std::string> DefaultKeysFile();
 
-// What tells one file from another of the same name.
-struct FileVersion {
-  uint64_t device = 0, inode = 0, size = 0;
-  int64_t modified_ns = 0;
-  bool operator==(const FileVersion&) const = default;
-};
-FileVersion VersionOf(const std::string& path);  // all zero: there is none
-
 // NotFound, there is no file; FailedPrecondition, others than its owner may write it; InvalidArgument, it is
 // no file of keys. All name it.
 absl::StatusOr<std::vector<AccessKey>> ReadKeys(const std::string& path);

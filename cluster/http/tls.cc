@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <chrono>
 #include <cstring>
 #include <mutex>
 #include <utility>
@@ -13,7 +12,6 @@
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 
-#include "cluster/access_keys.h"
 #include "cluster/openssl.h"
 #include "engine/base/log.h"
 #include "engine/base/open_file.h"
@@ -23,7 +21,6 @@ namespace omni {
 namespace {
 
 constexpr size_t kMostPem = 1 << 20;
-constexpr std::chrono::seconds kLook{1};
 constexpr unsigned char kProtocol[] = {8, 'h', 't', 't', 'p', '/', '1', '.', '1'};
 
 int SelectProtocol(SSL*, const unsigned char** out, unsigned char* out_size, const unsigned char* offered,
@@ -194,62 +191,47 @@ void TlsSession::End(std::string& out) {
 }
 
 struct TlsContext::Impl {
-  std::string certificate_file, key_file;
+  Impl(std::string certificate, std::string key, FileReloader::Ticks ticks)
+      : certificate_file(std::move(certificate)),
+        key_file(std::move(key)),
+        reloader(
+            {certificate_file, key_file}, [this] { return Take(); }, NotReloaded, std::move(ticks)) {}
 
+  absl::Status Take() {
+    absl::StatusOr<SslContextPtr> read = ContextOf(certificate_file, key_file);
+    if (!read.ok()) return read.status();
+    const std::lock_guard lock(mutex);
+    if (context != nullptr) {
+      LogInfo("certificate_reloaded", "{path} was read again, for connections that begin from now on",
+              {{"path", certificate_file}});
+    }
+    context = *std::move(read);
+    return absl::OkStatus();
+  }
+  static void NotReloaded(const absl::Status& why) {
+    LogWarning("certificate_not_reloaded", "the certificate that was there stays in use: {reason}",
+               {{"reason", why.message()}});
+  }
+
+  const std::string certificate_file, key_file;
   std::mutex mutex;
   SslContextPtr context;
-  std::chrono::steady_clock::time_point looked = std::chrono::steady_clock::now();
-
-  std::mutex reloading;  // held by whoever looks at the files, which nobody waits for
-  FileVersion certificate, key;
+  FileReloader reloader;
 };
 
 TlsContext::TlsContext(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 TlsContext::~TlsContext() = default;
 
 absl::StatusOr<std::unique_ptr<TlsContext>> TlsContext::Open(const std::string& certificate_file,
-                                                             const std::string& key_file) {
-  auto impl = std::make_unique<Impl>();
-  impl->certificate_file = certificate_file;
-  impl->key_file = key_file;
-  // Before they are read: what comes in between is another version, and is read again.
-  impl->certificate = VersionOf(certificate_file);
-  impl->key = VersionOf(key_file);
-  absl::StatusOr<SslContextPtr> context = ContextOf(certificate_file, key_file);
-  if (!context.ok()) return context.status();
-  impl->context = *std::move(context);
+                                                             const std::string& key_file,
+                                                             FileReloader::Ticks ticks) {
+  auto impl = std::make_unique<Impl>(certificate_file, key_file, std::move(ticks));
+  if (absl::Status s = impl->reloader.Open(); !s.ok()) return s;
   return std::unique_ptr<TlsContext>(new TlsContext(std::move(impl)));
 }
 
-void TlsContext::Reload() {
-  const std::unique_lock alone(impl_->reloading, std::try_to_lock);
-  if (!alone.owns_lock()) return;
-  const FileVersion certificate = VersionOf(impl_->certificate_file), key = VersionOf(impl_->key_file);
-  if (certificate == impl_->certificate && key == impl_->key) return;
-  impl_->certificate = certificate;
-  impl_->key = key;
-  absl::StatusOr<SslContextPtr> context = ContextOf(impl_->certificate_file, impl_->key_file);
-  if (!context.ok()) {
-    LogWarning("certificate_not_reloaded", "the certificate that was there stays in use: {reason}",
-               {{"reason", context.status().message()}});
-    return;
-  }
-  LogInfo("certificate_reloaded", "{path} was read again, for connections that begin from now on",
-          {{"path", impl_->certificate_file}});
-  const std::lock_guard lock(impl_->mutex);
-  impl_->context = *std::move(context);
-}
-
 std::unique_ptr<TlsSession> TlsContext::Begin() {
-  {
-    std::unique_lock lock(impl_->mutex);
-    const auto now = std::chrono::steady_clock::now();
-    if (now - impl_->looked >= kLook) {
-      impl_->looked = now;
-      lock.unlock();
-      Reload();
-    }
-  }
+  impl_->reloader.Look();
   auto session = std::make_unique<TlsSession::Impl>();
   {
     const std::lock_guard lock(impl_->mutex);

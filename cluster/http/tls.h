@@ -4,11 +4,14 @@
 // client that listens to a stream keeps nothing here but what OpenSSL itself needs.)
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <string>
 #include <string_view>
 
 #include <absl/status/statusor.h>
+
+#include "cluster/file_reloader.h"
 
 namespace omni {
 
@@ -46,16 +49,15 @@ class TlsContext {
  public:
   // Errors name the file and the cure: NotFound, it is missing; InvalidArgument, it is no PEM of its kind, or
   // the key is not that of the certificate; FailedPrecondition, the certificate is over or not valid yet.
-  static absl::StatusOr<std::unique_ptr<TlsContext>> Open(const std::string& certificate_file,
-                                                          const std::string& key_file);
+  static absl::StatusOr<std::unique_ptr<TlsContext>> Open(
+      const std::string& certificate_file, const std::string& key_file,
+      FileReloader::Ticks ticks = std::chrono::steady_clock::now);
   ~TlsContext();
 
   // Of a connection that begins. If nobody looked within the last second, looks first whether the files are
-  // others. Null: there is no memory.
+  // others (FileReloader), for connections that begin from now on. A pair that cannot be used leaves the old
+  // one as it is, and the log says so. Null: there is no memory.
   std::unique_ptr<TlsSession> Begin();
-  // Takes the files' pair if either is another than before, for connections that begin from now on. A pair
-  // that cannot be used leaves the old one as it is, and is said in the log once.
-  void Reload();
 
  private:
   struct Impl;
