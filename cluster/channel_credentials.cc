@@ -1,8 +1,5 @@
 #include "cluster/channel_credentials.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-
 #include <string_view>
 #include <vector>
 
@@ -16,20 +13,11 @@
 
 #include "cluster/grpc_access.h"
 #include "cluster/host_port.h"
+#include "cluster/loopback.h"
 #include "engine/base/log.h"
 #include "engine/base/quoted.h"
 
 namespace omni {
-
-bool IsLoopback(const std::string& address) {
-  const std::string host = SplitHostPort(address).host;
-  if (host == "localhost") return true;
-  in_addr v4{};
-  if (::inet_pton(AF_INET, host.c_str(), &v4) == 1) return (ntohl(v4.s_addr) >> 24) == 127;
-  in6_addr v6{};
-  if (::inet_pton(AF_INET6, host.c_str(), &v6) != 1) return false;
-  return IN6_IS_ADDR_LOOPBACK(&v6) || (IN6_IS_ADDR_V4MAPPED(&v6) && v6.s6_addr[12] == 127);
-}
 
 absl::Status CheckPlain(const std::string& address, bool allow_plain) {
   if (allow_plain || IsLoopback(address)) return absl::OkStatus();

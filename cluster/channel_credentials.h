@@ -19,11 +19,6 @@ class ServerCredentials;
 
 namespace omni {
 
-// Whether what is sent to or served at an address stays on this machine: 127.0.0.0/8, ::1 and
-// "localhost", with or without a port, IPv6 addresses in brackets if with one. 0.0.0.0, "", host names:
-// no.
-bool IsLoopback(const std::string& address);
-
 // FailedPrecondition, unless `address` is a loopback address or `allow_plain`: what goes over it could be
 // read and changed by anybody in between.
 absl::Status CheckPlain(const std::string& address, bool allow_plain);

@@ -12,6 +12,7 @@
 
 #include "cluster/channel_credentials.h"
 #include "cluster/grpc_status.h"
+#include "cluster/loopback.h"
 #include "cluster/node_credentials.h"
 #include "cluster/report_proto.h"
 #include "omni/cluster/v1/admin.grpc.pb.h"

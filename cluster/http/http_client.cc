@@ -16,6 +16,7 @@
 #include <boost/beast/http.hpp>
 
 #include "cluster/host_port.h"
+#include "cluster/loopback.h"
 #include "engine/base/quoted.h"
 
 namespace omni {
@@ -39,12 +40,6 @@ bool IsIpAddress(const std::string& host) {
 }
 
 }  // namespace
-
-bool HttpUrl::loopback() const {
-  error_code error;
-  const auto ip = asio::ip::make_address(host, error);
-  return error ? absl::EqualsIgnoreCase(host, "localhost") : ip.is_loopback();
-}
 
 std::string HttpUrl::HostHeader() const {
   const std::string name = host.find(':') == host.npos ? host : absl::StrCat("[", host, "]");
@@ -313,7 +308,7 @@ absl::StatusOr<std::unique_ptr<HttpClient>> HttpClient::Make(HttpClientOptions o
   if (!printable)
     return absl::InvalidArgumentError(
         "the key has characters that no key has: a space, a line's end or the like");
-  if (!options.key.empty() && !url->tls && !url->loopback() && !options.allow_plain) {
+  if (!options.key.empty() && !url->tls && !IsLoopback(url->host) && !options.allow_plain) {
     return absl::InvalidArgumentError(
         absl::StrCat(options.url,
                      ": the key would go to another machine without encryption; use https://, or "

@@ -8,6 +8,7 @@
 
 #include "cluster/host_port.h"
 #include "cluster/http/openai_answer.h"
+#include "cluster/loopback.h"
 #include "engine/base/quoted.h"
 
 namespace omni {
@@ -20,8 +21,7 @@ constexpr size_t kMostAsked = 1024;  // bytes of the names of headers that a pag
 
 // A page of another site that a browser shows may send its user's requests here under the site's own name.
 bool IsLocalName(const std::string& host_header) {
-  const std::string host = absl::AsciiStrToLower(SplitHostPort(host_header).host);
-  return host.empty() || host == "localhost" || host == "::1" || host.starts_with("127.");
+  return SplitHostPort(host_header).host.empty() || IsLoopback(host_header);
 }
 
 // The only one; with none or several, of which nobody could say which counts, it is not `one`.

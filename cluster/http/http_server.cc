@@ -11,6 +11,7 @@
 
 #include "cluster/host_port.h"
 #include "cluster/http/http_connection.h"
+#include "cluster/loopback.h"
 #include "engine/base/log.h"
 
 namespace omni {
@@ -45,7 +46,7 @@ absl::StatusOr<tcp::endpoint> ReadEndpoint(const std::string& listen, HttpSecuri
     return absl::InvalidArgumentError(
         absl::StrCat("'", listen, "' is no ADDRESS:PORT to listen on, as 127.0.0.1:8080"));
   }
-  if (!ip.is_loopback() && !(security.tls && security.keys)) {
+  if (!IsLoopback(ip.to_string()) && !(security.tls && security.keys)) {
     return absl::InvalidArgumentError(absl::StrCat(
         "'", listen, "' is off loopback, where HTTP needs TLS and keys; ",
         security.tls ? "keys are missing: make one with omni key create, and name the file with --keys"

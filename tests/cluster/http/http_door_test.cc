@@ -161,9 +161,11 @@ TEST_F(HttpDoorTest, WhatIsWrongWithARequestIsSaid) {
 
 TEST_F(HttpDoorTest, AnotherSitesNameIsRefused) {
   Open();
-  for (const char* host : {"evil.example", "evil.example:8080", "localhost.evil.example", "10.0.0.1"})
+  for (const char* host :
+       {"evil.example", "evil.example:8080", "localhost.evil.example", "10.0.0.1", "127.evil.example",
+        "127.0.0.1.evil.example:8080", "127.0.0.1evil", "128.0.0.1", "[::2]", "[::1].evil.example"})
     Error(Ask("GET /health HTTP/1.1\r\nHost: " + std::string(host) + "\r\n\r\n"), 403);
-  for (const char* host : {"localhost", "LOCALHOST:80", "127.0.0.1:8080", "[::1]:8080", "[::1]"})
+  for (const char* host : {"localhost", "LOCALHOST:80", "127.0.0.1:8080", "[::1]:8080", "[::1]", "127.9.9.9"})
     EXPECT_EQ(Ask("GET /health HTTP/1.1\r\nHost: " + std::string(host) + "\r\n\r\n").status, 200) << host;
 }
 
