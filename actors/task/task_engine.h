@@ -29,6 +29,30 @@ class TaskListener {
   virtual void OnChanged(const std::set<TaskId>&) {}        // tasks that have new events
 };
 
+// Who lends tasks to executors: the engine of this process, or another's over the network. What a call gives
+// is told once, from any thread; a callback does not wait. Unavailable: what became of it is not known, and
+// it may be asked again, except Take, whose task is lost with its lease.
+class TaskLender {
+ public:
+  template <typename T>
+  using Done = std::function<void(absl::StatusOr<T>)>;
+  using Told = std::function<void(absl::Status)>;
+
+  virtual ~TaskLender() = default;
+
+  virtual void Take(std::string worker, std::string node, std::vector<TaskOffer> offers,
+                    Done<std::optional<TaskAssignment>> done) = 0;
+  virtual void Report(std::string token, TaskReport report, Done<TaskLedger::Told> done) = 0;
+  virtual void Succeed(std::string token, TaskReport last, std::string result, Told told) = 0;
+  virtual void Fail(std::string token, TaskReport last, std::string error, std::string message,
+                    Told told) = 0;
+  virtual void Return(std::string token, Told told) = 0;
+
+  // Until RemoveListener has returned, which waits for a call of it that is running, except in such a call.
+  virtual void AddListener(TaskListener* listener) = 0;
+  virtual void RemoveListener(TaskListener* listener) = 0;
+};
+
 struct TaskFigures {
   TaskCounts counts;
   int64_t live = 0, syncs = 0, writes = 0;
@@ -40,12 +64,8 @@ struct TaskFigures {
 // wait. Errors of all calls beside those of the ledger: Unavailable, the store failed, and whether the call
 // took effect is unknown (an idempotency key makes it safe to ask again), or the engine stops;
 // ResourceExhausted, the disk is full, or more calls wait than may.
-class TaskEngine {
+class TaskEngine : public TaskLender {
  public:
-  template <typename T>
-  using Done = std::function<void(absl::StatusOr<T>)>;
-  using Told = std::function<void(absl::Status)>;
-
   struct Options {
     TaskLedger::Options ledger;     // random: null for the system's
     std::function<TaskTime()> now;  // null: the system's clock
@@ -56,20 +76,13 @@ class TaskEngine {
   // Loads what there is. The store outlives the engine.
   static absl::StatusOr<std::unique_ptr<TaskEngine>> Start(RecordStore& store, Options options);
   // Calls under way end with Unavailable.
-  virtual ~TaskEngine() = default;
+  ~TaskEngine() override = default;
 
   virtual void Submit(TaskSubmission submission, Done<TaskSubmitted> done) = 0;
   virtual void Cancel(TaskClient by, TaskId id, Done<TaskState> done) = 0;
   virtual void Retry(TaskClient by, TaskId id, Done<TaskState> done) = 0;
   virtual void Purge(TaskClient by, TaskId id, Told told) = 0;
 
-  virtual void Take(std::string worker, std::string node, std::vector<TaskOffer> offers,
-                    Done<std::optional<TaskAssignment>> done) = 0;
-  virtual void Report(std::string token, TaskReport report, Done<TaskLedger::Told> done) = 0;
-  virtual void Succeed(std::string token, TaskReport last, std::string result, Told told) = 0;
-  virtual void Fail(std::string token, TaskReport last, std::string error, std::string message,
-                    Told told) = 0;
-  virtual void Return(std::string token, Told told) = 0;
   virtual void EndLeases(std::string node, std::string but_worker, Told told) = 0;
 
   virtual void PutSchedule(TaskSchedule schedule, Told told) = 0;

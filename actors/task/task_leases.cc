@@ -53,7 +53,7 @@ absl::StatusOr<std::optional<TaskAssignment>> TaskLedger::Take(std::string_view 
   record.state.ready = {};
   // A counter would begin again, and with it an old token would be good again.
   record.lease = {OMNI_TASK_PLANTED(kTokenReused) ? std::string(worker) : NewId(), std::string(worker), now_,
-                  now_ + options_.lease};
+                  now_ + options_.lease, 0};
   AddEvent(record, {.kind = TaskEventKind::kStarted, .node = std::string(node)}, step);
   if (absl::Status s = Put(&*before, record, step); !s.ok()) return s;
   given.state = record.state;
@@ -85,6 +85,10 @@ absl::Status TaskLedger::CheckReport(const TaskReport& report) const {
 
 absl::Status TaskLedger::AddReport(TaskRecord& record, const TaskReport& report, TaskStep& step) {
   if (absl::Status s = CheckReport(report); !s.ok()) return s;
+  if (report.number != 0) {
+    if (report.number <= record.lease.reports) return absl::OkStatus();  // its answer was lost
+    record.lease.reports = report.number;
+  }
   size_t bytes = report.checkpoint.size();
   for (const TaskReport::Item& item : report.items) bytes += item.data.size();
   if (record.log_bytes + static_cast<int64_t>(bytes) > options_.limits.log_bytes)

@@ -78,8 +78,10 @@ struct TaskReport {
     TaskEventKind kind = TaskEventKind::kOutput;  // kOutput, kProgress or kArtifact
     std::string name, data;
   };
-  std::vector<Item> items;
-  std::string checkpoint;  // one more piece; empty: none
+  std::vector<Item> items = {};
+  std::string checkpoint = {};  // one more piece; empty: none
+  // 1, 2, 3 … of an attempt, so that one whose answer was lost may be told again; 0: it is never told twice.
+  int64_t number = 0;
 };
 
 struct TaskCounts {

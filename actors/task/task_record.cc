@@ -137,7 +137,7 @@ void Fields(A& a, TaskState& v) {
 }
 template <typename A>
 void Fields(A& a, TaskLease& v) {
-  All(a, v.token, v.worker, v.began, v.ends);
+  All(a, v.token, v.worker, v.began, v.ends, v.reports);
 }
 template <typename A>
 void Fields(A& a, TaskRecord& v) {

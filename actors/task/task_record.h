@@ -35,6 +35,7 @@ struct TaskLease {
   std::string token;   // 32 hex digits, drawn at random; empty: nobody has the task
   std::string worker;  // who has it: a process's stay, not a node
   TaskTime began{}, ends{};
+  int64_t reports = 0;  // the number of the last
 };
 
 // All of a task but what was handed in for its executor, and what happened.
