@@ -13,6 +13,7 @@ struct Bytes {
   using I = __m256i;
   static constexpr int64_t kBytes = 32;
   static constexpr int kRegisters = 16;
+  static constexpr bool kTakesRowBlocks = true;
 
   static I Load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
   static void Pin(I& a) { asm("" : "+x"(a)); }  // a is computed here, in a register
@@ -50,6 +51,34 @@ struct Bytes {
     return acc;
   }
 #endif
+  static void Store(void* p, I a) { _mm256_storeu_si256(static_cast<__m256i*>(p), a); }
+  static I Broadcast(const void* p) {
+    int four;
+    __builtin_memcpy(&four, p, sizeof four);
+    return _mm256_set1_epi32(four);
+  }
+  static I SubInts(I a, I b) { return _mm256_sub_epi32(a, b); }
+  template <int kOut>
+  static void StoreLanes(const I (&out)[kOut], int rows, int32_t* y, int64_t y_stride, bool add) {
+    if constexpr (kOut >= 4) {
+      const __m256i a = _mm256_unpacklo_epi32(out[0], out[1]), b = _mm256_unpackhi_epi32(out[0], out[1]);
+      const __m256i c = _mm256_unpacklo_epi32(out[2], out[3]), d = _mm256_unpackhi_epi32(out[2], out[3]);
+      // Of lanes t and t + 4 each.
+      const __m256i four[4] = {_mm256_unpacklo_epi64(a, c), _mm256_unpackhi_epi64(a, c),
+                               _mm256_unpacklo_epi64(b, d), _mm256_unpackhi_epi64(b, d)};
+      for (int t = 0; t < rows; ++t) {
+        auto* to = reinterpret_cast<__m128i*>(y + t * y_stride);
+        const __m128i sums =
+            t < 4 ? _mm256_castsi256_si128(four[t]) : _mm256_extracti128_si256(four[t - 4], 1);
+        _mm_storeu_si128(to, add ? _mm_add_epi32(sums, _mm_loadu_si128(to)) : sums);
+      }
+    }
+    for (int i = kOut >= 4 ? 4 : 0; i < kOut; ++i) {
+      alignas(32) int32_t lane[8];
+      _mm256_store_si256(reinterpret_cast<__m256i*>(lane), out[i]);
+      for (int t = 0; t < rows; ++t) y[t * y_stride + i] = (add ? y[t * y_stride + i] : 0) + lane[t];
+    }
+  }
   static int32_t Total(I a) {
     const __m128i four = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
     const __m128i two = _mm_add_epi32(four, _mm_unpackhi_epi64(four, four));

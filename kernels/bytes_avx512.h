@@ -13,6 +13,7 @@ struct Bytes {
   using I = __m512i;
   static constexpr int64_t kBytes = 64;
   static constexpr int kRegisters = 32;
+  static constexpr bool kTakesRowBlocks = false;
 
   static I Load(const void* p) { return _mm512_loadu_si512(p); }
   static void Pin(I& a) { asm("" : "+v"(a)); }  // a is computed here, in a register

@@ -14,25 +14,11 @@
 #include <cstdint>
 
 #include "kernels/op.h"
+#include "kernels/row_blocks.h"
+#include "kernels/unpack.h"
 #include "kernels/vector_ops.h"
 
 namespace omni::kernels {
-
-// t mod 3 of a value below 9.
-inline constexpr uint8_t kMod3[16] = {0, 1, 2, 0, 1, 2, 0, 1, 2};
-// The greatest multiple of 27 up to 16 times the index.
-inline constexpr uint8_t kTwentySevensBelow[16] = {0,   0,   27,  27,  54,  54,  81,  108,
-                                                   108, 135, 135, 162, 189, 189, 216, 216};
-// 27 q for q = t3 + 3 t4 ends in the nibbles 0, 11, 6, 1, 12, 7, 2, 13 and 8.
-inline constexpr uint8_t kFourthTrit[16] = {0, 0, 0, 0, 0, 0, 2, 2, 2, 0, 0, 1, 1, 1, 0, 0};
-inline constexpr uint8_t kFifthTrit[16] = {0, 1, 2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 1, 2, 0, 0};
-
-template <class W>
-typename W::I Peel(typename W::I v, int power) {  // v mod power, for v below 3 * power
-  const auto p = W::Fill(power);
-  v = W::MinBytes(v, W::SubBytes(v, p));
-  return W::MinBytes(v, W::SubBytes(v, p));
-}
 
 // Bits set in a nibble.
 inline constexpr uint8_t kNibbleBits[16] = {0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4};
@@ -96,22 +82,12 @@ void TernaryPieces(const TernaryMatrix& m, int n, int rows_at_once, Run run) {
   }
 }
 
-// The four rows' codes of a vector of two-bit bytes.
-template <class W>
-void TwoBitCodes(const uint8_t* bytes, typename W::I (&codes)[kTwoBitRows]) {
-  const auto b = W::Load(bytes);
-  const auto low = W::Fill(3);
-  codes[0] = W::And(b, low);
-  codes[1] = W::And(W::template ShiftRight<2>(b), low);
-  codes[2] = W::And(W::template ShiftRight<4>(b), low);
-  codes[3] = W::And(W::template ShiftRight<6>(b), low);
-}
-
 template <class W>
 struct PairProducts {
   using Vector = W;
   using I = typename W::I;
   static constexpr int kTernaryRowsAtOnce = 4, kTwoBitRowsAtOnce = 2, kInt8RowsAtOnce = 4;
+  static constexpr bool kTakesRowBlocks = W::kTakesRowBlocks;  // row_blocks.h
 
   // What one byte b = r2 + 27 t3 + 81 t4 is multiplied as: t0, r1 = t0 + 3 t1, r2 = r1 + 9 t2, t3, t4. Small
   // enough that the products of kTernaryCuts pairs, but for r2 of four times as many, fit 16 bits.
@@ -297,6 +273,7 @@ struct DotProducts {
   // As many as leave their accumulators in registers.
   static constexpr int kTernaryRowsAtOnce = W::kRegisters / 8, kTwoBitRowsAtOnce = W::kRegisters / 8,
                        kInt8RowsAtOnce = 4;
+  static constexpr bool kTakesRowBlocks = false;
 
   static I AddProducts(I sum, I u, I x) { return W::Dot(sum, u, x); }
 
@@ -410,8 +387,23 @@ struct ProductsByGroup {
     for (int i = 0; i < kRows; ++i) sums[i] = RowSum(x + i * x_stride, bytes);
     for (int64_t g = begin; g < end; ++g) group(g, sums);
   }
+  // Calls run(vectors, x, rows, y) for the rows that are taken in blocks; leaves x, n and y at the others.
+  template <class Run>
+  static void TakeBlocks(const int8_t*& x, int64_t x_stride, int& n, int32_t*& y, int64_t y_stride, Run run) {
+    if constexpr (P::kTakesRowBlocks) {
+      const int taken = RowBlocks<W>::Take(n, [&](auto count, int first, int rows) {
+        run(count, x + first * x_stride, rows, y + first * y_stride);
+      });
+      x += taken * x_stride;
+      y += taken * y_stride;
+      n -= taken;
+    }
+  }
   static void Ternary(const TernaryMatrix& m, const int8_t* x, int64_t x_stride, int n, int32_t* y,
                       int64_t y_stride, int64_t group_begin, int64_t group_end) {
+    TakeBlocks(x, x_stride, n, y, y_stride, [&](auto count, const int8_t* in, int rows, int32_t* out) {
+      RowBlocks<W>::template Ternary<count>(m, in, x_stride, rows, out, y_stride, group_begin, group_end);
+    });
     TernaryPieces(m, n, P::kTernaryRowsAtOnce, [&](const TernaryMatrix& piece, int64_t column, bool add) {
       const int64_t bytes = piece.num_blocks * 64;
       Slices<P::kTernaryRowsAtOnce>(
@@ -426,6 +418,9 @@ struct ProductsByGroup {
   }
   static void TwoBit(const TwoBitMatrix& m, const int8_t* x, int64_t x_stride, int n, int32_t* y,
                      int64_t y_stride, int64_t group_begin, int64_t group_end) {
+    TakeBlocks(x, x_stride, n, y, y_stride, [&](auto count, const int8_t* in, int rows, int32_t* out) {
+      RowBlocks<W>::template TwoBit<count>(m, in, x_stride, rows, out, y_stride, group_begin, group_end);
+    });
     const int64_t bytes = m.num_blocks * 64;
     Slices<P::kTwoBitRowsAtOnce>(
         n, bytes, 1, group_begin, group_end, [&](auto rows, int t, int64_t b, int64_t e) {

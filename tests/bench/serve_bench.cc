@@ -28,6 +28,9 @@ int main(int argc, char** argv) {
   app.add_option("--repetitions", options.repetitions);
   app.add_option("--tokens", options.tokens, "of an answer");
   app.add_option("--threads", options.threads);
+  app.add_option("--sessions", options.sessions, "at once, of the engine alone")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 64));
   app.add_option("--only", only, "these parts")->delimiter(',')->check(CLI::IsMember(names));
   app.add_flag("--json", json);
   CLI11_PARSE(app, argc, argv);

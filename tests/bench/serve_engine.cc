@@ -1,5 +1,5 @@
 // The same streams without a door: what the engine gives to one and to many in this process.
-#include <atomic>
+#include <map>
 #include <memory>
 #include <string>
 #include <thread>
@@ -14,7 +14,6 @@ namespace omni::bench {
 namespace {
 
 double TokensPerSecond(Node& node, int count, int64_t tokens) {
-  std::atomic<int> over{0};
   const Clock::time_point start = Clock::now();
   std::vector<std::jthread> clients;
   for (int i = 0; i < count; ++i) {
@@ -45,17 +44,16 @@ nlohmann::json MeasureEngine(const ServeBenchOptions& options) {
   auto node = Node::Start(nullptr, engine);
   Check(node.status());
   nlohmann::json out = nlohmann::json::object();
-  std::vector<double> rates[3];
-  const int counts[] = {1, 16, 64};
+  std::map<int, std::vector<double>> rates;
   for (int repetition = 0; repetition < options.repetitions; ++repetition) {
-    for (size_t c = 0; c < 3; ++c) {
+    for (int count : options.sessions) {
       std::vector<double> ones;
-      for (int run = 0; run < (counts[c] == 1 ? 4 : 1); ++run)
-        ones.push_back(TokensPerSecond(**node, counts[c], options.tokens));
-      rates[c].push_back(Median(ones));
+      for (int run = 0; run < (count == 1 ? 4 : 1); ++run)
+        ones.push_back(TokensPerSecond(**node, count, options.tokens));
+      rates[count].push_back(Median(ones));
     }
   }
-  for (size_t c = 0; c < 3; ++c) out["engine" + std::to_string(counts[c]) + "_tok_per_s"] = Median(rates[c]);
+  for (const auto& [count, rate] : rates) out["engine" + std::to_string(count) + "_tok_per_s"] = Median(rate);
   return out;
 }
 

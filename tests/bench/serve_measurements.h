@@ -19,6 +19,7 @@ struct ServeBenchOptions {
   int repetitions = 5;
   int tokens = 256;  // of an answer
   int threads = 0;   // that compute; 0: as omni serve by itself
+  std::vector<int> sessions = {1, 16, 64};  // at once, of the engine alone
 };
 
 // `omni serve` on loopback, as a process. Ends the program if it does not start.
@@ -42,7 +43,7 @@ class ServeProcess {
 // What the n-th client asks: another text and seed for each, every second one greedy.
 nlohmann::json ServeRequest(int client, int64_t tokens);
 
-// What the engine gives to 1, 16 and 64 sessions in this process: tokens a second.
+// What the engine gives to each of options.sessions in this process: tokens a second.
 nlohmann::json MeasureEngine(const ServeBenchOptions& options);
 // Tokens a second of one stream and of 16 and 64 at once, the times between tokens, and whether each answer
 // is that of the same prompt alone.

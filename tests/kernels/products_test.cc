@@ -15,7 +15,7 @@ namespace {
 
 constexpr int64_t kRows[] = {1, 4, 5, 6, 63, 128, 130};
 constexpr int64_t kCols[] = {1, 63, 64, 65, 319, 320, 321, 1000};
-constexpr int kInputs[] = {1, 2, 3, 4, 5, 8, 33};
+constexpr int kInputs[] = {1, 2, 3, 4, 5, 8, 12, 22, 33};
 constexpr int32_t kUntouched = 0x5a5a5a5a;
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -236,7 +236,7 @@ TEST_P(ProductsTest, Int8IsExact) {
 
 TEST_P(ProductsTest, RangesWriteTheirOwnRowsOnly) {
   constexpr int64_t kR = 63, kC = 130;
-  for (int n : {1, 2, 3, 5}) {
+  for (int n : {1, 2, 3, 5, 14}) {
     Inputs in(n, kC, Value);
     TernaryFixture ternary(kR, kC, Layout::kGroups, Trit);
     TwoBitFixture two_bit(kR, kC, Level);
@@ -259,7 +259,8 @@ TEST_P(ProductsTest, SaturatedInputsOverflowNowhere) {
     for (int value : {-127, 127}) {
       Inputs same(2, cols, [&](int64_t, int64_t) { return value; });
       Inputs alternating(4, cols, [&](int64_t, int64_t j) { return j % 2 ? value : -value; });
-      for (Inputs* in : {&same, &alternating}) {
+      Inputs many(9, cols, [&](int64_t, int64_t) { return value; });
+      for (Inputs* in : {&same, &alternating, &many}) {
         for (int trit : {-1, 0, 1}) {
           const Weight weight = [&](int64_t, int64_t) { return trit; };
           TernaryFixture w(6, cols, Layout::kGroups, weight);
