@@ -69,11 +69,11 @@ class Door {
 struct SessionHandle::Impl {
   SessionId id;
   std::shared_ptr<SessionChannel> channel;
-  std::shared_ptr<Door> door;
+  std::function<void()> resume, cancel;
   bool over = false;
 
   SessionChannel::Taken Seen(SessionChannel::Taken taken) {
-    if (taken.resume) door->Send(resume_atom_v, id.value);
+    if (taken.resume) resume();
     over = over || taken.result.has_value();
     return taken;
   }
@@ -88,7 +88,13 @@ SessionChannel::Taken SessionHandle::Poll() { return impl_->Seen(impl_->channel-
 SessionChannel::Taken SessionHandle::Wait(const std::stop_token& stop) {
   return impl_->Seen(impl_->channel->Take(stop));
 }
-void SessionHandle::Cancel() { impl_->door->Send(cancel_atom_v, impl_->id.value); }
+void SessionHandle::Cancel() { impl_->cancel(); }
+std::unique_ptr<SessionHandle> SessionHandle::OfAnother(std::shared_ptr<SessionChannel> channel,
+                                                        std::function<void()> resume,
+                                                        std::function<void()> cancel) {
+  return std::unique_ptr<SessionHandle>(new SessionHandle(
+      std::make_unique<Impl>(Impl{SessionId(0), std::move(channel), std::move(resume), std::move(cancel)})));
+}
 
 namespace {
 
@@ -217,8 +223,10 @@ absl::StatusOr<std::unique_ptr<SessionHandle>> Swarm::Submit(GenerateRequest req
   impl.door->Send(submit_atom_v,
                   std::make_shared<Session>(id, std::move(request), impl.tokenizer, impl.options.max_context,
                                             channel, std::move(options.from)));
-  return std::unique_ptr<SessionHandle>(new SessionHandle(
-      std::make_unique<SessionHandle::Impl>(SessionHandle::Impl{id, std::move(channel), impl.door})));
+  const std::shared_ptr<Door>& door = impl.door;
+  return std::unique_ptr<SessionHandle>(new SessionHandle(std::make_unique<SessionHandle::Impl>(
+      SessionHandle::Impl{id, std::move(channel), [door, id] { door->Send(resume_atom_v, id.value); },
+                          [door, id] { door->Send(cancel_atom_v, id.value); }})));
 }
 
 absl::StatusOr<GenerateResult> Swarm::Generate(GenerateRequest request, const GenerateCallback& on_event,

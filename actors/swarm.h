@@ -65,6 +65,11 @@ class SessionHandle {
   SessionHandle(const SessionHandle&) = delete;
   SessionHandle& operator=(const SessionHandle&) = delete;
 
+  // Of a session that is no swarm's of this process: its news come by `channel`. `resume` is called when a
+  // full channel has been emptied, `cancel` when the client wants no more; both on the handle's thread.
+  static std::unique_ptr<SessionHandle> OfAnother(std::shared_ptr<SessionChannel> channel,
+                                                  std::function<void()> resume, std::function<void()> cancel);
+
   SessionId id() const;
   // What has happened since the last call; never waits. Once `result` is set there will be nothing more.
   SessionChannel::Taken Poll();

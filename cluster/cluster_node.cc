@@ -15,6 +15,7 @@
 #include <absl/strings/str_format.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/impl/service_type.h>
 
 #include "cluster/admin_service.h"
 #include "cluster/channel_credentials.h"
@@ -24,6 +25,7 @@
 #include "cluster/embedded_store.h"
 #include "cluster/etcd_store.h"
 #include "cluster/executor.h"
+#include "cluster/forwarding_backend.h"
 #include "cluster/grpc_frames.h"
 #include "cluster/grpc_loop.h"
 #include "cluster/grpc_reflection.h"
@@ -32,6 +34,7 @@
 #include "cluster/inference_service.h"
 #include "cluster/joiner.h"
 #include "cluster/node_credentials.h"
+#include "cluster/node_memory.h"
 #include "cluster/node_status.h"
 #include "cluster/saved_sessions.h"
 #include "cluster/session_log.h"
@@ -41,11 +44,7 @@
 #include "cluster/warm_keeper.h"
 #include "engine/base/threads.h"
 #include "store/file/files.h"
-#include "store/format/manifest.h"
 #include "store/format/model_files.h"
-#include "store/format/tile.h"
-#include "store/format/tile_table.h"
-#include "store/model/budget.h"
 #include "store/partial/partial_model.h"
 #include "store/plan/machine.h"
 
@@ -72,6 +71,7 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   ~Impl() override {
     joiner = nullptr;
     StopServing();
+    forwarding = nullptr;
     if (server != nullptr) {
       if (inference != nullptr) inference->EndAll(absl::UnavailableError("the node is shutting down"));
       server->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(500));
@@ -166,6 +166,15 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
     if (!other.address.empty()) return other.address;
     return options.join.empty() ? "" : options.join.front();
   }
+  // Whom to ask for answers; who is joined by several addresses asks one after the other.
+  std::string LeaderAddress(size_t turn) {
+    if (leading) return address;
+    {
+      std::lock_guard lock(other_mutex);
+      if (!other.address.empty()) return other.address;
+    }
+    return options.join.empty() ? "" : options.join[turn % options.join.size()];
+  }
 
   // --- InferenceService::Backend
   absl::Status Serving() override {
@@ -211,6 +220,8 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   std::shared_mutex swarm_mutex;
   std::unique_ptr<omni::Swarm> swarm;  // its links go before the role
   std::unique_ptr<InferenceService> inference;
+  std::unique_ptr<grpc::Service> inference_calls;
+  std::unique_ptr<ForwardingBackend> forwarding;
   std::unique_ptr<AdminService> admin;
   std::unique_ptr<TileService> tiles;
   std::unique_ptr<ReflectionServices> reflection;
@@ -266,42 +277,11 @@ absl::Status ClusterNode::Impl::OpenTheModel() {
   model_files = *std::move(partial);
   options.open.shared = coordinates();
   if (!coordinates()) options.open.sessions = 0;
-  OpenOptions open = options.open;
-  std::optional<int64_t> budget = options.offer_bytes;
-  if (options.fitted) {
-    // As it is.
-  } else if (budget.has_value()) {
-    // What is offered is for experts; the rest of the process comes on top: what the placement counts on is
-    // what the cache has. A coordinator can serve every region if it must, whatever it offers, and needs room
-    // for a few experts for that.
-    absl::StatusOr<ModelFiles> files = ReadModelFiles(options.model, {.tiles = false, .shared = false});
-    if (!files.ok()) return files.status();
-    const ModelConfig& config = files->manifest.config;
-    constexpr int64_t kLeastExperts = 4, kTileAlignment = 4096;
-    const int64_t tile = PadTo(TileLayout(config.d).payload(), kTileAlignment);
-    open.cache_bytes = std::max(*budget, kLeastExperts * TableNumbers(config).tiles() * tile);
-    open.residency = Residency::kStreamed;
-    if (model_files->whole()) {
-      absl::StatusOr<int64_t> whole = WholeModelBytes(options.model, open);
-      if (!whole.ok()) return whole.status();
-      if (*whole <= *budget) {
-        open.cache_bytes.reset();
-        open.residency = Residency::kWhole;
-      }
-    } else {
-      open.growing = true;
-    }
-  } else if (model_files->whole()) {
-    absl::StatusOr<OpenOptions> fitted = FitToMemory(options.model, budget, open);
-    if (!fitted.ok()) return fitted.status();
-    open = *std::move(fitted);
-  } else {
-    open.residency = Residency::kStreamed;
-    open.growing = true;
-    open.ram_bytes = Machine().DefaultBudget();
-    if (!open.ram_bytes.has_value()) open.ram_bytes = int64_t{4} << 30;
-  }
-  absl::StatusOr<Model> opened = OpenModel(options.model, open);
+  absl::StatusOr<OpenOptions> open =
+      options.fitted ? options.open
+                     : FitToOffer(options.model, *model_files, options.offer_bytes, options.open);
+  if (!open.ok()) return open.status();
+  absl::StatusOr<Model> opened = OpenModel(options.model, *open);
   if (!opened.ok()) return opened.status();
   model.emplace(*std::move(opened));
   absl::StatusOr<std::vector<int64_t>> bytes = RegionBytes(options.model);
@@ -336,25 +316,12 @@ JoinOffer ClusterNode::Impl::Offer(const std::string& model_hash) const {
 absl::Status ClusterNode::Impl::TakeStateFolder() {
   std::string folder = options.state_dir;
   if (options.state_folder != StateFolder::kItself) absl::StrAppend(&folder, "/", model->hash());
-  for (int number = 0;; ++number) {
-    options.state_dir =
-        options.state_folder == StateFolder::kFreeByModel ? absl::StrCat(folder, "/", number) : folder;
-    std::error_code error;
-    std::filesystem::create_directories(options.state_dir, error);
-    if (error) {
-      return absl::UnavailableError(absl::StrCat(
-          options.state_dir, ": the folder for what the cluster keeps cannot be made: ", error.message()));
-    }
-    absl::StatusOr<std::unique_ptr<StateHolder>> held = StateHolder::Take(options.state_dir);
-    if (held.ok()) {
-      holder = *std::move(held);
-      return absl::OkStatus();
-    }
-    constexpr int kMost = 1000;
-    const bool another = options.state_folder == StateFolder::kFreeByModel && number < kMost &&
-                         absl::IsFailedPrecondition(held.status());
-    if (!another) return held.status();
-  }
+  absl::StatusOr<HeldFolder> held =
+      options.state_folder == StateFolder::kFreeByModel ? TakeFreeFolder(folder) : TakeFolder(folder);
+  if (!held.ok()) return held.status();
+  options.state_dir = std::move(held->dir);
+  holder = std::move(held->holder);
+  return absl::OkStatus();
 }
 
 absl::Status ClusterNode::Impl::OpenStores() {
@@ -446,10 +413,11 @@ absl::Status ClusterNode::Impl::StartServer() {
   frames = std::make_unique<GrpcFrameService>(builder, *loop, *host);
   builder.RegisterService(admin->service());
   builder.RegisterService(&tiles->service());
-  if (inference != nullptr) builder.RegisterService(inference->service());
-  std::vector<std::string> services = {kAdmin, kRegions, kTiles};
-  if (inference != nullptr) services.emplace_back(kInference);
-  reflection = std::make_unique<ReflectionServices>(std::move(services));
+  inference_calls =
+      forwarding->MakeService(inference == nullptr ? nullptr : inference->service(), options.access.get());
+  builder.RegisterService(inference_calls.get());
+  reflection =
+      std::make_unique<ReflectionServices>(std::vector<std::string>{kAdmin, kInference, kRegions, kTiles});
   for (grpc::Service* service : reflection->services()) builder.RegisterService(service);
   server = builder.BuildAndStart();
   if (server == nullptr || port == 0) {
@@ -509,6 +477,10 @@ absl::Status ClusterNode::Impl::Start() {
   const ClusterRecord cluster{options.cluster, model->hash(), static_cast<int32_t>(config.num_regions()),
                               kClusterProtocol, NewClusterId()};
   if (coordinates()) MakeInference();
+  forwarding = std::make_unique<ForwardingBackend>(
+      *this, credentials->channel(),
+      ForwardingBackend::Leader{[this](size_t turn) { return LeaderAddress(turn); },
+                                [this] { return stopping.load(); }});
   admin = std::make_unique<AdminService>(cluster, [this] { return Elsewhere(); });
   if (absl::Status s = StartServer(); !s.ok()) return s;
 
@@ -573,7 +545,7 @@ absl::StatusOr<std::unique_ptr<ClusterNode>> ClusterNode::Start(ClusterNodeOptio
 const std::string& ClusterNode::address() const { return impl_->address; }
 const std::string& ClusterNode::id() const { return impl_->id; }
 const Model& ClusterNode::model() const { return *impl_->model; }
-InferenceBackend& ClusterNode::backend() { return *impl_; }
+InferenceBackend& ClusterNode::backend() { return *impl_->forwarding; }
 SwarmStats ClusterNode::Stats() const { return impl_->Stats(); }
 
 std::string ModelName(const std::string& path) {
@@ -584,7 +556,9 @@ std::string ModelName(const std::string& path) {
 
 void ClusterNode::StopServing() { impl_->StopServing(); }
 bool ClusterNode::WaitForAnswers(std::chrono::milliseconds most) {
-  return impl_->inference == nullptr || impl_->inference->WaitForNone(most);
+  const auto until = std::chrono::steady_clock::now() + most;
+  if (impl_->inference != nullptr && !impl_->inference->WaitForNone(most)) return false;
+  return impl_->forwarding->WaitForNone(until);
 }
 
 bool ClusterNode::WaitForLeader(std::chrono::milliseconds most) {

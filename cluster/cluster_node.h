@@ -90,7 +90,8 @@ class ClusterNode {
   const std::string& address() const;  // where others reach it
   const std::string& id() const;
   const Model& model() const;
-  // As the process's other doors see it; goes with the node.
+  // As the process's other doors see it: what is asked while another node leads goes to that one. It goes
+  // with the node.
   InferenceBackend& backend();
   // Of the swarm of a node that coordinates; while there is none, nothing but zeros. Thread-safe, and does
   // not wait.

@@ -91,9 +91,13 @@ std::shared_ptr<grpc::AuthMetadataProcessor> MakeAccessProcessor(std::shared_ptr
 }
 
 absl::StatusOr<Caller> CallerOf(const grpc::ServerContextBase& context, Access* access) {
+  const std::string node = PeerNode(context);
+  if (!node.empty()) {
+    const std::string_view caller = Only(context.client_metadata(), kForwardedMetadata);
+    if (!caller.empty()) return Caller{std::string(caller), Scopes::All()};
+  }
   if (access == nullptr) return Caller{"", Scopes::All()};
-  if (const std::string node = PeerNode(context); !node.empty())
-    return Caller{absl::StrCat("node/", node), Scopes::All()};
+  if (!node.empty()) return Caller{absl::StrCat("node/", node), Scopes::All()};
   return access->CheckHeader(Only(context.client_metadata(), "authorization"));
 }
 

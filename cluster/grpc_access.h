@@ -16,6 +16,10 @@ class ServerContextBase;
 
 namespace omni {
 
+// Metadata of a call that a node makes for somebody else: the caller's name, which may be empty. It is not
+// sent on to yet another node.
+inline constexpr char kForwardedMetadata[] = "omni-forwarded-bin";
+
 // A client that shows a node's certificate may call everything.
 enum class RpcNeeds {
   kNode,     // such a certificate
@@ -32,8 +36,9 @@ RpcNeeds NeedsOf(std::string_view path);
 // PermissionDenied with one that lacks the scope. For ServerCredentials::SetAuthMetadataProcessor.
 std::shared_ptr<grpc::AuthMetadataProcessor> MakeAccessProcessor(std::shared_ptr<Access> access);
 
-// Who makes a call that got so far: the key's name and scopes, or "node/NAME" and all scopes. `access` null:
-// no keys are wanted, and it is nobody in particular, who may do everything.
+// Who makes a call that got so far: the key's name and scopes, or "node/NAME" and all scopes; where a node
+// makes it for somebody, that one's name. `access` null: no keys are wanted, and all others are nobody in
+// particular, who may do everything.
 absl::StatusOr<Caller> CallerOf(const grpc::ServerContextBase& context, Access* access);
 
 }  // namespace omni

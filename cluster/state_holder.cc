@@ -5,7 +5,9 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <filesystem>
 #include <random>
+#include <system_error>
 #include <utility>
 
 #include <absl/strings/str_cat.h>
@@ -48,6 +50,26 @@ absl::StatusOr<std::unique_ptr<StateHolder>> StateHolder::Take(const std::string
     }
   }
   return std::unique_ptr<StateHolder>(new StateHolder(std::move(file), std::move(token)));
+}
+
+absl::StatusOr<HeldFolder> TakeFolder(const std::string& dir) {
+  std::error_code error;
+  std::filesystem::create_directories(dir, error);
+  if (error) {
+    return absl::UnavailableError(
+        absl::StrCat(dir, ": the folder for what the cluster keeps cannot be made: ", error.message()));
+  }
+  absl::StatusOr<std::unique_ptr<StateHolder>> held = StateHolder::Take(dir);
+  if (!held.ok()) return held.status();
+  return HeldFolder{dir, *std::move(held)};
+}
+
+absl::StatusOr<HeldFolder> TakeFreeFolder(const std::string& dir) {
+  constexpr int kMost = 1000;
+  for (int number = 0;; ++number) {
+    absl::StatusOr<HeldFolder> held = TakeFolder(absl::StrCat(dir, "/", number));
+    if (held.ok() || number >= kMost || !absl::IsFailedPrecondition(held.status())) return held;
+  }
 }
 
 }  // namespace omni

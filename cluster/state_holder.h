@@ -27,4 +27,14 @@ class StateHolder {
   std::string token_;
 };
 
+struct HeldFolder {
+  std::string dir;
+  std::unique_ptr<StateHolder> holder;
+};
+// Takes a folder, which is made if it is not there. Unavailable: it cannot be made; else StateHolder's
+// errors.
+absl::StatusOr<HeldFolder> TakeFolder(const std::string& dir);
+// The first of the folders 0, 1, 2 ... below `dir` that nobody has.
+absl::StatusOr<HeldFolder> TakeFreeFolder(const std::string& dir);
+
 }  // namespace omni

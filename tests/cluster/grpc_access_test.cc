@@ -149,8 +149,9 @@ class GrpcAccessTest : public ::testing::Test {
         grpc::CreateCustomChannel(absl::StrCat("127.0.0.1:", port_), credentials, arguments));
   }
   grpc::Status Call(const std::string& stub, const std::vector<std::string>& headers,
-                    const std::string& method) {
+                    const std::string& method, const char* forwarded_for = nullptr) {
     grpc::ClientContext context;
+    if (forwarded_for != nullptr) context.AddMetadata(kForwardedMetadata, forwarded_for);
     for (const std::string& header : headers) context.AddMetadata("authorization", header);
     context.set_deadline(system_clock::now() + seconds(60));
     grpc::CompletionQueue queue;
@@ -266,6 +267,10 @@ TEST_F(GrpcAccessTest, TellsWhoCalls) {
   EXPECT_EQ(Call(kNobody, headers_[kInfer], method).error_message(), "infer infer");
   EXPECT_EQ(Call(kNode, {}, method).error_message(), "node/client infer,tasks,admin");
   EXPECT_EQ(Call(kNobody, {}, "/grpc.health.v1.Health/Check").error_message(), "-");
+  // A node may say whom it asks for, and nobody else.
+  EXPECT_EQ(Call(kNode, {}, method, "zo\xc3\xab").error_message(), "zo\xc3\xab infer,tasks,admin");
+  EXPECT_EQ(Call(kNode, {}, method, "").error_message(), "node/client infer,tasks,admin");
+  EXPECT_EQ(Call(kNobody, headers_[kInfer], method, "other").error_message(), "infer infer");
 }
 
 TEST_F(GrpcAccessTest, AKeyIsNotSentInTheClear) {

@@ -52,5 +52,20 @@ TEST(StateHolderTest, WhatIsNoTokenIsReplacedAndAMissingFolderIsAnError) {
   EXPECT_THAT(std::string(StateHolder::Take(dir / "none").status().message()), HasSubstr("none/holder"));
 }
 
+TEST(StateHolderTest, SeveralTakeFoldersOfTheirOwn) {
+  const testing::TempDir dir;
+  auto first = TakeFreeFolder(dir / "any");
+  ASSERT_TRUE(first.ok()) << first.status();
+  EXPECT_EQ(first->dir, dir / "any/0");
+  const auto second = TakeFreeFolder(dir / "any");
+  ASSERT_TRUE(second.ok()) << second.status();
+  EXPECT_EQ(second->dir, dir / "any/1");
+  first->holder = nullptr;
+  EXPECT_EQ(TakeFreeFolder(dir / "any")->dir, dir / "any/0");
+  EXPECT_EQ(TakeFolder(second->dir).status().code(), absl::StatusCode::kFailedPrecondition);
+  std::ofstream(dir / "file") << "x";
+  EXPECT_EQ(TakeFreeFolder(dir / "file").status().code(), absl::StatusCode::kUnavailable);
+}
+
 }  // namespace
 }  // namespace omni

@@ -1,0 +1,169 @@
+#include "cluster/forwarding_backend.h"
+
+#include <chrono>
+#include <random>
+#include <utility>
+
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_format.h>
+
+#include "actors/session.h"
+#include "cluster/forwarded_answer.h"
+#include "cluster/grpc_status.h"
+
+namespace omni {
+namespace {
+
+namespace pb = ::omni::inference::v1;
+
+constexpr size_t kUnread = 256;  // tokens: a client so far behind is waited for
+
+StopReason ReasonOf(const std::string& name) {
+  for (const StopReason reason :
+       {StopReason::kEndOfText, StopReason::kStop, StopReason::kContext, StopReason::kCancelled}) {
+    if (name == StopReasonName(reason)) return reason;
+  }
+  return StopReason::kLength;
+}
+
+pb::GenerateRequest ToProto(const GenerateRequest& request) {
+  pb::GenerateRequest ask;
+  std::random_device random;
+  ask.set_request_id(absl::StrFormat("forwarded-%08x%08x%08x%08x", random(), random(), random(), random()));
+  for (TokenId token : request.prompt) ask.add_tokens(token.value);
+  ask.set_max_tokens(static_cast<uint64_t>(request.max_tokens));
+  pb::Sampler& s = *ask.mutable_sampler();
+  s.set_temperature(request.sampler.temperature);
+  s.set_top_k(request.sampler.top_k);
+  s.set_top_p(request.sampler.top_p);
+  s.set_min_p(request.sampler.min_p);
+  s.set_repetition_penalty(request.sampler.repetition_penalty);
+  s.set_repetition_window(request.sampler.repetition_window);
+  s.set_seed(request.sampler.seed);
+  for (const std::string& stop : request.stops) ask.add_stops(stop);
+  ask.set_ignore_end_of_text(!request.stop_at_end_of_text);
+  ask.set_alternatives(static_cast<uint32_t>(request.alternatives));
+  ask.set_routes(request.routes);
+  return ask;
+}
+
+GenerateEvent ToEvent(const pb::Token& token) {
+  GenerateEvent event;
+  event.is_token = true;
+  event.token = TokenId(token.id());
+  event.probability = token.probability();
+  event.text = token.text();
+  for (const pb::Alternative& other : token.alternatives())
+    event.alternatives.push_back({TokenId(other.id()), other.probability()});
+  for (uint32_t expert : token.experts()) event.routes.emplace_back(static_cast<int32_t>(expert));
+  return event;
+}
+
+// What an answer says becomes a session's news; it ends with the answer.
+class ToChannel final : public ForwardedAnswer::Client {
+ public:
+  ToChannel(int64_t prompt, std::shared_ptr<SessionChannel> channel)
+      : prompt_(prompt), channel_(std::move(channel)) {}
+
+  bool OnMessage(const pb::GenerateResponse& message) override {
+    if (message.has_progress()) {
+      GenerateEvent event;
+      event.position = static_cast<int64_t>(message.progress().prompt_tokens());
+      return channel_->Push(std::move(event));
+    }
+    if (message.has_token()) {
+      GenerateEvent event = ToEvent(message.token());
+      result_.tokens.push_back(event.token);
+      result_.text += event.text;
+      event.position = prompt_ + static_cast<int64_t>(result_.tokens.size());
+      return channel_->Push(std::move(event));
+    }
+    if (message.has_finished()) OnFinished(message.finished());
+    return true;
+  }
+  void OnEnd(const grpc::Status& status) override {
+    if (status.error_code() == grpc::StatusCode::CANCELLED) {
+      result_.reason = StopReason::kCancelled;
+    } else if (!status.ok()) {
+      channel_->Close(FromGrpc(status));
+      delete this;
+      return;
+    }
+    channel_->Close(std::move(result_));
+    delete this;
+  }
+
+ private:
+  void OnFinished(const pb::Finished& finished) {
+    const auto nanoseconds = [](double seconds) {
+      return std::chrono::nanoseconds(static_cast<int64_t>(seconds * 1e9));
+    };
+    result_.reason = ReasonOf(finished.reason());
+    result_.timings.prompt_tokens = prompt_;
+    result_.timings.generated_tokens = static_cast<int64_t>(result_.tokens.size());
+    result_.timings.queued = nanoseconds(finished.queued_seconds());
+    result_.timings.prefill = nanoseconds(finished.prefill_seconds());
+    result_.timings.decode = nanoseconds(finished.decode_seconds());
+    if (finished.text().empty()) return;
+    GenerateEvent rest;
+    rest.position = prompt_ + static_cast<int64_t>(result_.tokens.size());
+    rest.text = finished.text();
+    result_.text += rest.text;
+    channel_->Push(std::move(rest));
+  }
+
+  const int64_t prompt_;
+  const std::shared_ptr<SessionChannel> channel_;
+  GenerateResult result_;
+};
+
+}  // namespace
+
+ForwardingBackend::ForwardingBackend(InferenceBackend& own,
+                                     std::shared_ptr<grpc::ChannelCredentials> credentials, Leader leader)
+    : own_(own),
+      stopping_(std::move(leader.stopping)),
+      forwarding_(std::make_shared<Forwarding>(std::move(credentials), std::move(leader.address))) {}
+ForwardingBackend::~ForwardingBackend() { forwarding_->End(); }
+
+bool ForwardingBackend::WaitForNone(std::chrono::steady_clock::time_point until) {
+  return forwarding_->WaitForNone(until);
+}
+
+absl::Status ForwardingBackend::Serving() {
+  const absl::Status own = own_.Serving();
+  if (own.ok() || stopping_() || own_.Elsewhere().empty()) return own;
+  if (own_.tokenizer().vocab() == 0) {
+    return absl::UnavailableError(
+        absl::StrCat(own.message(), "; this node could ask it if its model's folder had the tokenizer"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<SessionHandle>> ForwardingBackend::Submit(GenerateRequest request,
+                                                                         SubmitOptions options) {
+  const absl::Status own = own_.Serving();
+  if (own.ok()) return own_.Submit(std::move(request), std::move(options));
+  if (absl::Status s = Serving(); !s.ok()) return s;
+  if (request.embed || request.keep || options.from != nullptr || request.route_policy != nullptr ||
+      !request.generated.empty()) {
+    return absl::UnavailableError(absl::StrCat("this is done where the cluster is led: ", own.message()));
+  }
+  const int64_t vocab = own_.tokenizer().vocab();
+  if (absl::Status s = CheckRequest(request, vocab, own_.max_context()); !s.ok()) return s;
+  auto channel = std::make_shared<SessionChannel>(kUnread, std::move(options.notify));
+  auto answer = std::make_shared<ForwardedAnswer>(forwarding_, ToProto(request), ForwardedFor(request.caller),
+                                                  std::chrono::system_clock::time_point::max());
+  auto* client = new ToChannel(static_cast<int64_t>(request.prompt.size()), channel);
+  answer->Start(*client);
+  return SessionHandle::OfAnother(
+      channel,
+      [weak = std::weak_ptr(answer)] {
+        if (const auto held = weak.lock()) held->Resume();
+      },
+      [weak = std::weak_ptr(answer)] {
+        if (const auto held = weak.lock()) held->Cancel();
+      });
+}
+
+}  // namespace omni

@@ -1,0 +1,63 @@
+// What a node that does not lead answers its doors with: what the one that leads says, asked over gRPC.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include <absl/status/status.h>
+
+#include "cluster/access.h"
+#include "cluster/inference_backend.h"
+
+namespace grpc {
+class ChannelCredentials;
+class Service;
+}  // namespace grpc
+
+namespace omni {
+
+class Forwarding;
+
+// While `own` serves, it is `own`. Else a request goes to whoever leads, under a name of its own, so that it
+// goes on over the end of that node too, by whichever leads then; for so long nobody may answer.
+class ForwardingBackend final : public InferenceBackend {
+ public:
+  struct Leader {
+    // The address of whoever leads, this node's own included, or of who may know; empty: nobody is known. The
+    // number says the how manieth question it is about one request.
+    std::function<std::string(size_t)> address;
+    std::function<bool()> stopping;  // nothing new is taken
+  };
+  // `own` and what `leader` needs outlive it; sessions may outlive it, and end with it.
+  ForwardingBackend(InferenceBackend& own, std::shared_ptr<grpc::ChannelCredentials> credentials,
+                    Leader leader);
+  ~ForwardingBackend() override;  // ends what is under way
+
+  absl::Status Serving() override;
+  std::string Elsewhere() override { return own_.Elsewhere(); }
+  // Unavailable: an embedding is asked for, and another node leads.
+  absl::StatusOr<std::unique_ptr<SessionHandle>> Submit(GenerateRequest request,
+                                                        SubmitOptions options) override;
+  const Tokenizer& tokenizer() override { return own_.tokenizer(); }
+  int64_t max_context() override { return own_.max_context(); }
+  std::string model_hash() override { return own_.model_hash(); }
+  std::string node() override { return own_.node(); }
+
+  // Waits until nothing is forwarded any more, but no longer than `until`: whether nothing is.
+  bool WaitForNone(std::chrono::steady_clock::time_point until);
+
+  // omni.inference.v1.Inference: `local`'s while `own` serves, else what the one that leads says. `local` is
+  // InferenceService's, and outlives it; null: nothing is answered here. `access` says who calls (CallerOf).
+  // It may be used until its server has been shut down; after this backend's end it refuses all.
+  std::unique_ptr<grpc::Service> MakeService(grpc::Service* local, Access* access);
+
+ private:
+  InferenceBackend& own_;
+  const std::function<bool()> stopping_;
+  const std::shared_ptr<Forwarding> forwarding_;
+};
+
+}  // namespace omni
