@@ -5,31 +5,26 @@
 
 #include <absl/strings/str_cat.h>
 
-#include "engine/decode/ffn.h"
-#include "engine/decode/mixer_attention.h"
-#include "engine/decode/mixer_pdr.h"
+#include "engine/decode/lanes.h"
 #include "engine/decode/pass.h"
 #include "engine/decode/router.h"
-#include "engine/decode/slow_route.h"
 
 namespace omni {
 
 struct CpuDecoder::Impl {
   Impl(const ModelWeights& weights, WorkerPool& pool, const kernels::Ops& kernel_ops)
-      : pass(weights, pool, kernel_ops), pdr(pass), attention(pass), ffn(pass) {}
+      : lanes(weights, pool, kernel_ops), pass(lanes.whole().pass) {}
 
   absl::Status SetSegments(std::span<const BatchRow> batch);
   void SetPolicies(std::span<const BatchRow> batch);
-  void RouteRows(LayerId layer, const LayerWeights& weights);
+  QuantizedRows RunLane(Lane& lane, LayerId layer);
+  void RouteRows(Lane& lane, LayerId layer, const LayerWeights& weights);
   ExpertId ExpertAt(const TorusPoint& z, const LayerWeights& weights, TokenId token) const;
   void AskPolicies(LayerId layer, const LayerWeights& weights);
   std::vector<ExpertJob> GroupByExpert(LayerId layer, const QuantizedRows& h);
 
-  Pass pass;
-  PdrMixer pdr;
-  AttentionMixer attention;
-  SharedFfn ffn;
-  SlowRoute slow{pass};
+  Lanes lanes;
+  Pass& pass;                          // of the whole batch
   std::vector<TokenId> tokens;         // by row
   std::vector<int64_t> wanted;         // rows that want logits, then those that want only their hidden state
   std::vector<int64_t> only_hidden;    // of a batch that is being taken in
@@ -109,7 +104,9 @@ absl::Status CpuDecoder::Begin(std::span<const BatchRow> rows) {
   impl_->tokens.clear();
   for (const BatchRow& row : rows) impl_->tokens.push_back(row.token);
   impl_->jobs.clear();
+  impl_->routes.resize(rows.size());
   pass.Resize(static_cast<int64_t>(rows.size()));
+  impl_->lanes.Cut();
   const ModelWeights& weights = pass.weights;
   pass.ForRows(pass.config.d, [&](int64_t row) {
     const size_t token = rows[static_cast<size_t>(row)].token.index();
@@ -118,28 +115,40 @@ absl::Status CpuDecoder::Begin(std::span<const BatchRow> rows) {
     float* x = pass.X(row);
     for (int64_t i = 0; i < pass.config.d; ++i) x[i] = static_cast<float>(embedding[i]) * scale;
   });
-  impl_->attention.Begin();
+  impl_->lanes.For([](Lane& lane) { lane.attention.Begin(); });
   return absl::OkStatus();
 }
 
 bool CpuDecoder::StartLayer(LayerId layer, const Done&) {
-  Pass& pass = impl_->pass;
-  const LayerWeights& weights = pass.weights.layers[layer.index()];
-  impl_->jobs.clear();
-  const bool attention = pass.config.IsAttention(layer.value);
-  if (attention) {
-    impl_->attention.Run(weights, layer);
-  } else {
-    impl_->pdr.Run(weights, layer);
-  }
-  const QuantizedRows h = pass.NormAndQuantize(weights.norm2);
-  if (attention) {
-    impl_->ffn.Run(weights, h);
-    return true;
-  }
-  impl_->RouteRows(layer, weights);
-  impl_->jobs = impl_->GroupByExpert(layer, h);
+  Impl& impl = *impl_;
+  impl.jobs.clear();
+  QuantizedRows h;  // of the whole batch
+  impl.lanes.For([&](Lane& lane) {
+    const QuantizedRows rows = impl.RunLane(lane, layer);
+    if (lane.first_row == 0) h = rows;
+  });
+  if (impl.pass.config.IsAttention(layer.value)) return true;
+  if (!impl.policies.empty()) impl.AskPolicies(layer, impl.pass.weights.layers[layer.index()]);
+  impl.jobs = impl.GroupByExpert(layer, h);
   return true;
+}
+
+// All of a layer but its experts.
+QuantizedRows CpuDecoder::Impl::RunLane(Lane& lane, LayerId layer) {
+  const LayerWeights& weights = pass.weights.layers[layer.index()];
+  const bool with_attention = pass.config.IsAttention(layer.value);
+  if (with_attention) {
+    lane.attention.Run(weights, layer);
+  } else {
+    lane.pdr.Run(weights, layer);
+  }
+  const QuantizedRows h = lane.pass.NormAndQuantizeAll(weights.norm2);
+  if (with_attention) {
+    lane.ffn.Run(weights, h);
+  } else {
+    RouteRows(lane, layer, weights);
+  }
+  return h;
 }
 
 // The expert for a row whose router sees `z`.
@@ -150,18 +159,17 @@ ExpertId CpuDecoder::Impl::ExpertAt(const TorusPoint& z, const LayerWeights& wei
   return config.ExpertOf(config.RegionOf(nearest), weights.members[token.index()]);
 }
 
-void CpuDecoder::Impl::RouteRows(LayerId layer, const LayerWeights& weights) {
-  routes.resize(static_cast<size_t>(pass.rows));
+void CpuDecoder::Impl::RouteRows(Lane& lane, LayerId layer, const LayerWeights& weights) {
   const int64_t d = pass.config.d, experts = pass.config.num_experts();
   const bool keep_points = !policies.empty();
-  if (pass.config.has_slow_state()) slow.Step(layer);
-  pass.ForRows((3 * d + 10 * experts) * Pass::kFloatCost, [&](int64_t row) {
-    const float* seen = pass.config.has_slow_state() ? slow.Before(row) : pass.H(row);
+  if (pass.config.has_slow_state()) lane.slow.Step(layer);
+  lane.pass.ForRows((3 * d + 10 * experts) * Pass::kFloatCost, [&](int64_t row) {
+    const float* seen = pass.config.has_slow_state() ? lane.slow.Before(row) : lane.pass.H(row);
     const TorusPoint z = Route(pass.ops, weights.route, seen, d);
-    routes[static_cast<size_t>(row)] = ExpertAt(z, weights, tokens[static_cast<size_t>(row)]);
-    if (keep_points) points[static_cast<size_t>(row)] = z;
+    const auto at = static_cast<size_t>(lane.first_row + row);
+    routes[at] = ExpertAt(z, weights, tokens[at]);
+    if (keep_points) points[at] = z;
   });
-  if (keep_points) AskPolicies(layer, weights);
 }
 
 void CpuDecoder::Impl::AskPolicies(LayerId layer, const LayerWeights& weights) {

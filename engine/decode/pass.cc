@@ -15,8 +15,19 @@ constexpr int64_t kMinRangeCost = int64_t{1} << 18;
 void Pass::Resize(int64_t n) {
   rows = n;
   width_ = PadTo(config.d, 64);
-  x_.Reserve(n * width_);
-  h_.Reserve(n * width_);
+  x_rows_ = x_.Reserve(n * width_);
+  h_rows_ = h_.Reserve(n * width_);
+  q_.Reserve(n * width_);
+  scale_.Reserve(n);
+}
+
+void Pass::View(Pass& whole, int64_t first, int64_t n) {
+  rows = n;
+  width_ = whole.width_;
+  x_rows_ = whole.X(first);
+  h_rows_ = whole.H(first);
+  all_q_ = whole.q_.data() + first * width_;
+  all_scale_ = whole.scale_.data() + first;
   scale_.Reserve(n);
 }
 
@@ -38,9 +49,15 @@ QuantizedRows Pass::Quantize(const float* x, int64_t x_stride, int64_t n) {
 }
 
 QuantizedRows Pass::NormAndQuantize(const float* gain) {
+  return NormAndQuantizeTo(gain, q_.Reserve(rows * width_), scale_.data());
+}
+
+QuantizedRows Pass::NormAndQuantizeAll(const float* gain) {
+  return all_q_ == nullptr ? NormAndQuantize(gain) : NormAndQuantizeTo(gain, all_q_, all_scale_);
+}
+
+QuantizedRows Pass::NormAndQuantizeTo(const float* gain, int8_t* q, float* scale) {
   const int64_t d = config.d;
-  int8_t* q = q_.Reserve(rows * width_);
-  float* scale = scale_.data();
   ForRows(2 * d * kFloatCost, [&](int64_t row) {
     ops.rms_norm(X(row), gain, d, H(row));
     ops.quantize(H(row), d, width_, q + row * width_, scale + row);

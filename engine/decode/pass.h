@@ -45,6 +45,9 @@ class Pass {
       : weights(model), config(model.config), pool(workers), ops(kernel_ops) {}
 
   void Resize(int64_t n);  // buffers for n rows
+  // Makes this the rows first .. first + n of `whole`, for a thread that takes them through a layer alone. X,
+  // H and what NormAndQuantizeAll gives lie in `whole`, which is resized before and not used meanwhile.
+  void View(Pass& whole, int64_t first, int64_t n);
 
   // Items per range so that a range is worth handing to another thread. `cost` of one item is in int8
   // multiply-adds; a float operation counts kFloatCost of them.
@@ -57,13 +60,15 @@ class Pass {
   QuantizedRows Quantize(const float* x, int64_t x_stride, int64_t n);
   // h = rms_norm(x, gain), then its quantisation.
   QuantizedRows NormAndQuantize(const float* gain);
+  // The same, in a place of its own for each row of the pass that this is a view of.
+  QuantizedRows NormAndQuantizeAll(const float* gain);
   // All rows through up to four matrices of equal input width. Overwrites the result of the last call.
   Products Multiply(std::initializer_list<const TwoBitLinear*> linears, const QuantizedRows& x);
   // x += linear(in), whose output is d wide.
   void AddLinear(const TwoBitLinear& linear, const QuantizedRows& in);
 
-  float* X(int64_t row) { return x_.data() + row * width_; }  // residual stream [d]
-  float* H(int64_t row) { return h_.data() + row * width_; }  // the last norm's output [d]
+  float* X(int64_t row) { return x_rows_ + row * width_; }  // residual stream [d]
+  float* H(int64_t row) { return h_rows_ + row * width_; }  // the last norm's output [d]
 
   const ModelWeights& weights;
   const ModelConfig& config;
@@ -73,7 +78,12 @@ class Pass {
   std::vector<Segment> segments;
 
  private:
+  QuantizedRows NormAndQuantizeTo(const float* gain, int8_t* q, float* scale);
+
   int64_t width_ = 0;  // d padded to 64
+  float *x_rows_ = nullptr, *h_rows_ = nullptr;
+  int8_t* all_q_ = nullptr;  // of a view
+  float* all_scale_ = nullptr;
   Scratch<float> x_, h_, y_, scale_;
   Scratch<int8_t> q_;
   Scratch<int32_t> acc_;

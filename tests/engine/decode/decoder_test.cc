@@ -131,19 +131,20 @@ TEST_P(DecoderTest, PrefillGivesTheBytesOfSteppingWhereverItIsCut) {
 TEST_P(DecoderTest, SessionsInOneBatchGetTheBytesTheyGetAlone) {
   WorkerPool pool(2);
   CpuDecoder decoder(model_.weights(), pool);
-  constexpr size_t kSessions = 5;
+  constexpr size_t kSessions =
+      11;  // in the end rows enough for each thread to take some through a layer alone
   std::vector<SessionState> states;
   for (size_t i = 0; i < kSessions; ++i) states.emplace_back(model_.config());
   std::vector<std::vector<TokenId>> tokens;
   std::vector<std::vector<float>> together(kSessions);
   for (size_t s = 0; s < kSessions; ++s) tokens.push_back(RandomTokens(40, model_.config().vocab, 100 + s));
   std::vector<size_t> next(kSessions);
-  // Session s gives s + 1 rows a pass, and joins at pass s.
+  // Session s gives s mod 5 + 1 rows a pass, and joins at pass s.
   for (size_t pass = 0;; ++pass) {
     std::vector<BatchRow> rows;
     std::vector<size_t> owner;
     for (size_t s = 0; s < kSessions; ++s) {
-      for (size_t i = 0; pass >= s && i <= s && next[s] < tokens[s].size(); ++i) {
+      for (size_t i = 0; pass >= s && i <= s % 5 && next[s] < tokens[s].size(); ++i) {
         const bool want = next[s] % 3 != 1;
         rows.push_back({&states[s], tokens[s][next[s]++], want});
         if (want) owner.push_back(s);
