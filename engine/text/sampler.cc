@@ -5,6 +5,7 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include <absl/strings/str_cat.h>
@@ -34,8 +35,10 @@ std::vector<float> WithoutNan(std::span<const float> logits) {
   return clean;
 }
 
+bool Penalises(const SamplerSettings& s) { return s.repetition_penalty != 1.0f && s.repetition_window > 0; }
+
 void Penalise(std::span<const TokenId> history, const SamplerSettings& s, std::vector<float>* logits) {
-  if (s.repetition_penalty == 1.0f || s.repetition_window <= 0) return;
+  if (!Penalises(s)) return;
   const auto recent = history.last(std::min(history.size(), static_cast<size_t>(s.repetition_window)));
   std::vector<TokenId> distinct(recent.begin(), recent.end());
   std::sort(distinct.begin(), distinct.end());
@@ -118,6 +121,49 @@ size_t Draw(const std::vector<float>& weights, size_t n, double uniform) {
   return n - 1;
 }
 
+// What Draw draws from all candidates, without their order: they are put into buckets by falling logit, and
+// only those of the bucket that the draw falls into are sorted. Nothing where rounding might decide it.
+// scaled, weights: by id, what Sample takes the exp of and that; weights are 0 of what is no candidate.
+std::optional<size_t> DrawUnsorted(const std::vector<float>& logits, const std::vector<float>& scaled,
+                                   const std::vector<float>& weights, double uniform) {
+  constexpr size_t kBuckets = 256;
+  constexpr float kPerUnit = 8;
+  const size_t n = logits.size();
+  std::vector<uint8_t> bucket(n);
+  for (size_t i = 0; i < n; ++i)
+    bucket[i] = static_cast<uint8_t>(std::min(-scaled[i] * kPerUnit, static_cast<float>(kBuckets - 1)));
+  std::array<double, kBuckets> sums = {};
+  for (size_t i = 0; i < n; ++i) sums[bucket[i]] += weights[i];
+  double total = 0;
+  for (double sum : sums) total += sum;
+  // Each of the sums here and of those in order is off by no more than one rounding a term, and so is target.
+  const double margin =
+      8 * static_cast<double>(n + kBuckets) * std::numeric_limits<double>::epsilon() * total;
+  const double target = uniform * total;
+  double before = 0;
+  size_t b = 0;
+  while (b + 1 < kBuckets && before + sums[b] <= target) before += sums[b++];
+  std::vector<uint64_t> keys;
+  for (size_t i = 0; i < n; ++i) {
+    if (bucket[i] == b && weights[i] > 0) keys.push_back(OrderKey(logits[i], i));
+  }
+  std::sort(keys.begin(), keys.end());
+  for (uint64_t key : keys) {
+    const double after = before + weights[IdOf(key)];
+    if (target < after) {
+      if (target < before + margin && before > 0) return std::nullopt;
+      if (target > after - margin) return std::nullopt;
+      return IdOf(key);
+    }
+    before = after;
+  }
+  return std::nullopt;
+}
+
+bool DrawsFromAll(const SamplerSettings& s, size_t vocab) {
+  return (s.top_k <= 0 || static_cast<size_t>(s.top_k) >= vocab) && s.top_p >= 1.0f && s.min_p <= 0.0f;
+}
+
 template <typename T>
 absl::Status Check(const char* field, T value, Range<T> range) {
   if (range.Has(value)) return absl::OkStatus();
@@ -148,18 +194,30 @@ Sampled Sample(std::span<const float> logits, std::span<const TokenId> history, 
   const auto result = [&](size_t id) {
     return Sampled{TokenId(static_cast<int32_t>(id)), softmax[id] / sum};
   };
-  if (!(settings.temperature > 0)) {
-    return result(static_cast<size_t>(std::max_element(adjusted.begin(), adjusted.end()) - adjusted.begin()));
+  const bool penalised = Penalises(settings);
+  if (penalised) max = *std::max_element(adjusted.begin(), adjusted.end());
+  if (!(settings.temperature > 0))
+    return result(static_cast<size_t>(std::find(adjusted.begin(), adjusted.end(), max) - adjusted.begin()));
+  const double uniform = CounterUniform(settings.seed, position);
+  std::vector<float> weights;
+  const auto weigh = [&](float largest, size_t n, auto logit) {
+    weights.resize(n);
+    for (size_t i = 0; i < n; ++i) weights[i] = (logit(i) - largest) / settings.temperature;
+  };
+  // The largest is 0, and so taken off in vain: each weight is its exp.
+  const auto exp = [&](float* to) {
+    kernels::ActiveOps().exp_sum(weights.data(), static_cast<int64_t>(weights.size()), to, &max);
+  };
+  if (DrawsFromAll(settings, adjusted.size())) {
+    weigh(max, adjusted.size(), [&](size_t i) { return adjusted[i]; });
+    std::vector<float> by_id(weights.size());
+    exp(by_id.data());
+    if (const auto drawn = DrawUnsorted(adjusted, weights, by_id, uniform)) return result(*drawn);
   }
   const std::vector<uint64_t> keys = Candidates(adjusted, settings.top_k);
-  const float largest = adjusted[IdOf(keys[0])];
-  std::vector<float> weights(keys.size());
-  for (size_t i = 0; i < keys.size(); ++i)
-    weights[i] = (adjusted[IdOf(keys[i])] - largest) / settings.temperature;
-  // The largest is 0, and so taken off in vain: each weight is its exp.
-  kernels::ActiveOps().exp_sum(weights.data(), static_cast<int64_t>(weights.size()), weights.data(), &max);
-  return result(
-      IdOf(keys[Draw(weights, Passing(weights, settings), CounterUniform(settings.seed, position))]));
+  weigh(adjusted[IdOf(keys[0])], keys.size(), [&](size_t i) { return adjusted[IdOf(keys[i])]; });
+  exp(weights.data());
+  return result(IdOf(keys[Draw(weights, Passing(weights, settings), uniform)]));
 }
 
 std::vector<Sampled> Likeliest(std::span<const float> logits, int32_t count) {

@@ -17,8 +17,8 @@ struct ServeBenchOptions {
   std::string omni;   // the program
   std::string model;  // a small one
   int repetitions = 5;
-  int tokens = 256;  // of an answer
-  int threads = 0;   // that compute; 0: as omni serve by itself
+  int tokens = 256;                         // of an answer
+  int threads = 0;                          // that compute; 0: as omni serve by itself
   std::vector<int> sessions = {1, 16, 64};  // at once, of the engine alone
 };
 

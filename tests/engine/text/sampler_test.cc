@@ -274,9 +274,10 @@ TEST(Sampler, DrawsFromAWholeVocabularyWhatTheDefinitionDraws) {
     std::vector<float> logits(vocab);
     for (float& l : logits) l = normal(rng);
     for (size_t i = 0; i + 7 < vocab; i += 7) logits[i] = logits[i + 3] = std::round(logits[i]);  // equals
-    for (float temperature : {0.3f, 1.0f, 5.0f}) {
+    logits[1] = -kInf;
+    for (float temperature : {0.01f, 0.3f, 1.0f, 5.0f, 100.0f}) {
       s.temperature = temperature;
-      for (uint64_t position = 0; position < 20; ++position) {
+      for (uint64_t position = 0; position < 40; ++position) {
         EXPECT_EQ(Sample(logits, {}, position, s).token, ByDefinition(logits, position, s).token)
             << vocab << " at " << position;
       }
