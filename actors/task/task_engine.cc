@@ -6,6 +6,7 @@
 #include <condition_variable>
 #include <cstdlib>
 #include <deque>
+#include <list>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -46,6 +47,7 @@ class Engine : public TaskEngine {
     wake_.notify_all();
     if (thread_.joinable()) thread_.join();
     for (Call& call : calls_) call.tell(absl::UnavailableError("the task engine has stopped"));
+    for (const auto& waiter : waiters_) waiter->done(absl::UnavailableError("the task engine has stopped"));
   }
 
   absl::Status Begin() {
@@ -89,6 +91,19 @@ class Engine : public TaskEngine {
           return ledger_.Take(worker, node, offers, now, step);
         },
         std::move(done));
+  }
+  void Await(std::string worker, std::string node, std::vector<TaskOffer> offers, TaskDuration most,
+             Done<std::optional<TaskAssignment>> done) override {
+    auto waiter = std::make_shared<Waiter>(
+        Waiter{std::move(worker), std::move(node), std::move(offers), {}, std::move(done)});
+    Push({[this, waiter, most](TaskTime now, TaskStep&) {
+            waiter->until = now + most;
+            waiters_.push_back(waiter);
+          },
+          // It is told when it has something, or has waited for long enough.
+          [waiter](const absl::Status& written) {
+            if (!written.ok() && waiter->until == TaskTime{}) waiter->done(written);
+          }});
   }
   void Report(std::string token, TaskReport report, Done<TaskLedger::Told> done) override {
     Post<TaskLedger::Told>(
@@ -168,6 +183,17 @@ class Engine : public TaskEngine {
     std::function<void(const absl::Status& written)> tell;
   };
 
+  struct Waiter {
+    std::string worker, node;
+    std::vector<TaskOffer> offers;
+    TaskTime until;  // {}: it has not begun
+    Done<std::optional<TaskAssignment>> done;
+  };
+  struct Served {
+    std::shared_ptr<Waiter> waiter;
+    std::optional<TaskAssignment> task;
+  };
+
   template <typename T, typename Decide>
   void Post(Decide decide, Done<T> done) {
     auto result = std::make_shared<absl::StatusOr<T>>(absl::UnknownError(""));
@@ -218,6 +244,8 @@ class Engine : public TaskEngine {
       std::optional<TaskTime> due = ledger_.next_due();
       const TaskTime now = options_.now();
       if (!broken_.ok()) due = now + options_.recover_every;
+      for (const std::shared_ptr<Waiter>& waiter : waiters_)
+        due = std::min(due.value_or(waiter->until), waiter->until);
       if (due.has_value() && *due <= now) break;
       // Whole milliseconds, rounded up, so that it is due when it wakes; and a clock may be set meanwhile.
       const TaskDuration wait = std::min<TaskDuration>(due.has_value() ? *due - now : std::chrono::seconds(1),
@@ -266,6 +294,8 @@ class Engine : public TaskEngine {
       if (ledger_.failed()) status = absl::UnavailableError("the records of tasks cannot be read");
     }
     if (status.ok()) PutBack(calls, decided);
+    std::vector<Served> served;
+    if (status.ok()) status = Serve(most, step, served);
     if (status.ok() && !step.writes.empty()) {
       status = store_.Write(step.writes);
       ++syncs_;
@@ -277,6 +307,13 @@ class Engine : public TaskEngine {
     }
     Publish();
     for (Call& call : calls) call.tell(broken_);
+    for (Served& one : served) {
+      if (broken_.ok()) {
+        one.waiter->done(std::move(one.task));
+      } else {
+        one.waiter->done(broken_);
+      }
+    }
     if (!broken_.ok()) return;
     const std::lock_guard lock(listeners_mutex_);
     // A listener may remove itself, or another.
@@ -289,6 +326,31 @@ class Engine : public TaskEngine {
       if (!step.ended.empty()) tell([&] { listener->OnEnded(step.ended); });
       if (step.queued) tell([&] { listener->OnQueued(); });
     }
+  }
+
+  // Those who wait for a task, in the order in which they came.
+  absl::Status Serve(size_t most, TaskStep& step, std::vector<Served>& served) {
+    const TaskTime now = options_.now();
+    const bool accepting = Accepting().ok();
+    for (auto at = waiters_.begin(); at != waiters_.end();) {
+      const std::shared_ptr<Waiter> waiter = *at;
+      absl::StatusOr<std::optional<TaskAssignment>> given = std::nullopt;
+      if (accepting && ledger_.queued() > 0) {
+        if (step.writes.size() >= most) {
+          more_ = true;
+          return absl::OkStatus();
+        }
+        given = ledger_.Take(waiter->worker, waiter->node, waiter->offers, now, step);
+        if (!given.ok()) return given.status();
+      }
+      if (!given->has_value() && accepting && now < waiter->until) {
+        ++at;
+        continue;
+      }
+      served.push_back({waiter, *std::move(given)});
+      at = waiters_.erase(at);
+    }
+    return absl::OkStatus();
   }
 
   // What was decided last may or may not have been written: the records say which.
@@ -321,6 +383,7 @@ class Engine : public TaskEngine {
   absl::Status broken_;
   TaskTime recovered_{};  // when that was last tried
   bool more_ = false;
+  std::list<std::shared_ptr<Waiter>> waiters_;
   int64_t syncs_ = 0, writes_ = 0;
 
   mutable std::mutex mutex_;

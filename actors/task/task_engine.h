@@ -42,6 +42,13 @@ class TaskLender {
 
   virtual void Take(std::string worker, std::string node, std::vector<TaskOffer> offers,
                     Done<std::optional<TaskAssignment>> done) = 0;
+  // The same, but if nothing waits it waits itself, no longer than `most`, and has the task with the very sync
+  // that accepts it.
+  virtual void Await(std::string worker, std::string node, std::vector<TaskOffer> offers, TaskDuration most,
+                     Done<std::optional<TaskAssignment>> done) {
+    (void)most;
+    Take(std::move(worker), std::move(node), std::move(offers), std::move(done));
+  }
   virtual void Report(std::string token, TaskReport report, Done<TaskLedger::Told> done) = 0;
   virtual void Succeed(std::string token, TaskReport last, std::string result, Told told) = 0;
   virtual void Fail(std::string token, TaskReport last, std::string error, std::string message,

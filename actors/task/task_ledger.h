@@ -93,10 +93,10 @@ struct TaskCounts {
 class TaskLedger {
  public:
   struct Options {
-    TaskLimits limits;
+    TaskLimits limits = {};
     TaskDuration lease = std::chrono::seconds(15);
     TaskDuration retain = std::chrono::hours(24 * 7);
-    std::function<uint64_t()> random;  // what nobody can guess
+    std::function<uint64_t()> random = {};  // what nobody can guess
   };
 
   // The store outlives the ledger. Load comes first.
@@ -150,6 +150,7 @@ class TaskLedger {
   bool failed() const { return failed_; }
   const TaskCounts& counts() const { return counts_; }
   int64_t live() const { return live_; }
+  size_t queued() const { return queue_.size(); }
 
  private:
   absl::StatusOr<std::optional<std::string>> Get(const TaskStep& step, std::string_view key) const;

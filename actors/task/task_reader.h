@@ -19,9 +19,9 @@ namespace omni {
 
 // What a list is narrowed by; empty: by nothing.
 struct TaskFilter {
-  std::vector<TaskStatus> statuses;
-  std::string executor, context, parent;
-  std::optional<TaskTime> updated_since;
+  std::vector<TaskStatus> statuses = {};
+  std::string executor = {}, context = {}, parent = {};
+  std::optional<TaskTime> updated_since = {};
 };
 
 struct TaskPage {

@@ -130,6 +130,35 @@ TEST_F(TaskEngineTest, ALeaseThatRanOutIsNotTakenUpAgain) {
   EXPECT_EQ(engine_->reader().Result({"anna", false}, id).value(), "right");
 }
 
+TEST_F(TaskEngineTest, WhoeverWaitsForATaskHasItWithTheSyncThatAcceptsIt) {
+  std::promise<std::optional<TaskAssignment>> given;
+  engine_->Await("w1", "node", {{"command", "*"}}, std::chrono::hours(1),
+                 [&](absl::StatusOr<std::optional<TaskAssignment>> task) { given.set_value(task.value()); });
+  const int64_t syncs = engine_->figures().syncs;
+  const TaskId id = Submit({.executor = "command"}).value().state.id;
+  const std::optional<TaskAssignment> task = given.get_future().get();
+  ASSERT_TRUE(task.has_value());
+  EXPECT_EQ(task->state.id, id);
+  EXPECT_EQ(engine_->figures().syncs, syncs + 1);
+}
+
+TEST_F(TaskEngineTest, WhoeverWaitsForATaskInVainIsToldWhenItsTimeIsOverOrTheEngineDrains) {
+  const auto await = [&](std::promise<bool>& none) {
+    engine_->Await("w1", "node", {{"command", "*"}}, std::chrono::hours(1),
+                   [&](absl::StatusOr<std::optional<TaskAssignment>> task) {
+                     none.set_value(task.ok() && !task->has_value());
+                   });
+  };
+  std::promise<bool> late, drained;
+  await(late);
+  (void)Submit({.executor = "model"});  // so that the wait has begun
+  PassTime(std::chrono::hours(2));
+  EXPECT_TRUE(late.get_future().get());
+  await(drained);
+  engine_->Drain();
+  EXPECT_TRUE(drained.get_future().get());
+}
+
 TEST_F(TaskEngineTest, AFanOutIsDoneWhenItsChildrenAre) {
   TaskSpec spec{.executor = kFanout};
   for (int i = 0; i < 20; ++i) spec.children.push_back({.executor = "command", .input = std::to_string(i)});
