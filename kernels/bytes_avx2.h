@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "kernels/trit_sums.h"
+
 namespace omni::kernels {
 namespace {
 
@@ -78,6 +80,10 @@ struct Bytes {
       _mm256_store_si256(reinterpret_cast<__m256i*>(lane), out[i]);
       for (int t = 0; t < rows; ++t) y[t * y_stride + i] = (add ? y[t * y_stride + i] : 0) + lane[t];
     }
+  }
+  static __m128i Total4(const I (&a)[4]) { return Total4OfEight(a[0], a[1], a[2], a[3]); }
+  static void PutTrits(__m128i sums, int32_t last, int32_t offset, bool add, int32_t* out) {
+    PutTritSums(sums, last, offset, add, out);
   }
   static int32_t Total(I a) {
     const __m128i four = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));

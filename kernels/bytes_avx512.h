@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "kernels/trit_sums.h"
+
 namespace omni::kernels {
 namespace {
 
@@ -49,6 +51,15 @@ struct Bytes {
     return acc;
   }
 #endif
+  static __m256i Halves(I a) {  // added
+    return _mm256_add_epi32(_mm512_castsi512_si256(a), _mm512_extracti64x4_epi64(a, 1));
+  }
+  static __m128i Total4(const I (&a)[4]) {
+    return Total4OfEight(Halves(a[0]), Halves(a[1]), Halves(a[2]), Halves(a[3]));
+  }
+  static void PutTrits(__m128i sums, int32_t last, int32_t offset, bool add, int32_t* out) {
+    PutTritSums(sums, last, offset, add, out);
+  }
   static int32_t Total(I a) { return _mm512_reduce_add_epi32(a); }
 };
 

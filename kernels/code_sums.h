@@ -31,8 +31,9 @@ constexpr uint32_t InverseMod32(uint32_t odd) {
   for (int i = 0; i < 5; ++i) inverse *= 2 - odd * inverse;
   return inverse;
 }
-inline constexpr uint32_t kInverse9 = InverseMod32(9), kInverse81 = InverseMod32(81);
-static_assert(kInverse9 * 9u == 1u && kInverse81 * 81u == 1u);
+inline constexpr uint32_t kInverse3 = InverseMod32(3), kInverse9 = InverseMod32(9),
+                          kInverse81 = InverseMod32(81);
+static_assert(kInverse3 * 3u == 1u && kInverse9 * 9u == 1u && kInverse81 * 81u == 1u);
 
 inline constexpr int kTernarySums = 5;
 

@@ -91,6 +91,8 @@ struct Lanes {
   static F LoadIntsStrided(const int32_t* p, int64_t stride, int count) {
     const Mask m = FirstN(count);
     if (stride == 1) return LoadInts(p, m);
+    if (stride == 2 && count == kLanes)
+      return {EverySecond<0x88>(p, p + 8), EverySecond<0xdd>(p + 15, p + 23)};
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     const __m256i index = _mm256_mullo_epi32(lane, _mm256_set1_epi32(static_cast<int>(stride)));
     const __m256i zero = _mm256_setzero_si256();
@@ -149,6 +151,14 @@ struct Lanes {
   }
 
  private:
+  // The even (0x88) or odd (0xdd) ones of eight integers each, as floats.
+  template <int kWhich>
+  static __m256 EverySecond(const int32_t* a, const int32_t* b) {
+    const __m256 low = _mm256_loadu_ps(reinterpret_cast<const float*>(a));
+    const __m256 high = _mm256_loadu_ps(reinterpret_cast<const float*>(b));
+    const __m256i pairs = _mm256_castps_si256(_mm256_shuffle_ps(low, high, kWhich));
+    return _mm256_cvtepi32_ps(_mm256_permute4x64_epi64(pairs, 0xd8));
+  }
   static __m256 Select(__m256 off, __m256 on, __m256i m) {
     return _mm256_blendv_ps(off, on, _mm256_castsi256_ps(m));
   }

@@ -7,7 +7,8 @@
 // ShiftRight<n> (in 16-bit words), Lookup(a 16-byte table, indices below 16), AddWords, AddInts, Total (of
 // 32-bit lanes), Abs Sign(x, w) (x with w's sign), Xor, AddBytes, SumsOfEight (bytes, in 64-bit lanes),
 // AddLongs, TotalLongs, and PairSums(u, x) / WidenPairs(words) for PairProducts, Dot(acc, u, x) for
-// DotProducts. Both of these offer AddProducts(sum, unsigned u, signed x), four products to a 32-bit lane.
+// DotProducts. PairProducts also wants Total4 (of four vectors, in four lanes) and PutTrits(sums of t0, t0 + 3 t1,
+// 9 t2 and t3, that of t4, offset, add, out): out[i] = (add ? itself : 0) + the sum of t_i - offset. Both offer AddProducts(sum, unsigned u, signed x), four products to a 32-bit lane.
 #pragma once
 
 #include <cstddef>
@@ -89,12 +90,14 @@ struct PairProducts {
   static constexpr int kTernaryRowsAtOnce = 4, kTwoBitRowsAtOnce = 2, kInt8RowsAtOnce = 4;
   static constexpr bool kTakesRowBlocks = W::kTakesRowBlocks;  // row_blocks.h
 
-  // What one byte b = r2 + 27 t3 + 81 t4 is multiplied as: t0, r1 = t0 + 3 t1, r2 = r1 + 9 t2, t3, t4. Small
-  // enough that the products of kTernaryCuts pairs, but for r2 of four times as many, fit 16 bits.
+  // What one byte b = r2 + 27 t3 + 81 t4 is multiplied as: t0, r1 = t0 + 3 t1, r2 = r1 + 9 t2, t3, t4. Of several
+  // rows 9 t2 instead of r2, whose products with more bytes fit 16 bits a pair; the others' with kMoreBlocks.
   static constexpr int kFields = 5, kWide = 2;
-  static constexpr int kTernaryCuts = 4, kMoreCuts = 4;
-  static_assert(26 * 127 * 2 * kTernaryCuts <= INT16_MAX);
-  static_assert(8 * 127 * 2 * kTernaryCuts * kMoreCuts <= INT16_MAX);
+  static constexpr int64_t kPer = 64 / W::kBytes;  // vectors of a block
+  static constexpr int64_t kRowVectors = 4, kMoreVectors = 16, kRowsBlocks = 6 / kPer;
+  static_assert(26 * 127 * 2 * kRowVectors <= INT16_MAX);
+  static_assert(18 * 127 * 2 * kRowsBlocks * kPer <= INT16_MAX);
+  static_assert(8 * 127 * 2 * kMoreVectors <= INT16_MAX);
 
   static I Widen(I sum, I words) { return W::AddInts(sum, W::WidenPairs(words)); }
 
@@ -102,6 +105,7 @@ struct PairProducts {
 
   // b's upper four bits bring it below 27 + 15 by a multiple of 27; every multiple ends in a nibble of its
   // own.
+  template <bool kApart>
   static void Decode(const uint8_t* bytes, I (&fields)[kFields]) {
     const I b = W::Load(bytes), low = W::Fill(15);
     const I near = W::SubBytes(b, W::Lookup(kTwentySevensBelow, W::And(W::template ShiftRight<4>(b), low)));
@@ -110,7 +114,7 @@ struct PairProducts {
     const I r1 = Peel<W>(r2, 9);
     fields[0] = W::Lookup(kMod3, r1);
     fields[1] = r1;
-    fields[2] = r2;
+    fields[2] = kApart ? W::SubBytes(r2, r1) : r2;
     fields[3] = W::Lookup(kFourthTrit, upper);
     fields[4] = W::Lookup(kFifthTrit, upper);
   }
@@ -137,13 +141,13 @@ struct PairProducts {
     I words[kFields];
     for (I& w : words) w = W::Zero();
     constexpr int64_t kVectors = kBlocks * 64 / W::kBytes;
-    constexpr int64_t kWidened = (kVectors < kTernaryCuts ? kVectors : kTernaryCuts) * W::kBytes / 64;
+    constexpr int64_t kWidened = (kVectors < kRowVectors ? kVectors : kRowVectors) * W::kBytes / 64;
     for (int64_t c = first; c < first + kBlocks;) {
       for (const int64_t end = c + kWidened; c < end; ++c) {
         const uint8_t* bytes = Ahead(block(c), next_group);
         for (int64_t j = 0; j < 64; j += W::kBytes) {
           I fields[kFields];
-          Decode(bytes + j, fields);
+          Decode<false>(bytes + j, fields);
           const I in = W::Load(x + c * 64 + j);
 #pragma GCC unroll 5
           for (int f = 0; f < kFields; ++f) {
@@ -161,27 +165,29 @@ struct PairProducts {
     }
   }
 
-  // Several rows' products with kBlocks blocks, which are decoded first.
-  template <int kRows, int64_t kBlocks, class Block>
-  static void TakeRows(int64_t next_group, Block block, int64_t first, const int8_t* x, int64_t x_stride,
-                       I (&acc)[kRows][kFields]) {
-    constexpr int64_t kPer = 64 / W::kBytes;
-    I fields[kBlocks * kPer][kFields];
-#pragma GCC unroll 4
-    for (int64_t c = 0; c < kBlocks; ++c) {
-      const uint8_t* bytes = Ahead(block(first + c), next_group);
-      for (int64_t j = 0; j < kPer; ++j) Decode(bytes + j * W::kBytes, fields[c * kPer + j]);
+  // Several rows' products with at most kRowsBlocks blocks, which are decoded first.
+  template <int kRows, class Block>
+  static void TakeRows(int64_t next_group, Block block, int64_t first, int64_t end, const int8_t* x,
+                       int64_t x_stride, I (&acc)[kRows][kFields]) {
+    I fields[kRowsBlocks * kPer][kFields];
+    const int64_t vectors = (end - first) * kPer;
+    for (int64_t i = 0; i < vectors; i += kPer) {
+      const uint8_t* bytes = Ahead(block(first + i / kPer), next_group);
+      for (int64_t j = 0; j < kPer; ++j) Decode<true>(bytes + j * W::kBytes, fields[i + j]);
     }
 #pragma GCC unroll 4
     for (int t = 0; t < kRows; ++t) {
       I words[kFields];
 #pragma GCC unroll 5
       for (I& w : words) w = W::Zero();
-#pragma GCC unroll 4
-      for (int64_t i = 0; i < kBlocks * kPer; ++i) {
-        const I in = W::Load(x + t * x_stride + first * 64 + i * W::kBytes);
+      const int8_t* from = x + t * x_stride + first * 64;
+      for (int64_t i = 0; i < vectors; ++i) {
+        const I in = W::Load(from + i * W::kBytes);
 #pragma GCC unroll 5
-        for (int f = 0; f < kFields; ++f) words[f] = W::AddWords(words[f], W::PairSums(fields[i][f], in));
+        for (int f = 0; f < kFields; ++f) {
+          words[f] = W::AddWords(words[f], W::PairSums(fields[i][f], in));
+          W::Pin(words[f]);
+        }
       }
 #pragma GCC unroll 5
       for (int f = 0; f < kFields; ++f) acc[t][f] = Widen(acc[t][f], words[f]);
@@ -201,23 +207,26 @@ struct PairProducts {
     for (auto& row : acc) {
       for (I& a : row) a = W::Zero();
     }
-    constexpr int64_t kMore = kRows == 1 ? kMoreCuts : 1, kBlocks = kTernaryCuts * kMore * W::kBytes / 64;
-    const auto take = [&]<int64_t count>(int64_t c) {
-      if constexpr (kRows == 1) {
-        TakeRow<count>(m.group_stride, block, c, x, acc[0]);
-      } else {
-        TakeRows<kRows, count>(m.group_stride, block, c, x, x_stride, acc);
+    if constexpr (kRows == 1) {
+      constexpr int64_t kBlocks = kMoreVectors / kPer;
+      int64_t c = 0;
+      for (; c + kBlocks <= m.num_blocks; c += kBlocks) TakeRow<kBlocks>(m.group_stride, block, c, x, acc[0]);
+      for (; c < m.num_blocks; ++c) TakeRow<1>(m.group_stride, block, c, x, acc[0]);
+      const int32_t s0 = W::Total(acc[0][0]), s1 = W::Total(acc[0][1]), s2 = W::Total(acc[0][2]);
+      int32_t* out = y + group * kTernaryRows;
+      const int32_t trits[kTernaryRows] = {s0, (s1 - s0) / 3, (s2 - s1) / 9, W::Total(acc[0][3]),
+                                           W::Total(acc[0][4])};
+      for (int i = 0; i < kTernaryRows; ++i) out[i] = (add ? out[i] : 0) + trits[i] - x_sums[0];
+    } else {
+      for (int64_t c = 0; c < m.num_blocks; c += kRowsBlocks) {
+        const int64_t end = c + kRowsBlocks < m.num_blocks ? c + kRowsBlocks : m.num_blocks;
+        TakeRows<kRows>(m.group_stride, block, c, end, x, x_stride, acc);
       }
-    };
-    int64_t c = 0;
-    for (; c + kBlocks <= m.num_blocks; c += kBlocks) take.template operator()<kBlocks>(c);
-    for (; c < m.num_blocks; ++c) take.template operator()<1>(c);
-    for (int t = 0; t < kRows; ++t) {
-      const int32_t s0 = W::Total(acc[t][0]), s1 = W::Total(acc[t][1]), s2 = W::Total(acc[t][2]);
-      int32_t* out = y + t * y_stride + group * kTernaryRows;
-      const int32_t trits[kTernaryRows] = {s0, (s1 - s0) / 3, (s2 - s1) / 9, W::Total(acc[t][3]),
-                                           W::Total(acc[t][4])};
-      for (int i = 0; i < kTernaryRows; ++i) out[i] = (add ? out[i] : 0) + trits[i] - x_sums[t];
+      for (int t = 0; t < kRows; ++t) {
+        const I first[4] = {acc[t][0], acc[t][1], acc[t][2], acc[t][3]};
+        W::PutTrits(W::Total4(first), W::Total(acc[t][4]), x_sums[t], add,
+                    y + t * y_stride + group * kTernaryRows);
+      }
     }
   }
 
