@@ -138,29 +138,51 @@ float* RegionState::OutputOf(RegionWork& work, size_t job) {
   return work.reply->output.data() + first_row * config_.d;
 }
 
-// Many experts with few rows each are split by expert, few experts within.
+// Many regions are split by region, so that experts which share tiles are computed together; else many
+// experts by expert, and few experts within.
 void RegionState::ComputeAll(std::span<RegionWork* const> works) {
-  struct Item {
-    RegionWork* work;
-    size_t job;
-    absl::StatusOr<ExpertTiles> expert;
-  };
-  absl::InlinedVector<Item, 4> items;
-  for (RegionWork* work : works) {
-    for (size_t i = 0; i < work->jobs.size(); ++i)
+  absl::InlinedVector<RegionWork*, 16> order(works.begin(), works.end());
+  const auto rows = [](const RegionWork* work) { return work->request->rows; };
+  // The largest is taken first: threads begin at the end (worker_pool.h).
+  std::sort(order.begin(), order.end(), [&](const auto* a, const auto* b) { return rows(a) < rows(b); });
+  absl::InlinedVector<Item, 64> items;
+  absl::InlinedVector<size_t, 17> first = {0};  // item of each work, and the end
+  bool together = true;
+  for (RegionWork* work : order) {
+    for (size_t i = 0; i < work->jobs.size(); ++i) {
       items.push_back({work, i, experts_.Acquire(work->jobs[i].layer, work->jobs[i].expert)});
+      together = together && items.back().expert.ok() && items.back().expert->check == nullptr;
+    }
+    first.push_back(items.size());
     work->left = 0;
   }
-  const auto count = static_cast<int64_t>(items.size());
+  if (together && std::ssize(order) >= 2 * pool_.threads()) {
+    pool_.Run(std::ssize(order), 1, [&](int64_t begin, int64_t end) {
+      for (auto w = static_cast<size_t>(begin); w < static_cast<size_t>(end); ++w)
+        ComputeTogether(*order[w], std::span(items).subspan(first[w], first[w + 1] - first[w]));
+    });
+    return;
+  }
+  const auto count = std::ssize(items);
   const int64_t grain = count < 2 * pool_.threads() ? count : 1;
   pool_.Run(count, grain, [&](int64_t begin, int64_t end) {
-    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
-      auto& [work, job, expert] = items[i];
-      absl::Status& status = work->reply->statuses[job];
-      status = expert.status();
-      if (status.ok()) status = RunExpert(config_, *expert, work->jobs[job], pool_, OutputOf(*work, job));
-    }
+    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) ComputeAlone(items[i]);
   });
+}
+
+void RegionState::ComputeTogether(RegionWork& work, std::span<const Item> items) {
+  absl::InlinedVector<ExpertTiles, 8> experts;
+  for (const Item& item : items) experts.push_back(*item.expert);
+  if (RunExperts(config_, experts, work.jobs, OutputOf(work, 0)).ok()) return;
+  for (const Item& item : items) ComputeAlone(item);  // each says what is wrong with it
+}
+
+void RegionState::ComputeAlone(const Item& item) {
+  RegionWork& work = *item.work;
+  absl::Status& status = work.reply->statuses[item.job];
+  status = item.expert.status();
+  if (status.ok())
+    status = RunExpert(config_, *item.expert, work.jobs[item.job], pool_, OutputOf(work, item.job));
 }
 
 void RegionState::Compute(RegionWork& work, size_t job, const absl::StatusOr<ExpertTiles>& expert) {

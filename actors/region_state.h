@@ -80,7 +80,15 @@ class RegionState {
 
   void Ask(const RegionWorkPtr& work, const Post& post);
   RegionReplyPtr StartTogether(const RegionRequestPtr& request);
+  struct Item {  // of some works
+    RegionWork* work;
+    size_t job;
+    absl::StatusOr<ExpertTiles> expert;
+  };
+
   void ComputeAll(std::span<RegionWork* const> works);
+  void ComputeTogether(RegionWork& work, std::span<const Item> items);
+  void ComputeAlone(const Item& item);
   void Compute(RegionWork& work, size_t job, const absl::StatusOr<ExpertTiles>& expert);
   void ComputePartly(RegionWork& work, size_t job, const ExpertTiles& tiles);
   float* OutputOf(RegionWork& work, size_t job);

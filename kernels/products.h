@@ -7,8 +7,8 @@
 // ShiftRight<n> (in 16-bit words), Lookup(a 16-byte table, indices below 16), AddWords, AddInts, Total (of
 // 32-bit lanes), Abs Sign(x, w) (x with w's sign), Xor, AddBytes, SumsOfEight (bytes, in 64-bit lanes),
 // AddLongs, TotalLongs, and PairSums(u, x) / WidenPairs(words) for PairProducts, Dot(acc, u, x) for
-// DotProducts. PairProducts also wants Total4 (of four vectors, in four lanes) and PutTrits(sums of t0, t0 + 3 t1,
-// 9 t2 and t3, that of t4, offset, add, out): out[i] = (add ? itself : 0) + the sum of t_i - offset. Both offer AddProducts(sum, unsigned u, signed x), four products to a 32-bit lane.
+// DotProducts. Both of these offer AddProducts(sum, unsigned u, signed x), four products to a 32-bit lane.
+// PairProducts also wants Total4 (of four vectors, in four lanes) and PutTrits (trit_sums.h).
 #pragma once
 
 #include <cstddef>
@@ -90,8 +90,9 @@ struct PairProducts {
   static constexpr int kTernaryRowsAtOnce = 4, kTwoBitRowsAtOnce = 2, kInt8RowsAtOnce = 4;
   static constexpr bool kTakesRowBlocks = W::kTakesRowBlocks;  // row_blocks.h
 
-  // What one byte b = r2 + 27 t3 + 81 t4 is multiplied as: t0, r1 = t0 + 3 t1, r2 = r1 + 9 t2, t3, t4. Of several
-  // rows 9 t2 instead of r2, whose products with more bytes fit 16 bits a pair; the others' with kMoreBlocks.
+  // What one byte b = r2 + 27 t3 + 81 t4 is multiplied as: t0, r1 = t0 + 3 t1, r2 = r1 + 9 t2, t3, t4. With
+  // several rows 9 t2 instead of r2: the products of more vectors fit 16 bits a pair. With one, those of
+  // kRowVectors do for r2, and those of kMoreVectors for the others.
   static constexpr int kFields = 5, kWide = 2;
   static constexpr int64_t kPer = 64 / W::kBytes;  // vectors of a block
   static constexpr int64_t kRowVectors = 4, kMoreVectors = 16, kRowsBlocks = 6 / kPer;

@@ -19,7 +19,8 @@ inline __m128i Total4OfEight(__m256i a, __m256i b, __m256i c, __m256i d) {
   return _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
 }
 
-// sums: of t0, t0 + 3 t1, 9 t2 and t3; last: of t4.
+// sums: of the products of t0, t0 + 3 t1, 9 t2 and t3; last: of t4. out[i] = (add ? itself : 0) + the sum of
+// t_i less the offset.
 inline void PutTritSums(__m128i sums, int32_t last, int32_t offset, bool add, int32_t* out) {
   // Exact multiples of 3 and 9, divided by them.
   const __m128i inverse = _mm_setr_epi32(1, static_cast<int>(kInverse3), static_cast<int>(kInverse9), 1);

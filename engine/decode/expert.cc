@@ -89,12 +89,11 @@ absl::Status CheckJob(const ModelConfig& config, size_t tiles, const ExpertJob& 
 
 // What both ways of running an expert do, on n rows.
 struct ExpertPass {
-  ExpertPass(const ModelConfig& config, const ExpertJob& job, WorkerPool& workers,
-             const kernels::Ops& kernel_ops)
+  ExpertPass(const ModelConfig& config, int64_t rows, WorkerPool& workers, const kernels::Ops& kernel_ops)
       : layout(config.d),
         tiles(TilesPerExpert(config)),
         f_pad(tiles * kTileNeurons),
-        n(static_cast<int64_t>(job.rows.size())),
+        n(rows),
         pool(workers),
         ops(kernel_ops) {}
 
@@ -125,37 +124,56 @@ struct ExpertPass {
   // out = down(a), whose rows it quantises first.
   void Down(const uint8_t* const* tile, const float* a, ExpertScratch& scratch, float* out) {
     const int64_t d = layout.d;
-    int8_t* q = scratch.q_a.Reserve(n * f_pad);
-    float* scale = scratch.scale_a.Reserve(n);
-    pool.Run(n, Pass::Grain(f_pad * Pass::kFloatCost), [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i)
-        ops.quantize(a + i * f_pad, f_pad, f_pad, q + i * f_pad, scale + i);
-    });
-
-    const uint8_t** table = scratch.down.Reserve(tiles);
-    for (int64_t t = 0; t < tiles; ++t) table[t] = tile[t] + layout.down_offset();
-    kernels::TernaryMatrix down;
-    down.table = table;
-    down.group_stride = kernels::kTernaryBlockBytes;
-    down.num_blocks = tiles;
-    down.num_groups = layout.down_groups();
-    // The column scales live in s_u, so the rows of down have scale 1.
-    float* ones = scratch.ones.Reserve(d);
-    std::fill_n(ones, d, 1.0f);
-    const int64_t acc_stride = PadTo(down.num_groups * kernels::kTernaryRows, 16);
+    QuantizeRows(a, scratch);
+    const kernels::TernaryMatrix down = Columns(tile, 0, tiles, scratch);
+    const float* ones = Ones(scratch);
+    const int64_t acc_stride = AccStride();
     int32_t* acc = scratch.acc.Reserve(n * acc_stride);
     // One range a thread: a column of a tile is read as one stretch, and a stretch that ends early was
     // fetched too far.
     const int64_t grain = std::max(Pass::Grain(n * kernels::kTernaryRows * f_pad),
                                    (down.num_groups + pool.threads() - 1) / pool.threads());
     pool.Run(down.num_groups, grain, [&](int64_t begin, int64_t end) {
-      ops.ternary(down, q, f_pad, static_cast<int>(n), acc, acc_stride, begin, end);
+      ops.ternary(down, scratch.q_a.data(), f_pad, static_cast<int>(n), acc, acc_stride, begin, end);
       const int64_t first = begin * kernels::kTernaryRows, last = std::min(end * kernels::kTernaryRows, d);
       for (int64_t i = 0; i < n; ++i) {
-        ops.scale_rows(acc + i * acc_stride + first, ones, scale[i], last - first, out + i * d + first);
+        ops.scale_rows(acc + i * acc_stride + first, ones, scratch.scale_a.data()[i], last - first,
+                       out + i * d + first);
       }
     });
   }
+
+  // The rows of a, in scratch.q_a and scale_a.
+  void QuantizeRows(const float* a, ExpertScratch& scratch) {
+    int8_t* q = scratch.q_a.Reserve(n * f_pad);
+    float* scale = scratch.scale_a.Reserve(n);
+    pool.Run(n, Pass::Grain(f_pad * Pass::kFloatCost), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i)
+        ops.quantize(a + i * f_pad, f_pad, f_pad, q + i * f_pad, scale + i);
+    });
+  }
+
+  // Down's columns that the tiles first .. end hold.
+  kernels::TernaryMatrix Columns(const uint8_t* const* tile, int64_t first, int64_t end,
+                                 ExpertScratch& scratch) {
+    const uint8_t** table = scratch.down.Reserve(tiles);
+    for (int64_t t = first; t < end; ++t) table[t - first] = tile[t] + layout.down_offset();
+    kernels::TernaryMatrix down;
+    down.table = table;
+    down.group_stride = kernels::kTernaryBlockBytes;
+    down.num_blocks = end - first;
+    down.num_groups = layout.down_groups();
+    return down;
+  }
+
+  // The column scales live in s_u, so the rows of down have scale 1.
+  const float* Ones(ExpertScratch& scratch) {
+    float* ones = scratch.ones.Reserve(layout.d);
+    std::fill_n(ones, layout.d, 1.0f);
+    return ones;
+  }
+
+  int64_t AccStride() const { return PadTo(layout.down_groups() * kernels::kTernaryRows, 16); }
 
   TileLayout layout;
   int64_t tiles, f_pad, n;
@@ -169,7 +187,7 @@ absl::Status RunExpert(const ModelConfig& config, const ExpertTiles& expert, con
                        WorkerPool& pool, float* out, const kernels::Ops& ops) {
   if (absl::Status s = CheckJob(config, expert.tiles.size(), job); !s.ok()) return s;
   static thread_local ExpertScratch scratch;
-  ExpertPass pass(config, job, pool, ops);
+  ExpertPass pass(config, static_cast<int64_t>(job.rows.size()), pool, ops);
   const QuantizedRows in = Gather(job, pass.layout.d_pad, scratch);
   float* a = scratch.a.Reserve(pass.n * pass.f_pad);
   const absl::Status s = pass.Gate(expert, pass.tiles, in, a, [](int64_t i) { return i; });
@@ -178,9 +196,76 @@ absl::Status RunExpert(const ModelConfig& config, const ExpertTiles& expert, con
   return absl::OkStatus();
 }
 
+absl::Status RunExperts(const ModelConfig& config, std::span<const ExpertTiles> experts,
+                        std::span<const ExpertJob> jobs, float* out, const kernels::Ops& ops) {
+  int64_t rows = 0;
+  for (size_t i = 0; i < jobs.size(); ++i) {
+    if (absl::Status s = CheckJob(config, experts[i].tiles.size(), jobs[i]); !s.ok()) return s;
+    if (experts[i].check) return absl::FailedPreconditionError("tiles that are still to be checked");
+    rows += static_cast<int64_t>(jobs[i].rows.size());
+  }
+  static thread_local ExpertScratch scratch;
+  WorkerPool alone(1);
+  ExpertPass pass(config, rows, alone, ops);
+  const int64_t d = pass.layout.d;
+  float* a = scratch.a.Reserve(rows * pass.f_pad);
+  // Calls run(tile of a number, first row, rows) for each tile that neighbours do not share.
+  const auto for_tiles = [&](int64_t t, auto run) {
+    int64_t first = 0, count = 0;
+    for (size_t i = 0; i < jobs.size(); ++i) {
+      count += static_cast<int64_t>(jobs[i].rows.size());
+      const uint8_t* tile = experts[i].tiles[static_cast<size_t>(t)];
+      if (i + 1 < jobs.size() && experts[i + 1].tiles[static_cast<size_t>(t)] == tile) continue;
+      run(tile, first, count);
+      first += count;
+      count = 0;
+    }
+  };
+  int64_t shared = 0;  // tiles at the start that are the same in all
+  bool all_shared = true;
+  for (int64_t t = 0; t < pass.tiles; ++t) {
+    for_tiles(t, [&](const uint8_t* tile, int64_t first, int64_t count) {
+      all_shared = all_shared && count == rows;
+      const QuantizedRows in{jobs[0].q + first * jobs[0].q_stride, jobs[0].q_stride, jobs[0].scale + first};
+      RunTile(pass.layout, tile, nullptr, in, count, pass.f_pad, a + first * pass.f_pad + t * kTileNeurons,
+              ops);
+    });
+    shared += all_shared;
+  }
+
+  pass.QuantizeRows(a, scratch);
+  const float* ones = pass.Ones(scratch);
+  const int64_t stride = pass.AccStride(), groups = pass.layout.down_groups();
+  const int8_t* q = scratch.q_a.data();
+  int32_t* acc = scratch.acc.Reserve(2 * rows * stride);
+  int32_t* own = shared > 0 ? acc + rows * stride : acc;
+  if (shared > 0) {
+    ops.ternary(pass.Columns(experts[0].tiles.data(), 0, shared, scratch), q, pass.f_pad,
+                static_cast<int>(rows), acc, stride, 0, groups);
+  }
+  if (shared < pass.tiles) {
+    int64_t first = 0;
+    for (size_t i = 0; i < jobs.size(); ++i) {
+      const auto count = static_cast<int64_t>(jobs[i].rows.size());
+      ops.ternary(pass.Columns(experts[i].tiles.data(), shared, pass.tiles, scratch),
+                  q + first * pass.f_pad + shared * kTileNeurons, pass.f_pad, static_cast<int>(count),
+                  own + first * stride, stride, 0, groups);
+      first += count;
+    }
+  }
+  for (int64_t i = 0; i < rows; ++i) {
+    int32_t* sums = acc + i * stride;
+    if (own != acc && shared < pass.tiles) {
+      for (int64_t j = 0; j < d; ++j) sums[j] += own[i * stride + j];
+    }
+    ops.scale_rows(sums, ones, scratch.scale_a.data()[i], d, out + i * d);
+  }
+  return absl::OkStatus();
+}
+
 struct ExpertRun::Impl {
   Impl(const ModelConfig& c, const ExpertJob& j, WorkerPool& pool, const kernels::Ops& ops)
-      : config(c), job(j), pass(c, j, pool, ops) {}
+      : config(c), job(j), pass(c, static_cast<int64_t>(j.rows.size()), pool, ops) {}
 
   const ModelConfig& config;
   const ExpertJob& job;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include <absl/status/status.h>
@@ -31,6 +32,14 @@ struct ExpertJob {
 // number of tiles that is not the config's and an empty job.
 absl::Status RunExpert(const ModelConfig& config, const ExpertTiles& expert, const ExpertJob& job,
                        WorkerPool& pool, float* out, const kernels::Ops& ops = kernels::ActiveOps());
+
+// Several jobs of one layer on this thread alone, the same bytes: rows of different experts meet the tiles
+// that these share together, if the experts are neighbours in `jobs`. Job i is of experts[i]; its rows of q,
+// of scale and of out follow those of job i - 1 in memory, and it numbers them from 0. No tile may still have
+// to be checked.
+absl::Status RunExperts(const ModelConfig& config, std::span<const ExpertTiles> experts,
+                        std::span<const ExpertJob> jobs, float* out,
+                        const kernels::Ops& ops = kernels::ActiveOps());
 
 // RunExpert in two parts, for an expert some of whose tiles are still on their way: what can be computed from
 // the others is computed meanwhile. The same bytes. One thread at a time.

@@ -20,7 +20,7 @@ namespace {
 constexpr auto kSpin = std::chrono::microseconds(50);
 constexpr int kSpinsPerLook = 16;  // at the clock
 // Ranges per thread, so that threads of unequal speed finish together.
-constexpr int64_t kRangesPerThread = 4;
+constexpr int64_t kRangesPerThread = 8;
 
 // Waits, spinning first, while `value` equals `old`.
 void WaitWhile(const std::atomic<int32_t>& value, int32_t old) {

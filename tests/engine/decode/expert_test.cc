@@ -88,6 +88,47 @@ TEST(RunExpertTest, GivesARowTheSameBytesInAnyJobAndOnAnyThreads) {
   }
 }
 
+// Three experts, with 1, 9 and 3 rows, and every choice of tiles that they have in common.
+TEST(RunExpertsTest, GivesEachExpertsRowsTheBytesTheyGetAloneWhateverTilesAreShared) {
+  for (const ModelConfig& config : {testing::TinyConfig(), testing::OddConfig()}) {
+    RandomModel model(config, 5);
+    const Inputs in(13, config.d, 7);
+    constexpr int64_t kFirst[] = {0, 1, 10, 13};
+    const auto tiles = static_cast<size_t>(TilesPerExpert(config));
+    for (unsigned shared = 0; shared < 1u << tiles; ++shared) {
+      std::vector<std::vector<const uint8_t*>> own(3);
+      std::vector<ExpertTiles> experts;
+      std::vector<ExpertJob> jobs;
+      for (int32_t e = 0; e < 3; ++e) {
+        auto& tile = own[static_cast<size_t>(e)];
+        for (size_t t = 0; t < tiles; ++t)
+          tile.push_back(model.Acquire(LayerId(0), ExpertId(shared >> t & 1 ? 0 : e))->tiles[t]);
+        experts.push_back({tile, nullptr});
+        std::vector<int32_t> rows(static_cast<size_t>(kFirst[e + 1] - kFirst[e]));
+        std::iota(rows.begin(), rows.end(), 0);
+        jobs.push_back({LayerId(0), ExpertId(e), rows, in.q.data() + kFirst[e] * in.stride, in.stride,
+                        in.scale.data() + kFirst[e]});
+      }
+      std::vector<float> together(static_cast<size_t>(13 * config.d), std::nanf("")), alone = together;
+      ASSERT_TRUE(RunExperts(config, experts, jobs, together.data()).ok());
+      WorkerPool pool(1);
+      for (size_t e = 0; e < 3; ++e)
+        ASSERT_TRUE(RunExpert(config, experts[e], jobs[e], pool, alone.data() + kFirst[e] * config.d).ok());
+      EXPECT_TRUE(SameBytes(together, alone)) << "tiles " << shared;
+    }
+  }
+}
+
+TEST(RunExpertsTest, RefusesTilesThatAreStillToBeChecked) {
+  RandomModel model(testing::TinyConfig(), 5);
+  const Inputs in(1, model.config().d, 7);
+  ExpertTiles tiles = *model.Acquire(LayerId(0), ExpertId(1));
+  tiles.check = [](int64_t) { return absl::OkStatus(); };
+  const ExpertJob job = in.Job({0});
+  std::vector<float> out(static_cast<size_t>(model.config().d));
+  EXPECT_FALSE(RunExperts(model.config(), {&tiles, 1}, {&job, 1}, out.data()).ok());
+}
+
 TEST(ExpertRunTest, GivesTheSameBytesInWhateverOrderTilesCome) {
   for (const ModelConfig& config : {testing::TinyConfig(), testing::OddConfig()}) {
     RandomModel model(config, 5);
