@@ -1,9 +1,18 @@
 #include "actors/task/task_queue.h"
 
+#include <algorithm>
+#include <charconv>
+
+#include <absl/strings/str_cat.h>
+
 namespace omni {
 
 TaskQueue::Rank TaskQueue::RankOf(const Waiting& task) {
-  return {(task.since.time_since_epoch() - task.priority * kAgeing).count(), task.id};
+  const std::string_view id = task.id;
+  uint64_t high = 0, low = 0;
+  (void)std::from_chars(id.data(), id.data() + std::min<size_t>(id.size(), 16), high, 16);
+  if (id.size() > 16) (void)std::from_chars(id.data() + 16, id.data() + id.size(), low, 16);
+  return {(task.since.time_since_epoch() - task.priority * kAgeing).count(), high, low};
 }
 
 void TaskQueue::SetTurn(const std::string& name, Caller& caller, bool there) {
@@ -17,8 +26,9 @@ void TaskQueue::SetTurn(const std::string& name, Caller& caller, bool there) {
 
 void TaskQueue::Push(const Waiting& task) {
   Caller& caller = callers_[task.caller];
+  const bool had_none = caller.waiting.empty();
   if (caller.waiting[{task.executor, task.target}].insert(RankOf(task)).second) ++size_;
-  SetTurn(task.caller, caller, true);
+  if (had_none) SetTurn(task.caller, caller, true);
 }
 
 bool TaskQueue::Remove(const Waiting& task) {
@@ -52,7 +62,9 @@ std::optional<TaskId> TaskQueue::Next(std::span<const TaskOffer> offers) const {
            kind != waiting.end() && kind->first.first == offer.executor; ++kind)
         consider(kind->second);
     }
-    if (best != nullptr) return best->second;
+    if (best != nullptr)
+      return absl::StrCat(absl::Hex(std::get<1>(*best), absl::kZeroPad16),
+                          absl::Hex(std::get<2>(*best), absl::kZeroPad16));
   }
   return std::nullopt;
 }

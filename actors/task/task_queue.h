@@ -38,7 +38,7 @@ class TaskQueue {
     TaskId id;
   };
 
-  void Push(const Waiting& task);
+  void Push(const Waiting& task);    // its id is one that the ledger drew
   bool Remove(const Waiting& task);  // false: it does not wait
   // The next one of those that are offered to run; it goes on waiting.
   std::optional<TaskId> Next(std::span<const TaskOffer> offers) const;
@@ -47,7 +47,8 @@ class TaskQueue {
   size_t size() const { return size_; }
 
  private:
-  using Rank = std::pair<int64_t, TaskId>;  // ascending: its time less what its priority is worth
+  // Ascending: its time less what its priority is worth, then its id's two halves (there may be millions).
+  using Rank = std::tuple<int64_t, uint64_t, uint64_t>;
   using Kind = std::pair<std::string, std::string>;
   struct Caller {
     int64_t running = 0;
