@@ -122,10 +122,10 @@ struct TaskEvent {
 };
 
 struct TaskLimits {
-  size_t input_bytes = 768 << 10;        // of a task with its children
+  size_t input_bytes = 512 << 10;        // of a task with its children
   size_t labels = 32, word_bytes = 256;  // a label, key, name, error
   size_t message_bytes = 4096;
-  size_t event_bytes = 64 << 10, report_events = 64, report_bytes = 512 << 10;
+  size_t event_bytes = 64 << 10, report_events = 48, report_bytes = 256 << 10;
   size_t result_bytes = 256 << 10;
   size_t children = 1000;
   int64_t live = 2'000'000;  // not over, of all callers

@@ -289,7 +289,7 @@ class Engine : public TaskEngine {
       status = more.status();
       if (more.ok()) more_ = *more;
     }
-    for (; decided < calls.size() && status.ok() && (decided == 0 || step.writes.size() < most); ++decided) {
+    for (; decided < calls.size() && status.ok() && (decided == 0 || HasRoom(step, most)); ++decided) {
       calls[decided].decide(options_.now(), step);
       if (ledger_.failed()) status = absl::UnavailableError("the records of tasks cannot be read");
     }
@@ -328,6 +328,17 @@ class Engine : public TaskEngine {
     }
   }
 
+  // Whether one more call's changes certainly go into the step: a call has at most half of what a write may
+  // have.
+  bool HasRoom(const TaskStep& step, size_t most) const {
+    if (step.writes.size() >= most) return false;
+    if (store_.max_bytes() == 0) return true;
+    size_t bytes = 0;
+    for (const auto& [key, value] : step.writes)
+      bytes += key.size() + (value.has_value() ? value->size() : 0);
+    return bytes < store_.max_bytes() * 2 / 5;
+  }
+
   // Those who wait for a task, in the order in which they came.
   absl::Status Serve(size_t most, TaskStep& step, std::vector<Served>& served) {
     const TaskTime now = options_.now();
@@ -336,7 +347,7 @@ class Engine : public TaskEngine {
       const std::shared_ptr<Waiter> waiter = *at;
       absl::StatusOr<std::optional<TaskAssignment>> given = std::nullopt;
       if (accepting && ledger_.queued() > 0) {
-        if (step.writes.size() >= most) {
+        if (!HasRoom(step, most)) {
           more_ = true;
           return absl::OkStatus();
         }

@@ -31,8 +31,9 @@ class RecordStore {
   virtual absl::Status Write(const RecordWrites& writes) = 0;
   // After an error: decides which way it was, for good. An error: that cannot be said yet.
   virtual absl::Status Recover() = 0;
-  // How many changes one Write may have.
+  // How many changes one Write may have, and how many bytes of keys and values; 0: as many as there are.
   virtual size_t max_changes() const = 0;
+  virtual size_t max_bytes() const { return 0; }
 
   virtual absl::StatusOr<std::optional<std::string>> Get(std::string_view key) const = 0;
   // The keys that begin with `prefix`, ascending, from `from` on (empty: from the first), as they were at one
