@@ -13,6 +13,7 @@ namespace omni {
 namespace {
 
 constexpr TaskDuration kLongest = std::chrono::hours(24 * 365 * 10);
+constexpr TaskTime kLast(std::chrono::seconds(253'402'300'799));  // of the year 9999
 constexpr int32_t kMostAttempts = 1000;
 
 absl::Status Wrong(std::string_view field, const std::string& what) {
@@ -71,7 +72,8 @@ absl::Status CheckSpec(const TaskSpec& spec, const TaskLimits& limits, bool chil
   }
   if (spec.priority < -100 || spec.priority > 100)
     return Wrong("priority", absl::StrCat("is ", spec.priority, "; use -100 to 100"));
-  if (spec.not_before.time_since_epoch().count() < 0) return Wrong("start", "is before 1970");
+  if (spec.not_before < TaskTime{} || spec.not_before > kLast)
+    return Wrong("start", "is not between 1970 and the year 9999");
   if (absl::Status s = CheckDuration("retention", spec.retain); !s.ok()) return s;
   if (absl::Status s = CheckDuration("time in the queue", spec.timeouts.queue); !s.ok()) return s;
   if (absl::Status s = CheckDuration("time of an attempt", spec.timeouts.run); !s.ok()) return s;

@@ -1,6 +1,9 @@
 #include "actors/task/schedule.h"
 
+#include <algorithm>
 #include <array>
+#include <cstdlib>
+#include <filesystem>
 #include <utility>
 #include <vector>
 
@@ -24,13 +27,17 @@ struct Field {
   std::vector<std::string> words;  // for first, first + 1, …
 };
 
+bool IsDigits(absl::string_view text) {
+  return !text.empty() &&
+         std::all_of(text.begin(), text.end(), [](unsigned char c) { return absl::ascii_isdigit(c); });
+}
+
 absl::StatusOr<int> ParseNumber(absl::string_view text, const Field& field) {
   const std::string lowered = absl::AsciiStrToLower(text);
   for (size_t w = 0; w < field.words.size(); ++w)
     if (lowered == field.words[w]) return field.first + static_cast<int>(w);
   int number = 0;
-  if (text.empty() || !absl::ascii_isdigit(static_cast<unsigned char>(text[0])) ||
-      !absl::SimpleAtoi(text, &number) || number < field.first || number > field.last)
+  if (!IsDigits(text) || !absl::SimpleAtoi(text, &number) || number < field.first || number > field.last)
     return absl::InvalidArgumentError(absl::StrCat("the ", field.name, " is ",
                                                    Quoted({text.data(), text.size()}), "; use ", field.first,
                                                    " to ", field.last));
@@ -44,7 +51,8 @@ absl::StatusOr<uint64_t> ParseField(absl::string_view text, const Field& field) 
         absl::StrSplit(part, absl::MaxSplits('/', 1));
     const bool has_step = stepped.first.size() != part.size();
     int step = 1;
-    if (has_step && (!absl::SimpleAtoi(stepped.second, &step) || step < 1 || step > field.last))
+    if (has_step && (!IsDigits(stepped.second) || !absl::SimpleAtoi(stepped.second, &step) || step < 1 ||
+                     step > field.last))
       return absl::InvalidArgumentError(absl::StrCat("the ", field.name, " has the step ",
                                                      Quoted({stepped.second.data(), stepped.second.size()}),
                                                      "; use 1 to ", field.last));
@@ -73,6 +81,21 @@ absl::StatusOr<uint64_t> ParseField(absl::string_view text, const Field& field) 
 }
 
 bool Has(uint64_t bits, int n) { return (bits >> n & 1) != 0; }
+
+// Abseil opens whatever file a name leads to, and remembers every name that it was ever asked for.
+bool IsZone(const std::string& name) {
+  if (name == "UTC") return true;
+  if (name.empty() || name.size() > 64 || name.front() == '/') return false;
+  for (const char c : name) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (!absl::ascii_isalnum(byte) && c != '/' && c != '_' && c != '-' && c != '+') return false;
+  }
+  const char* const folder = std::getenv("TZDIR");
+  std::error_code none;
+  return std::filesystem::is_regular_file(
+      std::filesystem::path(folder != nullptr && *folder != '\0' ? folder : "/usr/share/zoneinfo") / name,
+      none);
+}
 
 }  // namespace
 
@@ -113,7 +136,7 @@ absl::StatusOr<CronSchedule> CronSchedule::Parse(std::string_view cron, std::str
   schedule.any_weekday_ = parts[4][0] == '*';
   absl::TimeZone known;
   schedule.zone_ = zone.empty() ? "UTC" : std::string(zone);
-  if (!absl::LoadTimeZone(schedule.zone_, &known))
+  if (!IsZone(schedule.zone_) || !absl::LoadTimeZone(schedule.zone_, &known))
     return absl::InvalidArgumentError(absl::StrCat(
         "no time zone ", Quoted(zone), " is known here; use a name such as Europe/Berlin or UTC"));
   return schedule;
@@ -139,9 +162,10 @@ std::optional<TaskTime> CronSchedule::NextAfter(TaskTime time) const {
     std::optional<absl::Time> best;
     // Real minutes of the day, so that hours that come twice or not at all are seen as they are.
     const absl::Time begin = absl::FromCivil(day, zone), end = absl::FromCivil(day + 1, zone);
-    for (absl::Time t = begin; t < end && !best.has_value();) {
+    const int64_t passed = after < begin ? 0 : (after - begin) / absl::Minutes(1) + 1;
+    for (absl::Time t = begin + passed * absl::Minutes(1); t < end && !best.has_value();) {
       const absl::CivilMinute now(absl::ToCivilSecond(t, zone));
-      if (t <= after || !Has(hours_, now.hour()) || !Has(minutes_, now.minute())) {
+      if (!Has(hours_, now.hour()) || !Has(minutes_, now.minute())) {
         t += absl::Minutes(1);
         continue;
       }
@@ -156,6 +180,17 @@ std::optional<TaskTime> CronSchedule::NextAfter(TaskTime time) const {
     if (best.has_value()) return to_task_time(*best);
   }
   return std::nullopt;
+}
+
+TaskTime CronSchedule::LastUntil(TaskTime time, TaskTime until) const {
+  // Back from the end in steps that double, so that it does not matter how many times there are.
+  TaskTime last = time;
+  for (TaskDuration back = std::chrono::minutes(1);; back *= 2) {
+    const TaskTime from = std::max(time, until - back);
+    std::optional<TaskTime> next = NextAfter(from);
+    for (; next.has_value() && *next <= until; next = NextAfter(*next)) last = *next;
+    if (last > time || from == time) return last;
+  }
 }
 
 }  // namespace omni

@@ -24,6 +24,8 @@ class CronSchedule {
   static absl::StatusOr<CronSchedule> Parse(std::string_view cron, std::string_view zone);
   // The first time after `time`, a whole minute. None: there is none within five years (30 February).
   std::optional<TaskTime> NextAfter(TaskTime time) const;
+  // The last time after `time` and until `until`, or `time`.
+  TaskTime LastUntil(TaskTime time, TaskTime until) const;
 
  private:
   uint64_t minutes_ = 0, hours_ = 0, days_ = 0, months_ = 0, weekdays_ = 0;

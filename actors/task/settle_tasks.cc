@@ -1,5 +1,6 @@
 // What the ledger does by itself: what is due, children, schedules, and what nobody needs any more.
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include <absl/strings/str_cat.h>
@@ -13,20 +14,22 @@
 namespace omni {
 namespace {
 
-constexpr size_t kMostOfOne = 10;       // changes that one child, or one task that is purged, makes
+constexpr size_t kMostOfOne = 12;       // changes that one child, or one task that is purged, makes
 constexpr size_t kRetainedAtOnce = 64;  // tasks
 constexpr TaskDuration kRetainedEvery = std::chrono::minutes(1);
 constexpr TaskDuration kScheduleAgain = std::chrono::seconds(10);
 constexpr size_t kMostSchedules = 10'000;
+constexpr char kScheduleKey[] = "schedule/";  // then its name, a slash, and the time
+constexpr size_t kScheduleKeyBytes = sizeof kScheduleKey + 20;
 
 }  // namespace
 
 absl::Status TaskLedger::Load(TaskTime now) {
   Advance(now);
-  loaded_ = now_;
   queue_ = {};
   due_.clear();
   leases_.clear();
+  ending_.clear();
   live_by_caller_.clear();
   live_ = 0;
   making_.clear();
@@ -46,9 +49,10 @@ absl::Status TaskLedger::Load(TaskTime now) {
     if (status.ok()) status = read;
   };
   scan(kLivePrefix, [&](std::string_view key, std::string_view value) {
-    const absl::StatusOr<TaskRecord> record = DecodeTaskRecord(value);
+    absl::StatusOr<TaskRecord> record = DecodeTaskRecord(value);
     if (!record.ok())
       return absl::DataLossError(absl::StrCat(std::string(key), ": ", record.status().message()));
+    record->lease.ends = now_ + options_.lease;
     if (record->state.status == TaskStatus::kScheduled && OMNI_TASK_PLANTED(kDelayedForgotten))
       return absl::OkStatus();
     Index(*record);
@@ -74,7 +78,7 @@ absl::Status TaskLedger::Load(TaskTime now) {
 }
 
 std::optional<TaskTime> TaskLedger::next_due() const {
-  if (!making_.empty() || !orphaning_.empty() || !purging_.empty()) return now_;
+  if (!ending_.empty() || !making_.empty() || !orphaning_.empty() || !purging_.empty()) return now_;
   std::optional<TaskTime> due = next_retained_.value_or(now_);
   if (!due_.empty()) due = std::min(*due, due_.begin()->first);
   if (!plans_.empty()) due = std::min(*due, plans_.begin()->first);
@@ -85,7 +89,9 @@ absl::StatusOr<bool> TaskLedger::Settle(TaskTime now, size_t changes, TaskStep& 
   Advance(now);
   while (step.writes.size() < changes) {
     absl::Status s;
-    if (!due_.empty() && due_.begin()->first <= now_) {
+    if (!ending_.empty()) {
+      s = EndLease(*ending_.begin(), step);
+    } else if (!due_.empty() && due_.begin()->first <= now_) {
       s = SettleTask(due_.begin()->second, step);
     } else if (!orphaning_.empty()) {
       s = CancelChildren(*orphaning_.begin(), changes, step);
@@ -139,10 +145,9 @@ absl::Status TaskLedger::SettleTask(TaskId id, TaskStep& step) {
 }
 
 absl::Status TaskLedger::MakeChildren(TaskId id, size_t changes, TaskStep& step) {
-  const absl::StatusOr<TaskRecord> parent = FindRecord(id, step);
-  if (!parent.ok()) return parent.status();
   const absl::StatusOr<TaskWork> work = FindWork(id, step);
-  if (!work.ok()) return work.status();
+  if (failed_) return work.status();
+  bool one = false;
   while (true) {
     // Its record changes with every child that is over already.
     const absl::StatusOr<TaskRecord> before = FindRecord(id, step);
@@ -151,7 +156,11 @@ absl::Status TaskLedger::MakeChildren(TaskId id, size_t changes, TaskStep& step)
     const int32_t index = record.children_made;
     if (record.state.status != TaskStatus::kWaiting || index >= record.state.children)
       return absl::OkStatus();
-    if (step.writes.size() + kMostOfOne > changes && index > parent->children_made) return absl::OkStatus();
+    if (!work.ok()) {
+      End(record, TaskStatus::kFailed, kErrorInvalid, std::string(work.status().message()), step);
+      return Put(&*before, record, step);
+    }
+    if (std::exchange(one, true) && step.writes.size() + kMostOfOne > changes) return absl::OkStatus();
     ++record.children_made;
     if (absl::Status s = Put(&*before, record, step); !s.ok()) return s;
     const absl::StatusOr<std::optional<std::string>> known = Get(step, ChildKey(id, index));
@@ -165,9 +174,19 @@ absl::Status TaskLedger::MakeChildren(TaskId id, size_t changes, TaskStep& step)
     } else if (!child.ok()) {
       return child.status();
     } else if (child->state.status == TaskStatus::kSucceeded) {
+      OMNI_TASK_REACHED(kSucceededChildKept);
       if (absl::Status s = ChildOver(*child, step); !s.ok()) return s;
-    } else if (IsOver(child->state.status)) {
-      const absl::StatusOr<TaskRecord> again = HandInAgain(*child, record.state.caller, step);
+    } else if (IsOver(child->state.status) || child->state.cancel_requested) {
+      TaskRecord over = *child;
+      if (!IsOver(child->state.status)) {
+        // Its executor has been told to stop, which says nothing about the next one.
+        OMNI_TASK_REACHED(kChildRetriedWhileItStops);
+        step.ended.push_back(over.lease.token);
+        End(over, TaskStatus::kCancelled, kErrorCancelled, "", step);
+        ++counts_.cancelled;
+      }
+      const absl::StatusOr<TaskRecord> again =
+          HandInAgain(*child, std::move(over), record.state.caller, step);
       if (!again.ok()) return again.status();
     }
   }
@@ -180,6 +199,7 @@ absl::Status TaskLedger::CancelChildren(TaskId id, size_t changes, TaskStep& ste
     return absl::OkStatus();
   }
   if (!parent.ok()) return parent.status();
+  bool one = false;
   for (int32_t index = 0; index < parent->children_made; ++index) {
     const absl::StatusOr<std::optional<std::string>> child_id = Get(step, ChildKey(id, index));
     if (!child_id.ok()) return child_id.status();
@@ -188,7 +208,10 @@ absl::Status TaskLedger::CancelChildren(TaskId id, size_t changes, TaskStep& ste
     if (absl::IsNotFound(child.status())) continue;
     if (!child.ok()) return child.status();
     if (IsOver(child->state.status) || child->outlives_parent || child->state.cancel_requested) continue;
-    if (step.writes.size() + kMostOfOne > changes && !step.writes.empty()) return absl::OkStatus();  // later
+    if (std::exchange(one, true) && step.writes.size() + kMostOfOne > changes) {
+      OMNI_TASK_REACHED(kOrphansCancelledLater);
+      return absl::OkStatus();
+    }
     const absl::StatusOr<TaskState> cancelled =
         Cancel({.caller = parent->state.caller, .all = true}, child->state.id, now_, step);
     if (!cancelled.ok()) return cancelled.status();
@@ -199,9 +222,10 @@ absl::Status TaskLedger::CancelChildren(TaskId id, size_t changes, TaskStep& ste
 }
 
 absl::Status TaskLedger::PurgeEvents(TaskId id, size_t changes, TaskStep& step) {
-  const size_t most = changes > step.writes.size() ? changes - step.writes.size() : 1;
+  const std::string prefixes[] = {EventPrefix(id), PointPrefix(id), ChildPrefix(id)};
+  const size_t most = changes - step.writes.size();
   std::vector<std::string> keys;
-  for (const std::string& prefix : {EventPrefix(id), PointPrefix(id), ChildPrefix(id)}) {
+  for (const std::string& prefix : prefixes) {
     if (keys.size() >= most) break;
     // What the step deletes already is still in the store.
     const absl::Status s = store_.Scan(prefix, "", [&](std::string_view key, std::string_view) {
@@ -216,14 +240,17 @@ absl::Status TaskLedger::PurgeEvents(TaskId id, size_t changes, TaskStep& step) 
   }
   const bool all = keys.size() < most;
   for (std::string& key : keys) step.writes[std::move(key)] = std::nullopt;
-  if (all) {
-    // Those that this very step wrote are not in the store yet.
-    for (auto& [key, value] : step.writes)
-      if (value.has_value() && (key.starts_with(EventPrefix(id)) || key.starts_with(PointPrefix(id))))
-        value.reset();
-    step.writes[PurgeKey(id)] = std::nullopt;
-    purging_.erase(id);
+  if (!all) {
+    OMNI_TASK_REACHED(kPurgedInSteps);
+    return absl::OkStatus();
   }
+  // Those that this very step wrote are not in the store yet.
+  for (const std::string& prefix : prefixes)
+    for (auto at = step.writes.lower_bound(prefix); at != step.writes.end() && at->first.starts_with(prefix);
+         ++at)
+      at->second.reset();
+  step.writes[PurgeKey(id)] = std::nullopt;
+  purging_.erase(id);
   return absl::OkStatus();
 }
 
@@ -245,6 +272,7 @@ absl::Status TaskLedger::PurgeRetained(size_t changes, TaskStep& step) {
   for (const TaskId& id : ids) {
     const absl::StatusOr<TaskRecord> record = FindRecord(id, step);
     if (!record.ok()) return record.status();
+    OMNI_TASK_REACHED(kRetentionOver);
     if (IsOver(record->state.status)) PurgeRecord(*record, step);
   }
   next_retained_ = next;
@@ -264,9 +292,9 @@ void TaskLedger::SetScheduleDue(const std::string& key, std::optional<TaskTime> 
 
 absl::Status TaskLedger::PutSchedule(TaskSchedule schedule, TaskTime now, TaskStep& step) {
   Advance(now);
-  if (schedule.name.empty() || schedule.name.size() > options_.limits.word_bytes)
-    return absl::InvalidArgumentError(
-        absl::StrCat("a schedule's name has 1 to ", options_.limits.word_bytes, " bytes"));
+  if (schedule.name.empty() || schedule.name.size() + kScheduleKeyBytes > options_.limits.word_bytes)
+    return absl::InvalidArgumentError(absl::StrCat("a schedule's name has 1 to ",
+                                                   options_.limits.word_bytes - kScheduleKeyBytes, " bytes"));
   if (absl::Status s = CheckTask({schedule.caller, "", schedule.spec}, options_.limits); !s.ok()) return s;
   const absl::StatusOr<CronSchedule> cron = CronSchedule::Parse(schedule.cron, schedule.zone);
   if (!cron.ok()) return cron.status();
@@ -308,21 +336,19 @@ absl::Status TaskLedger::SettleSchedule(std::string key, TaskStep& step) {
     return absl::OkStatus();
   }
   TaskTime time = schedule->next;
-  std::optional<TaskTime> next = cron->NextAfter(time);
-  while (!schedule->every_missed && next.has_value() && *next <= now_) {
-    OMNI_TASK_REACHED(kScheduleSkipped);
-    time = *next;
-    next = cron->NextAfter(time);
-  }
+  if (!schedule->every_missed) time = cron->LastUntil(time, now_);
+  if (time != schedule->next) OMNI_TASK_REACHED(kScheduleSkipped);
+  const std::optional<TaskTime> next = cron->NextAfter(time);
   // Its key is its time: handing it in twice is handing it in once.
-  const std::string once = absl::StrCat("schedule/", schedule->name, "/", time.time_since_epoch().count());
+  const std::string once = absl::StrCat(kScheduleKey, schedule->name, "/", time.time_since_epoch().count());
   const absl::StatusOr<TaskSubmitted> submitted =
-      Submit({schedule->caller, once.substr(0, options_.limits.word_bytes), schedule->spec}, now_, step);
+      Submit({schedule->caller, once, schedule->spec}, now_, step);
   if (absl::IsResourceExhausted(submitted.status())) {
     SetScheduleDue(key, now_ + kScheduleAgain);
     return absl::OkStatus();
   }
-  if (!submitted.ok() && !absl::IsAlreadyExists(submitted.status())) return submitted.status();
+  // Whatever else is wrong with it will be wrong with it the next time.
+  if (failed_) return submitted.status();
   schedule->last = time;
   if (submitted.ok()) schedule->last_task = submitted->state.id;
   if (next.has_value()) schedule->next = *next;

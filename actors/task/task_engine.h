@@ -42,8 +42,8 @@ class TaskLender {
 
   virtual void Take(std::string worker, std::string node, std::vector<TaskOffer> offers,
                     Done<std::optional<TaskAssignment>> done) = 0;
-  // The same, but if nothing waits it waits itself, no longer than `most`, and has the task with the very sync
-  // that accepts it.
+  // The same, but if nothing waits it waits itself, no longer than `most`, and has the task with the very
+  // sync that accepts it.
   virtual void Await(std::string worker, std::string node, std::vector<TaskOffer> offers, TaskDuration most,
                      Done<std::optional<TaskAssignment>> done) {
     (void)most;
@@ -77,6 +77,7 @@ class TaskEngine : public TaskLender {
     TaskLedger::Options ledger;     // random: null for the system's
     std::function<TaskTime()> now;  // null: the system's clock
     size_t waiting_calls = 1 << 16;
+    size_t waiting_bytes = 256 << 20;
     TaskDuration recover_every = std::chrono::seconds(1);  // after the store failed
   };
 

@@ -14,11 +14,10 @@ absl::StatusOr<TaskRecord> TaskLedger::FindLeased(std::string_view token, TaskTi
                                                   const TaskStep& step) {
   Advance(now);
   const auto lease = leases_.find(token);
-  if (lease != leases_.end()) {
-    absl::StatusOr<TaskRecord> record = FindRecord(lease->second, step);
-    if (!record.ok()) return record;
+  if (lease != leases_.end() && !ending_.contains(lease->second.id)) {
     // Whoever was paused for longer than its lease is late, even if nobody has noticed yet.
-    if (now_ < LeaseEnds(*record) || OMNI_TASK_PLANTED(kLateReportTaken)) return record;
+    if (now_ < lease->second.ends || OMNI_TASK_PLANTED(kLateReportTaken))
+      return FindRecord(lease->second.id, step);
     OMNI_TASK_REACHED(kLateReport);
   }
   ++counts_.refused_tokens;
@@ -34,26 +33,25 @@ absl::StatusOr<std::optional<TaskAssignment>> TaskLedger::Take(std::string_view 
   if (!id.has_value()) return std::nullopt;
   const absl::StatusOr<TaskRecord> before = FindRecord(*id, step);
   if (!before.ok()) return before.status();
-  absl::StatusOr<TaskWork> work = FindWork(*id, step);
-  if (!work.ok()) return work.status();
-  TaskAssignment given;
-  given.work = *std::move(work);
-  for (int64_t p = 1; p <= before->points; ++p) {
-    const absl::StatusOr<std::optional<std::string>> piece = Get(step, PointKey(*id, p));
-    if (!piece.ok()) return piece.status();
-    if (!piece->has_value())
-      return absl::DataLossError(absl::StrCat("task ", Quoted(*id), ": its checkpoint is gone"));
-    given.checkpoint += **piece;
-  }
   TaskRecord record = *before;
+  TaskAssignment given;
+  if (absl::Status s = ReadWork(record, given, step); !s.ok()) {
+    if (failed_) return s;
+    // It cannot be run, and would be the next one for ever.
+    End(record, TaskStatus::kFailed, kErrorInvalid, std::string(s.message()), step);
+    step.queued = true;
+    if (absl::Status put = Put(&*before, record, step); !put.ok()) return put;
+    return std::nullopt;
+  }
   SetStatus(record, TaskStatus::kRunning);
   ++record.state.attempt;
   ++counts_.attempts;
   record.state.node = node;
   record.state.ready = {};
-  // A counter would begin again, and with it an old token would be good again.
-  record.lease = {OMNI_TASK_PLANTED(kTokenReused) ? std::string(worker) : NewId(), std::string(worker), now_,
-                  now_ + options_.lease, 0};
+  // A counter would begin again, and with it an old token would be good again; so would a worker's name.
+  record.lease = {NewId(), std::string(worker), now_, now_ + options_.lease, 0};
+  if (OMNI_TASK_PLANTED(kTokenReused)) record.lease.token = worker;
+  if (OMNI_TASK_PLANTED(kTokenCounted)) record.lease.token = absl::StrCat(counts_.attempts);
   AddEvent(record, {.kind = TaskEventKind::kStarted, .node = std::string(node)}, step);
   if (absl::Status s = Put(&*before, record, step); !s.ok()) return s;
   given.state = record.state;
@@ -62,6 +60,20 @@ absl::StatusOr<std::optional<TaskAssignment>> TaskLedger::Take(std::string_view 
   given.lease = options_.lease;
   if (record.timeouts.run.count() > 0) given.deadline = now_ + record.timeouts.run;
   return given;
+}
+
+absl::Status TaskLedger::ReadWork(const TaskRecord& record, TaskAssignment& given,
+                                  const TaskStep& step) const {
+  absl::StatusOr<TaskWork> work = FindWork(record.state.id, step);
+  if (!work.ok()) return work.status();
+  given.work = *std::move(work);
+  for (int64_t p = 1; p <= record.points; ++p) {
+    const absl::StatusOr<std::optional<std::string>> piece = Get(step, PointKey(record.state.id, p));
+    if (!piece.ok()) return piece.status();
+    if (!piece->has_value()) return absl::DataLossError("a piece of its checkpoint is gone");
+    given.checkpoint += **piece;
+  }
+  return absl::OkStatus();
 }
 
 absl::Status TaskLedger::CheckReport(const TaskReport& report) const {
@@ -86,7 +98,10 @@ absl::Status TaskLedger::CheckReport(const TaskReport& report) const {
 absl::Status TaskLedger::AddReport(TaskRecord& record, const TaskReport& report, TaskStep& step) {
   if (absl::Status s = CheckReport(report); !s.ok()) return s;
   if (report.number != 0) {
-    if (report.number <= record.lease.reports) return absl::OkStatus();  // its answer was lost
+    if (report.number <= record.lease.reports && !OMNI_TASK_PLANTED(kReportTakenTwice)) {
+      OMNI_TASK_REACHED(kReportedAgain);  // its answer was lost
+      return absl::OkStatus();
+    }
     record.lease.reports = report.number;
   }
   size_t bytes = report.checkpoint.size();
@@ -111,7 +126,7 @@ absl::StatusOr<TaskLedger::Told> TaskLedger::Report(std::string_view token, cons
   if (!before.ok()) return before.status();
   TaskRecord record = *before;
   if (absl::Status s = AddReport(record, report, step); !s.ok()) return s;
-  record.lease.ends = now_ + options_.lease;
+  if (!OMNI_TASK_PLANTED(kHeartbeatIgnored)) record.lease.ends = now_ + options_.lease;
   if (absl::Status s = Put(&*before, record, step); !s.ok()) return s;
   return Told{record.lease.ends, record.state.cancel_requested};
 }
@@ -155,20 +170,18 @@ absl::Status TaskLedger::Return(std::string_view token, TaskTime now, TaskStep& 
   return Put(&*before, record, step);
 }
 
-absl::Status TaskLedger::EndLeases(std::string_view node, std::string_view but_worker, TaskTime now,
-                                   TaskStep& step) {
+void TaskLedger::EndLeases(std::string_view node, std::string_view but_worker, TaskTime now) {
   Advance(now);
-  std::vector<TaskId> ids;
-  for (const auto& [token, id] : leases_) ids.push_back(id);
-  for (const TaskId& id : ids) {
-    const absl::StatusOr<TaskRecord> before = FindRecord(id, step);
-    if (!before.ok()) return before.status();
-    if (before->state.node != node || before->lease.worker == but_worker) continue;
-    TaskRecord record = *before;
-    FailAttempt(record, kErrorLost, "its executor's process ended", step);
-    if (absl::Status s = Put(&*before, record, step); !s.ok()) return s;
-  }
-  return absl::OkStatus();
+  for (const auto& [token, lease] : leases_)
+    if (lease.node == node && lease.worker != but_worker) ending_.insert(lease.id);
+}
+
+absl::Status TaskLedger::EndLease(TaskId id, TaskStep& step) {
+  const absl::StatusOr<TaskRecord> before = FindRecord(id, step);
+  if (!before.ok()) return before.status();
+  TaskRecord record = *before;
+  FailAttempt(record, kErrorLost, "its executor's process ended", step);
+  return Put(&*before, record, step);
 }
 
 }  // namespace omni

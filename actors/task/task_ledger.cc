@@ -36,7 +36,13 @@ absl::StatusOr<TaskRecord> TaskLedger::FindRecord(std::string_view id, const Tas
     if (!bytes.ok()) return bytes.status();
     if (!bytes->has_value()) continue;
     absl::StatusOr<TaskRecord> record = DecodeTaskRecord(**bytes);
-    if (!record.ok()) failed_ = true;
+    if (!record.ok()) {
+      failed_ = true;
+      return record;
+    }
+    // A lease that was read in ends later than its record says, or sooner.
+    if (const auto lease = leases_.find(record->lease.token); lease != leases_.end())
+      record->lease.ends = lease->second.ends;
     return record;
   }
   return NoTask(id);
@@ -52,15 +58,8 @@ absl::StatusOr<TaskRecord> TaskLedger::Find(const TaskClient& by, std::string_vi
 absl::StatusOr<TaskWork> TaskLedger::FindWork(std::string_view id, const TaskStep& step) const {
   absl::StatusOr<std::optional<std::string>> bytes = Get(step, WorkKey(id));
   if (!bytes.ok()) return bytes.status();
-  absl::StatusOr<TaskWork> work =
-      absl::DataLossError(absl::StrCat("task ", Quoted(id), ": what was handed in is gone"));
-  if (bytes->has_value()) work = DecodeTaskWork(**bytes);
-  if (!work.ok()) failed_ = true;
-  return work;
-}
-
-TaskTime TaskLedger::LeaseEnds(const TaskRecord& record) const {
-  return std::max(record.lease.ends, loaded_ + options_.lease);
+  if (!bytes->has_value()) return absl::DataLossError("what was handed in is gone");
+  return DecodeTaskWork(**bytes);
 }
 
 std::optional<TaskTime> TaskLedger::DueOf(const TaskRecord& r) const {
@@ -76,7 +75,7 @@ std::optional<TaskTime> TaskLedger::DueOf(const TaskRecord& r) const {
       if (r.timeouts.queue.count() > 0) add(r.queued + r.timeouts.queue);
       break;
     case TaskStatus::kRunning:
-      add(LeaseEnds(r));
+      add(r.lease.ends);
       if (r.timeouts.run.count() > 0) add(r.lease.began + r.timeouts.run);
       break;
     default:
@@ -85,7 +84,7 @@ std::optional<TaskTime> TaskLedger::DueOf(const TaskRecord& r) const {
   return due;
 }
 
-void TaskLedger::Index(const TaskRecord& r) {
+void TaskLedger::Index(const TaskRecord& r, bool runs_on) {
   const TaskState& state = r.state;
   if (IsOver(state.status)) return;
   ++live_;
@@ -97,8 +96,8 @@ void TaskLedger::Index(const TaskRecord& r) {
       queue_.Push({state.executor, state.target, state.caller, r.priority, r.queued, state.id});
       break;
     case TaskStatus::kRunning:
-      leases_[r.lease.token] = state.id;
-      queue_.AddRunning(state.caller);
+      leases_[r.lease.token] = {state.id, state.node, r.lease.worker, r.lease.ends};
+      if (!runs_on) queue_.AddRunning(state.caller);
       break;
     case TaskStatus::kWaiting:
       if (r.children_made < state.children) making_.insert(state.id);
@@ -108,7 +107,7 @@ void TaskLedger::Index(const TaskRecord& r) {
   }
 }
 
-void TaskLedger::Unindex(const TaskRecord& r) {
+void TaskLedger::Unindex(const TaskRecord& r, bool runs_on) {
   const TaskState& state = r.state;
   if (IsOver(state.status)) return;
   --live_;
@@ -122,6 +121,8 @@ void TaskLedger::Unindex(const TaskRecord& r) {
       break;
     case TaskStatus::kRunning:
       leases_.erase(r.lease.token);
+      if (runs_on) break;
+      ending_.erase(state.id);
       queue_.RemoveRunning(state.caller);
       break;
     case TaskStatus::kWaiting:
@@ -158,8 +159,10 @@ absl::Status TaskLedger::Put(const TaskRecord* before, const TaskRecord& record,
   const bool was_over = before != nullptr && IsOver(before->state.status);
   const bool moved =
       before == nullptr || before->state.status != state.status || before->state.updated != state.updated;
+  const bool runs_on = before != nullptr && before->state.status == TaskStatus::kRunning &&
+                       state.status == TaskStatus::kRunning;
   if (before != nullptr) {
-    Unindex(*before);
+    Unindex(*before, runs_on);
     if (moved) {
       step.writes[OfKey(state.caller, before->state.updated, state.id)] = std::nullopt;
       step.writes[AllKey(before->state.updated, state.id)] = std::nullopt;
@@ -181,7 +184,7 @@ absl::Status TaskLedger::Put(const TaskRecord* before, const TaskRecord& record,
     step.writes[RetainKey(until, state.id)] = "";
     if (next_retained_.has_value()) next_retained_ = std::min(*next_retained_, until);
   }
-  Index(record);
+  Index(record, runs_on);
   step.changed.insert(state.id);
   if (!over || was_over) return absl::OkStatus();
   (state.status == TaskStatus::kSucceeded ? counts_.succeeded
@@ -195,6 +198,11 @@ absl::Status TaskLedger::ChildOver(const TaskRecord& child, TaskStep& step) {
   if (absl::IsNotFound(parent.status())) return absl::OkStatus();
   if (!parent.ok()) return parent.status();
   if (parent->state.status != TaskStatus::kWaiting) return absl::OkStatus();
+  if (child.state.index >= parent->children_made && !OMNI_TASK_PLANTED(kChildCountedTwice)) {
+    // The parent was retried and comes to this one later.
+    OMNI_TASK_REACHED(kChildOverBeforeItsTurn);
+    return absl::OkStatus();
+  }
   TaskRecord record = *parent;
   const bool succeeded = child.state.status == TaskStatus::kSucceeded;
   ++record.state.children_over;
@@ -384,9 +392,8 @@ absl::StatusOr<TaskState> TaskLedger::Cancel(const TaskClient& by, std::string_v
   return record.state;
 }
 
-absl::StatusOr<TaskRecord> TaskLedger::HandInAgain(const TaskRecord& before, const std::string& by,
-                                                   TaskStep& step) {
-  TaskRecord record = before;
+absl::StatusOr<TaskRecord> TaskLedger::HandInAgain(const TaskRecord& before, TaskRecord record,
+                                                   const std::string& by, TaskStep& step) {
   TaskState& state = record.state;
   ++state.retries;
   state.failures = state.losses = 0;
@@ -398,7 +405,10 @@ absl::StatusOr<TaskRecord> TaskLedger::HandInAgain(const TaskRecord& before, con
   MakeReady(record, step);
   AddEvent(record, {.kind = TaskEventKind::kRetried, .name = by}, step);
   step.writes[ResultKey(state.id)] = std::nullopt;
-  if (orphaning_.erase(state.id) > 0) step.writes[OrphansKey(state.id)] = std::nullopt;
+  if (orphaning_.erase(state.id) > 0) {
+    OMNI_TASK_REACHED(kRetriedWhileChildrenAreCancelled);
+    step.writes[OrphansKey(state.id)] = std::nullopt;
+  }
   if (absl::Status s = Put(&before, record, step); !s.ok()) return s;
   return record;
 }
@@ -411,7 +421,7 @@ absl::StatusOr<TaskState> TaskLedger::Retry(const TaskClient& by, std::string_vi
   if (before->state.status != TaskStatus::kFailed && before->state.status != TaskStatus::kCancelled)
     return absl::FailedPreconditionError(absl::StrCat(
         "task ", Quoted(id), " has neither failed nor been cancelled; only such a task is tried again"));
-  absl::StatusOr<TaskRecord> record = HandInAgain(*before, by.caller, step);
+  absl::StatusOr<TaskRecord> record = HandInAgain(*before, *before, by.caller, step);
   if (!record.ok()) return record.status();
   if (before->state.parent.empty()) return record->state;
   // A parent that waits for its other children waits for this one again.

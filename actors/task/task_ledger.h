@@ -102,7 +102,7 @@ class TaskLedger {
   // The store outlives the ledger. Load comes first.
   TaskLedger(RecordStore& store, Options options);
 
-  // Reads what there is. Leases begin anew.
+  // Reads what there is. Leases begin anew, whatever the clock was when they were given.
   absl::Status Load(TaskTime now);
 
   // Errors of all calls below: those of the store; and NotFound: there is no such task, or it is another's.
@@ -135,14 +135,17 @@ class TaskLedger {
   absl::Status Fail(std::string_view token, const TaskReport& last, const std::string& error,
                     const std::string& message, TaskTime now, TaskStep& step);
   absl::Status Return(std::string_view token, TaskTime now, TaskStep& step);  // undone; no attempt is counted
-  // Ends the leases of all workers of the node but this one: they were of processes that are gone.
-  absl::Status EndLeases(std::string_view node, std::string_view but_worker, TaskTime now, TaskStep& step);
+  // Ends the leases of all workers of the node but this one: they were of processes that are gone. Their
+  // tokens are refused from now on, and Settle hands their tasks on.
+  void EndLeases(std::string_view node, std::string_view but_worker, TaskTime now);
 
   // InvalidArgument; ResourceExhausted: too many. Takes the place of one of the same name.
   absl::Status PutSchedule(TaskSchedule schedule, TaskTime now, TaskStep& step);
   absl::Status DeleteSchedule(std::string_view caller, std::string_view name, TaskStep& step);
 
-  // Does what is due, at most until the step has `changes`. True: more is due.
+  // What one of the calls above, or one thing that Settle does, changes at most, beside a report's events.
+  static constexpr size_t kMostChanges = 24;
+  // Does what is due, until the step has `changes`; the last thing may exceed that. True: more is due.
   absl::StatusOr<bool> Settle(TaskTime now, size_t changes, TaskStep& step);
   std::optional<TaskTime> next_due() const;  // of what Settle does
 
@@ -157,10 +160,12 @@ class TaskLedger {
   absl::StatusOr<TaskRecord> Find(const TaskClient& by, std::string_view id, const TaskStep& step) const;
   absl::StatusOr<TaskRecord> FindRecord(std::string_view id, const TaskStep& step) const;
   absl::StatusOr<TaskRecord> FindLeased(std::string_view token, TaskTime now, const TaskStep& step);
+  // DataLoss, if the store did not fail: it is not there, or damaged.
   absl::StatusOr<TaskWork> FindWork(std::string_view id, const TaskStep& step) const;
+  absl::Status ReadWork(const TaskRecord& record, TaskAssignment& given, const TaskStep& step) const;
 
-  void Index(const TaskRecord& record);
-  void Unindex(const TaskRecord& record);
+  void Index(const TaskRecord& record, bool runs_on = false);  // it was running before, too
+  void Unindex(const TaskRecord& record, bool runs_on = false);
   void AddEvent(TaskRecord& record, TaskEvent event, TaskStep& step);
   void SetStatus(TaskRecord& record, TaskStatus status);
   // Writes what became of a record (null: there was none), and tells its parent if it is over now.
@@ -169,7 +174,9 @@ class TaskLedger {
 
   absl::StatusOr<TaskRecord> Insert(const std::string& caller, const std::string& key, const TaskSpec& spec,
                                     const TaskRecord* parent, int32_t index, TaskStep& step);
-  absl::StatusOr<TaskRecord> HandInAgain(const TaskRecord& before, const std::string& by, TaskStep& step);
+  // `record`: it as it is over, but for its writes.
+  absl::StatusOr<TaskRecord> HandInAgain(const TaskRecord& before, TaskRecord record, const std::string& by,
+                                         TaskStep& step);
   void MakeReady(TaskRecord& record, TaskStep& step);
   void FailAttempt(TaskRecord& record, const std::string& error, const std::string& message, TaskStep& step);
   void End(TaskRecord& record, TaskStatus status, const std::string& error, const std::string& message,
@@ -182,12 +189,12 @@ class TaskLedger {
   absl::Status CancelChildren(TaskId id, size_t changes, TaskStep& step);
   absl::Status PurgeEvents(TaskId id, size_t changes, TaskStep& step);
   absl::Status PurgeRetained(size_t changes, TaskStep& step);
+  absl::Status EndLease(TaskId id, TaskStep& step);
   absl::Status SettleTask(TaskId id, TaskStep& step);
   absl::Status SettleSchedule(std::string key, TaskStep& step);
   void PurgeRecord(const TaskRecord& record, TaskStep& step);
   void SetScheduleDue(const std::string& key, std::optional<TaskTime> due);
 
-  TaskTime LeaseEnds(const TaskRecord& record) const;
   std::optional<TaskTime> DueOf(const TaskRecord& record) const;
   TaskDuration Backoff(const TaskRetry& retry, int32_t failures);
   std::string NewId();
@@ -195,10 +202,16 @@ class TaskLedger {
 
   RecordStore& store_;
   const Options options_;
-  TaskTime now_{}, loaded_{};
+  TaskTime now_{};
   TaskQueue queue_;
   std::set<std::pair<TaskTime, TaskId>> due_;
-  std::map<std::string, TaskId, std::less<>> leases_;  // by token
+  struct Lease {
+    TaskId id;
+    std::string node, worker;
+    TaskTime ends;
+  };
+  std::map<std::string, Lease, std::less<>> leases_;  // by token
+  std::set<TaskId> ending_;                           // running, on behalf of a process that is gone
   std::map<std::string, int64_t> live_by_caller_;
   int64_t live_ = 0;
   std::set<TaskId> making_;                           // fan-outs whose children are not all made

@@ -24,8 +24,15 @@ void TaskQueue::SetTurn(const std::string& name, Caller& caller, bool there) {
   }
 }
 
+TaskQueue::Caller& TaskQueue::Named(const std::string& name) {
+  const auto [caller, is_new] = callers_.try_emplace(name);
+  // As if it had just been served: who always leaves and comes back has no turn before those who wait.
+  if (is_new) caller->second.served = ++turn_;
+  return caller->second;
+}
+
 void TaskQueue::Push(const Waiting& task) {
-  Caller& caller = callers_[task.caller];
+  Caller& caller = Named(task.caller);
   const bool had_none = caller.waiting.empty();
   if (caller.waiting[{task.executor, task.target}].insert(RankOf(task)).second) ++size_;
   if (had_none) SetTurn(task.caller, caller, true);
@@ -70,7 +77,7 @@ std::optional<TaskId> TaskQueue::Next(std::span<const TaskOffer> offers) const {
 }
 
 void TaskQueue::AddRunning(const std::string& name) {
-  Caller& caller = callers_[name];
+  Caller& caller = Named(name);
   SetTurn(name, caller, false);
   ++caller.running;
   caller.served = ++turn_;
@@ -78,7 +85,7 @@ void TaskQueue::AddRunning(const std::string& name) {
 }
 
 void TaskQueue::RemoveRunning(const std::string& name) {
-  Caller& caller = callers_[name];
+  Caller& caller = Named(name);
   SetTurn(name, caller, false);
   --caller.running;
   SetTurn(name, caller, true);

@@ -4,8 +4,8 @@
 // of the first's; in order of priority it claims the highest, and so does everybody.
 //
 // Callers take turns: whose fewest tasks are running is next, of equals the one that was not served for
-// longest. Priority is a matter among a caller's own tasks, and waiting makes up for it: a step of priority
-// is worth kAgeing of waiting, so that none waits for ever.
+// longest, or that came first. Priority is a matter among a caller's own tasks, and waiting makes up for it:
+// a step of priority is worth kAgeing of waiting, so that none waits for ever.
 #pragma once
 
 #include <cstdint>
@@ -57,6 +57,7 @@ class TaskQueue {
   };
 
   static Rank RankOf(const Waiting& task);
+  Caller& Named(const std::string& name);
   void SetTurn(const std::string& name, Caller& caller, bool there);
 
   std::map<std::string, Caller, std::less<>> callers_;

@@ -17,6 +17,11 @@ bool IsNext(std::string_view next) {
                      [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || c == '/'; });
 }
 
+absl::Status NoTask(std::string_view id) {
+  return absl::NotFoundError(absl::StrCat("there is no task ", Quoted(id),
+                                          "; it may have been purged, or never have been handed in"));
+}
+
 bool Fits(const TaskFilter& filter, const TaskListed& listed) {
   const auto& statuses = filter.statuses;
   return (statuses.empty() || std::find(statuses.begin(), statuses.end(), listed.status) != statuses.end()) &&
@@ -28,7 +33,7 @@ bool Fits(const TaskFilter& filter, const TaskListed& listed) {
 }  // namespace
 
 absl::StatusOr<TaskRecord> TaskReader::FindRecord(const TaskClient& by, std::string_view id) const {
-  // Over first: a task that ends between the two reads is found by the second all the same.
+  // Live last once more: a task that ends, or is retried, between two reads is found by the next.
   for (const std::string& key : {LiveKey(id), OverKey(id), LiveKey(id)}) {
     const absl::StatusOr<std::optional<std::string>> bytes = store_.Get(key);
     if (!bytes.ok()) return bytes.status();
@@ -37,8 +42,7 @@ absl::StatusOr<TaskRecord> TaskReader::FindRecord(const TaskClient& by, std::str
     if (record.ok() && !by.all && record->state.caller != by.caller) break;
     return record;
   }
-  return absl::NotFoundError(absl::StrCat("there is no task ", Quoted(id),
-                                          "; it may have been purged, or never have been handed in"));
+  return NoTask(id);
 }
 
 absl::StatusOr<TaskState> TaskReader::Find(const TaskClient& by, std::string_view id) const {
@@ -85,6 +89,8 @@ absl::StatusOr<std::vector<TaskEvent>> TaskReader::Events(const TaskClient& by, 
       });
   if (!s.ok()) return s;
   if (!status.ok()) return status;
+  // They go with the task, the first ones first.
+  if (!events.empty() && events.front().number != after + 1) return NoTask(id);
   return events;
 }
 
@@ -103,30 +109,22 @@ absl::StatusOr<TaskPage> TaskReader::List(const TaskClient& by, const TaskFilter
   const std::string last = filter.updated_since.has_value()
                                ? prefix + AllKey(*filter.updated_since, "~").substr(sizeof kAllPrefix - 1)
                                : "";
+  bool all = true;
   const absl::Status s = store_.Scan(prefix, start, [&](std::string_view key, std::string_view value) {
     if (!last.empty() && key > last) return false;
+    all = static_cast<int>(ids.size()) < most && looked < kMostLooked;
+    if (!all) return false;
     const absl::StatusOr<TaskListed> listed = DecodeTaskListed(value);
-    if (!listed.ok()) {
-      status = listed.status();
-      return false;
-    }
-    if (Fits(filter, *listed)) {
-      if (static_cast<int>(ids.size()) == most) {
-        // There is one more: the page before it is the last one's.
-        return false;
-      }
-      ids.emplace_back(LastPart(key));
-    } else if (looked + 1 < kMostLooked) {
-      ++looked;
-      return true;
-    }
-    page.next = key.substr(prefix.size());
+    status = listed.status();
+    if (!status.ok()) return false;
     ++looked;
-    return static_cast<int>(ids.size()) < most && looked < kMostLooked;
+    page.next = key.substr(prefix.size());
+    if (Fits(filter, *listed)) ids.emplace_back(LastPart(key));
+    return true;
   });
   if (!s.ok()) return s;
   if (!status.ok()) return status;
-  if (static_cast<int>(ids.size()) < most && looked < kMostLooked) page.next.clear();
+  if (all) page.next.clear();
   for (const std::string& id : ids) {
     absl::StatusOr<TaskState> task = Find(by, id);
     if (absl::IsNotFound(task.status())) continue;  // purged meanwhile

@@ -71,22 +71,35 @@ namespace omni::simulation {
   X(kOtherClusterObeyed)
 
 // Of the tasks, which have a simulation of their own.
-#define OMNI_TASK_MARKS(X) \
-  X(kLateReport)           \
-  X(kSubmittedAgain)       \
-  X(kLeaseRanOut)          \
-  X(kScheduleSkipped)
+#define OMNI_TASK_MARKS(X)             \
+  X(kLateReport)                       \
+  X(kReportedAgain)                    \
+  X(kSubmittedAgain)                   \
+  X(kLeaseRanOut)                      \
+  X(kScheduleSkipped)                  \
+  X(kChildOverBeforeItsTurn)           \
+  X(kChildRetriedWhileItStops)         \
+  X(kSucceededChildKept)               \
+  X(kRetriedWhileChildrenAreCancelled) \
+  X(kOrphansCancelledLater)            \
+  X(kPurgedInSteps)                    \
+  X(kRetentionOver)
 
 #define OMNI_TASK_PLANTS(X) \
   X(kNone)                  \
   X(kTokenReused)           \
+  X(kTokenCounted)          \
   X(kLateReportTaken)       \
+  X(kHeartbeatIgnored)      \
+  X(kReportTakenTwice)      \
   X(kLeaseNeverEnds)        \
   X(kDelayedForgotten)      \
   X(kChildrenMadeAgain)     \
+  X(kChildCountedTwice)     \
   X(kCancelledWhenOver)     \
   X(kKeyForgotten)          \
-  X(kKeyContentUnchecked)
+  X(kKeyContentUnchecked)   \
+  X(kToldUnwritten)
 
 #define OMNI_NAME(name) name,
 enum class Mark { OMNI_MARKS(OMNI_NAME) kCount };
