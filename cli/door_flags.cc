@@ -10,7 +10,6 @@
 namespace omni::cli {
 namespace {
 
-constexpr char kNoKeys[] = "none";
 constexpr int64_t kUsualRequests = 64;  // of one caller at one time, where keys tell callers apart
 constexpr int64_t kMost = int64_t{1} << 40;
 
@@ -19,9 +18,18 @@ absl::StatusOr<std::string> KeysFile(const std::string& given) {
   if (given == kNoKeys) return std::string();
   if (!given.empty()) return given;
   const absl::StatusOr<std::string> usual = DefaultKeysFile();
+  if (!usual.ok()) return std::string();  // then omni key made none there either
+  // Whoever has made keys wants them to be asked for; a link counts, wherever it leads.
   std::error_code error;
-  // Whoever has made keys wants them to be asked for.
-  return usual.ok() && std::filesystem::exists(*usual, error) ? *usual : std::string();
+  const std::filesystem::file_type found = std::filesystem::symlink_status(*usual, error).type();
+  if (found == std::filesystem::file_type::not_found) return std::string();
+  if (found == std::filesystem::file_type::none) {
+    return absl::UnavailableError(absl::StrCat(
+        *usual, ": cannot be looked for: ", error.message(),
+        ", so whether keys are wanted is not known; make it readable, name a file with --keys, or "
+        "say --keys none"));
+  }
+  return *usual;
 }
 
 }  // namespace

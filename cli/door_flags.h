@@ -17,6 +17,8 @@
 
 namespace omni::cli {
 
+inline constexpr char kNoKeys[] = "none";  // in the place of a file of keys: none are wanted
+
 class DoorFlags {
  public:
   void Add(Verb& verb);

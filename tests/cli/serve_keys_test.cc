@@ -135,6 +135,22 @@ TEST_F(ServeKeys, AreThoseOfTheUsualFileWhereNothingElseIsSaid) {
   EXPECT_EQ(Status(Get("/props")), 200);
 }
 
+// Nobody finds the door open since its keys could not be found.
+TEST_F(ServeKeys, WhereTheUsualFileCannotBeReadItDoesNotStart) {
+  const auto serve = [&](const std::string& state) {
+    ProcessOptions options;
+    options.env = {{"XDG_STATE_HOME", state}};
+    return Omni({"serve", "-m", Model(), "--listen", "127.0.0.1:0", "--state", *dir_ / "kept"}, options);
+  };
+  const std::string circle = *dir_ / "circle", nowhere = *dir_ / "nowhere";
+  fs::create_directories(circle);
+  fs::create_symlink("omni", circle + "/omni");  // no permission keeps root out, a circle does
+  ExpectOneLine(serve(circle), 1, circle + "/omni/keys.json: cannot be looked for");
+  fs::create_directories(nowhere + "/omni");
+  fs::create_symlink("gone", nowhere + "/omni/keys.json");
+  ExpectOneLine(serve(nowhere), 1, nowhere + "/omni/keys.json");
+}
+
 TEST_F(ServeKeys, BothDoorsSpeakTlsAndARenewedCertificateIsTaken) {
   const std::string folder = *dir_ / "tls", file = *dir_ / "tls-keys.json";
   ASSERT_TRUE(MakeAuthority(folder + "-ca").ok());
