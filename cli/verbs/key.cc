@@ -6,6 +6,7 @@
 #include <absl/strings/str_format.h>
 #include <nlohmann/json.hpp>
 
+#include "cli/door_flags.h"
 #include "cli/output.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
@@ -117,6 +118,12 @@ absl::StatusOr<int> RunKey(const KeyArgs& args) {
   if (args.action != "revoke" && !args.id.empty())
     return UsageError(
         absl::StrCat("omni key ", args.action, " takes no further word; leave '", args.id, "' out"));
+  if (args.keys == kNoKeys) {
+    return UsageError(
+        "--keys none is omni serve's word for no keys, and no file; leave it out, or say ./none for a file "
+        "of "
+        "that name");
+  }
   std::string file = args.keys;
   if (file.empty()) {
     absl::StatusOr<std::string> path = DefaultKeysFile();

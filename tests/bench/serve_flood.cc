@@ -322,8 +322,10 @@ int Main(int argc, char** argv) {
   files.rlim_cur = files.rlim_max;
   setrlimit(RLIMIT_NOFILE, &files);
   const TempDir dir;
-  NodeProcess serve(options.omni, {"-m", options.model, "--listen", "127.0.0.1:0", "--state", dir / "state"},
-                    dir / "log", -1, "serve");
+  NodeProcess serve(
+      options.omni,
+      {"-m", options.model, "--listen", "127.0.0.1:0", "--state", dir / "state", "--keys", "none"},
+      dir / "log", -1, "serve");
   const std::string address = serve.WaitForAddress();
   if (address.empty()) Fail("the server does not start:\n" + serve.Log());
 

@@ -7,8 +7,8 @@
 namespace omni::bench {
 
 ServeProcess::ServeProcess(const ServeBenchOptions& options, std::vector<std::string> more) {
-  std::vector<std::string> arguments = {"-m",          options.model, "--listen",
-                                        "127.0.0.1:0", "--state",     dir_ / "state"};
+  std::vector<std::string> arguments = {"-m",      options.model,  "--listen", "127.0.0.1:0",
+                                        "--state", dir_ / "state", "--keys",   "none"};
   if (options.threads > 0) arguments.insert(arguments.end(), {"-t", std::to_string(options.threads)});
   arguments.insert(arguments.end(), more.begin(), more.end());
   process_ = std::make_unique<testing::NodeProcess>(options.omni, arguments, dir_ / "log", -1, "serve");

@@ -43,10 +43,11 @@ class ChatProcess : public OmniTest {
   std::unique_ptr<NodeProcess> Serve() {
     static int number = 0;
     const std::string name = *dir_ / ("serve" + std::to_string(number++));
-    return std::make_unique<NodeProcess>(OMNI_PROGRAM,
-                                         std::vector<std::string>{"-m", Model(), "--listen", "127.0.0.1:0",
-                                                                  "-t", "1", "--state", name + ".state"},
-                                         name, -1, "serve");
+    return std::make_unique<NodeProcess>(
+        OMNI_PROGRAM,
+        std::vector<std::string>{"-m", Model(), "--listen", "127.0.0.1:0", "-t", "1", "--state",
+                                 name + ".state", "--keys", "none"},
+        name, -1, "serve");
   }
 };
 

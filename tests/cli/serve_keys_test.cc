@@ -222,6 +222,13 @@ TEST_F(ServeKeys, AreMadeListedAndRevoked) {
   ExpectOneLine(Omni({"key", "list", id, "--keys", file}), 2, "takes no further word");
   ExpectOneLine(Omni({"key", "revoke", "--keys", file}), 2, "wants the key's ID");
   ExpectOneLine(Omni({"key", "forget"}), 2, "knows create, list and revoke");
+  for (const auto& words : std::vector<std::vector<std::string>>{
+           {"create", "--name", "a", "--scope", "infer"}, {"list"}, {"revoke", id}}) {
+    std::vector<std::string> key = {"key"};
+    key.insert(key.end(), words.begin(), words.end());
+    key.insert(key.end(), {"--keys", "none"});
+    ExpectOneLine(Omni(key), 2, "--keys none is omni serve's word for no keys");
+  }
   ExpectOneLine(Omni({"key", "list", "--keys", file + "x"}), 1, "omni key create makes one");
 }
 
