@@ -84,6 +84,7 @@ bool Chat::ReadMessage(std::string& text) {
   bool block = false;
   while (true) {
     const bool first = text.empty() && !block;
+    if (first && options_.before_message) options_.before_message();
     switch (lines_.Read(first ? kPrompt : kMorePrompt, line)) {
       case LineReader::End::kNoMore:
         return !text.empty();

@@ -22,6 +22,8 @@ class Chat {
     bool stats = false;   // rates after each answer
     std::function<bool()> interrupted = nullptr;  // whether the answer under way shall end
     std::function<void()> before_answer = nullptr, after_answer = nullptr;
+    // Before the first line of a message is read: interrupts of what was done before it are over.
+    std::function<void()> before_message = nullptr;
   };
   Chat(ChatModel& model, LineReader& lines, ChatSettings settings, Options options)
       : model_(model), lines_(lines), settings_(std::move(settings)), options_(std::move(options)) {}

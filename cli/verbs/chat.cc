@@ -76,10 +76,8 @@ absl::StatusOr<int> Talk(const ChatArgs& args, ChatModel& model) {
   options.stats = args.stats;
   options.interrupted = [] { return InterruptGuard::Requested() || between != 0; };
   options.before_answer = [&interrupt] { interrupt.emplace(); };
-  options.after_answer = [&interrupt] {
-    interrupt.reset();
-    between = 0;
-  };
+  options.after_answer = [&interrupt] { interrupt.reset(); };
+  options.before_message = [] { between = 0; };
   Chat chat(model, *lines, std::move(settings), std::move(options));
   if (!args.load.empty()) {
     if (absl::Status s = chat.Load(args.load); !s.ok()) return s;

@@ -2,6 +2,8 @@
 #include "cli/chat/chat.h"
 
 #include <deque>
+#include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -49,11 +51,17 @@ class FakeModel final : public ChatModel {
 
 class Lines final : public LineReader {
  public:
-  explicit Lines(std::deque<std::string> lines) : lines_(std::move(lines)) {}
+  explicit Lines(std::deque<std::string> lines, std::function<void()> on_interrupt = nullptr)
+      : lines_(std::move(lines)), on_interrupt_(std::move(on_interrupt)) {}
   End Read(const std::string&, std::string& line) override {
     if (lines_.empty()) return End::kNoMore;
     line = lines_.front();
     lines_.pop_front();
+    if (line.ends_with("\n^C")) {  // it came when the line had ended
+      line.resize(line.size() - 3);
+      on_interrupt_();
+      return End::kLine;
+    }
     if (line != "^C") return End::kLine;
     line = "what was typed";
     return End::kInterrupted;
@@ -61,13 +69,14 @@ class Lines final : public LineReader {
 
  private:
   std::deque<std::string> lines_;
+  std::function<void()> on_interrupt_;
 };
 
 class ChatTest : public ::testing::Test {
  protected:
   // `first` said and the lines read; what was answered on standard output.
   std::string Talk(std::deque<std::string> lines, const std::string& first = "") {
-    Lines reader(std::move(lines));
+    Lines reader(std::move(lines), [this] { interrupt_ = true; });
     Chat chat(model_, reader, settings_, options_);
     if (!load_.empty()) {
       EXPECT_TRUE(chat.Load(load_).ok());
@@ -84,7 +93,7 @@ class ChatTest : public ::testing::Test {
   Chat::Options options_;
   std::string load_;
   absl::Status status_;
-  bool interrupted_ = false;
+  bool interrupted_ = false, interrupt_ = false;
   const testing::TempDir dir_;
 };
 
@@ -176,6 +185,17 @@ TEST_F(ChatTest, AStoppedAnswerStaysAsFarAsItCameAndEndsAPipe) {
   options_.person = false;
   EXPECT_EQ(Talk({"a", "b"}), "three\n");
   EXPECT_TRUE(interrupted_);
+}
+
+TEST_F(ChatTest, AnInterruptIsThatOfTheAnswerWhichFollowsAndOfNoLaterOne) {
+  options_.person = true;
+  options_.interrupted = [this] { return interrupt_; };
+  options_.before_message = [this] { interrupt_ = false; };
+  std::vector<bool> stopped;
+  options_.after_answer = [&] { stopped.push_back(interrupt_); };
+  Talk({"/tokens\n^C", "a", "b\n^C", "c\\\n^C", "^C", "d"});
+  EXPECT_THAT(model_.asked, ElementsAre("u:a|", "u:a|a:one|u:b|", "u:a|a:one|u:b|a:two|u:d|"));
+  EXPECT_THAT(stopped, ElementsAre(false, true, false));
 }
 
 TEST_F(ChatTest, AChatIsKeptAndGoneOnWith) {
