@@ -50,20 +50,44 @@ bool TakeInterrupt() {
   return any;
 }
 
-// Of libedit: the next character of the terminal, 1; 0 at its end; -1 with EINTR after an interrupt.
-int NextCharacter(EditLine*, wchar_t* out) {
-  std::mbstate_t state = {};
+bool OpenInterruptPipe() {
+  return interrupt_pipe[0] >= 0 || pipe2(interrupt_pipe, O_CLOEXEC | O_NONBLOCK) == 0;
+}
+
+// Until there is something to read, or its end; false: an interrupt came first.
+bool WaitForInput() {
   while (true) {
     pollfd ready[2] = {{interrupt_pipe[0], POLLIN, 0}, {STDIN_FILENO, POLLIN, 0}};
     if (poll(ready, 2, -1) < 0) {
       if (errno == EINTR) continue;
-      return -1;
+      return true;  // reading says what is wrong
     }
-    if (ready[0].revents != 0 && TakeInterrupt()) {
+    if (ready[0].revents != 0 && TakeInterrupt()) return false;
+    if (ready[1].revents != 0) return true;
+  }
+}
+
+// What `read` gives, in which interrupts are WaitForInput's.
+template <typename Read>
+LineReader::End WithInterrupts(Read read) {
+  LineReader::End end;
+  {
+    const InterruptsRead interrupts;
+    end = read();
+  }
+  // Pressed when the line had ended already: it is meant for what follows.
+  if (end == LineReader::End::kLine && TakeInterrupt()) raise(SIGINT);
+  return end;
+}
+
+// Of libedit: the next character of the terminal, 1; 0 at its end; -1 with EINTR after an interrupt.
+int NextCharacter(EditLine*, wchar_t* out) {
+  std::mbstate_t state = {};
+  while (true) {
+    if (!WaitForInput()) {
       errno = EINTR;
       return -1;
     }
-    if (ready[1].revents == 0) continue;
     char byte = 0;
     const ssize_t n = read(STDIN_FILENO, &byte, 1);
     if (n <= 0) return static_cast<int>(n);
@@ -82,7 +106,19 @@ int NextCharacter(EditLine*, wchar_t* out) {
 class PlainReader final : public LineReader {
  public:
   ~PlainReader() override { std::free(buffer_); }
-  End Read(const std::string&, std::string& line) override {
+  End Read(const std::string& prompt, std::string& line) override {
+    if (!isatty(STDIN_FILENO) || !OpenInterruptPipe()) return Next(line);
+    return WithInterrupts([&] {
+      std::fputs(prompt.c_str(), stderr);
+      // The terminal gives a line when it is whole, and drops at an interrupt what there is of it.
+      const End end = WaitForInput() ? Next(line) : End::kInterrupted;
+      if (end != End::kLine) std::fputs("\n", stderr);
+      return end;
+    });
+  }
+
+ private:
+  End Next(std::string& line) {
     ssize_t bytes = getline(&buffer_, &size_, stdin);
     if (bytes < 0) return End::kNoMore;
     if (buffer_[bytes - 1] == '\n') --bytes;
@@ -91,7 +127,6 @@ class PlainReader final : public LineReader {
     return End::kLine;
   }
 
- private:
   char* buffer_ = nullptr;
   size_t size_ = 0;
 };
@@ -100,7 +135,7 @@ class EditingReader final : public LineReader {
  public:
   EditingReader() : line_(el_init("omni", stdin, stdout, stderr)), history_(history_init()) {
     if (line_ == nullptr || history_ == nullptr) return;
-    if (interrupt_pipe[0] < 0 && pipe2(interrupt_pipe, O_CLOEXEC | O_NONBLOCK) != 0) return;
+    if (!OpenInterruptPipe()) return;
     el_set(line_, EL_CLIENTDATA, this);
     el_set(line_, EL_PROMPT, &Prompt);
     el_set(line_, EL_EDITOR, "emacs");
@@ -118,14 +153,7 @@ class EditingReader final : public LineReader {
   bool good() const { return line_ != nullptr && history_ != nullptr && interrupt_pipe[0] >= 0; }
 
   End Read(const std::string& prompt, std::string& line) override {
-    End end;
-    {
-      const InterruptsRead interrupts;
-      end = Edit(prompt, line);
-    }
-    // Pressed when the line had ended already: it is meant for what follows.
-    if (end == End::kLine && TakeInterrupt()) raise(SIGINT);
-    return end;
+    return WithInterrupts([&] { return Edit(prompt, line); });
   }
 
  private:

@@ -177,7 +177,7 @@ TEST_F(ChatProcess, AServerThatDiesInMidAnswerIsSaidWithWhatCame) {
 // The program on a terminal of its own.
 class Terminal {
  public:
-  explicit Terminal(std::vector<std::string> arguments) {
+  explicit Terminal(std::vector<std::string> arguments, const char* kind = "xterm") {
     arguments.insert(arguments.begin(), {OMNI_PROGRAM, "chat"});
     std::vector<char*> argv;
     for (std::string& a : arguments) argv.push_back(a.data());
@@ -192,7 +192,7 @@ class Terminal {
     const int slave = open(name.c_str(), O_RDWR);
     ioctl(slave, TIOCSCTTY, 0);
     for (int fd : {0, 1, 2}) dup2(slave, fd);
-    setenv("TERM", "xterm", 1);
+    setenv("TERM", kind, 1);
     setenv("LC_ALL", "C.UTF-8", 1);
     execv(argv[0], argv.data());
     _exit(127);
@@ -263,6 +263,19 @@ TEST_F(ChatProcess, OnATerminalLinesAreEditedAndRecalledAndAnInterruptStopsTheAn
   ASSERT_TRUE(terminal.WaitFor("> "));
   terminal.Type("/nonsense \xc3\xa9\r");
   ASSERT_TRUE(terminal.WaitFor("is no command"));
+  ASSERT_TRUE(terminal.WaitFor("> "));
+  terminal.Type("/tokens\r");
+  ASSERT_TRUE(terminal.WaitFor("nothing has been answered yet"));
+  ASSERT_TRUE(terminal.WaitFor("> "));
+  terminal.Type("\x04");
+  EXPECT_EQ(terminal.WaitForEnd(), 0) << terminal.shown();
+}
+
+TEST_F(ChatProcess, OnATerminalThatCannotEditAnInterruptDropsTheLineToo) {
+  Terminal terminal({"-m", Model(), "-n", "3", "--temp", "0", "-t", "1"}, "dumb");
+  ASSERT_TRUE(terminal.WaitFor("> ")) << terminal.shown();
+  terminal.Type("not to be said\x03");
+  ASSERT_TRUE(terminal.WaitFor("(Ctrl-D or /exit ends the chat)")) << terminal.shown();
   ASSERT_TRUE(terminal.WaitFor("> "));
   terminal.Type("/tokens\r");
   ASSERT_TRUE(terminal.WaitFor("nothing has been answered yet"));
