@@ -242,7 +242,7 @@ absl::Status Chat::Undo(const std::string&) {
 
 absl::Status Chat::Save(const std::string& path) {
   if (path.empty()) return Wrong("/save takes the name of a file");
-  if (absl::Status s = SaveChat(path, {messages_, settings_, model_.SaveState()}); !s.ok()) return s;
+  if (absl::Status s = SaveChat(path, {messages_, settings_, model_.SaveState(messages_)}); !s.ok()) return s;
   Note(absl::StrCat(path, ": ", messages_.size(), " messages"));
   return absl::OkStatus();
 }

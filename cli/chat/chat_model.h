@@ -42,8 +42,9 @@ class ChatModel {
   virtual absl::Status Answer(const std::vector<ChatMessage>& messages, const ChatSettings& settings,
                               const OnText& on_text, ChatReply& reply) = 0;
 
-  // What it takes to go on without computing again what has been computed; empty: nothing is kept here.
-  virtual std::string SaveState() { return {}; }
+  // What it takes to go on with these messages, of which the last is an assistant's, without computing again
+  // what has been computed, and nothing of what is not among them; empty: nothing of the kind is kept here.
+  virtual std::string SaveState(const std::vector<ChatMessage>&) { return {}; }
   // What SaveState gave. An error says why it is of no use here; the messages alone are enough.
   virtual absl::Status RestoreState(std::string_view) {
     return absl::UnimplementedError("whoever answers keeps no state here");

@@ -12,30 +12,33 @@ namespace {
 
 constexpr size_t kMostKept = 2;
 
+// The last token has been drawn and not been computed.
+SnapshotPtr WithoutTheLast(const SessionSnapshot& snapshot) {
+  SessionSnapshot cut = snapshot.Clone();
+  cut.tokens.resize(static_cast<size_t>(cut.state.position()));
+  cut.generated = 0;
+  return std::make_shared<const SessionSnapshot>(std::move(cut));
+}
+
 }  // namespace
 
-// The last token of an answer has been drawn and not been computed. Where the text goes on otherwise than it
-// says (it ended the answer, or overshot a stop), the state goes on without it.
-SnapshotPtr LocalModel::Longest(std::string_view text, size_t& bytes) const {
-  SnapshotPtr longest;
-  bytes = 0;
+// Where the text goes on otherwise than the last token says (it ended the answer, or overshot a stop), the
+// state goes on without it.
+LocalModel::Match LocalModel::Longest(std::string_view text) const {
+  Match longest;
   for (const Kept& kept : kept_) {
     const SessionSnapshot& snapshot = *kept.snapshot;
-    if (text.size() > kept.text.size() && kept.text.size() >= bytes && text.starts_with(kept.text) &&
+    if (text.size() > kept.text.size() && kept.text.size() >= longest.bytes && text.starts_with(kept.text) &&
         snapshot.tokens.back() != Tokenizer::kEndOfText) {
-      longest = kept.snapshot;
-      bytes = kept.text.size();
+      longest = {&kept, true, kept.text.size()};
       continue;
     }
     const auto seen = static_cast<size_t>(snapshot.state.position());
     const std::string computed = node_.model().tokenizer().Decode(std::span(snapshot.tokens).first(seen));
-    if (seen == 0 || text.size() <= computed.size() || computed.size() < bytes || !text.starts_with(computed))
+    if (seen == 0 || text.size() <= computed.size() || computed.size() < longest.bytes ||
+        !text.starts_with(computed))
       continue;
-    SessionSnapshot cut = snapshot.Clone();
-    cut.tokens.resize(seen);
-    cut.generated = 0;
-    longest = std::make_shared<const SessionSnapshot>(std::move(cut));
-    bytes = computed.size();
+    longest = {&kept, false, computed.size()};
   }
   return longest;
 }
@@ -51,10 +54,13 @@ absl::Status LocalModel::Answer(const std::vector<ChatMessage>& messages, const 
                                 const OnText& on_text, ChatReply& reply) {
   const std::string text = chat_.Render(messages);
   const Tokenizer& tokenizer = node_.model().tokenizer();
-  size_t known = 0;
-  const SnapshotPtr from = Longest(text, known);
+  const Match known = Longest(text);
+  SnapshotPtr from;
+  if (known.kept != nullptr)
+    from = known.whole ? known.kept->snapshot : WithoutTheLast(*known.kept->snapshot);
   GenerateRequest request;
-  request.prompt = from == nullptr ? PromptTokens(tokenizer, text) : tokenizer.Encode(text.substr(known));
+  request.prompt =
+      from == nullptr ? PromptTokens(tokenizer, text) : tokenizer.Encode(text.substr(known.bytes));
   request.max_tokens = settings.max_tokens;
   request.sampler = settings.sampler;
   request.stops = chat_.stops();
@@ -79,8 +85,11 @@ absl::Status LocalModel::Answer(const std::vector<ChatMessage>& messages, const 
   return absl::OkStatus();
 }
 
-std::string LocalModel::SaveState() {
-  return kept_.empty() ? std::string() : kept_.back().snapshot->Save(node_.model().hash());
+std::string LocalModel::SaveState(const std::vector<ChatMessage>& messages) {
+  std::vector<ChatMessage> next = messages;
+  next.push_back({"user", ""});
+  const Match known = Longest(chat_.Render(next));
+  return known.kept == nullptr ? std::string() : known.kept->snapshot->Save(node_.model().hash());
 }
 
 absl::Status LocalModel::RestoreState(std::string_view bytes) {

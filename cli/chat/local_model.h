@@ -22,7 +22,7 @@ class LocalModel final : public ChatModel {
 
   absl::Status Answer(const std::vector<ChatMessage>& messages, const ChatSettings& settings,
                       const OnText& on_text, ChatReply& reply) override;
-  std::string SaveState() override;
+  std::string SaveState(const std::vector<ChatMessage>& messages) override;
   absl::Status RestoreState(std::string_view bytes) override;
 
  private:
@@ -30,8 +30,13 @@ class LocalModel final : public ChatModel {
     SnapshotPtr snapshot;
     std::string text;  // of its tokens
   };
-  // What `text` goes on from, and how many of its bytes that is; null: from nothing.
-  SnapshotPtr Longest(std::string_view text, size_t& bytes) const;
+  // What `text` goes on from, and how many of its bytes that is: with all its tokens, or without the last.
+  struct Match {
+    const Kept* kept = nullptr;  // null: from nothing
+    bool whole = false;
+    size_t bytes = 0;
+  };
+  Match Longest(std::string_view text) const;
   void Keep(SnapshotPtr snapshot);
 
   Node& node_;

@@ -35,7 +35,9 @@ class FakeModel final : public ChatModel {
     reply.computed = 5;
     return status;
   }
-  std::string SaveState() override { return "the state"; }
+  std::string SaveState(const std::vector<ChatMessage>& messages) override {
+    return "the state of " + std::to_string(messages.size());
+  }
   absl::Status RestoreState(std::string_view bytes) override {
     restored = bytes;
     return absl::OkStatus();
@@ -207,7 +209,7 @@ TEST_F(ChatTest, AChatIsKeptAndGoneOnWith) {
   Talk({"b"});
   EXPECT_EQ(model_.asked.back(), "s:s|u:a|a:one|u:b|");
   EXPECT_EQ(model_.seeds.back(), 9u);
-  EXPECT_EQ(model_.restored, "the state");
+  EXPECT_EQ(model_.restored, "the state of 3");
 }
 
 TEST(ChatFile, IsWrittenAndReadToTheByte) {

@@ -34,10 +34,15 @@ class LocalModelTest : public testing::StreamedTest {
     EXPECT_TRUE(status.ok()) << status;
     return reply;
   }
+  // What is kept of all but the last of the messages.
+  static std::string State(LocalModel& model, std::vector<ChatMessage> messages) {
+    messages.pop_back();
+    return model.SaveState(messages);
+  }
   // What the model says to `messages` if everything is computed from the tokens that the kept state has seen.
   std::string Anew(LocalModel& model, const std::vector<ChatMessage>& messages) {
     const auto kept =
-        SessionSnapshot::Restore(node_->model().config(), node_->model().hash(), model.SaveState());
+        SessionSnapshot::Restore(node_->model().config(), node_->model().hash(), State(model, messages));
     EXPECT_TRUE(kept.ok()) << kept.status();
     const Tokenizer& tokenizer = node_->model().tokenizer();
     const std::string text = ChatTemplate().Render(messages);
@@ -113,15 +118,32 @@ TEST_F(LocalModelTest, AnotherAnswerGoesOnFromTheStateBeforeTheFirst) {
 TEST_F(LocalModelTest, AKeptChatGoesOnWithTheSameBytes) {
   LocalModel model(*node_, ChatTemplate()), later(*node_, ChatTemplate());
   const ChatReply first = Answer(model, {{"user", "x"}});
-  const std::string state = model.SaveState();
   const std::vector<ChatMessage> messages = {{"user", "x"}, first.message, {"user", "y"}};
+  const std::string state = State(model, messages);
   const ChatReply second = Answer(model, messages);
   ASSERT_TRUE(later.RestoreState(state).ok());
   const ChatReply resumed = Answer(later, messages);
   EXPECT_EQ(resumed.message.content, second.message.content);
   EXPECT_EQ(resumed.kept, second.kept);
-  EXPECT_EQ(later.SaveState(), model.SaveState());
+  const std::vector<ChatMessage> whole = {{"user", "x"}, first.message, {"user", "y"}, second.message};
+  EXPECT_NE(model.SaveState(whole), "");
+  EXPECT_EQ(later.SaveState(whole), model.SaveState(whole));
   EXPECT_FALSE(later.RestoreState(state.substr(1)).ok());
+}
+
+TEST_F(LocalModelTest, NothingIsKeptOfWhatIsForgotten) {
+  LocalModel model(*node_, ChatTemplate());
+  const std::vector<ChatMessage> one = {{"user", "x"}, Answer(model, {{"user", "x"}}).message};
+  const std::string state = model.SaveState(one);
+  EXPECT_NE(state, "");
+  std::vector<ChatMessage> two = one;
+  two.push_back({"user", "what is told in confidence"});
+  two.push_back(Answer(model, two).message);
+  EXPECT_NE(model.SaveState(two), state);
+  EXPECT_EQ(model.SaveState(one), state);  // the second message was taken back
+  EXPECT_EQ(model.SaveState({}), "");
+  EXPECT_EQ(model.SaveState({{"user", "y"}, {"assistant", "z", true}}), "");
+  EXPECT_EQ(model.SaveState({{"system", "s"}}), "");
 }
 
 }  // namespace
