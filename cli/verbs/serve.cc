@@ -94,13 +94,16 @@ absl::StatusOr<int> Serve(const ServeArgs& args) {
   options->swarm.coordinator.max_active = static_cast<int>(args.parallel);
   options->swarm.coordinator.max_queued = static_cast<int>(args.queue);
   if (absl::Status s = args.door.Apply(behind, *options); !s.ok()) return s;
+  // Before anybody hears of this server: a template that cannot be used is the end of it.
+  absl::StatusOr<ChatTemplate> chat = ChatTemplate::Load(options->model);
+  if (!chat.ok()) return chat.status();
   absl::StatusOr<std::unique_ptr<ClusterNode>> node = ClusterNode::Start(*options);
   if (!node.ok()) return node.status();
+  if (!chat->from_file()) chat = ChatTemplate::Load(options->model);  // it may have come with the model
+  if (!chat.ok()) return chat.status();
 
   ServedModel served;
   served.name = options->model_name;
-  absl::StatusOr<ChatTemplate> chat = ChatTemplate::Load(options->model);
-  if (!chat.ok()) return chat.status();
   served.chat = *std::move(chat);
   served.most_tokens = args.door.most_tokens();
   behind.backend = &(*node)->backend();

@@ -124,6 +124,15 @@ TEST_F(Serve, ATemplateOfTheModelIsUsed) {
             Json(Run({"the sea", "-n", "9", "--temp", "0", "--json"}))["text"]);
 }
 
+TEST_F(Serve, ATemplateThatCannotBeUsedIsFoundBeforeAnythingIsOpened) {
+  const std::string path = Model() + "/chat_template.json", state = *dir_ / "of a bad template";
+  std::ofstream(path) << R"({"user": "{content}"})" << std::flush;
+  ExpectOneLine(Omni({"serve", "-m", Model(), "--listen", "127.0.0.1:0", "--state", state}), 1,
+                path + ": the text lacks 'system'");
+  std::filesystem::remove(path);
+  EXPECT_FALSE(std::filesystem::exists(state));
+}
+
 TEST_F(Serve, WhatCannotBeServedIsSaid) {
   ExpectOneLine(Omni({"serve", "-m", Model(), "--listen", "0.0.0.0:0"}), 2, "is off loopback");
   ExpectOneLine(Omni({"serve", "-m", Model(), "--listen", "nonsense"}), 2,
