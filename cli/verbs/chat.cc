@@ -16,6 +16,7 @@
 #include "cli/cluster_flags.h"
 #include "cli/open_node.h"
 #include "cli/output.h"
+#include "cli/place.h"
 #include "cli/sampler_flags.h"
 #include "cli/server_flags.h"
 #include "cli/stream_flags.h"
@@ -111,44 +112,19 @@ absl::StatusOr<int> TalkHere(const ChatArgs& args) {
 
 absl::StatusOr<int> RunChat(const ChatArgs& args) {
   if (absl::Status s = args.sampler.Check(); !s.ok()) return s;
-  const auto refuse = [](std::initializer_list<const GivenFlags*> flags, const char* why) {
-    for (const GivenFlags* given : flags) {
-      if (const std::string idle = given->First(); !idle.empty()) return UsageError(absl::StrCat(idle, why));
-    }
-    return absl::OkStatus();
-  };
   if (!args.load.empty()) {
     if (absl::Status s =
-            refuse({&args.sampler.given(), &args.of_settings},
-                   " does nothing beside --load: a kept chat has settings of its own, and /temp and "
-                   "/seed change them; leave it out");
+            RefuseGiven({&args.sampler.given(), &args.of_settings},
+                        " does nothing beside --load: a kept chat has settings of its own, and /temp and "
+                        "/seed change them; leave it out");
         !s.ok())
       return s;
   }
-  const bool cluster = !args.cluster.cluster.empty(), server = !args.server.server.empty();
-  if (cluster && server) return UsageError("--cluster and --server both say who answers; leave one out");
-  if (!server) {
-    if (absl::Status s =
-            refuse({&args.server.given_beside()}, " does nothing without --server; leave it out");
-        !s.ok())
-      return s;
-  }
-  if (!server && !cluster) {
-    if (absl::Status s =
-            refuse({&args.cluster.given_beside()}, " does nothing without --cluster; leave it out");
-        !s.ok())
-      return s;
-    return TalkHere(args);
-  }
-  if (absl::Status s = refuse({&args.of_this_process, &args.stream.given()},
-                              " does nothing where another answers: the model is there; leave it out");
-      !s.ok())
-    return s;
-  if (server) {
-    if (absl::Status s = refuse({&args.sampler.unknown_to_servers(), &args.cluster.given_of_nodes()},
-                                " is nothing that a server could be told; leave it out");
-        !s.ok())
-      return s;
+  const absl::StatusOr<Place> place = ChoosePlace(
+      {args.sampler, args.stream, args.cluster, args.server, args.of_this_process, args.model_typed()});
+  if (!place.ok()) return place.status();
+  if (*place == Place::kHere) return TalkHere(args);
+  if (*place == Place::kServer) {
     absl::StatusOr<std::unique_ptr<OpenAiClient>> client =
         args.server.Connect(args.model_typed() ? args.model : "", args.cluster.allow_plain);
     if (!client.ok()) return client.status();
@@ -162,9 +138,6 @@ absl::StatusOr<int> RunChat(const ChatArgs& args) {
     ServerModel model(*std::move(client));
     return Talk(args, model);
   }
-  if (args.model_typed())
-    return UsageError(
-        "--model does nothing beside --cluster: the cluster's nodes have the model; leave one out");
   absl::StatusOr<std::unique_ptr<ClusterClient>> client = args.cluster.Connect();
   if (!client.ok()) return client.status();
   if (StderrIsTerminal())

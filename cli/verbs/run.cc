@@ -12,6 +12,7 @@
 #include "cli/cluster_flags.h"
 #include "cli/open_node.h"
 #include "cli/output.h"
+#include "cli/place.h"
 #include "cli/prompt.h"
 #include "cli/sampler_flags.h"
 #include "cli/server_flags.h"
@@ -291,37 +292,6 @@ absl::StatusOr<int> RunAtServer(const RunArgs& args, const std::string& prompt) 
   return InterruptGuard::Requested() ? kExitInterrupted : kExitOk;
 }
 
-// What is wrong with flags that go together with where the answer is made.
-absl::Status CheckPlace(const RunArgs& args) {
-  const bool cluster = !args.cluster.cluster.empty(), server = !args.server.server.empty();
-  if (cluster && server) return UsageError("--cluster and --server both say who answers; leave one out");
-  const auto refuse = [](std::initializer_list<const GivenFlags*> flags, const char* why) {
-    for (const GivenFlags* given : flags) {
-      if (const std::string idle = given->First(); !idle.empty()) return UsageError(absl::StrCat(idle, why));
-    }
-    return absl::OkStatus();
-  };
-  if (server) {
-    if (absl::Status s = refuse({&args.sampler.unknown_to_servers()},
-                                " is nothing that a server could be told; leave it out");
-        !s.ok())
-      return s;
-    return refuse({&args.of_this_process, &args.stream.given(), &args.cluster.given_of_nodes()},
-                  " does nothing beside --server: the model is there; leave one out");
-  }
-  if (absl::Status s = refuse({&args.server.given_beside()}, " does nothing without --server; leave it out");
-      !s.ok())
-    return s;
-  if (!cluster)
-    return refuse({&args.cluster.given_beside()}, " does nothing without --cluster; leave it out");
-  if (args.model_typed())
-    return UsageError(
-        "--model does nothing beside --cluster: the cluster's nodes have the "
-        "model; leave one out");
-  return refuse({&args.of_this_process, &args.stream.given()},
-                " does nothing beside --cluster: the cluster's nodes have the model; leave one out");
-}
-
 absl::StatusOr<int> Run(const RunArgs& args) {
   if (!args.prompt.empty() && !args.prompt_flag.empty()) {
     return UsageError("the prompt was given twice, as an argument and with --prompt; leave one out");
@@ -332,9 +302,11 @@ absl::StatusOr<int> Run(const RunArgs& args) {
   if (args.json && args.echo.value_or(false))
     return UsageError("--echo prints the prompt before the text, and --json prints neither; leave one out");
 
-  if (absl::Status s = CheckPlace(args); !s.ok()) return s;
-  if (!args.server.server.empty()) return RunAtServer(args, *prompt);
-  if (!args.cluster.cluster.empty()) return RunInCluster(args, *prompt);
+  const absl::StatusOr<Place> place = ChoosePlace(
+      {args.sampler, args.stream, args.cluster, args.server, args.of_this_process, args.model_typed()});
+  if (!place.ok()) return place.status();
+  if (*place == Place::kServer) return RunAtServer(args, *prompt);
+  if (*place == Place::kCluster) return RunInCluster(args, *prompt);
 
   const auto start = Clock::now();
   absl::StatusOr<std::string> path = FindModel(args.model);
