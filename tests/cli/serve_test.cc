@@ -1,7 +1,4 @@
 // `omni serve` as a process: it starts, answers, and ends when it is told to.
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -33,19 +30,6 @@ using nlohmann::json;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-// A port that nobody listens on.
-int FreePort() {
-  const int fd = socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof(address);
-  EXPECT_EQ(bind(fd, reinterpret_cast<sockaddr*>(&address), size), 0);
-  EXPECT_EQ(getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size), 0);
-  close(fd);
-  return ntohs(address.sin_port);
-}
-
 class Serve : public OmniTest {
  protected:
   static void SetUpTestSuite() {
@@ -58,6 +42,17 @@ class Serve : public OmniTest {
     static int number = 0;
     return std::make_unique<NodeProcess>(OMNI_PROGRAM, arguments,
                                          *dir_ / ("serve" + std::to_string(number++)), -1, "serve");
+  }
+  // An address for gRPC that nobody has: a server has had it, on a host of loopback that is this test's.
+  std::string FreeAddress() {
+    const auto id = static_cast<unsigned>(getpid());
+    const std::string host = "127." + std::to_string(64 + id / 65536 % 64) + "." +
+                             std::to_string(id / 256 % 256) + "." + std::to_string(id % 256);
+    const auto serve = Start({"--grpc", host + ":0"});
+    const std::string address = serve->WaitForGrpcAddress();
+    EXPECT_NE(address, "") << serve->Log();
+    EXPECT_EQ(serve->Interrupt(), 0) << serve->Log();
+    return address;
   }
 };
 
@@ -227,7 +222,7 @@ TEST_F(Serve, WhoDoesNotLeadAnswersWithWhatTheOneThatLeadsSays) {
 }
 
 TEST_F(Serve, WhatWasAskedElsewhereGoesOnWhenTheOneThatLeadsIsKilledAndStartedAgain) {
-  const std::string grpc = "127.0.0.1:" + std::to_string(FreePort());
+  const std::string grpc = FreeAddress();
   auto leads = Start({"--grpc", grpc});
   ASSERT_EQ(leads->WaitForGrpcAddress(), grpc) << leads->Log();
   const auto joins = Start({"--join", grpc});
@@ -275,7 +270,7 @@ TEST_F(Serve, FlagsThatDoNothingBesideOthersAreRefused) {
 
 // The state of a server is that of its address.
 TEST_F(Serve, StartedAgainItKnowsTheAnswersThatItBegan) {
-  const std::string grpc = "127.0.0.1:" + std::to_string(FreePort());
+  const std::string grpc = FreeAddress();
   auto serve = Start({"--grpc", grpc});
   ASSERT_EQ(serve->WaitForGrpcAddress(), grpc) << serve->Log();
   auto client = ClusterClient::Make({.addresses = {grpc}});
@@ -358,7 +353,7 @@ class GrpcClient {
 };
 
 TEST_F(Serve, KilledInMidStreamItGivesExactlyTheRestAndKeepsItsSessions) {
-  const std::string grpc = "127.0.0.1:" + std::to_string(FreePort());
+  const std::string grpc = FreeAddress();
   auto serve = Start({"--grpc", grpc});
   ASSERT_EQ(serve->WaitForGrpcAddress(), grpc) << serve->Log();
   auto request = GrpcClient::Request(4000);
