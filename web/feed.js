@@ -14,6 +14,7 @@ export function useKey(value) {
     // As above.
   }
 }
+export const hasKey = () => key !== '';
 export const headers = (more = {}) => (key === '' ? more : { ...more, Authorization: `Bearer ${key}` });
 
 // The events of an answer, {event, data, id} each; ends with the answer.
@@ -53,6 +54,7 @@ export async function reasonOf(response) {
 }
 
 const kQuiet = 5000;  // ms without a word after which what is shown is old
+const kLost = 10000;  // and after which another connection is tried: this one may be dead without having ended
 const kLongest = 10000;  // ms between tries
 
 // The status, as long as the page is seen. Calls on.status(moment), on.log(lines), and on.state(state, detail)
@@ -73,8 +75,15 @@ export class Feed {
   start() {
     this.stop();
     const abort = (this.abort = new AbortController());
+    const began = Date.now();
     this.watch = setInterval(() => {
-      if (this.heard > 0 && Date.now() - this.heard > kQuiet) this.on.state('stale', { since: this.heard });
+      const quiet = Date.now() - Math.max(began, this.heard);
+      if (quiet > kLost) {
+        this.again(abort, 'the server says nothing');
+        abort.abort();
+      } else if (this.heard > 0 && quiet > kQuiet) {
+        this.on.state('stale', { since: this.heard });
+      }
     }, 1000);
     this.read(abort).then(
       () => this.again(abort, 'the server has ended the stream'),
@@ -113,6 +122,7 @@ export class Feed {
 
   again(abort, why) {
     if (abort.signal.aborted || this.abort !== abort) return;
+    clearInterval(this.watch);
     const wait = Math.min(kLongest, 500 * 2 ** this.tries++);
     this.on.state('stale', { since: this.heard, again: Date.now() + wait, why });
     this.retry = setTimeout(() => this.start(), wait);

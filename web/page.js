@@ -112,7 +112,7 @@ function showStatus(moment) {
   }
 }
 
-let ready = '', state = '', told = { since: 0 };
+let ready = '', state = '', told = {};
 function showState(now = Date.now()) {
   const chip = $('state');
   const words = { connecting: 'connecting', live: 'live', key: 'a key is needed', stale: 'stale' };
@@ -121,7 +121,7 @@ function showState(now = Date.now()) {
     detail = told.since > 0 ? `: last heard ${span(now - told.since)} ago` : ': not reached yet';
     if (told.again > now) detail += `, tried again in ${Math.ceil((told.again - now) / 1000)}\u202fs`;
   }
-  chip.title = told.why ?? '';
+  chip.title = told.why;
   chip.dataset.state = state === 'live' && ready !== '' ? 'unready' : state;
   document.body.classList.toggle('stale', state === 'stale' || state === 'key');
   say('state-text', state === 'live' && ready !== '' ? ready : words[state]);
@@ -130,7 +130,7 @@ function showState(now = Date.now()) {
 
 function onState(next, detail) {
   state = next;
-  told = { ...told, again: 0, ...detail };
+  told = { since: 0, again: 0, why: '', ...detail };
   if (next === 'key') askForKey();
   showState();
 }

@@ -222,14 +222,25 @@ async function asksForAKeyWhereOneIsWanted() {
 async function saysThatItIsStaleAndComesBack() {
   const page = await open();
   page.expected.push('Failed to load resource', 'net::ERR');
+  await answered(page, go(page));
+  await page.waitForFunction(() => !document.getElementById('tps-note').textContent.endsWith('· 0 so far'));
+  const asked = page.waitForRequest('**/v1/status/stream');
   await server('stop');
   await page.waitForSelector('#state[data-state=stale]');
   assert.match(await text(page, '#state'), /stale: last heard/);
   await shot(page, 'stale');
+  // The connection has not ended, and is given up all the same.
+  await page.waitForFunction(() => document.getElementById('state').title === 'the server says nothing');
+  assert.match(await text(page, '#state'), /tried again in \d/);
+  await asked;
   await server('go on');
   await page.waitForSelector('#state[data-state=live]');
+  assert.equal(await page.getAttribute('#state', 'title'), '');
+  // The next server has answered nobody.
+  const stale = page.waitForSelector('#state[data-state=stale]');
   await server('restart');
-  await page.waitForFunction(() => parseInt(document.getElementById('about').textContent.split(' up ')[1]) < 60);
+  await stale;
+  await page.waitForFunction(() => document.getElementById('tps-note').textContent.endsWith('· 0 so far'));
   await page.waitForSelector('#state[data-state=live]');
   await page.context().close();
 }
