@@ -13,7 +13,9 @@ class Paper {
     this.element = element;
     this.waiting = '';
     this.timer = 0;
-    element.replaceChildren();
+    // One's own: what comes late for an earlier paper is not seen on this one.
+    this.sheet = make('div');
+    element.replaceChildren(this.sheet);
     this.kind = 'given';
     this.newLine();
     this.put(given);
@@ -43,8 +45,8 @@ class Paper {
     });
   }
   newLine() {
-    this.line = make('div');
-    this.element.append(this.line);
+    this.line = make('div', { class: 'line' });
+    this.sheet.append(this.line);
     this.newSpan();
   }
   newSpan() {

@@ -195,6 +195,82 @@ async function isSeenInTheDarkAndNarrow() {
   }
 }
 
+// Answers that a test tells word by word, in the server's place.
+async function anEarlierAnswerIsNotSeenInALaterOne() {
+  const page = await open();
+  await page.evaluate(() => {
+    const real = window.fetch;
+    window.answers = [];
+    window.fetch = (where, options) => {
+      if (where !== '/v1/completions') return real(where, options);
+      const body = new ReadableStream({ start: (controller) => window.answers.push(controller) });
+      options.signal.addEventListener('abort', () => {
+        window.answers[0].error(new DOMException('aborted', 'AbortError'));
+      });
+      return Promise.resolve(new Response(body));
+    };
+    window.say = (which, text) => {
+      const event = { choices: [{ text, finish_reason: null }] };
+      window.answers[which].enqueue(new TextEncoder().encode(`data: ${JSON.stringify(event)}\n\n`));
+    };
+  });
+  await page.fill('#prompt', 'asked');
+  // In one go: what the first answer said last is still to be written when the second begins.
+  const shown = await page.evaluate(async () => {
+    const soon = () => new Promise((done) => { setTimeout(done); });
+    const until = async (isSo) => {
+      while (!isSo()) await soon();
+    };
+    document.getElementById('go').click();
+    await until(() => window.answers.length === 1);
+    window.say(0, 'old\nold\nold');
+    await soon();
+    document.getElementById('go').click();
+    await until(() => window.answers.length === 2);
+    window.say(1, 'new\n');
+    await until(() => document.getElementById('answer').textContent.includes('new'));
+    return document.getElementById('answer').textContent;
+  });
+  assert.equal(shown, 'askednew\n');
+  await page.context().close();
+}
+
+// What a stream tells that ends after each moment, and then of another model.
+async function showsAnotherModelInThePlaceOfTheFirst() {
+  const page = await open();
+  const moment = await page.evaluate(async () => (await fetch('/v1/status')).json());
+  const experts = (model) => model.lattice.reduce((product, n) => product * n, 1);
+  const last = experts(moment.model) - 1;
+  const first = structuredClone(moment), second = structuredClone(moment);
+  for (const layer of first.layers) layer.taken = [];
+  first.experts = first.experts.map((_, e) => Number(e === last));
+  second.model = { ...second.model, hash: 'another', lattice: [2, 2, 2], region: [2, 2, 2] };
+  second.experts = Array(8).fill(1);
+  second.layers = second.layers.map(({ layer }) => ({ layer: layer + 100, last: 7, taken: [7, 3] }));
+  second.regions = { requests: [5], ms: [1] };
+  let told = first;
+  await page.route('**/v1/status/stream', (route) => route.fulfill({
+    contentType: 'text/event-stream', body: `event: status\ndata: ${JSON.stringify(told)}\n\n`,
+  }));
+  await page.reload();
+  await page.waitForFunction(() => document.getElementById('torus-facts').textContent.includes('128 experts'));
+  await page.focus('#torus');
+  await page.keyboard.press('.');
+  await page.waitForSelector('#torus-tip:not([hidden])');
+  assert.match(await text(page, '#torus-said'), new RegExp(`^Expert ${last} at`));
+  told = second;
+  await page.waitForFunction(() => document.getElementById('torus-facts').textContent.includes('8 experts in'));
+  await page.waitForSelector('#torus-tip', { state: 'hidden' });
+  await page.waitForFunction(() => document.getElementById('torus-facts').textContent.startsWith('2 × 2 × 2'));
+  await page.click('#numbers summary');
+  await page.waitForFunction(() => {
+    const row = document.querySelector('#numbers-body tr');
+    return row && row.innerText.includes('7 (100');
+  });
+  assert.equal(await page.locator('#numbers-body tr').count(), second.layers.length);
+  await page.context().close();
+}
+
 // As a server with keys answers.
 async function asksForAKeyWhereOneIsWanted() {
   const context = await browser.newContext();
@@ -245,8 +321,8 @@ async function saysThatItIsStaleAndComesBack() {
   await page.context().close();
 }
 
-for (const test of [loadsDrawsAndStreams, isWorkedByKeys, isSeenInTheDarkAndNarrow, asksForAKeyWhereOneIsWanted,
-  saysThatItIsStaleAndComesBack]) {
+for (const test of [loadsDrawsAndStreams, isWorkedByKeys, isSeenInTheDarkAndNarrow, anEarlierAnswerIsNotSeenInALaterOne,
+  showsAnotherModelInThePlaceOfTheFirst, asksForAKeyWhereOneIsWanted, saysThatItIsStaleAndComesBack]) {
   await test();
   console.log(`${test.name}: as it should be`);
 }
