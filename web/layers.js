@@ -18,6 +18,8 @@ export class Layers {
   setModel(model) {
     this.model = model;
     this.experts = model.lattice.reduce((product, n) => product * n, 1);
+    this.layers = [];
+    this.heat = new Map();
   }
 
   tell(layers) {

@@ -54,7 +54,12 @@ export class Torus {
     this.model = model;
     const [nx, ny, nz] = model.lattice;
     const experts = nx * ny * nz;
-    if (this.heat.length !== experts) this.heat = new Float64Array(experts);
+    // What was known of another model says nothing of this one.
+    this.heat = new Float64Array(experts);
+    this.rows = [];
+    this.path = [];
+    this.points = null;
+    this.chosen = -1;
     // Centred, the longest axis from -1 to 1.
     const scale = 2 / Math.max(nx - 1, ny - 1, nz - 1, 1);
     this.scale = scale;
