@@ -1,6 +1,6 @@
 // The status page: one moment after the other, as they come from /v1/status/stream.
 import { $, bytes, count, make, parameters, percent, rate, say, span } from './format.js';
-import { Feed, useKey } from './feed.js';
+import { Feed, hasKey, headers, reasonOf, useKey } from './feed.js';
 import { History, Rate } from './charts.js';
 import { Layers } from './layers.js';
 import { showCluster, showMemory } from './cluster.js';
@@ -169,6 +169,20 @@ $('key-form').addEventListener('submit', (event) => {
   $('key-form').hidden = true;
   feed.start();
 });
+
+// A link cannot show a key: what is behind it is fetched with the key, and shown in the page's place.
+async function follow(link) {
+  const response = await fetch(link.href, { headers: headers(), cache: 'no-store' });
+  if (response.ok) location.assign(URL.createObjectURL(await response.blob()));
+  else onState('key', { why: await reasonOf(response) });
+}
+for (const link of document.querySelectorAll('footer a')) {
+  link.addEventListener('click', (event) => {
+    if ((!hasKey() && state !== 'key') || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    follow(link).catch(() => location.assign(link.href));
+  });
+}
 
 const kThemes = ['system', 'light', 'dark'];
 const kThemeSigns = { system: '◐', light: '☀', dark: '☾' };

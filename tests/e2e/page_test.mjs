@@ -276,7 +276,7 @@ async function asksForAKeyWhereOneIsWanted() {
   const context = await browser.newContext();
   const page = await context.newPage();
   page.setDefaultTimeout(kLong);
-  await page.route('**/v1/status/stream', async (route) => {
+  await page.route(/\/(v1\/status\/stream|metrics)$/, async (route) => {
     if (route.request().headers().authorization === 'Bearer sesame') return route.continue();
     const error = { message: 'a key is needed', type: 'invalid_request_error', param: null, code: 'invalid_api_key' };
     return route.fulfill({ status: 401, json: { error } });
@@ -292,6 +292,8 @@ async function asksForAKeyWhereOneIsWanted() {
   await page.keyboard.press('Enter');
   await page.waitForSelector('#state[data-state=live]');
   assert.ok(await page.locator('#key-form').isHidden());
+  await page.click('footer a[href="/metrics"]');
+  await page.waitForFunction(() => document.body.innerText.includes('omni_build_info'));
   await context.close();
 }
 
