@@ -199,6 +199,7 @@ $('theme').addEventListener('click', () => {
   const next = kThemes[(kThemes.indexOf(root.dataset.theme ?? 'system') + 1) % kThemes.length];
   if (next === 'system') delete root.dataset.theme;
   else root.dataset.theme = next;
+  window.showColours();
   try {
     localStorage.setItem('omni-theme', next);
   } catch {
