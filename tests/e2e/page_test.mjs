@@ -1,11 +1,11 @@
-// The status page as a person meets it. usage: node page_test.mjs URL FOLDER, started by page_test.py, which does
-// to the server what is asked of it here.
+// The status page as a person meets it. usage: node page_test.mjs URL FOLDER BROWSER, started by page_test.py,
+// which does to the server what is asked of it here.
 import assert from 'node:assert/strict';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import readline from 'node:readline';
 
-const [url, folder] = process.argv.slice(2);
+const [url, folder, executablePath] = process.argv.slice(2);
 const { chromium } = createRequire(path.join(folder, 'x.js'))('playwright-core');
 const answers = readline.createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 async function server(deed) {
@@ -13,7 +13,7 @@ async function server(deed) {
   assert.equal((await answers.next()).value, 'done');
 }
 
-const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', args: ['--no-sandbox', '--disable-gpu'] });
+const browser = await chromium.launch({ executablePath, args: ['--no-sandbox', '--disable-gpu'] });
 const problems = [];
 const kLong = 60_000;  // ms: a busy machine takes its time
 

@@ -2,6 +2,7 @@
 """The status page in headless Chromium (page_test.mjs). usage: page_test.py OMNI MODEL FOLDER
 FOLDER, in the build folder, gets the browser's driver from npm and the screenshots."""
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +17,11 @@ def install(folder):
     package = f"{folder}/node_modules/playwright-core/package.json"
     if os.path.exists(package) and f'"version": "{DRIVER.split("@")[1]}"' in open(package).read():
         return
-    done = subprocess.run(["npm", "install", "--prefix", folder, "--no-save", "--no-audit", "--no-fund", DRIVER],
-                          capture_output=True, text=True, check=False, timeout=180)
+    try:
+        done = subprocess.run(["npm", "install", "--prefix", folder, "--no-save", "--no-audit", "--no-fund", DRIVER],
+                              capture_output=True, text=True, check=False, timeout=180)
+    except subprocess.TimeoutExpired:
+        skip(f"npm has not installed {DRIVER} within three minutes")
     if done.returncode != 0:
         skip(f"npm cannot install {DRIVER}: {done.stderr.strip().splitlines()[-1:]}")
 
@@ -28,7 +32,7 @@ def main():
     install(folder)
     script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "page_test.mjs")
     with OmniServe(omni, model) as serve:
-        page = subprocess.Popen(["node", script, f"http://{serve.address}/", folder],
+        page = subprocess.Popen(["node", script, f"http://{serve.address}/", folder, shutil.which("chromium")],
                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         # What the page's test wants done to the server, one word a line; all else is for people.
         deeds = {

