@@ -1,43 +1,25 @@
 // gRPC clients that know nothing of Omni, against omni serve: what there is to call they are told by reflection.
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { after, before, test } from 'node:test';
+import { newFolder, removeFolder, serve } from '../server.mjs';
 
 const require = createRequire(import.meta.url);
 const grpc = require('@grpc/grpc-js');
 const { GrpcReflection } = require('grpc-js-reflection-client');
 const health = require('grpc-health-check');
 
-const state = mkdtempSync(join(tmpdir(), 'omni-grpc-clients-'));
+const state = newFolder();
 const plain = grpc.credentials.createInsecure();
 let server;
 
-async function serve(grpcAddress) {
-  const args = ['serve', '-m', process.env.OMNI_MODEL, '--listen', '127.0.0.1:0', '--grpc', grpcAddress,
-    '--state', state, '-t', '1'];
-  const child = spawn(process.env.OMNI, args, { stdio: ['ignore', 'pipe', 'inherit'] });
-  const ended = new Promise((resolve) => child.once('exit', (code, signal) => resolve(code ?? signal)));
-  const address = await new Promise((resolve, reject) => {
-    createInterface({ input: child.stdout }).on('line', (line) => {
-      if (line.startsWith('gRPC at ')) resolve(line.slice('gRPC at '.length));
-    });
-    ended.then((how) => reject(new Error(`omni serve ended before it could be asked: ${how}`)));
-  });
-  return { address, child, ended };
-}
-
 // The Inference client as reflection of that version describes it.
 async function inference(version) {
-  const reflection = new GrpcReflection(server.address, plain, {}, version);
+  const reflection = new GrpcReflection(server.grpc, plain, {}, version);
   const descriptor = await reflection.getDescriptorBySymbol('omni.inference.v1.Inference');
   const options = { keepCase: true, longs: Number, enums: String, defaults: true, oneofs: true };
   const { Inference } = descriptor.getPackageObject(options).omni.inference.v1;
-  return new Inference(server.address, plain);
+  return new Inference(server.grpc, plain);
 }
 const call = (client, method, request) => new Promise((resolve, reject) => {
   client[method](request, (error, response) => (error ? reject(error) : resolve(response)));
@@ -58,15 +40,15 @@ const asked = (more) => ({
   sampler: { temperature: 0.7, top_k: 40, top_p: 0.95, repetition_penalty: 1, seed: 7 }, ...more,
 });
 
-before(async () => { server = await serve('127.0.0.1:0'); });
+before(async () => { server = await serve({ state }); });
 after(() => {
   server.child.kill('SIGKILL');
-  rmSync(state, { recursive: true, force: true });
+  removeFolder(state);
 });
 
 for (const version of ['v1', 'v1alpha']) {
   test(`reflection ${version} lists the services and describes their methods`, async () => {
-    const reflection = new GrpcReflection(server.address, plain, {}, version);
+    const reflection = new GrpcReflection(server.grpc, plain, {}, version);
     const services = await reflection.listServices();
     for (const name of ['omni.inference.v1.Inference', 'omni.cluster.v1.Admin', 'grpc.health.v1.Health',
       'grpc.reflection.v1.ServerReflection', 'grpc.reflection.v1alpha.ServerReflection']) {
@@ -95,7 +77,7 @@ for (const version of ['v1', 'v1alpha']) {
 
 test('health is checked and watched', async () => {
   const Health = grpc.makeClientConstructor(health.service, 'Health');
-  const client = new Health(server.address, plain);
+  const client = new Health(server.grpc, plain);
   for (const service of ['', 'omni.inference.v1.Inference', 'omni.cluster.v1.Admin'])
     assert.equal((await call(client, 'check', { service })).status, 'SERVING', service);
   await assert.rejects(call(client, 'check', { service: 'nobody' }), { code: grpc.status.NOT_FOUND });
@@ -120,7 +102,7 @@ test('killed in mid-stream and started again, the server gives exactly the rest'
   server.child.kill('SIGKILL');
   await server.ended;
   client.close();
-  server = await serve(server.address);
+  server = await serve({ state });
   client = await inference('v1');
   const { tokens: rest, finished } = await collect(
     client.GenerateStream({ request_id: 'answer', have: had.length }));
@@ -133,7 +115,7 @@ test('killed in mid-stream and started again, the server gives exactly the rest'
 
 test('told to end, it says so to who watches, finishes and ends', async () => {
   const Health = grpc.makeClientConstructor(health.service, 'Health');
-  const watcher = new Health(server.address, plain);
+  const watcher = new Health(server.grpc, plain);
   const seen = [];
   const watched = new Promise((resolve) => {
     const watch = watcher.watch({ service: 'omni.inference.v1.Inference' });
