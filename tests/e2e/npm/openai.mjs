@@ -1,7 +1,8 @@
 // OpenAI's own library, unmodified, against omni serve. OPENAI_PACKAGE: which of its versions.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { serve, until } from './server.mjs';
+import { join } from 'node:path';
+import { newFolder, omni, removeFolder, serve, until } from './server.mjs';
 
 const sdk = await import(process.env.OPENAI_PACKAGE);
 const OpenAI = sdk.default;
@@ -108,6 +109,42 @@ test('errors are of the classes that the library has for them', async () => {
   assert.equal(unknown.code, 'model_not_found');
   const gone = new OpenAI({ baseURL: 'http://127.0.0.1:1/v1', apiKey: 'none', maxRetries: 0 });
   await assert.rejects(gone.models.list(), OpenAI.APIConnectionError);
+});
+
+test('a key that does not count, lacks a scope or has its share under way is told so', async () => {
+  const folder = newFolder(), file = join(folder, 'keys.json');
+  const make = (name, scope) =>
+    JSON.parse(omni('key', 'create', '--name', name, '--scope', scope, '--keys', file, '--json')).key;
+  const infer = make('notebook', 'infer'), admin = make('operator', 'admin');
+  const guarded = await serve({ more: ['--keys', file, '--caller-requests', '1'] });
+  const as = (apiKey, maxRetries = 0) => new OpenAI({ baseURL: `${guarded.url}/v1`, apiKey, maxRetries });
+  const errorOf = (apiKey) => as(apiKey).chat.completions.create(settings).then(() => null, (error) => error);
+  for (const wrong of ['none', `${infer.slice(0, -4)}0000`]) {
+    const unknown = await errorOf(wrong);
+    assert.ok(unknown instanceof OpenAI.AuthenticationError, `${unknown}`);
+    assert.equal(unknown.status, 401);
+    assert.equal(unknown.code, 'invalid_api_key');
+  }
+  const lacks = await errorOf(admin);
+  assert.ok(lacks instanceof OpenAI.PermissionDeniedError, `${lacks}`);
+  assert.equal(lacks.status, 403);
+  assert.match(lacks.message, /infer/);
+
+  const stream = await as(infer).chat.completions.create(
+    { ...settings, max_tokens: 900000, stream: true, ignore_eos: true });
+  for await (const piece of stream) {
+    if (!piece.choices[0].delta.content) continue;
+    const more = await errorOf(infer);
+    assert.ok(more instanceof OpenAI.RateLimitError, `${more}`);
+    assert.equal(more.status, 429);
+    assert.equal(more.code, 'rate_limit_exceeded');
+    assert.ok(Number(more.headers.get('retry-after')) >= 1);
+    break;
+  }
+  // The library asks again by itself, and the one that was left makes way.
+  assert.ok((await as(infer, 10).chat.completions.create(settings)).choices[0].message.content.length > 0);
+  await guarded.stop();
+  removeFolder(folder);
 });
 
 test('completions are whole, streamed, several, with logprobs and with their prompt', async () => {
