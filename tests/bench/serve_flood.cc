@@ -21,6 +21,8 @@
 #include <deque>
 #include <fstream>
 #include <functional>
+#include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -28,6 +30,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "tests/cluster/http/raw_client.h"
 #include "tests/testing/node_process.h"
 #include "tests/testing/temp_dir.h"
 
@@ -67,13 +70,11 @@ int64_t ResidentBytes(pid_t pid) {
 // Asks over one connection that it keeps, again and again: so often, or until it is told to stop.
 class HonestClient {
  public:
-  explicit HonestClient(const std::string& address, int64_t often = INT64_MAX) : to_(AddressOf(address)) {
-    const std::string body = R"({"prompt":"The sea","max_tokens":8,"temperature":0})";
-    request_ =
-        "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        "Content-Length: " +
-        std::to_string(body.size()) + "\r\n\r\n" + body;
+  explicit HonestClient(std::string address, int64_t often = INT64_MAX)
+      : address_(std::move(address)),
+        request_(Post("/v1/completions", R"({"prompt":"The sea","max_tokens":8,"temperature":0})")) {
     first_ = Ask();
+    if (first_.empty()) Fail("nobody who asks alone is answered");
     thread_ = std::thread([this, often] {
       for (int64_t i = 0; i < often && !stop_; ++i) {
         const Clock::time_point start = Clock::now();
@@ -85,10 +86,7 @@ class HonestClient {
       }
     });
   }
-  ~HonestClient() {
-    Stop();
-    if (fd_ >= 0) close(fd_);
-  }
+  ~HonestClient() { Stop(); }
   HonestClient(const HonestClient&) = delete;
   HonestClient& operator=(const HonestClient&) = delete;
   void Stop() {
@@ -111,38 +109,19 @@ class HonestClient {
  private:
   // The text of the answer; empty: there was none.
   std::string Ask() {
-    if (fd_ < 0) {
-      fd_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-      const timeval limit{60, 0};
-      setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-      if (connect(fd_, reinterpret_cast<const sockaddr*>(&to_), sizeof to_) != 0) return Broken();
-    }
-    if (send(fd_, request_.data(), request_.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(request_.size()))
-      return Broken();
-    std::string got;
-    size_t wanted = std::string::npos;
-    while (got.size() < wanted) {
-      char buffer[4096];
-      const ssize_t n = recv(fd_, buffer, sizeof buffer, 0);
-      if (n <= 0) return Broken();
-      got.append(buffer, static_cast<size_t>(n));
-      const size_t head = got.find("\r\n\r\n"), length = got.find("Content-Length: ");
-      if (head != got.npos && length < head)
-        wanted = head + 4 + std::strtoul(got.c_str() + length + 16, nullptr, 10);
-    }
-    const nlohmann::json body = nlohmann::json::parse(got.substr(got.find("\r\n\r\n")), nullptr, false);
-    if (!body.is_object() || !body.contains("choices")) return Broken();
-    return body["choices"][0]["text"].get<std::string>();
-  }
-  std::string Broken() {
-    if (fd_ >= 0) close(fd_);
-    fd_ = -1;
+    if (client_ == nullptr) client_ = std::make_unique<RawClient>(address_);
+    client_->Send(request_);
+    const std::optional<RawAnswer> answer = client_->Read();
+    const nlohmann::json body =
+        answer.has_value() ? nlohmann::json::parse(answer->body, nullptr, false) : nlohmann::json();
+    if (body.is_object() && body.contains("choices")) return body["choices"][0]["text"].get<std::string>();
+    client_.reset();
     return {};
   }
 
-  const sockaddr_in to_;
-  std::string request_, first_;
-  int fd_ = -1;
+  const std::string address_, request_;
+  std::string first_;
+  std::unique_ptr<RawClient> client_;
   std::atomic<bool> stop_{false};
   int64_t wrong_ = 0;
   std::vector<double> seconds_;
