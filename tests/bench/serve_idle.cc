@@ -30,10 +30,11 @@ double P99After(const ServeStreams& busy, Clock::time_point from) {
 nlohmann::json MeasureIdle(const ServeBenchOptions& options) {
   const ServeProcess serve(options,
                            {"--parallel", std::to_string(kPlaces), "--queue", std::to_string(kIdle)});
-  const int64_t before = serve.resident_bytes(), threads_before = serve.threads();
   ServeStreams busy(serve.address());
   for (int i = 0; i < kPlaces; ++i) busy.Ask(ServeRequest(i, kForEver));
   if (!busy.ReadUntil([&] { return busy.begun() == kPlaces; }, kLimit)) Fail("the busy streams do not begin");
+  busy.ReadFor(kWindow);  // what the busy ones take for themselves is no idle one's
+  const int64_t before = serve.resident_bytes(), threads_before = serve.threads();
   std::vector<double> changes, p99s;
   int64_t threads = 0, resident = 0;
   for (int round = 0; round < kRounds; ++round) {
