@@ -1,6 +1,7 @@
 // Runs a fuzz target without a fuzzer: its seeds, then a fixed sequence of mutated ones, so that it can be a
 // test on any machine. Given files or directories, it runs those inputs instead, and nothing else.
-//   NAME_fuzz [--runs N [--seed N]] [FILE | DIRECTORY]...
+//   NAME_fuzz [--runs N] [--seed N]
+//   NAME_fuzz (FILE | DIRECTORY)...
 // With --runs so many mutated ones instead of the test's number, and with another seed other ones.
 // The input at work lies in PROGRAM.input and is removed once all have passed; after a crash it is what to
 // look at.
@@ -11,6 +12,7 @@
 #include <algorithm>
 #include <atomic>
 #include <bit>
+#include <charconv>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -243,9 +245,14 @@ int main(int argc, char** argv) {
   int64_t runs = omni::fuzz::kRuns / kSlowdown;
   uint64_t number = 1;
   int first = 1;
-  for (; first + 1 < argc && std::string_view(argv[first]).starts_with("--"); first += 2) {
-    const std::string_view name = argv[first];
-    const uint64_t value = std::strtoull(argv[first + 1], nullptr, 10);
+  for (; first < argc && std::string_view(argv[first]).starts_with("--"); first += 2) {
+    const std::string_view name = argv[first], text = first + 1 < argc ? argv[first + 1] : "";
+    uint64_t value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc() || end != text.data() + text.size() || value > uint64_t{INT64_MAX}) {
+      std::fprintf(stderr, "fuzz: %s wants a whole number behind it\n", argv[first]);
+      return 2;
+    }
     if (name == "--runs") {
       runs = static_cast<int64_t>(value);
     } else if (name == "--seed") {
@@ -254,6 +261,10 @@ int main(int argc, char** argv) {
       std::fprintf(stderr, "fuzz: unknown flag %s\n", argv[first]);
       return 2;
     }
+  }
+  if (first > 1 && first < argc) {
+    std::fprintf(stderr, "fuzz: %s does nothing beside %s: a file is run as it is\n", argv[1], argv[first]);
+    return 2;
   }
   for (int i = first; i < argc; ++i) {
     for (std::string& input : InputsOf(argv[i])) given.push_back(std::move(input));
