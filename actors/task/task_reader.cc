@@ -149,4 +149,39 @@ absl::StatusOr<std::vector<TaskSchedule>> TaskReader::Schedules(const TaskClient
   return schedules;
 }
 
+absl::StatusOr<TaskSchedulePage> TaskReader::ListSchedules(const TaskClient& by, int most,
+                                                           std::string_view from, size_t bytes) const {
+  const std::string prefix = by.all ? kPlanPrefix : PlanPrefix(by.caller);
+  const bool fits = std::all_of(from.begin(), from.end(), [](char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || c == '/';
+  });
+  if (!fits)
+    return absl::InvalidArgumentError("the page token is not one that a list gave; begin without one");
+  TaskSchedulePage page;
+  absl::Status status;
+  size_t read = 0;
+  const std::string start = from.empty() ? "" : prefix + std::string(from) + '\0';
+  const absl::Status s = store_.Scan(prefix, start, [&](std::string_view key, std::string_view value) {
+    if (static_cast<int>(page.schedules.size()) >= most || read >= bytes) return false;
+    absl::StatusOr<TaskSchedule> schedule = DecodeTaskSchedule(value);
+    status = schedule.status();
+    if (!schedule.ok()) return false;
+    read += value.size();
+    page.schedules.push_back(*std::move(schedule));
+    page.next = key.substr(prefix.size());
+    return true;
+  });
+  if (!s.ok()) return s;
+  if (!status.ok()) return status;
+  if (static_cast<int>(page.schedules.size()) < most && read < bytes) page.next.clear();
+  return page;
+}
+
+absl::StatusOr<TaskSchedule> TaskReader::FindSchedule(std::string_view caller, std::string_view name) const {
+  const absl::StatusOr<std::optional<std::string>> bytes = store_.Get(PlanKey(caller, name));
+  if (!bytes.ok()) return bytes.status();
+  if (!bytes->has_value()) return absl::NotFoundError(absl::StrCat("there is no schedule ", Quoted(name)));
+  return DecodeTaskSchedule(**bytes);
+}
+
 }  // namespace omni

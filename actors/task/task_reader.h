@@ -29,6 +29,11 @@ struct TaskPage {
   std::string next;              // where to go on; empty: that was all. A page may be empty and not the last.
 };
 
+struct TaskSchedulePage {
+  std::vector<TaskSchedule> schedules;  // by caller, then name
+  std::string next;                     // as of TaskPage
+};
+
 // Thread-safe. NotFound: there is no such task, or it is another's.
 class TaskReader {
  public:
@@ -50,6 +55,10 @@ class TaskReader {
   absl::StatusOr<TaskPage> List(const TaskClient& by, const TaskFilter& filter, int most,
                                 std::string_view from) const;
   absl::StatusOr<std::vector<TaskSchedule>> Schedules(const TaskClient& by) const;  // by caller, then name
+  // At most `most` and about `bytes` of them, and one at least; `from` is the page before's `next`.
+  absl::StatusOr<TaskSchedulePage> ListSchedules(const TaskClient& by, int most, std::string_view from,
+                                                 size_t bytes = 1 << 20) const;
+  absl::StatusOr<TaskSchedule> FindSchedule(std::string_view caller, std::string_view name) const;
 
  private:
   const RecordStore& store_;

@@ -23,6 +23,7 @@
 #include "omni/cluster/v1/regions.pb.h"
 #include "omni/cluster/v1/tiles.pb.h"
 #include "omni/inference/v1/inference.pb.h"
+#include "omni/tasks/v1/tasks.pb.h"
 #include "tests/testing/recording_log.h"
 #include "tests/testing/temp_dir.h"
 
@@ -52,6 +53,19 @@ const std::map<std::string, RpcNeeds> kMethods = {
     {"/omni.inference.v1.Inference/ForkSession", RpcNeeds::kInfer},
     {"/omni.inference.v1.Inference/ListSessions", RpcNeeds::kInfer},
     {"/omni.inference.v1.Inference/DeleteSession", RpcNeeds::kInfer},
+    {"/omni.tasks.v1.SwarmTasks/SubmitTask", RpcNeeds::kTasks},
+    {"/omni.tasks.v1.SwarmTasks/SubmitBatch", RpcNeeds::kTasks},
+    {"/omni.tasks.v1.SwarmTasks/GetTask", RpcNeeds::kTasks},
+    {"/omni.tasks.v1.SwarmTasks/ListTasks", RpcNeeds::kTasks},
+    {"/omni.tasks.v1.SwarmTasks/WatchTask", RpcNeeds::kTasks},
+    {"/omni.tasks.v1.SwarmTasks/CancelTask", RpcNeeds::kTasks},
+    {"/omni.tasks.v1.SwarmTasks/RetryTask", RpcNeeds::kTasks},
+    {"/omni.tasks.v1.SwarmTasks/ListDeadLetters", RpcNeeds::kTasks},
+    {"/omni.tasks.v1.SwarmTasks/PurgeTask", RpcNeeds::kTasks},
+    {"/omni.tasks.v1.SwarmTasks/PutSchedule", RpcNeeds::kTasks},
+    {"/omni.tasks.v1.SwarmTasks/ListSchedules", RpcNeeds::kTasks},
+    {"/omni.tasks.v1.SwarmTasks/DeleteSchedule", RpcNeeds::kTasks},
+    {"/omni.tasks.v1.SwarmTasks/ListExecutors", RpcNeeds::kTasks},
     {"/omni.cluster.v1.Admin/Join", RpcNeeds::kNode},
     {"/omni.cluster.v1.Admin/Status", RpcNeeds::kAdmin},
     {"/omni.cluster.v1.Admin/Watch", RpcNeeds::kAdmin},
@@ -200,7 +214,8 @@ TEST(GrpcAccess, EveryMethodIsInTheTable) {
   std::set<std::string> there;
   for (const google::protobuf::FileDescriptor* file :
        {inference::v1::GenerateRequest::descriptor()->file(), cluster::v1::JoinRequest::descriptor()->file(),
-        cluster::v1::DescribeRequest::descriptor()->file(), cluster::v1::Frame::descriptor()->file()}) {
+        cluster::v1::DescribeRequest::descriptor()->file(), cluster::v1::Frame::descriptor()->file(),
+        tasks::v1::Task::descriptor()->file()}) {
     for (int s = 0; s < file->service_count(); ++s) {
       const google::protobuf::ServiceDescriptor* service = file->service(s);
       for (int m = 0; m < service->method_count(); ++m)

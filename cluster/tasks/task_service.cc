@@ -1,0 +1,361 @@
+#include "cluster/tasks/task_service.h"
+
+#include <algorithm>
+#include <atomic>
+#include <utility>
+
+#include <absl/strings/str_cat.h>
+#include <grpcpp/grpcpp.h>
+
+#include "cluster/disk_pool.h"
+#include "cluster/grpc_access.h"
+#include "cluster/grpc_errors.h"
+#include "cluster/grpc_status.h"
+#include "cluster/tasks/task_messages.h"
+#include "cluster/tasks/task_watches.h"
+#include "omni/tasks/v1/tasks.grpc.pb.h"
+
+namespace omni {
+namespace {
+
+namespace pb = ::omni::tasks::v1;
+
+constexpr uint32_t kPage = 50, kMostPage = 500;  // of which the longest are some 3 MiB: clients take 4
+constexpr int kMostBatch = 1000, kSchedulePage = 100;
+constexpr size_t kMostBatchBytes = 16 << 20;
+constexpr int64_t kMostReads = 10'000;  // at one time
+
+// Why a call failed, where its code says too little.
+struct Reasons {
+  const char* not_found = "TASK_NOT_FOUND";
+  const char* failed_precondition = "";
+  const char* already_exists = "IDEMPOTENCY_KEY_REUSED";
+};
+
+std::string ReasonOf(const absl::Status& status, const Reasons& reasons) {
+  switch (status.code()) {
+    case absl::StatusCode::kNotFound:
+      return reasons.not_found;
+    case absl::StatusCode::kFailedPrecondition:
+      return reasons.failed_precondition;
+    case absl::StatusCode::kAlreadyExists:
+      return reasons.already_exists;
+    default:
+      return "";
+  }
+}
+
+grpc::Status ToTaskGrpc(const absl::Status& status, const Reasons& reasons = {}) {
+  return ToDetailedGrpc(status, {.reason = ReasonOf(status, reasons), .metadata = {}, .retry = {}});
+}
+
+using Context = grpc::CallbackServerContext;
+using Unary = grpc::ServerUnaryReactor;
+
+class EndedWatch final : public TaskWatches::Reactor {
+ public:
+  explicit EndedWatch(const grpc::Status& status) { Finish(status); }
+
+ private:
+  void OnDone() override { delete this; }
+};
+
+}  // namespace
+
+struct TaskService::Impl final : public pb::SwarmTasks::CallbackService {
+  Impl(TaskServiceOptions o, TaskEngine* e, std::unique_ptr<DiskPool> p)
+      : options(std::move(o)), engine(e), pool(std::move(p)) {
+    if (engine == nullptr) return;
+    watches = std::make_unique<TaskWatches>(*engine, *pool, options.most_watches,
+                                            [](const absl::Status& status) { return ToTaskGrpc(status); });
+  }
+
+  // Who asks, if tasks are kept here; else how the call ends.
+  grpc::Status Begin(Context* context, TaskClient* by) {
+    if (absl::Status s = options.serving(); !s.ok() || engine == nullptr) {
+      if (s.ok()) s = absl::UnavailableError("this node keeps no tasks");
+      ErrorDetails details;
+      details.reason = "NOT_LEADING";
+      if (const std::string other = options.elsewhere(); !other.empty()) {
+        details.metadata["coordinator"] = other;
+        context->AddTrailingMetadata(kCoordinatorMetadata, other);
+      }
+      return ToDetailedGrpc(s, details);
+    }
+    const absl::StatusOr<Caller> caller = CallerOf(*context, options.access);
+    if (!caller.ok()) return ToTaskGrpc(caller.status());
+    by->caller = caller->name;
+    by->all = caller->scopes.Has(Scope::kAdmin);
+    return grpc::Status::OK;
+  }
+
+  // `begin(by, reactor)` ends the call.
+  template <typename F>
+  Unary* Call(Context* context, F&& begin) {
+    Unary* reactor = context->DefaultReactor();
+    TaskClient by;
+    if (const grpc::Status s = Begin(context, &by); !s.ok()) {
+      reactor->Finish(s);
+    } else {
+      begin(std::move(by), reactor);
+    }
+    return reactor;
+  }
+  // A call that reads the disk: `read(by)` on a thread of the pool, as long as the request is there.
+  template <typename F>
+  Unary* Read(Context* context, Reasons reasons, F read) {
+    return Call(context, [&](TaskClient by, Unary* reactor) {
+      if (++reads > kMostReads) {
+        --reads;
+        return reactor->Finish(
+            ToTaskGrpc(absl::ResourceExhaustedError("too many calls wait for the disk; ask again later")));
+      }
+      pool->Run([this, reasons, read = std::move(read), by = std::move(by), reactor] {
+        const absl::Status status = read(by);
+        --reads;
+        reactor->Finish(ToTaskGrpc(status, reasons));
+      });
+    });
+  }
+  // One that changes a task's state.
+  auto Tell(Unary* reactor, Reasons reasons, pb::Task* task) {
+    return [reactor, reasons, task](absl::StatusOr<TaskState> state) {
+      if (state.ok()) TellTask(*state, *task);
+      reactor->Finish(ToTaskGrpc(state.status(), reasons));
+    };
+  }
+
+  // Room for what waits to be accepted; false: there is none.
+  bool Reserve(int64_t bytes) {
+    if (submitted_bytes.fetch_add(bytes) + bytes <= options.submitted_bytes) return true;
+    submitted_bytes -= bytes;
+    return false;
+  }
+  static absl::Status Full() {
+    return absl::ResourceExhaustedError("too much waits to be accepted at present; ask again later");
+  }
+
+  // `done` is called once, with the task told in `response` if it was accepted.
+  template <typename F>
+  void Submit(const TaskClient& by, const pb::SubmitTaskRequest& request, const std::string& field,
+              pb::SubmitTaskResponse* response, F done) {
+    absl::StatusOr<TaskSpec> spec = ReadSpec(request.spec(), field);
+    if (!spec.ok()) return done(spec.status());
+    engine->Submit({by.caller, request.idempotency_key(), *std::move(spec)},
+                   [this, response, done = std::move(done)](absl::StatusOr<TaskSubmitted> submitted) {
+                     if (submitted.ok()) {
+                       TellTask(submitted->state, *response->mutable_task());
+                       response->set_existed(submitted->again);
+                       if (!submitted->again) ++accepted;
+                     }
+                     done(submitted.status());
+                   });
+  }
+
+  Unary* SubmitTask(Context* context, const pb::SubmitTaskRequest* request,
+                    pb::SubmitTaskResponse* response) override {
+    return Call(context, [&](const TaskClient& by, Unary* reactor) {
+      const auto bytes = static_cast<int64_t>(request->ByteSizeLong());
+      if (!Reserve(bytes)) return reactor->Finish(ToTaskGrpc(Full()));
+      Submit(by, *request, "spec", response, [this, reactor, bytes](const absl::Status& status) {
+        submitted_bytes -= bytes;
+        reactor->Finish(ToTaskGrpc(status));
+      });
+    });
+  }
+
+  // All are handed in before any is waited for, so that they share what makes them last.
+  Unary* SubmitBatch(Context* context, const pb::SubmitBatchRequest* request,
+                     pb::SubmitBatchResponse* response) override {
+    return Call(context, [&](const TaskClient& by, Unary* reactor) {
+      const int count = request->tasks_size();
+      const size_t size = request->ByteSizeLong();
+      if (count > kMostBatch || size > kMostBatchBytes) {
+        return reactor->Finish(
+            ToDetailedGrpc(absl::InvalidArgumentError(absl::StrCat("tasks are ", count, " of ", size,
+                                                                   " bytes together; use up to ", kMostBatch,
+                                                                   " of up to ", kMostBatchBytes, " bytes")),
+                           {.reason = "BATCH_TOO_LARGE", .metadata = {}, .retry = {}}));
+      }
+      const auto bytes = static_cast<int64_t>(size);
+      if (!Reserve(bytes)) return reactor->Finish(ToTaskGrpc(Full()));
+      auto left = std::make_shared<std::atomic<int>>(count + 1);  // and this loop
+      const auto one_less = [this, left, reactor, bytes] {
+        if (--*left > 0) return;
+        submitted_bytes -= bytes;
+        reactor->Finish(grpc::Status::OK);
+      };
+      for (int i = 0; i < count; ++i) response->add_results();
+      for (int i = 0; i < count; ++i) {
+        pb::SubmitBatchResponse::Result* result = response->mutable_results(i);
+        // Made where it is needed: a message that has one kind.
+        auto accepted = std::make_shared<pb::SubmitTaskResponse>();
+        pb::SubmitTaskResponse* into = accepted.get();
+        Submit(by, request->tasks(i), absl::StrCat("tasks[", i, "].spec"), into,
+               [result, accepted, one_less](const absl::Status& status) {
+                 if (status.ok()) {
+                   accepted->mutable_task()
+                       ->clear_message();  // so that the answer has no more than clients take
+                   result->mutable_accepted()->Swap(accepted.get());
+                 } else {
+                   pb::Refused& refused = *result->mutable_refused();
+                   refused.set_code(static_cast<int32_t>(status.code()));
+                   refused.set_message(std::string(status.message()));
+                   const std::string reason = ReasonOf(status, {});
+                   refused.set_reason(reason.empty() ? absl::StatusCodeToString(status.code()) : reason);
+                 }
+                 one_less();
+               });
+      }
+      one_less();
+    });
+  }
+
+  Unary* GetTask(Context* context, const pb::GetTaskRequest* request, pb::Task* task) override {
+    return Read(context, {}, [this, request, task](const TaskClient& by) -> absl::Status {
+      const TaskReader& reader = engine->reader();
+      const absl::StatusOr<TaskRecord> record = reader.FindRecord(by, request->id());
+      if (!record.ok()) return record.status();
+      const absl::StatusOr<TaskWork> work = reader.Work(by, request->id());
+      if (!work.ok()) return work.status();
+      TellTask(record->state, *task);
+      const TaskSpec spec = KeptSpec(*record, *work);
+      TellSpec(spec, *task->mutable_spec());
+      *task->mutable_labels() = task->spec().labels();
+      if (record->state.status != TaskStatus::kSucceeded) return absl::OkStatus();
+      absl::StatusOr<std::string> result = reader.Result(by, request->id());
+      if (result.ok()) task->set_result(*std::move(result));
+      // It was handed in again meanwhile, which only one that has not succeeded can be.
+      return absl::IsFailedPrecondition(result.status()) ? absl::OkStatus() : result.status();
+    });
+  }
+
+  absl::Status List(const TaskClient& by, const TaskFilter& filter, uint32_t size, const std::string& token,
+                    pb::ListTasksResponse* response) const {
+    const uint32_t most = size == 0 ? kPage : std::min(size, kMostPage);
+    const absl::StatusOr<TaskPage> page = engine->reader().List(by, filter, static_cast<int>(most), token);
+    if (!page.ok()) return page.status();
+    for (const TaskState& state : page->tasks) TellTask(state, *response->add_tasks());
+    response->set_next_page_token(page->next);
+    return absl::OkStatus();
+  }
+  Unary* ListTasks(Context* context, const pb::ListTasksRequest* request,
+                   pb::ListTasksResponse* response) override {
+    return Read(context, {}, [this, request, response](const TaskClient& by) -> absl::Status {
+      const absl::StatusOr<TaskFilter> filter = ReadFilter(*request);
+      if (!filter.ok()) return filter.status();
+      return List(by, *filter, request->page_size(), request->page_token(), response);
+    });
+  }
+  Unary* ListDeadLetters(Context* context, const pb::ListDeadLettersRequest* request,
+                         pb::ListTasksResponse* response) override {
+    return Read(context, {}, [this, request, response](const TaskClient& by) {
+      TaskFilter filter;
+      filter.statuses = {TaskStatus::kFailed};
+      return List(by, filter, request->page_size(), request->page_token(), response);
+    });
+  }
+
+  TaskWatches::Reactor* WatchTask(Context* context, const pb::WatchTaskRequest* request) override {
+    TaskClient by;
+    if (const grpc::Status s = Begin(context, &by); !s.ok()) return new EndedWatch(s);
+    return watches->Begin(std::move(by), request->id(), request->after());
+  }
+
+  Unary* CancelTask(Context* context, const pb::CancelTaskRequest* request, pb::Task* task) override {
+    return Call(context, [&](TaskClient by, Unary* reactor) {
+      engine->Cancel(std::move(by), request->id(),
+                     Tell(reactor, {.failed_precondition = "TASK_IS_OVER"}, task));
+    });
+  }
+  Unary* RetryTask(Context* context, const pb::RetryTaskRequest* request, pb::Task* task) override {
+    return Call(context, [&](TaskClient by, Unary* reactor) {
+      engine->Retry(std::move(by), request->id(),
+                    Tell(reactor, {.failed_precondition = "TASK_HAS_NOT_FAILED"}, task));
+    });
+  }
+  Unary* PurgeTask(Context* context, const pb::PurgeTaskRequest* request, pb::PurgeTaskResponse*) override {
+    return Call(context, [&](TaskClient by, Unary* reactor) {
+      engine->Purge(std::move(by), request->id(), [reactor](const absl::Status& status) {
+        reactor->Finish(ToTaskGrpc(status, {.failed_precondition = "TASK_IS_NOT_OVER"}));
+      });
+    });
+  }
+
+  Unary* PutSchedule(Context* context, const pb::PutScheduleRequest* request,
+                     pb::Schedule* response) override {
+    return Call(context, [&](const TaskClient& by, Unary* reactor) {
+      absl::StatusOr<TaskSchedule> schedule = ReadSchedule(request->schedule(), by.caller);
+      if (!schedule.ok()) return reactor->Finish(ToTaskGrpc(schedule.status()));
+      const std::string name = schedule->name;
+      engine->PutSchedule(*std::move(schedule), [this, by, name, response, reactor](const absl::Status& put) {
+        if (!put.ok()) return reactor->Finish(ToTaskGrpc(put));
+        pool->Run([this, by, name, response, reactor] {
+          const absl::StatusOr<TaskSchedule> kept = engine->reader().FindSchedule(by.caller, name);
+          if (kept.ok()) TellSchedule(*kept, *response);
+          reactor->Finish(ToTaskGrpc(kept.status(), {.not_found = "SCHEDULE_NOT_FOUND"}));
+        });
+      });
+    });
+  }
+  Unary* ListSchedules(Context* context, const pb::ListSchedulesRequest* request,
+                       pb::ListSchedulesResponse* response) override {
+    return Read(context, {}, [this, request, response](const TaskClient& by) -> absl::Status {
+      const absl::StatusOr<TaskSchedulePage> page =
+          engine->reader().ListSchedules(by, kSchedulePage, request->page_token());
+      if (!page.ok()) return page.status();
+      for (const TaskSchedule& schedule : page->schedules) TellSchedule(schedule, *response->add_schedules());
+      response->set_next_page_token(page->next);
+      return absl::OkStatus();
+    });
+  }
+  Unary* DeleteSchedule(Context* context, const pb::DeleteScheduleRequest* request,
+                        pb::DeleteScheduleResponse*) override {
+    return Call(context, [&](const TaskClient& by, Unary* reactor) {
+      engine->DeleteSchedule(by.caller, request->name(), [reactor](const absl::Status& status) {
+        reactor->Finish(ToTaskGrpc(status, {.not_found = "SCHEDULE_NOT_FOUND"}));
+      });
+    });
+  }
+
+  Unary* ListExecutors(Context* context, const pb::ListExecutorsRequest*,
+                       pb::ListExecutorsResponse* response) override {
+    return Call(context, [&](const TaskClient&, Unary* reactor) {
+      for (const TaskPlaces& place : options.places()) {
+        pb::Executor& executor = *response->add_executors();
+        executor.set_executor(place.executor);
+        executor.set_target(place.target);
+        executor.set_node(place.node);
+        executor.set_slots(place.slots);
+        executor.set_running(place.running);
+        executor.set_description(place.description);
+      }
+      reactor->Finish(grpc::Status::OK);
+    });
+  }
+
+  const TaskServiceOptions options;
+  TaskEngine* const engine;
+  std::atomic<int64_t> reads{0}, submitted_bytes{0}, accepted{0};
+  std::unique_ptr<DiskPool> pool;
+  std::unique_ptr<TaskWatches> watches;
+};
+
+absl::StatusOr<std::unique_ptr<TaskService>> TaskService::Make(TaskServiceOptions options,
+                                                               TaskEngine* engine) {
+  absl::StatusOr<std::unique_ptr<DiskPool>> pool = DiskPool::Start(options.threads);
+  if (!pool.ok()) return pool.status();
+  return std::unique_ptr<TaskService>(
+      new TaskService(std::make_unique<Impl>(std::move(options), engine, *std::move(pool))));
+}
+
+TaskService::TaskService(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+TaskService::~TaskService() = default;
+grpc::Service* TaskService::service() { return impl_.get(); }
+void TaskService::EndAll(const absl::Status& status) {
+  if (impl_->watches != nullptr) impl_->watches->EndAll(status);
+}
+int64_t TaskService::accepted() const { return impl_->accepted; }
+int64_t TaskService::watches() const { return impl_->watches == nullptr ? 0 : impl_->watches->open(); }
+
+}  // namespace omni
