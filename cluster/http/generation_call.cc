@@ -15,7 +15,9 @@ constexpr size_t kMostAtOnce = 16;        // sessions of one call
 
 // One choice of the answer.
 struct Part {
-  std::unique_ptr<SessionHandle> handle;             // while it runs
+  std::unique_ptr<SessionHandle> handle;  // while it runs
+  int64_t prompt_tokens = 0;
+  bool counted = false;                              // its prompt
   bool told = false;                                 // something of it has been sent, or has come
   std::chrono::steady_clock::time_point last_token;  // when it came; none has: the clock's beginning
   std::vector<AnswerToken> unsent;                   // of a stream, if tokens were asked for
@@ -62,6 +64,7 @@ class Generation final : public HttpCall, public std::enable_shared_from_this<Ge
   void StartMore();
   absl::Status Start(size_t choice);
   void Poll(size_t choice);
+  void CountPrompt(Part& part);
   void Take(size_t choice, const GenerateEvent& event);
   void End(size_t choice, absl::StatusOr<GenerateResult> result);
   void Refused(size_t choice, const absl::Status& status);
@@ -115,12 +118,10 @@ absl::Status Generation::Start(size_t choice) {
   // Of several one may have to be asked for again.
   GenerateRequest request = parts_.size() == 1 ? std::move(asked_.choices[choice]) : asked_.choices[choice];
   request.caller = caller_;
-  const auto prompt_tokens = static_cast<int64_t>(request.prompt.size());
+  parts_[choice].prompt_tokens = static_cast<int64_t>(request.prompt.size());
   absl::StatusOr<std::unique_ptr<SessionHandle>> handle =
       context_.backend->Submit(std::move(request), std::move(options));
   if (!handle.ok()) return handle.status();
-  context_.metrics->OnPrompt(prompt_tokens);
-  if (permit_ != nullptr) permit_->OnTokens(prompt_tokens);
   parts_[choice].handle = *std::move(handle);
   if (record_->session == 0) record_->session = static_cast<int64_t>(parts_[choice].handle->id().value);
   ++running_;
@@ -144,7 +145,15 @@ void Generation::Poll(size_t choice) {
   if (taken.result.has_value()) End(choice, *std::move(taken.result));
 }
 
+// What has begun to be computed is the caller's to pay for; what was refused before is not.
+void Generation::CountPrompt(Part& part) {
+  if (std::exchange(part.counted, true)) return;
+  context_.metrics->OnPrompt(part.prompt_tokens);
+  if (permit_ != nullptr) permit_->OnTokens(part.prompt_tokens);
+}
+
 void Generation::Take(size_t choice, const GenerateEvent& event) {
+  CountPrompt(parts_[choice]);
   if (!event.is_token && event.text.empty()) return;  // progress of the prompt
   Part& part = parts_[choice];
   part.told = true;
@@ -184,6 +193,7 @@ void Generation::End(size_t choice, absl::StatusOr<GenerateResult> result) {
   // Nobody but a swarm that ends cancels a session whose client is there.
   if (result->reason == StopReason::kCancelled)
     return Fail(absl::UnavailableError("the server is shutting down"));
+  CountPrompt(part);
   part.all.reason = result->reason;
   part.all.embedding = std::move(result->embedding);
   asked_.choices[choice] = {};  // its prompt is not needed any more
