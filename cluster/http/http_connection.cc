@@ -310,10 +310,10 @@ void Connection::BeginRequest(const HttpRequest& head) {
 }
 
 void Connection::Dispatch() {
-  const auto message = parser_->release();
+  auto message = parser_->release();
   parser_.reset();
   HttpRequest request = RequestOf(message.base());
-  request.body = message.body();
+  request.body = std::move(message.body());
   old_ = message.version() < 11;
   keep_alive_ = message.keep_alive();
   head_only_ = message.method() == http::verb::head;
