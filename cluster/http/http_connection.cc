@@ -332,8 +332,8 @@ void Connection::Dispatch() {
     head.record = record_;
     return Refuse(server_.handler.OnRefused(500, kFailed), head);
   }
-  if (over_) return;
   call_ = std::move(call);
+  if (over_) return;
   if (half_closed_) OnHalfClosed();
 }
 
@@ -379,7 +379,8 @@ void Connection::End() {
   Over();
 }
 
-// The answer is complete; the rest when it has been sent.
+// The answer is complete; the rest when it has been sent. Until then the call is kept: what bounds how many
+// there are bounds the answers that nobody has read.
 void Connection::Over() {
   over_ = true;
   Enter(Phase::kEnding);
@@ -387,7 +388,6 @@ void Connection::Over() {
   // Whoever answers may be within the call.
   asio::post(*server_.io, [self = shared_from_this()] {
     if (self->phase_ != Phase::kEnding) return;
-    self->call_ = nullptr;
     self->exchange_ = nullptr;
     self->Hold(0);
     if (!self->sending()) self->OnSent();
@@ -444,10 +444,11 @@ void Connection::OnWritten(const error_code& error, size_t bytes) {
 
 void Connection::OnSent() {
   if (phase_ == Phase::kHandling && call_ != nullptr) call_->OnSent();
-  if (phase_ == Phase::kEnding && call_ == nullptr && exchange_ == nullptr && !sending()) Next();
+  if (phase_ == Phase::kEnding && exchange_ == nullptr && !sending()) Next();
 }
 
 void Connection::Next() {
+  call_ = nullptr;
   Done(false);
   if (keep_alive_ && !server_.draining) {
     Enter(Phase::kIdle);

@@ -81,7 +81,8 @@ class HttpExchange {
   virtual void Post(std::function<void()> deed) = 0;
 };
 
-// A request being answered; destroyed when the answer is over or nobody waits for it. On the server's thread.
+// A request being answered; destroyed when the answer has been sent or nobody waits for it. On the server's
+// thread.
 class HttpCall {
  public:
   virtual ~HttpCall() = default;

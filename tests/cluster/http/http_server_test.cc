@@ -51,8 +51,8 @@ class Events {
   std::map<std::string, int> counts_;
 };
 
-// /echo answers with method and body, /wait and /stream when the test says so, /flood with more than anyone
-// reads; a stream says a word when it is quiet.
+// /echo answers with method and body, /wait and /stream when the test says so, /large too and with more than
+// sockets hold, /flood with more than anyone reads; a stream says a word when it is quiet.
 class FakeHandler : public HttpHandler {
  public:
   class Call : public HttpCall {
@@ -77,14 +77,16 @@ class FakeHandler : public HttpHandler {
 
   std::shared_ptr<HttpCall> OnRequest(HttpRequest request, std::shared_ptr<HttpExchange> exchange) override {
     if (request.path == "/throw") throw std::bad_alloc();
-    if (request.path == "/wait" || request.path == "/stream" || request.path == "/flood") {
-      const bool wait = request.path == "/wait";
+    if (request.path == "/wait" || request.path == "/large" || request.path == "/stream" ||
+        request.path == "/flood") {
+      const bool wait = request.path == "/wait" || request.path == "/large";
       auto call = std::make_shared<Call>(events, exchange, !wait, request.path == "/flood");
       if (!wait) {
         exchange->Begin({});
         exchange->Write("begun");
       }
       std::lock_guard lock(mutex);
+      released = request.path == "/large" ? std::string(kLarge, 'x') : "released";
       waiting.push_back(exchange);
       events.Add("waiting");
       return call;
@@ -107,17 +109,19 @@ class FakeHandler : public HttpHandler {
   void Release() {
     std::lock_guard lock(mutex);
     for (const auto& exchange : waiting) {
-      exchange->Post([exchange] {
+      exchange->Post([exchange, body = released] {
         HttpAnswer answer;
-        answer.body = "released";
+        answer.body = body;
         exchange->Answer(answer);
       });
     }
     waiting.clear();
   }
 
+  static constexpr size_t kLarge = 32 << 20;
   Events events;
   std::mutex mutex;
+  std::string released;  // what whoever waits is answered; with the mutex
   std::vector<std::shared_ptr<HttpExchange>> waiting;
 };
 
@@ -378,6 +382,19 @@ TEST_F(HttpServerTest, AClientThatIsGoneEndsItsCall) {
   }
   handler_.Release();  // to nobody
   ExpectServing();
+}
+
+TEST_F(HttpServerTest, ACallIsKeptUntilItsAnswerHasBeenSent) {
+  Start();
+  RawClient client(address());
+  client.Send(Get("/large"));
+  ASSERT_TRUE(handler_.events.WaitFor("waiting"));
+  handler_.Release();
+  ASSERT_TRUE(client.ReadUntil("\r\n\r\nx"));
+  for (int i = 0; i < 20; ++i) ExpectServing();  // what the server was to do is done
+  EXPECT_EQ(handler_.events.Count("destroyed"), 0);
+  EXPECT_EQ(client.Read()->body.size(), FakeHandler::kLarge);
+  EXPECT_TRUE(handler_.events.WaitFor("destroyed"));
 }
 
 TEST_F(HttpServerTest, AQuietStreamSaysThatItIsThere) {
