@@ -30,7 +30,7 @@ struct AnswerChoice {
   std::vector<float> embedding;
 };
 
-// Of one answer. One thread at a time.
+// Of one answer. One thread at a time, which may be another each time.
 class AnswerForm {
  public:
   virtual ~AnswerForm() = default;

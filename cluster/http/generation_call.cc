@@ -2,7 +2,10 @@
 
 #include <chrono>
 #include <deque>
+#include <memory>
+#include <new>
 #include <optional>
+#include <string>
 #include <utility>
 
 #include "cluster/http/openai_answer.h"
@@ -39,12 +42,18 @@ class Generation final : public HttpCall, public std::enable_shared_from_this<Ge
   void Read(RoutedRequest request, ReadAsked read) {
     caller_ = request.caller;
     permit_ = request.permit;
-    context_.readers->Post([weak = weak_from_this(), exchange = exchange_, request = std::move(request),
-                            read = std::move(read)] {
-      if (weak.expired()) return;
-      auto asked = std::make_shared<absl::StatusOr<Asked>>(read(request));
+    at_readers_ = context_.readers->Post(caller_, [weak = weak_from_this(), exchange = exchange_,
+                                                   request = std::move(request), read = std::move(read)] {
+      std::shared_ptr<absl::StatusOr<Asked>> asked;
+      try {
+        asked = std::make_shared<absl::StatusOr<Asked>>(read(request));
+      } catch (const std::bad_alloc&) {
+      }
       exchange->Post([weak, asked] {
-        if (const auto self = weak.lock()) self->Ask(std::move(*asked));
+        const auto self = weak.lock();
+        if (self == nullptr) return;
+        if (asked == nullptr) return self->Fail(NoMemory());
+        self->Ask(std::move(*asked));
       });
     });
   }
@@ -54,7 +63,9 @@ class Generation final : public HttpCall, public std::enable_shared_from_this<Ge
     for (size_t i = 0; i < parts_.size(); ++i) Poll(i);
   }
   void OnQuiet() override {
-    if (parts_.empty() || over_ || IsLate() || !asked_.stream) return;
+    if (parts_.empty() || over_) return;
+    if (running_ > 0 && IsLate()) return;
+    if (!asked_.stream) return;
     BeginStream();
     exchange_->Write(": waiting\n\n");
   }
@@ -69,9 +80,18 @@ class Generation final : public HttpCall, public std::enable_shared_from_this<Ge
   void End(size_t choice, absl::StatusOr<GenerateResult> result);
   void Refused(size_t choice, const absl::Status& status);
   void Finish();
+  void OnWorded(const std::string* words);  // of the whole answer or of a stream's end; null: no memory
   void Fail(const absl::Status& status);
+  // Of an answer that is over: until it has been sent nothing else of it is needed.
+  void Forget() {
+    parts_.clear();
+    asked_ = {};
+  }
   void BeginStream();
   bool IsLate();  // then it has failed
+  static absl::Status NoMemory() {
+    return absl::ResourceExhaustedError("there is no memory for this request; come back in a moment");
+  }
   AnswerToken Token(TokenId token, float probability) const {
     return {std::string(context_.model->tokenizer->Bytes(token)), probability, {}};
   }
@@ -88,6 +108,7 @@ class Generation final : public HttpCall, public std::enable_shared_from_this<Ge
   size_t running_ = 0, ended_ = 0;  // choices
   AnswerUsage usage_;
   bool begun_ = false, behind_ = false, over_ = false;
+  FairExecutor::Ticket at_readers_;
 };
 
 void Generation::Ask(absl::StatusOr<Asked> asked) {
@@ -173,7 +194,7 @@ void Generation::Take(size_t choice, const GenerateEvent& event) {
       AnswerToken token = Token(event.token, event.probability);
       for (const Sampled& other : event.alternatives)
         token.alternatives.push_back(Token(other.token, other.probability));
-      if (!asked_.stream || asked_.tokens_kept) part.all.tokens.push_back(token);
+      if (!asked_.stream || asked_.said_again) part.all.tokens.push_back(token);
       if (asked_.stream) part.unsent.push_back(std::move(token));
     }
   }
@@ -200,32 +221,64 @@ void Generation::End(size_t choice, absl::StatusOr<GenerateResult> result) {
   if (asked_.stream) {
     BeginStream();
     if (!part.unsent.empty()) exchange_->Write(asked_.form->Piece(choice, "", part.unsent));
-    exchange_->Write(asked_.form->EndOfChoice(choice, part.all));
-    part = {};
+    if (!asked_.said_again) {
+      exchange_->Write(asked_.form->EndOfChoice(choice, part.all));
+      part = {};
+    }
   }
   if (++ended_ == parts_.size()) return Finish();
   StartMore();
 }
 
 void Generation::Finish() {
+  if (asked_.stream && !asked_.said_again) {
+    over_ = true;
+    exchange_->Write(asked_.form->End(usage_));
+    exchange_->End();
+    return Forget();
+  }
+  const auto choices = std::make_shared<std::vector<AnswerChoice>>();
+  for (Part& part : parts_) choices->push_back(std::move(part.all));
+  at_readers_ = context_.readers->Post(caller_, [weak = weak_from_this(), exchange = exchange_, choices,
+                                                 form = asked_.form, usage = usage_, stream = asked_.stream] {
+    std::shared_ptr<std::string> words;
+    try {
+      words = std::make_shared<std::string>();
+      for (size_t i = 0; stream && i < choices->size(); ++i) *words += form->EndOfChoice(i, (*choices)[i]);
+      *words += stream ? form->End(usage) : form->Whole(*choices, usage);
+    } catch (const std::bad_alloc&) {
+      words = nullptr;
+    }
+    exchange->Post([weak, words] {
+      if (const auto self = weak.lock()) self->OnWorded(words.get());
+    });
+  });
+}
+
+void Generation::OnWorded(const std::string* words) {
+  if (over_) return;
+  if (words == nullptr) return Fail(NoMemory());
   over_ = true;
   if (asked_.stream) {
-    exchange_->Write(asked_.form->End(usage_));
-    return exchange_->End();
+    exchange_->Write(*words);
+    exchange_->End();
+  } else {
+    HttpAnswer answer;
+    answer.body = *words;
+    exchange_->Answer(answer);
   }
-  std::vector<AnswerChoice> choices;
-  for (Part& part : parts_) choices.push_back(std::move(part.all));
-  HttpAnswer answer;
-  answer.body = asked_.form->Whole(choices, usage_);
-  exchange_->Answer(answer);
+  Forget();
 }
 
 void Generation::Fail(const absl::Status& status) {
   over_ = true;
-  for (Part& part : parts_) part.handle = nullptr;
-  if (!begun_) return exchange_->Answer(ErrorAnswer(status));
-  exchange_->Write(asked_.form->Failed(status));
-  exchange_->End();
+  if (begun_) {
+    exchange_->Write(asked_.form->Failed(status));
+    exchange_->End();
+  } else {
+    exchange_->Answer(ErrorAnswer(status));
+  }
+  Forget();
 }
 
 bool Generation::IsLate() {

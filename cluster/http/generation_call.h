@@ -9,7 +9,7 @@
 
 #include <absl/status/statusor.h>
 
-#include "cluster/executor.h"
+#include "cluster/fair_executor.h"
 #include "cluster/http/answer_form.h"
 #include "cluster/http/http_metrics.h"
 #include "cluster/http/http_routes.h"
@@ -23,18 +23,18 @@ struct GenerationContext {
   InferenceBackend* backend = nullptr;
   const ServedModel* model = nullptr;
   HttpMetrics* metrics = nullptr;
-  Executor* readers =
-      nullptr;  // where requests are read, so that a long one does not keep the others waiting
+  // Where requests are read and long answers put into words, so that neither keeps the others waiting.
+  FairExecutor* readers = nullptr;
 };
 
 // What a client asks for, once its request has been read.
 struct Asked {
   bool stream = false;
   bool tokens = false;                   // the form is given each token
-  bool tokens_kept = false;              // and of a stream all of them once more, at the end of their choice
+  bool said_again = false;               // and of a stream the end says all of its choice once more
   std::vector<GenerateRequest> choices;  // at least one
   int64_t prompt_tokens = 0;             // of the usage
-  std::unique_ptr<AnswerForm> form;
+  std::shared_ptr<AnswerForm> form;
 };
 // On the readers' thread, once.
 using ReadAsked = std::function<absl::StatusOr<Asked>(const RoutedRequest& request)>;

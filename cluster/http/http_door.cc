@@ -9,7 +9,7 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/strip.h>
 
-#include "cluster/executor.h"
+#include "cluster/fair_executor.h"
 #include "cluster/http/completion_routes.h"
 #include "cluster/http/embedding_routes.h"
 #include "cluster/http/generation_call.h"
@@ -76,9 +76,9 @@ struct HttpDoor::Impl : public HttpHandler {
   Behind behind;
   const HttpGuard guard;
   HttpMetrics metrics;
-  Executor readers;
-  const GenerationContext context;
   ResponseStore responses;
+  FairExecutor readers;  // goes before what is used there
+  const GenerationContext context;
   HttpRoutes routes;
   StatusPages status;
   std::atomic<bool> draining{false};

@@ -45,7 +45,8 @@ absl::StatusOr<Asked> Read(const RoutedRequest& asked, const std::string& id, co
   }
   Asked out;
   out.stream = request->stream;
-  out.tokens = out.tokens_kept = request->logprobs;
+  out.tokens = request->logprobs;
+  out.said_again = true;
   out.prompt_tokens = static_cast<int64_t>(request->generate.prompt.size());
   out.choices.push_back(std::move(request->generate));
   out.form = std::make_unique<ResponseAnswer>(std::move(head), std::move(finished));
