@@ -62,6 +62,7 @@ struct HttpDoor::Impl : public HttpHandler {
     model.max_context = behind.backend->max_context();
     AddRoutes();
   }
+  ~Impl() override { status.Stop(); }  // it asks the server, which goes first
 
   std::optional<HttpAnswer> OnHead(const HttpRequest& head) override;
   std::shared_ptr<HttpCall> OnRequest(HttpRequest request, std::shared_ptr<HttpExchange> exchange) override;

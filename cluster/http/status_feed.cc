@@ -46,7 +46,7 @@ struct StatusFeed::Impl : public std::enable_shared_from_this<StatusFeed::Impl> 
   void Run();
   std::shared_ptr<const Told> Make();
   void Tell(const std::shared_ptr<const Told>& told);
-  void Add(Watcher* watcher, const std::shared_ptr<HttpExchange>& exchange);
+  bool Add(const std::shared_ptr<HttpExchange>& exchange);  // false: its streams have ended
   void Remove(Watcher* watcher);
 
   const Options options;
@@ -74,9 +74,10 @@ struct StatusFeed::Impl : public std::enable_shared_from_this<StatusFeed::Impl> 
 
 class StatusFeed::Impl::Watcher final : public HttpCall {
  public:
+  // Of one that was added.
   Watcher(std::shared_ptr<Impl> feed, std::shared_ptr<HttpExchange> exchange, int64_t log_told)
       : feed_(std::move(feed)), exchange_(std::move(exchange)), log_told_(log_told) {
-    feed_->Add(this, exchange_);
+    feed_->watchers.push_back(this);
   }
   ~Watcher() override { feed_->Remove(this); }
 
@@ -104,12 +105,13 @@ class StatusFeed::Impl::Watcher final : public HttpCall {
   bool told_ = false;  // anything
 };
 
-void StatusFeed::Impl::Add(Watcher* watcher, const std::shared_ptr<HttpExchange>& exchange) {
-  watchers.push_back(watcher);
+bool StatusFeed::Impl::Add(const std::shared_ptr<HttpExchange>& exchange) {
   std::lock_guard lock(mutex);
+  if (ended) return false;
   ++count;
   poster = exchange;
   changed.notify_all();
+  return true;
 }
 
 void StatusFeed::Impl::Remove(Watcher* watcher) {
@@ -173,17 +175,22 @@ StatusFeed::StatusFeed(Options options, StatusJson json, std::function<StatusMom
   impl_->thread = std::thread([impl = impl_.get()] { impl->Run(); });
 }
 
-StatusFeed::~StatusFeed() {
+StatusFeed::~StatusFeed() { Stop(); }
+
+void StatusFeed::Stop() {
+  std::thread thread;
   {
     std::lock_guard lock(impl_->mutex);
     impl_->over = true;
     impl_->changed.notify_all();
+    thread.swap(impl_->thread);
   }
-  impl_->thread.join();
+  if (thread.joinable()) thread.join();
 }
 
 std::shared_ptr<HttpCall> StatusFeed::Watch(const HttpRequest& request,
                                             std::shared_ptr<HttpExchange> exchange) {
+  if (!impl_->Add(exchange)) return nullptr;
   HttpAnswer head;
   head.content_type = "text/event-stream";
   head.headers = {{"Cache-Control", "no-store"}};

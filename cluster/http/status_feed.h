@@ -35,10 +35,12 @@ class StatusFeed {
   StatusFeed(Options options, StatusJson json, std::function<StatusMoment()> now, const RecentEvents& events);
   ~StatusFeed();
 
-  // Answers with a stream that goes on until the client leaves.
+  // Answers with a stream that goes on until the client leaves. Null, and nothing is answered: End was
+  // called.
   std::shared_ptr<HttpCall> Watch(const HttpRequest& request, std::shared_ptr<HttpExchange> exchange);
   std::string Moment();  // one, for who asks once
-  void End();            // of all streams, soon; any thread
+  void End();            // of all streams, soon; from now on there are none. Any thread
+  void Stop();           // of moments for watchers; once it returns `now` is not called for them. Any thread
 
   int64_t watchers() const;  // any thread
   int64_t made() const;      // moments made for watchers since the start; any thread

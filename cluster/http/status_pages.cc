@@ -1,6 +1,5 @@
 #include "cluster/http/status_pages.h"
 
-#include <atomic>
 #include <random>
 #include <utility>
 
@@ -53,7 +52,6 @@ struct StatusPages::Impl {
   const std::function<int64_t()> connections;
   const ProcessFacts facts;
   const std::chrono::steady_clock::time_point opened = std::chrono::steady_clock::now();
-  std::atomic<bool> ended{false};
   RecentEvents events;
   StatusFeed feed;
 };
@@ -86,25 +84,21 @@ void StatusPages::AddRoutes(HttpRoutes& routes) {
   routes.Stream(
       "/v1/status/stream",
       [this](RoutedRequest request, std::shared_ptr<HttpExchange> exchange) -> std::shared_ptr<HttpCall> {
-        if (impl_->ended) {
-          exchange->Answer(ErrorAnswer(503, "the server is shutting down"));
-          return nullptr;
-        }
         if (request.http.method == "HEAD") {
           HttpAnswer head;
           head.content_type = "text/event-stream";
           exchange->Answer(head);
           return nullptr;
         }
-        return impl_->feed.Watch(request.http, std::move(exchange));
+        std::shared_ptr<HttpCall> watch = impl_->feed.Watch(request.http, exchange);
+        if (watch == nullptr) exchange->Answer(ErrorAnswer(503, "the server is shutting down"));
+        return watch;
       },
       RouteNeeds::kAdmin);
 }
 
-void StatusPages::End() {
-  impl_->ended = true;
-  impl_->feed.End();
-}
+void StatusPages::End() { impl_->feed.End(); }
+void StatusPages::Stop() { impl_->feed.Stop(); }
 
 const ProcessFacts& StatusPages::facts() const { return impl_->facts; }
 int64_t StatusPages::watchers() const { return impl_->feed.watchers(); }

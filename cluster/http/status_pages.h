@@ -17,13 +17,14 @@ class HttpRoutes;
 class StatusPages {
  public:
   // `ready`, `connections`: of the door; called on any thread, and do not wait. They and the source outlive
-  // this; it outlives the server.
+  // this; it outlives the server, and Stop is called before the server goes.
   StatusPages(StatusSource& source, std::string model_name, int64_t slots,
               std::function<absl::Status()> ready, std::function<int64_t()> connections);
   ~StatusPages();
 
   void AddRoutes(HttpRoutes& routes);
-  void End();  // of all streams, soon; from now on there are none. Any thread
+  void End();   // of all streams, soon; from now on there are none. Any thread
+  void Stop();  // once it returns, what was given is called on the server's thread alone. Any thread
 
   const ProcessFacts& facts() const;
   int64_t watchers() const;  // now; any thread

@@ -1,9 +1,13 @@
 // Who may ask an HTTP door for what: every route that there is, by everybody who might; and which pages may.
 #include <algorithm>
+#include <functional>
+#include <future>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <absl/strings/escaping.h>
@@ -90,7 +94,11 @@ class NoStatus : public StatusSource {
     facts.config = *Preset("tiny");
     return facts;
   }
-  ProcessStatus Now() override { return {}; }
+  ProcessStatus Now() override {
+    if (asked != nullptr) asked();
+    return {};
+  }
+  std::function<void()> asked;  // set while nobody watches
 };
 
 class HttpAccessTest : public ::testing::Test {
@@ -161,6 +169,30 @@ class HttpAccessTest : public ::testing::Test {
   NoStatus status_;
   std::unique_ptr<HttpDoor> door_;
 };
+
+// The feed asks the server how many connections it has.
+TEST_F(HttpAccessTest, TheServerIsThereForAsLongAsTheStatusIsMade) {
+  std::promise<void> reached, opened;
+  std::once_flag once;
+  const auto pass = opened.get_future().share();
+  status_.asked = [&] {
+    std::call_once(once, [&] { reached.set_value(); });
+    pass.wait();
+  };
+  Open(false);
+  const std::string address = door_->address();
+  RawClient watcher(address);
+  watcher.Send(Get("/v1/status/stream"));
+  ASSERT_EQ(reached.get_future().wait_for(std::chrono::minutes(1)), std::future_status::ready);
+  std::jthread ending([this] { door_ = nullptr; });
+  bool answered = true;
+  for (int i = 0; i < 200 && answered; ++i) {
+    RawClient other(address);
+    answered = other.Send(Get("/health")) && other.Read().has_value();
+  }
+  EXPECT_TRUE(answered);
+  opened.set_value();
+}
 
 TEST_F(HttpAccessTest, EveryRouteIsInTheTable) {
   Open(false);
