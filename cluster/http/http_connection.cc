@@ -95,7 +95,7 @@ HttpRequest RequestOf(const http::request_header<>& head) {
 
 }  // namespace
 
-class Exchange final : public HttpExchange {
+class Exchange final : public HttpExchange, public std::enable_shared_from_this<Exchange> {
  public:
   Exchange(std::shared_ptr<asio::io_context> io, std::weak_ptr<Connection> connection)
       : io_(std::move(io)), connection_(std::move(connection)) {}
@@ -115,7 +115,21 @@ class Exchange final : public HttpExchange {
     const auto c = Mine();
     return c == nullptr ? 0 : c->unsent();
   }
-  void Post(std::function<void()> deed) override { asio::post(*io_, std::move(deed)); }
+  void Post(std::function<void()> deed) override {
+    asio::post(*io_, [weak = connection_, exchange = weak_from_this(), deed = std::move(deed)] {
+      try {
+        deed();
+      } catch (const std::exception& e) {
+        const auto connection = weak.lock();
+        const auto self = exchange.lock();
+        if (connection != nullptr && self != nullptr && connection->Has(self.get())) {
+          connection->OnFailed(e.what());
+        } else {
+          HandlerFailed(e.what(), {});  // whoever it was for has gone
+        }
+      }
+    });
+  }
 
  private:
   std::shared_ptr<Connection> Mine() const {
@@ -130,7 +144,7 @@ void Connection::Await(std::chrono::milliseconds most) {
   waiting_.expires_after(most);
   waiting_.async_wait([self = shared_from_this()](const error_code& error) {
     // What was waited for may have come in the same moment; then it waits for something later.
-    if (!error && self->waiting_.expiry() <= Clock::now()) self->OnTooLate();
+    if (!error && self->waiting_.expiry() <= Clock::now()) self->Try([&] { self->OnTooLate(); });
   });
 }
 
@@ -160,7 +174,7 @@ void Connection::Read() {
   reading_ = true;
   socket_.async_wait(tcp::socket::wait_read, [self = shared_from_this()](const error_code& error) {
     self->reading_ = false;
-    self->OnReadable(error);
+    self->Try([&] { self->OnReadable(error); });
   });
 }
 
@@ -324,17 +338,29 @@ void Connection::Dispatch() {
   try {
     call = server_.handler.OnRequest(std::move(request), exchange_);
   } catch (const std::exception& e) {  // no memory: one request does not take the server
-    HandlerFailed(e.what(), *record_);
-    if (begun_ || over_) return Close();  // the client must not take what it has for a whole answer
-    HttpRequest head;
-    head.method = done_.method;
-    head.path = done_.path;
-    head.record = record_;
-    return Refuse(server_.handler.OnRefused(500, kFailed), head);
+    return OnFailed(e.what());
   }
   call_ = std::move(call);
   if (over_) return;
   if (half_closed_) OnHalfClosed();
+}
+
+void Connection::OnFailed(const char* reason) {
+  if (phase_ == Phase::kClosed) return;
+  HandlerFailed(reason, record_ == nullptr ? RequestRecord() : *record_);
+  // The client must not take what it has for a whole answer.
+  if (phase_ != Phase::kHandling || begun_ || over_) return Close();
+  call_ = nullptr;
+  exchange_ = nullptr;
+  HttpRequest head;
+  head.method = done_.method;
+  head.path = done_.path;
+  head.record = record_;
+  try {
+    Refuse(server_.handler.OnRefused(500, kFailed), head);
+  } catch (const std::exception&) {
+    Close();
+  }
 }
 
 std::string Connection::Head(const HttpAnswer& answer, const std::string& length) {
@@ -354,7 +380,11 @@ std::string Connection::Head(const HttpAnswer& answer, const std::string& length
 void Connection::Answer(const HttpAnswer& answer) {
   // Nothing has no length either, and a 304's would be that of what it does not send.
   const bool bodiless = answer.status == 204 || answer.status == 304;
-  Send(Head(answer, bodiless ? std::string() : absl::StrCat("Content-Length: ", answer.body.size(), "\r\n")));
+  const std::string head =
+      Head(answer, bodiless ? std::string() : absl::StrCat("Content-Length: ", answer.body.size(), "\r\n"));
+  out_.reserve(out_.size() + head.size() + answer.body.size());  // all of it or nothing
+  begun_ = true;
+  Send(head);
   if (!head_only_ && !bodiless) Send(answer.body);
   Over();
 }
@@ -369,7 +399,9 @@ void Connection::Write(std::string_view piece) {
   if (piece.empty()) return;  // an empty chunk would be the end
   Await(server_.options.quiet);
   if (old_) return Send(piece);
-  Send(absl::StrCat(absl::Hex(piece.size()), "\r\n"));
+  const std::string size = absl::StrCat(absl::Hex(piece.size()), "\r\n");
+  out_.reserve(out_.size() + size.size() + piece.size() + 2);  // all of a chunk or nothing
+  Send(size);
   Send(piece);
   Send("\r\n");
 }
@@ -390,7 +422,7 @@ void Connection::Over() {
     if (self->phase_ != Phase::kEnding) return;
     self->exchange_ = nullptr;
     self->Hold(0);
-    if (!self->sending()) self->OnSent();
+    if (!self->sending()) self->Try([&] { self->OnSent(); });
   });
 }
 
@@ -404,7 +436,7 @@ void Connection::Send(std::string_view bytes) {
 void Connection::FlushSoon() {
   if (!writing_) {
     writing_ = true;
-    asio::post(*server_.io, [self = shared_from_this()] { self->Flush(); });
+    asio::post(*server_.io, [self = shared_from_this()] { self->Try([&] { self->Flush(); }); });
   }
 }
 
@@ -425,9 +457,10 @@ void Connection::Flush() {
   writing_timer_.async_wait([self = shared_from_this()](const error_code& error) {
     if (!error && self->writing_timer_.expiry() <= Clock::now()) self->Close();
   });
-  socket_.async_write_some(
-      asio::buffer(sending_.data() + sent_, sending_.size() - sent_),
-      [self = shared_from_this()](const error_code& error, size_t bytes) { self->OnWritten(error, bytes); });
+  socket_.async_write_some(asio::buffer(sending_.data() + sent_, sending_.size() - sent_),
+                           [self = shared_from_this()](const error_code& error, size_t bytes) {
+                             self->Try([&] { self->OnWritten(error, bytes); });
+                           });
 }
 
 void Connection::OnWritten(const error_code& error, size_t bytes) {
@@ -480,8 +513,12 @@ void Connection::Done(bool gone) {
 
 void Connection::Close() {
   if (phase_ == Phase::kClosed) return;
-  if (phase_ == Phase::kHandling || phase_ == Phase::kEnding) Done(true);
+  const bool under_way = phase_ == Phase::kHandling || phase_ == Phase::kEnding;
   Enter(Phase::kClosed);
+  try {
+    if (under_way) Done(true);
+  } catch (const std::exception&) {  // it is not counted
+  }
   const auto self = shared_from_this();
   Hold(0);
   call_ = nullptr;

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -112,6 +113,16 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void End();
   size_t unsent() const { return out_.size() + sealed_.size() + sending_.size() - sent_; }
   bool Has(const Exchange* exchange) const { return exchange_.get() == exchange && !over_; }
+  void OnFailed(const char* reason);
+  // What the handler or memory could not do ends one request, with an error if nothing was said yet.
+  template <typename Deed>
+  void Try(const Deed& deed) {
+    try {
+      deed();
+    } catch (const std::exception& e) {
+      OnFailed(e.what());
+    }
+  }
 
  private:
   // kHandshake: of TLS; kIdle: nothing of a request has come; kEnding: the last answer is being sent.
@@ -170,7 +181,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool keep_alive_ = true, old_ = false, head_only_ = false;  // of the request; old_: HTTP/1.0
   std::shared_ptr<Exchange> exchange_;
   std::shared_ptr<HttpCall> call_;
-  bool begun_ = false, over_ = false;  // of the answer
+  bool begun_ = false, over_ = false;  // of the answer; begun: its head is said
   HttpDone done_;
   std::shared_ptr<RequestRecord> record_;
   Clock::time_point started_;

@@ -3,6 +3,7 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <new>
 #include <thread>
 
 #include <absl/strings/numbers.h>
@@ -105,7 +106,10 @@ void HttpServer::Impl::Accept() {
       });
       return;
     }
-    OnAccepted(std::move(socket));
+    try {
+      OnAccepted(std::move(socket));
+    } catch (const std::bad_alloc&) {  // it is closed
+    }
     Accept();
   });
 }

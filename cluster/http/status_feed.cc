@@ -161,12 +161,13 @@ std::shared_ptr<const Told> StatusFeed::Impl::Make() {
 }
 
 void StatusFeed::Impl::Tell(const std::shared_ptr<const Told>& told) {
-  if (told != nullptr) {
-    latest = told;
-    for (Watcher* watcher : watchers) watcher->Tell(*told);
+  {
+    std::lock_guard lock(mutex);
+    telling = false;
   }
-  std::lock_guard lock(mutex);
-  telling = false;
+  if (told == nullptr) return;
+  latest = told;
+  for (Watcher* watcher : watchers) watcher->Tell(*told);
 }
 
 StatusFeed::StatusFeed(Options options, StatusJson json, std::function<StatusMoment()> now,

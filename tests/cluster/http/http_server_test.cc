@@ -77,6 +77,14 @@ class FakeHandler : public HttpHandler {
 
   std::shared_ptr<HttpCall> OnRequest(HttpRequest request, std::shared_ptr<HttpExchange> exchange) override {
     if (request.path == "/throw") throw std::bad_alloc();
+    if (request.path == "/throw_later" || request.path == "/throw_late") {
+      if (request.path == "/throw_late") {
+        exchange->Begin({});
+        exchange->Write("begun");
+      }
+      exchange->Post([] { throw std::bad_alloc(); });
+      return std::make_shared<Call>(events, exchange, false, false);
+    }
     if (request.path == "/wait" || request.path == "/large" || request.path == "/stream" ||
         request.path == "/flood") {
       const bool wait = request.path == "/wait" || request.path == "/large";
@@ -428,6 +436,18 @@ TEST_F(HttpServerTest, BeforeVersionElevenAStreamEndsWithItsConnection) {
 TEST_F(HttpServerTest, AHandlerThatFailsTakesNobodyElseWithIt) {
   Start();
   EXPECT_EQ(Refused(Get("/throw")), 500);
+  ExpectServing();
+}
+
+TEST_F(HttpServerTest, ADeedThatFailsTakesNobodyElseWithIt) {
+  Start();
+  EXPECT_EQ(Refused(Get("/throw_later")), 500);
+  EXPECT_TRUE(handler_.events.WaitFor("destroyed"));
+  RawClient begun(address());
+  begun.Send(Get("/throw_late"));
+  const std::string got = begun.ReadToEnd();  // which nobody takes for a whole answer
+  EXPECT_THAT(got, ::testing::Not(HasSubstr("\r\n0\r\n")));
+  EXPECT_TRUE(handler_.events.WaitFor("destroyed", 2));
   ExpectServing();
 }
 
