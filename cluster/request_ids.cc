@@ -11,7 +11,6 @@
 namespace omni {
 namespace {
 
-// Ids shall differ; nobody is kept out by one.
 uint64_t Random() {
   thread_local const uint64_t seed = [] {
     std::random_device device;
@@ -52,7 +51,14 @@ void ReadTrace(std::string_view text, RequestIds& ids) {
 
 }  // namespace
 
-std::string NewRequestId() { return absl::StrFormat("%016x%016x", Random(), Random()); }
+std::string RandomHex(size_t digits) {
+  std::string hex;
+  while (hex.size() < digits) hex += absl::StrFormat("%016x", Random());
+  hex.resize(digits);
+  return hex;
+}
+
+std::string NewRequestId() { return RandomHex(32); }
 
 RequestIds ReadRequestIds(std::string_view request_id, std::string_view traceparent) {
   RequestIds ids;

@@ -39,14 +39,16 @@ class AnswerForm {
   virtual std::string Whole(const std::vector<AnswerChoice>& choices, const AnswerUsage& usage) = 0;
 
   // A stream of server-sent events: Begin, each choice's pieces and its end, End; after Begin Failed may come
-  // at any time, and is the last. What is empty is not sent.
-  virtual std::string Begin() = 0;
+  // at any time, and is the last. What is empty is not sent. Only of what may be streamed.
+  virtual std::string Begin() { return {}; }
   // `tokens`: those whose text it is, and any before them that had none; if asked for.
-  virtual std::string Piece(size_t choice, const std::string& text,
-                            const std::vector<AnswerToken>& tokens) = 0;
-  virtual std::string EndOfChoice(size_t choice, const AnswerChoice& all) = 0;
-  virtual std::string End(const AnswerUsage& usage) = 0;
-  virtual std::string Failed(const absl::Status& status) = 0;
+  virtual std::string Piece(size_t /*choice*/, const std::string& /*text*/,
+                            const std::vector<AnswerToken>& /*tokens*/) {
+    return {};
+  }
+  virtual std::string EndOfChoice(size_t /*choice*/, const AnswerChoice& /*all*/) { return {}; }
+  virtual std::string End(const AnswerUsage& /*usage*/) { return {}; }
+  virtual std::string Failed(const absl::Status& /*status*/) { return {}; }
 };
 
 }  // namespace omni

@@ -31,11 +31,6 @@ class EmbeddingsAnswer final : public AnswerForm {
  public:
   EmbeddingsAnswer(std::string model, bool base64) : model_(std::move(model)), base64_(base64) {}
   std::string Whole(const std::vector<AnswerChoice>& choices, const AnswerUsage& usage) override;
-  std::string Begin() override { return {}; }
-  std::string Piece(size_t, const std::string&, const std::vector<AnswerToken>&) override { return {}; }
-  std::string EndOfChoice(size_t, const AnswerChoice&) override { return {}; }
-  std::string End(const AnswerUsage&) override { return {}; }
-  std::string Failed(const absl::Status&) override { return {}; }
 
  private:
   const std::string model_;

@@ -8,53 +8,11 @@
 #include <absl/strings/str_cat.h>
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/post.hpp>
+#include <boost/beast/http/status.hpp>
 
 #include "engine/base/log.h"
 
 namespace omni {
-
-const char* HttpReason(int status) {
-  switch (status) {
-    case 200:
-      return "OK";
-    case 204:
-      return "No Content";
-    case 304:
-      return "Not Modified";
-    case 400:
-      return "Bad Request";
-    case 401:
-      return "Unauthorized";
-    case 403:
-      return "Forbidden";
-    case 404:
-      return "Not Found";
-    case 405:
-      return "Method Not Allowed";
-    case 408:
-      return "Request Timeout";
-    case 413:
-      return "Payload Too Large";
-    case 415:
-      return "Unsupported Media Type";
-    case 429:
-      return "Too Many Requests";
-    case 431:
-      return "Request Header Fields Too Large";
-    case 500:
-      return "Internal Server Error";
-    case 501:
-      return "Not Implemented";
-    case 503:
-      return "Service Unavailable";
-    case 504:
-      return "Gateway Timeout";
-    case 505:
-      return "HTTP Version Not Supported";
-    default:
-      return "Unknown";
-  }
-}
 
 std::string HttpRequest::Header(std::string_view name) const {
   for (const auto& [key, value] : headers) {
@@ -68,6 +26,10 @@ namespace {
 
 constexpr size_t kMostAhead = 16 << 10;  // bytes of further requests that wait here; the rest with the client
 constexpr size_t kMostLingered = 16 << 20;  // of a refused body that is still coming
+
+std::string ReasonOf(int status) {
+  return std::string(http::obsolete_reason(static_cast<http::status>(status)));
+}
 
 constexpr char kFailed[] = "the request could not be handled";
 
@@ -366,7 +328,7 @@ void Connection::OnFailed(const char* reason) {
 std::string Connection::Head(const HttpAnswer& answer, const std::string& length) {
   if (server_.draining) keep_alive_ = false;
   done_.status = answer.status;
-  std::string head = absl::StrCat("HTTP/1.1 ", answer.status, " ", HttpReason(answer.status), "\r\n", length,
+  std::string head = absl::StrCat("HTTP/1.1 ", answer.status, " ", ReasonOf(answer.status), "\r\n", length,
                                   "Connection: ", keep_alive_ ? "keep-alive" : "close", "\r\n");
   if (!answer.content_type.empty()) absl::StrAppend(&head, "Content-Type: ", answer.content_type, "\r\n");
   absl::StrAppend(&head, "X-Request-Id: ", record_->ids.request, "\r\n");

@@ -65,8 +65,6 @@ struct HttpMetrics::Impl {
   prometheus::Gauge& connections = Gauge("omni_http_connections", "HTTP connections that are open.");
   prometheus::Gauge& places = Gauge("omni_sessions_places", "Sessions that may be stepped together.");
   prometheus::Gauge& watchers = Gauge("omni_status_watchers", "Who watches the status now.");
-  prometheus::Counter& moments =
-      Counter("omni_status_moments_total", "Moments of the status made for watchers.");
   prometheus::Gauge& ready = Gauge("omni_ready", "1 if new requests are taken.");
 };
 
@@ -90,10 +88,9 @@ std::string HttpMetrics::Text(const ProcessFacts& facts, const Now& now) {
   impl_->connections.Set(static_cast<double>(now.connections));
   impl_->places.Set(static_cast<double>(now.places));
   impl_->watchers.Set(static_cast<double>(now.watchers));
-  impl_->moments.Increment(static_cast<double>(now.moments) - impl_->moments.Value());  // it only grows
   impl_->ready.Set(now.ready ? 1 : 0);
   std::vector<prometheus::MetricFamily> families = impl_->registry.Collect();
-  for (prometheus::MetricFamily& family : StatusMetrics(facts, now.status))
+  for (prometheus::MetricFamily& family : StatusMetrics(facts, now.status, now.moments))
     families.push_back(std::move(family));
   return prometheus::TextSerializer().Serialize(families);
 }

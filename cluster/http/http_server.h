@@ -47,8 +47,6 @@ struct HttpSecurity {
 };
 absl::Status CheckHttpAddress(const std::string& listen, HttpSecurity security = {});
 
-const char* HttpReason(int status);  // "Not Found"
-
 struct HttpServerOptions {
   // Port 0: one that is free. Off loopback only with TLS and keys.
   std::string listen = "127.0.0.1:8080";

@@ -3,13 +3,12 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <random>
 
 #include <absl/strings/str_cat.h>
-#include <absl/strings/str_format.h>
 
 #include "cluster/caller_limits.h"
 #include "cluster/http/openai_request.h"
+#include "cluster/request_ids.h"
 
 namespace omni {
 namespace {
@@ -110,10 +109,7 @@ Json TokenList(const std::vector<AnswerToken>& tokens) {
   return list;
 }
 
-std::string NewAnswerId(const char* prefix) {
-  std::random_device random;
-  return absl::StrFormat("%s%08x%08x%08x", prefix, random(), random(), random());
-}
+std::string NewAnswerId(const char* prefix) { return prefix + RandomHex(24); }
 
 int64_t SecondsSince1970() {
   const auto now = std::chrono::system_clock::now().time_since_epoch();

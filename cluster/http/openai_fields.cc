@@ -6,6 +6,7 @@
 
 #include <absl/strings/cord.h>
 #include <absl/strings/str_cat.h>
+#include <absl/strings/str_join.h>
 
 #include "engine/text/prompt.h"
 #include "engine/text/sampler.h"
@@ -181,6 +182,36 @@ absl::Status CheckFormat(const Json& format, std::string_view param) {
 std::string TextOf(const Json& item, const char* name) {
   const auto it = item.find(name);
   return it != item.end() && it->is_string() ? it->get<std::string>() : std::string();
+}
+
+absl::Status ReadContent(const Json& content, const std::string& where,
+                         std::initializer_list<const char*> kinds, std::string& text) {
+  if (content.is_string()) {
+    text += content.get_ref<const std::string&>();
+    return absl::OkStatus();
+  }
+  if (!content.is_array()) return Bad(where, absl::StrCat("'", where, "' must be a text or a list of parts"));
+  for (size_t i = 0; i < content.size(); ++i) {
+    const Json& part = content[i];
+    const std::string type = part.is_object() ? TextOf(part, "type") : "";
+    const bool refusal = type == "refusal";
+    const bool known = refusal || std::find(kinds.begin(), kinds.end(), type) != kinds.end();
+    const auto said = known ? part.find(refusal ? "refusal" : "text") : part.end();
+    if (!known || said == part.end() || !said->is_string()) {
+      const std::string here = absl::StrCat(where, "[", i, "]");
+      return Bad(here, absl::StrCat("'", here, "' must be a text, of type ", absl::StrJoin(kinds, " or "),
+                                    ": this model reads nothing else"));
+    }
+    text += said->get_ref<const std::string&>();
+  }
+  return absl::OkStatus();
+}
+
+std::string RoleOf(const Json& message) {
+  const std::string role = TextOf(message, "role");
+  if (role == "developer") return "system";
+  if (role == "function") return "tool";
+  return role == "system" || role == "user" || role == "assistant" || role == "tool" ? role : "";
 }
 
 std::string CallText(const std::string& name, const std::string& arguments) {

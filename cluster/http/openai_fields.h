@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -59,6 +60,13 @@ absl::Status CheckFormat(const Json& format, std::string_view param);
 
 // A field of a message or an item that is a text; empty if it is none.
 std::string TextOf(const Json& item, const char* name);
+// What a message says: a text, or a list of parts of which all are text, of one of the types `kinds` or a
+// refusal. Appended to `text`; `where` is the message's field.
+absl::Status ReadContent(const Json& content, const std::string& where,
+                         std::initializer_list<const char*> kinds, std::string& text);
+// The role of whoever a message is from, by the name that a chat's template has for it: a developer is the
+// system, a function a tool. Empty: it is no role.
+std::string RoleOf(const Json& message);
 // A call of a tool as what an assistant says.
 std::string CallText(const std::string& name, const std::string& arguments);
 

@@ -1,7 +1,6 @@
 #include "cluster/http/openai_request.h"
 
 #include <algorithm>
-#include <optional>
 #include <utility>
 
 #include <absl/strings/str_cat.h>
@@ -77,22 +76,6 @@ absl::Status AddChoices(const ServedModel& model, std::string_view param,
   return absl::OkStatus();
 }
 
-// A text, or a list of parts of which all are text; a refusal is the assistant's text.
-std::optional<std::string> ReadContent(const Json& content) {
-  if (content.is_string()) return content.get<std::string>();
-  if (!content.is_array()) return std::nullopt;
-  std::string text;
-  for (const Json& part : content) {
-    if (!part.is_object()) return std::nullopt;
-    const std::string type = openai::TextOf(part, "type");
-    const auto piece = part.find(type == "refusal" ? "refusal" : "text");
-    if ((type != "text" && type != "refusal") || piece == part.end() || !piece->is_string())
-      return std::nullopt;
-    text += piece->get_ref<const std::string&>();
-  }
-  return text;
-}
-
 // The calls of tools that an assistant's message has, as text.
 std::string ReadCalls(const Json& message) {
   std::string text;
@@ -113,36 +96,28 @@ absl::Status ReadMessages(const Json* messages, std::vector<ChatMessage>& out) {
   constexpr size_t kMost = openai::kMostMessages;
   if (messages == nullptr || !messages->is_array() || messages->empty() || messages->size() > kMost)
     return Bad("messages", absl::StrCat("'messages' must be a list of 1 to ", kMost, " messages"));
-  static const std::pair<const char*, const char*> kRoles[] = {
-      {"system", "system"},       {"developer", "system"}, {"user", "user"},
-      {"assistant", "assistant"}, {"tool", "tool"},        {"function", "tool"}};
   for (size_t i = 0; i < messages->size(); ++i) {
     const Json& message = (*messages)[i];
     const std::string where = absl::StrCat("messages[", i, "]");
     if (!message.is_object()) return Bad(where, absl::StrCat("'", where, "' must be an object"));
-    const auto role = message.find("role");
-    const auto known = std::find_if(std::begin(kRoles), std::end(kRoles), [&](const auto& known_role) {
-      return role != message.end() && *role == known_role.first;
-    });
-    if (known == std::end(kRoles)) {
+    const std::string role = openai::RoleOf(message);
+    if (role.empty()) {
       return Bad(where + ".role",
                  absl::StrCat("'", where, ".role' must be system, developer, user, assistant or tool"));
     }
     const auto content = message.find("content");
     const bool none = content == message.end() || content->is_null();
     const bool calls = message.contains("tool_calls") || message.contains("function_call");
-    std::optional<std::string> text;
+    const bool assistant = role == "assistant";
+    std::string text;
+    if (none && !(assistant && calls))  // who calls a tool may say nothing
+      return Bad(where + ".content", absl::StrCat("'", where, ".content' is missing"));
     if (!none) {
-      text = ReadContent(*content);
-    } else if (known->second == std::string_view("assistant") && calls) {
-      text = "";  // it called a tool and said nothing
+      const absl::Status read = openai::ReadContent(*content, where + ".content", {"text"}, text);
+      if (!read.ok()) return read;
     }
-    if (!text.has_value()) {
-      return Bad(where + ".content",
-                 absl::StrCat("'", where, ".content' must be a text, or a list of parts of type text"));
-    }
-    const bool assistant = known->second == std::string_view("assistant");
-    out.push_back({known->second, *std::move(text) + (assistant ? ReadCalls(message) : "")});
+    if (assistant) text += ReadCalls(message);
+    out.push_back({role, std::move(text)});
   }
   return absl::OkStatus();
 }

@@ -69,18 +69,19 @@ void ResponseAnswer::Complete(const AnswerChoice& choice) {
                Json::array({Part(text_, head_.logprobs ? TokenList(choice.tokens) : Json::array())}));
 }
 
-Json ResponseAnswer::Finish(const AnswerUsage& usage) {
+Json ResponseAnswer::Finish(const AnswerUsage& usage) const {
   Json json = Response(incomplete_ ? "incomplete" : "completed");
   if (incomplete_) json["incomplete_details"] = {{"reason", "max_output_tokens"}};
   json["output"] = Json::array({item_});
   json["usage"] = UsageJson(usage);
-  if (finished_ != nullptr) finished_(JsonText(json) + "\n", text_);
   return json;
 }
 
 std::string ResponseAnswer::Whole(const std::vector<AnswerChoice>& choices, const AnswerUsage& usage) {
   Complete(choices.front());
-  return JsonText(Finish(usage)) + "\n";
+  std::string whole = JsonText(Finish(usage)) + "\n";
+  if (finished_ != nullptr) finished_(whole, text_);
+  return whole;
 }
 
 std::string ResponseAnswer::Event(const char* type, Json fields) {
@@ -121,6 +122,7 @@ std::string ResponseAnswer::EndOfChoice(size_t, const AnswerChoice& all) {
 
 std::string ResponseAnswer::End(const AnswerUsage& usage) {
   Json response = Finish(usage);
+  if (finished_ != nullptr) finished_(JsonText(response) + "\n", text_);
   return Event(incomplete_ ? "response.incomplete" : "response.completed",
                {{"response", std::move(response)}});
 }

@@ -40,7 +40,7 @@ class ResponseAnswer final : public AnswerForm {
  private:
   nlohmann::json Response(const char* status) const;
   void Complete(const AnswerChoice& choice);
-  nlohmann::json Finish(const AnswerUsage& usage);  // the response; told to Finished
+  nlohmann::json Finish(const AnswerUsage& usage) const;  // the response, once its text has ended
   std::string Event(const char* type, nlohmann::json fields);
   nlohmann::json Part(const std::string& text, const nlohmann::json& logprobs) const;
   nlohmann::json Where() const;  // of the one text

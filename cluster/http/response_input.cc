@@ -1,8 +1,6 @@
 #include "cluster/http/response_input.h"
 
-#include <algorithm>
-#include <iterator>
-#include <optional>
+#include <initializer_list>
 #include <string>
 #include <utility>
 
@@ -13,44 +11,19 @@
 namespace omni::openai {
 namespace {
 
-bool IsOne(const std::string& word, std::initializer_list<const char*> of) {
-  return std::any_of(of.begin(), of.end(), [&](const char* one) { return word == one; });
-}
-
-// A text, or a list of parts of which all are text.
-absl::Status ReadParts(const Json& content, const std::string& where, std::string& text) {
-  if (content.is_string()) {
-    text = content.get<std::string>();
-    return absl::OkStatus();
-  }
-  if (!content.is_array()) return Bad(where, absl::StrCat("'", where, "' must be a text or a list of parts"));
-  for (size_t i = 0; i < content.size(); ++i) {
-    const Json& part = content[i];
-    const std::string type = part.is_object() ? TextOf(part, "type") : "";
-    const char* key = type == "refusal" ? "refusal" : "text";
-    const bool known = IsOne(type, {"input_text", "output_text", "text", "summary_text", "refusal"});
-    if (!known || !part.contains(key) || !part[key].is_string()) {
-      const std::string here = absl::StrCat(where, "[", i, "]");
-      return Bad(here, absl::StrCat("'", here,
-                                    "' must be a text, of type input_text or output_text: this model "
-                                    "reads nothing else"));
-    }
-    text += part[key].get_ref<const std::string&>();
-  }
-  return absl::OkStatus();
-}
+constexpr std::initializer_list<const char*> kTexts = {"input_text", "output_text", "text", "summary_text"};
 
 absl::Status ReadMessage(const Json& item, const std::string& where, std::vector<ChatMessage>& messages) {
-  const std::string role = TextOf(item, "role");
-  if (!IsOne(role, {"system", "developer", "user", "assistant"})) {
+  const std::string role = RoleOf(item);
+  if (role.empty() || role == "tool") {  // whose outputs are items of their own
     return Bad(where + ".role",
                absl::StrCat("'", where, ".role' must be system, developer, user or assistant"));
   }
   if (!item.contains("content"))
     return Bad(where + ".content", absl::StrCat("'", where, ".content' is missing"));
   std::string text;
-  if (absl::Status s = ReadParts(item["content"], where + ".content", text); !s.ok()) return s;
-  messages.push_back({role == "developer" ? "system" : role, std::move(text)});
+  if (absl::Status s = ReadContent(item["content"], where + ".content", kTexts, text); !s.ok()) return s;
+  messages.push_back({role, std::move(text)});
   return absl::OkStatus();
 }
 
@@ -76,7 +49,7 @@ absl::Status ReadItem(const Json& item, const std::string& where, std::vector<Ch
   if (type.ends_with("_call_output") && item.contains("output")) {
     std::string text;
     // What is no text is for the client's own tools.
-    if (ReadParts(item["output"], where, text).ok()) messages.push_back({"tool", std::move(text)});
+    if (ReadContent(item["output"], where, kTexts, text).ok()) messages.push_back({"tool", std::move(text)});
   }
   return absl::OkStatus();
 }

@@ -211,12 +211,14 @@ void AddCluster(const ClusterReport* report, Families& f) {
 
 }  // namespace
 
-std::vector<MetricFamily> StatusMetrics(const ProcessFacts& facts, const ProcessStatus& now) {
+std::vector<MetricFamily> StatusMetrics(const ProcessFacts& facts, const ProcessStatus& now,
+                                        int64_t moments) {
   Families f;
   AddProcess(facts, f);
   AddSwarm(now.swarm, f);
   AddCache(facts, now, f);
   AddCluster(now.cluster.get(), f);
+  f.Counter("omni_status_moments_total", "Moments of the status made for watchers.").Add(moments);
   return f.Take();
 }
 

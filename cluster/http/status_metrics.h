@@ -2,6 +2,7 @@
 // prometheus-cpp is seen here.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include <prometheus/metric_family.h>
@@ -10,7 +11,9 @@
 
 namespace omni {
 
-// Names and units are by Prometheus's conventions; docs/serve.md lists them.
-std::vector<prometheus::MetricFamily> StatusMetrics(const ProcessFacts& facts, const ProcessStatus& now);
+// Names and units are by Prometheus's conventions; docs/serve.md lists them. `moments`: of the status, made
+// for watchers since the start.
+std::vector<prometheus::MetricFamily> StatusMetrics(const ProcessFacts& facts, const ProcessStatus& now,
+                                                    int64_t moments);
 
 }  // namespace omni

@@ -1,10 +1,8 @@
 #include "cluster/http/status_pages.h"
 
-#include <random>
 #include <utility>
 
 #include <absl/strings/str_cat.h>
-#include <absl/strings/str_format.h>
 
 #include "cluster/http/http_routes.h"
 #include "cluster/http/openai_answer.h"
@@ -12,17 +10,10 @@
 #include "cluster/http/status_feed.h"
 #include "cluster/http/status_json.h"
 #include "cluster/http/web_files.h"
+#include "cluster/request_ids.h"
 #include "engine/base/quoted.h"
 
 namespace omni {
-namespace {
-
-std::string NewBoot() {
-  std::random_device random;
-  return absl::StrFormat("%08x%08x", random(), random());
-}
-
-}  // namespace
 
 struct StatusPages::Impl {
   Impl(StatusSource& s, std::string model_name, int64_t slots, std::function<absl::Status()> r,
@@ -32,8 +23,8 @@ struct StatusPages::Impl {
         connections(std::move(c)),
         facts(source.Facts()),
         feed(
-            {.boot = NewBoot()}, StatusJson(facts, std::move(model_name), slots), [this] { return Moment(); },
-            events) {}
+            {.boot = RandomHex(16)}, StatusJson(facts, std::move(model_name), slots),
+            [this] { return Moment(); }, events) {}
 
   StatusMoment Moment() const {
     StatusMoment moment;

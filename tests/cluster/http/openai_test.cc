@@ -284,9 +284,9 @@ TEST_F(OpenAiRequest, AMessageThatIsWrongIsNamed) {
            {R"([{"role": "user", "content": "x"}, {"role": "user"}])", "messages[1].content"},
            {R"([{"role": "user", "content": null}])", "messages[0].content"},
            {R"([{"role": "user", "content": 5}])", "messages[0].content"},
-           {R"([{"role": "user", "content": [{"type": "image_url"}]}])", "messages[0].content"},
-           {R"([{"role": "user", "content": [{"type": "text"}]}])", "messages[0].content"},
-           {R"([{"role": "user", "content": ["x"]}])", "messages[0].content"}}) {
+           {R"([{"role": "user", "content": [{"type": "image_url"}]}])", "messages[0].content[0]"},
+           {R"([{"role": "user", "content": [{"type": "text"}]}])", "messages[0].content[0]"},
+           {R"([{"role": "user", "content": ["x"]}])", "messages[0].content[0]"}}) {
     ExpectBad(Chat(R"({"messages": )" + messages + "}"), param, "'messages");
   }
 }
