@@ -20,7 +20,7 @@ struct HttpUrl {
   bool tls = false;
   std::string host;  // without the brackets of an IPv6 address
   std::string port;
-  std::string path;  // as "/v1", without a slash at its end; may be empty
+  std::string path;                // as "/v1", without a slash at its end; may be empty
   std::string HostHeader() const;  // the port only where it is not the scheme's own
 };
 // http://HOST[:PORT][/PATH] or https://. InvalidArgument says what is wrong, and never shows a password.
