@@ -1,7 +1,11 @@
 #include "cluster/http/http_client.h"
 
 #include <algorithm>
+#include <condition_variable>
+#include <mutex>
 #include <optional>
+#include <system_error>
+#include <thread>
 #include <utility>
 
 #include <absl/strings/ascii.h>
@@ -33,6 +37,43 @@ constexpr std::chrono::milliseconds kAsk{100};  // between two looks at KeepGoin
 constexpr uint32_t kMostHead = 64 << 10;
 constexpr int kMostInterim = 16;  // heads of 1xx before an answer's own
 
+// The system's own look-up waits for as long as it likes, and is not to be interrupted.
+absl::StatusOr<std::vector<std::string>> AskSystem(const std::string& host) {
+  asio::io_context io{1};
+  tcp::resolver resolver(io);
+  error_code error;
+  const tcp::resolver::results_type found = resolver.resolve(host, "", error);
+  if (error) return absl::UnavailableError(error.message());
+  std::vector<std::string> addresses;
+  for (const auto& entry : found) {
+    const std::string address = entry.endpoint().address().to_string();
+    if (addresses.empty() || addresses.back() != address) addresses.push_back(address);
+  }
+  return addresses;
+}
+
+// A look-up under way.
+struct LookUp {
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::optional<absl::StatusOr<std::vector<std::string>>> found;
+};
+
+std::shared_ptr<LookUp> StartLookUp(const FindHost& find, const std::string& host) {
+  auto look_up = std::make_shared<LookUp>();
+  try {
+    std::thread([look_up, find = find == nullptr ? FindHost(AskSystem) : find, host] {
+      absl::StatusOr<std::vector<std::string>> found = find(host);
+      const std::lock_guard lock(look_up->mutex);
+      look_up->found = std::move(found);
+      look_up->changed.notify_all();
+    }).detach();
+  } catch (const std::system_error& e) {
+    look_up->found = absl::ResourceExhaustedError(e.what());
+  }
+  return look_up;
+}
+
 bool IsIpAddress(const std::string& host) {
   error_code error;
   asio::ip::make_address(host, error);
@@ -53,12 +94,14 @@ absl::StatusOr<HttpUrl> ParseHttpUrl(std::string_view text) {
   const auto scheme = std::find_if(std::begin(kSchemes), std::end(kSchemes), [&](std::string_view s) {
     return absl::EqualsIgnoreCase(std::string(rest.substr(0, s.size())), std::string(s));
   });
-  const size_t authority_end = scheme == std::end(kSchemes) ? 0 : rest.find('/', scheme->size());
-  const bool password = text.substr(0, std::max(authority_end, size_t{1}) - 1).find('@') != text.npos;
-  if (password)
+  // Wherever an '@' stands, what is before it may be a password: such a text is in no message.
+  const bool secret = text.find('@') != text.npos;
+  const size_t authority = scheme == std::end(kSchemes) ? 0 : scheme->size();
+  if (secret && text.substr(authority, text.find('/', authority) - authority).find('@') != text.npos)
     return absl::InvalidArgumentError("a URL with a name or password in it is not taken; give a key");
   const auto bad = [&](const char* why) {
-    return absl::InvalidArgumentError(absl::StrCat(Quoted(std::string(text)), " ", why));
+    return absl::InvalidArgumentError(
+        absl::StrCat(secret ? "the server's URL" : Quoted(std::string(text)), " ", why));
   };
   if (scheme == std::end(kSchemes)) return bad("is no URL of a server, as http://127.0.0.1:8080");
   url.tls = scheme->size() == kSchemes[1].size();
@@ -123,7 +166,6 @@ class Exchange {
       if (keep_going_ && !keep_going_()) wait = Wait::kNotWanted;
       if (wait == Wait::kDone && Clock::now() >= until) wait = Wait::kTooLate;
       if (wait == Wait::kDone) continue;
-      resolver_.cancel();
       error_code ignored;
       socket_.close(ignored);
     }
@@ -137,6 +179,7 @@ class Exchange {
     return absl::UnavailableError(absl::StrCat(name_, ": ", what, ": ", error.message()));
   }
 
+  absl::StatusOr<std::vector<tcp::endpoint>> Find(Clock::time_point until);
   absl::Status Connect();
   absl::Status TlsFailed(Wait wait, const error_code& error);
   template <typename Stream>
@@ -154,27 +197,46 @@ class Exchange {
   asio::ssl::context* const tls_context_;
   const HttpClient::KeepGoing& keep_going_;
   asio::io_context io_{1};
-  tcp::resolver resolver_{io_};
   tcp::socket socket_{io_};
   std::optional<TlsStream> tls_;
   boost::beast::flat_buffer buffer_{kMostHead};
   std::optional<http::response_parser<http::buffer_body>> parser_;
 };
 
+absl::StatusOr<std::vector<tcp::endpoint>> Exchange::Find(Clock::time_point until) {
+  const std::string what = absl::StrCat("the host '", url_.host, "' is not found");
+  absl::StatusOr<std::vector<std::string>> addresses = std::vector<std::string>{url_.host};
+  if (!IsIpAddress(url_.host)) {
+    const std::shared_ptr<LookUp> look_up = StartLookUp(options_.find_host, url_.host);
+    std::unique_lock lock(look_up->mutex);
+    while (!look_up->changed.wait_for(lock, kAsk, [&] { return look_up->found.has_value(); })) {
+      lock.unlock();
+      if (keep_going_ && !keep_going_()) return Failed(Wait::kNotWanted, {}, what);
+      if (Clock::now() >= until) return Failed(Wait::kTooLate, {}, what);
+      lock.lock();
+    }
+    addresses = *std::move(look_up->found);
+  }
+  int port = 0;
+  (void)absl::SimpleAtoi(url_.port, &port);  // ParseHttpUrl has seen to it
+  std::vector<tcp::endpoint> found;
+  for (size_t i = 0; addresses.ok() && i < addresses->size(); ++i) {
+    error_code error;
+    const auto address = asio::ip::make_address((*addresses)[i], error);
+    if (!error) found.emplace_back(address, static_cast<uint16_t>(port));
+  }
+  if (!found.empty()) return found;
+  return absl::UnavailableError(absl::StrCat(name_, ": ", what, addresses.ok() ? "" : ": ",
+                                             addresses.ok() ? "" : addresses.status().message()));
+}
+
 absl::Status Exchange::Connect() {
   const Clock::time_point until = Clock::now() + options_.connect_time;
   error_code error;
-  tcp::resolver::results_type found;
+  const absl::StatusOr<std::vector<tcp::endpoint>> found = Find(until);
+  if (!found.ok()) return found.status();
   Wait wait = Await(until, error, [&](const auto& done) {
-    resolver_.async_resolve(url_.host, url_.port, [&found, done](const error_code& e, auto results) {
-      found = results;
-      done(e);
-    });
-  });
-  if (error || wait != Wait::kDone)
-    return Failed(wait, error, absl::StrCat("the host '", url_.host, "' is not found"));
-  wait = Await(until, error, [&](const auto& done) {
-    asio::async_connect(socket_, found, [done](const error_code& e, const auto&) { done(e); });
+    asio::async_connect(socket_, *found, [done](const error_code& e, const auto&) { done(e); });
   });
   if (error || wait != Wait::kDone) {
     return Failed(wait, error,
@@ -289,9 +351,10 @@ absl::Status Exchange::ReadBody(Stream& stream, HttpClient::Answer& answer,
       answer.body += got;
     }
     if (error == http::error::need_buffer) error = {};
-    // Of a body that ends with its connection.
-    if (error == asio::ssl::error::stream_truncated && parser_->need_eof()) return absl::OkStatus();
-    if (error == http::error::partial_message || error == asio::error::eof)
+    // A body that ends with its connection ends where TLS says so; without that, anybody in between may have
+    // cut it.
+    if (error == http::error::partial_message || error == asio::error::eof ||
+        error == asio::ssl::error::stream_truncated)
       return absl::UnavailableError(absl::StrCat(name_, ": the server ended the connection in mid-answer"));
     if (error || wait != Wait::kDone) return Failed(wait, error, "the answer broke off");
   }

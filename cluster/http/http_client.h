@@ -10,6 +10,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
@@ -26,6 +27,10 @@ struct HttpUrl {
 // http://HOST[:PORT][/PATH] or https://. InvalidArgument says what is wrong, and never shows a password.
 absl::StatusOr<HttpUrl> ParseHttpUrl(std::string_view text);
 
+// The addresses of a host's name, as "192.0.2.1"; on a thread of its own, which may outlive the client:
+// whoever gives a request up does not wait for it.
+using FindHost = std::function<absl::StatusOr<std::vector<std::string>>(const std::string& host)>;
+
 struct HttpClientOptions {
   std::string url;
   std::string key;      // sent as a bearer; in no message
@@ -35,6 +40,7 @@ struct HttpClientOptions {
   std::chrono::milliseconds connect_time{10'000};  // to find, connect and greet the server
   std::chrono::milliseconds silence{600'000};      // without a byte of an answer
   size_t most_bytes = size_t{4} << 20;             // of an answer that is taken whole
+  FindHost find_host = nullptr;                    // null: the system says
 };
 
 // One thread at a time.

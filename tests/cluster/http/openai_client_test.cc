@@ -1,6 +1,8 @@
 // What a client makes of servers, good and bad.
 #include "cluster/http/openai_client.h"
 
+#include <future>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -114,7 +116,14 @@ TEST(HttpUrl, IsReadAndWrittenAsItIs) {
        {"", "h:80", "ftp://h", "http://", "http://:80", "http://h:0", "http://h:65536", "http://h:x",
         "http://h?x", "http://h/#x", "http://h h", "http://[::1", "http://::1", "http://h\r\nX:1"})
     EXPECT_FALSE(ParseHttpUrl(bad).ok()) << bad;
-  EXPECT_THAT(ParseHttpUrl("http://me:secret@h/").status().message(), Not(HasSubstr("secret")));
+  for (const char* with_password :
+       {"http://me:secret@h/", "me:secret@h:80", "ftp://me:secret@h/", "http:/me:secret@h", "//me:secret@h",
+        "http://me:sec/secret@h", "http://me:secret@h?x", " http://me:secret@h", "http://h:x/secret@"}) {
+    const absl::Status refused = ParseHttpUrl(with_password).status();
+    EXPECT_TRUE(absl::IsInvalidArgument(refused)) << with_password;
+    EXPECT_THAT(std::string(refused.message()), Not(HasSubstr("secret")));
+  }
+  EXPECT_EQ(ParseHttpUrl("http://h/@v1")->path, "/@v1");
 }
 
 TEST(OpenAiClient, StreamsAnAnswerAndAsksForItAsSettingsSay) {
@@ -285,6 +294,37 @@ TEST(OpenAiClient, NobodyThereIsSaidWithTheAddress) {
   EXPECT_THAT(std::string(status.message()), AllOf(HasSubstr(url), HasSubstr("nobody answers")));
 }
 
+TEST(OpenAiClient, AHostIsFoundByItsName) {
+  RawServer server([](const std::string&) { return Stream({kOne, kTwo, kDone}); });
+  EXPECT_EQ(Ask(At("http://localhost:" + server.port())).text, "one two");
+  HttpClientOptions options = At("http://kitchen.example:" + server.port());
+  options.find_host = [](const std::string& host) -> absl::StatusOr<std::vector<std::string>> {
+    return std::vector<std::string>{host == "kitchen.example" ? "127.0.0.1" : "192.0.2.1"};
+  };
+  EXPECT_EQ(Ask(options).text, "one two");
+  options.find_host = [](const std::string&) { return absl::UnavailableError("no such host"); };
+  const absl::Status unknown = Ask(options).status;
+  EXPECT_TRUE(absl::IsUnavailable(unknown)) << unknown;
+  EXPECT_THAT(std::string(unknown.message()), HasSubstr("'kitchen.example' is not found"));
+}
+
+TEST(OpenAiClient, WhoeverWaitsForANameCanGiveItUp) {
+  const auto over = std::make_shared<std::promise<void>>();
+  HttpClientOptions options = At("http://kitchen.example");
+  options.find_host =
+      [wait = over->get_future().share()](const std::string&) -> absl::StatusOr<std::vector<std::string>> {
+    wait.wait();
+    return std::vector<std::string>();
+  };
+  int asked = 0;
+  auto client = OpenAiClient::Make(options, "");
+  ASSERT_TRUE(client.ok());
+  EXPECT_TRUE(absl::IsCancelled((*client)->Model([&] { return ++asked < 3; }).status()));
+  options.connect_time = std::chrono::milliseconds(1);
+  EXPECT_TRUE(absl::IsDeadlineExceeded((*OpenAiClient::Make(options, ""))->Model(nullptr).status()));
+  over->set_value();
+}
+
 TEST(OpenAiClient, ATextThatIsNoUtf8IsNotSent) {
   EXPECT_TRUE(absl::IsInvalidArgument(Ask(At("http://127.0.0.1:1"), nullptr, {.prompt = "\xff"}).status));
 }
@@ -317,6 +357,18 @@ TEST(OpenAiClient, ACertificateIsBelievedOnlyFromAnAuthorityThatIs) {
   EXPECT_EQ(good.text, "one two");
   options.url = "https://localhost:" + server.port();
   EXPECT_TRUE(Ask(options).status.ok());
+
+  // An answer that ends with its connection, whole and cut.
+  for (const bool cut : {false, true}) {
+    std::vector<std::string> said = {Head("200 OK", "application/json"), R"({"data":[{"id":"mini"}]})"};
+    if (cut) said.push_back(RawServer::kCut);
+    RawServer ending([&](const std::string&) { return said; }, dir / "a");
+    HttpClientOptions to = options;
+    to.url = ending.url();
+    const auto model = (*OpenAiClient::Make(to, ""))->Model(nullptr);
+    EXPECT_EQ(model.ok(), !cut) << model.status();
+    EXPECT_EQ(absl::IsUnavailable(model.status()), cut) << model.status();
+  }
 
   const absl::Status unknown = Ask(At(server.url())).status;
   EXPECT_TRUE(absl::IsFailedPrecondition(unknown)) << unknown;

@@ -104,6 +104,7 @@ class RawServer {
       if (length < head) wanted += std::strtoul(request.c_str() + length + 16, nullptr, 10);
     }
     for (const std::string& piece : script_(request)) {
+      if (piece == kCut) return;
       if (piece == kUntilGone) {
         while (Receive(client, ssl, buffer, sizeof buffer) > 0) {
         }
@@ -116,6 +117,8 @@ class RawServer {
   }
 
  public:
+  // As a piece: the connection is closed without TLS's end.
+  static constexpr char kCut[] = "\1cut";
   // As a piece: nothing more is said until the client goes.
   static constexpr char kUntilGone[] = "\1until the client is gone";
 
