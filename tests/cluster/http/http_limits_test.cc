@@ -28,10 +28,10 @@ using testing::RawClient;
 
 class HttpLimitsTest : public testing::HttpDoorFixture {
  protected:
-  void Limit(const CallerLimitOptions& options) {
+  void Limit(const CallerLimitOptions& options, const SwarmOptions& swarm = {}) {
     behind_.limits = std::make_shared<CallerLimits>(
         options, [this] { return CallerLimits::Clock::time_point(milliseconds(now_ms_)); });
-    Open();
+    Open(swarm);
   }
   void MakeKeys() {
     const KeyTime now = std::chrono::floor<seconds>(std::chrono::system_clock::now());
@@ -56,7 +56,7 @@ class HttpLimitsTest : public testing::HttpDoorFixture {
   }
 
   std::atomic<int64_t> now_ms_ = 1'000'000;
-  std::map<std::string, std::string> keys_ = {{"one", ""}, {"two", ""}};
+  std::map<std::string, std::string> keys_ = {{"one", ""}, {"two", ""}, {"three", ""}, {"four", ""}};
 };
 
 TEST_F(HttpLimitsTest, ACallerHasSoManyUnderWayAndOthersTheirOwn) {
@@ -88,6 +88,29 @@ TEST_F(HttpLimitsTest, TokensThatACallerOwesAreWaitedFor) {
   EXPECT_EQ(Refused(Ask(Post(kChat, ChatBody(1, false))), "60 tokens a minute"), wait);
   now_ms_ += 1000 * wait;
   EXPECT_EQ(Ask(Post(kChat, ChatBody(1, false))).status, 200);
+}
+
+TEST_F(HttpLimitsTest, WhatFindsNoPlaceCostsNothing) {
+  MakeKeys();
+  SwarmOptions swarm;
+  swarm.coordinator.max_active = 1;
+  swarm.coordinator.max_queued = 1;
+  Limit({.requests = 0, .tokens_per_minute = 100, .time = milliseconds(0)}, swarm);
+  RawClient first(door_->address()), second(door_->address()), third(door_->address());
+  first.Send(Post(kChat, ChatBody(1, true, kEndless), keys_["one"]));
+  ASSERT_TRUE(WaitForSessions(1, 0));
+  second.Send(Post(kChat, ChatBody(2, true, kEndless), keys_["three"]));
+  ASSERT_TRUE(WaitForSessions(1, 1));
+  third.Send(Post(kChat, ChatBody(2, true, kEndless), keys_["four"]));  // in the queue's reserve
+  ASSERT_TRUE(WaitForSessions(1, 2));
+  for (int i = 0; i < 20; ++i) {  // together their prompts have far more tokens than there are
+    const RawAnswer refused = Ask(Post(kChat, ChatBody(3, false), keys_["two"]));
+    ASSERT_EQ(refused.status, 429);
+    EXPECT_THAT(refused.body, Not(HasSubstr("tokens a minute")));
+  }
+  for (RawClient* client : {&first, &second, &third}) client->Close();
+  ASSERT_TRUE(WaitForSessions(0, 0));
+  EXPECT_EQ(Ask(Post(kChat, ChatBody(3, false), keys_["two"])).status, 200);
 }
 
 TEST_F(HttpLimitsTest, AnAnswerEndsWithItsTime) {
