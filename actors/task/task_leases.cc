@@ -107,9 +107,9 @@ absl::Status TaskLedger::AddReport(TaskRecord& record, const TaskReport& report,
   size_t bytes = report.checkpoint.size();
   for (const TaskReport::Item& item : report.items) bytes += item.data.size();
   if (record.log_bytes + static_cast<int64_t>(bytes) > options_.limits.log_bytes)
-    return absl::ResourceExhaustedError(absl::StrCat("the task's events have ", record.log_bytes,
-                                                     " bytes, and may have ", options_.limits.log_bytes,
-                                                     "; put what is large into artifacts"));
+    return absl::OutOfRangeError(absl::StrCat("the task's events have ", record.log_bytes,
+                                              " bytes, and may have ", options_.limits.log_bytes,
+                                              "; put what is large into artifacts"));
   for (const TaskReport::Item& item : report.items)
     AddEvent(record, {.kind = item.kind, .node = record.state.node, .name = item.name, .data = item.data},
              step);

@@ -125,6 +125,7 @@ class TaskLedger {
                                                      std::span<const TaskOffer> offers, TaskTime now,
                                                      TaskStep& step);
   // Of the calls below: FailedPrecondition, the token is not that of a lease; its holder stops.
+  // InvalidArgument, what is told is too much at once, OutOfRange, in all: telling it again does not help.
   struct Told {
     TaskTime lease_ends{};
     bool cancel = false;  // it should stop, and fail with kErrorCancelled

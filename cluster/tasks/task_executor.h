@@ -24,7 +24,9 @@ class TaskAttempt {
   virtual void Progress(std::string_view text) = 0;
   virtual void Artifact(std::string_view name, std::string_view where) = 0;
   // One more piece of its checkpoint. It lasts with all that was told before it and nothing that is told
-  // after: an attempt that goes on from its pieces repeats no output.
+  // after: an attempt that goes on from its pieces repeats no output. So once a piece was told, what comes
+  // after one waits for the next, or for the attempt's success; of an attempt that fails it is not kept. Only
+  // of what is more than a report can have (TaskLimits) that is not so.
   virtual void Checkpoint(std::string_view piece) = 0;
 
   enum class Stop {
@@ -51,6 +53,18 @@ struct TaskOutcome {
   }
   static TaskOutcome Returned() { return {Kind::kReturned, "", "", ""}; }
 };
+
+// What an attempt that was told to stop comes to, if it is not done.
+inline TaskOutcome StoppedOutcome(TaskAttempt::Stop stop) {
+  switch (stop) {
+    case TaskAttempt::Stop::kCancelled:
+      return TaskOutcome::Failed(kErrorCancelled, "");
+    case TaskAttempt::Stop::kTimeout:
+      return TaskOutcome::Failed(kErrorTimeout, "the attempt took longer than it may");
+    default:
+      return TaskOutcome::Returned();
+  }
+}
 
 class TaskExecutor {
  public:
