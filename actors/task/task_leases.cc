@@ -106,7 +106,8 @@ absl::Status TaskLedger::AddReport(TaskRecord& record, const TaskReport& report,
   }
   size_t bytes = report.checkpoint.size();
   for (const TaskReport::Item& item : report.items) bytes += item.data.size();
-  if (record.log_bytes + static_cast<int64_t>(bytes) > options_.limits.log_bytes)
+  // One without any can always be made: a lease goes on, and a task ends.
+  if (bytes > 0 && record.log_bytes + static_cast<int64_t>(bytes) > options_.limits.log_bytes)
     return absl::OutOfRangeError(absl::StrCat("the task's events have ", record.log_bytes,
                                               " bytes, and may have ", options_.limits.log_bytes,
                                               "; put what is large into artifacts"));

@@ -100,6 +100,7 @@ class Reader {
     for (uint32_t i = 0; ok_ && i < size; ++i) {
       std::string key;
       Field(key);
+      ok_ = ok_ && (values.empty() || key > values.rbegin()->first);  // as it is written
       Field(values[std::move(key)]);
     }
   }
