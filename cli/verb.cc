@@ -14,6 +14,7 @@
 #include <absl/time/time.h>
 
 #include "cli/sizes.h"
+#include "cli/words.h"
 #include "engine/base/threads.h"
 
 namespace omni::cli {
@@ -289,6 +290,8 @@ std::string GivenFlags::First() const {
 
 int ThreadsOrDefault(int64_t given) { return given > 0 ? static_cast<int>(given) : DefaultThreads(); }
 
+void AddTask(CLI::App& root, Invocation& invocation);  // cli/verbs/task.cc
+
 void AddVerbs(CLI::App& root, Invocation& invocation) {
   AddRun(root, invocation);
   AddChat(root, invocation);
@@ -306,17 +309,23 @@ void AddVerbs(CLI::App& root, Invocation& invocation) {
   AddNode(root, invocation);
   AddCluster(root, invocation);
   AddKey(root, invocation);
+  AddTask(root, invocation);
   AddCompletion(root, invocation);
 }
 
 namespace {
 
-// A word that is no flag and no flag's value, as the parser leaves it alone.
-std::string LiteralArgument(const CLI::App& verb, const std::string& word) {
+// What takes any number of words without a name; null: nothing does.
+const CLI::Option* ListOf(const CLI::App& verb) {
   const auto lists = verb.get_options(
       [](const CLI::Option* option) { return option->get_positional() && option->get_allow_extra_args(); });
-  const bool splits = !lists.empty() && word.starts_with('[') && word.ends_with(']');
-  return splits ? "./" + word : word;  // such lists are of files
+  return lists.empty() ? nullptr : lists.front();
+}
+
+// A word that is no flag and no flag's value, as the parser leaves it alone.
+std::string LiteralArgument(const CLI::Option* list, const std::string& word) {
+  const bool splits = list != nullptr && word.starts_with('[') && word.ends_with(']');
+  return splits ? LiteralWord(*list, word) : word;
 }
 
 }  // namespace
@@ -330,13 +339,20 @@ std::vector<std::string> LiteralWords(const CLI::App& root, const std::vector<st
     const CLI::Option* option = name.starts_with('-') ? verb->get_option_no_throw(name) : nullptr;
     return option != nullptr && option->get_items_expected_max() > 0;
   };
+  const CLI::Option* list = ListOf(*verb);
+  const bool takes_words = list != nullptr && IsWords(*list);
   std::vector<std::string> result = {words[0]};
   bool flags = true;  // until "--"
   for (size_t i = 1; i < words.size(); ++i) {
     const std::string& word = words[i];
-    flags = flags && word != "--";
-    if (!flags || !word.starts_with('-')) {
-      result.push_back(LiteralArgument(*verb, word));
+    const bool mark = flags && word == "--";
+    flags = flags && !mark;
+    // After it the parser gives nothing more to a list that has something.
+    if (mark && takes_words) continue;
+    if (!flags && takes_words && word.starts_with('-')) {
+      result.push_back(LiteralWord(*list, word));
+    } else if (!flags || !word.starts_with('-')) {
+      result.push_back(LiteralArgument(list, word));
     } else if (takes_value(word)) {  // its value follows, whatever it looks like
       result.push_back(word);
       if (++i < words.size()) result.push_back(words[i]);

@@ -14,7 +14,6 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 #include <grpcpp/grpcpp.h>
-#include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/impl/service_type.h>
 
 #include "cluster/admin_service.h"
@@ -30,6 +29,7 @@
 #include "cluster/grpc_loop.h"
 #include "cluster/grpc_reflection.h"
 #include "cluster/grpc_status.h"
+#include "cluster/health_answers.h"
 #include "cluster/host.h"
 #include "cluster/inference_service.h"
 #include "cluster/joiner.h"
@@ -39,6 +39,7 @@
 #include "cluster/saved_sessions.h"
 #include "cluster/session_log.h"
 #include "cluster/state_holder.h"
+#include "cluster/tasks/node_tasks.h"
 #include "cluster/tile_client.h"
 #include "cluster/tile_service.h"
 #include "cluster/warm_keeper.h"
@@ -56,15 +57,6 @@ std::string NewClusterId() {
   return absl::StrFormat("%08x%08x%08x%08x", random(), random(), random(), random());
 }
 
-constexpr char kInference[] = "omni.inference.v1.Inference", kAdmin[] = "omni.cluster.v1.Admin";
-constexpr char kRegions[] = "omni.cluster.v1.Regions", kTiles[] = "omni.cluster.v1.Tiles";
-
-// Servers that are made from now on answer health checks.
-void AnswerHealthChecks() {
-  static std::once_flag once;
-  std::call_once(once, [] { grpc::EnableDefaultHealthCheckService(true); });
-}
-
 }  // namespace
 
 struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceService::Backend {
@@ -72,16 +64,15 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
     joiner = nullptr;
     StopServing();
     forwarding = nullptr;
+    if (tasks != nullptr) tasks->EndWatches(absl::UnavailableError("the node is shutting down"));
     if (server != nullptr) {
       if (inference != nullptr) inference->EndAll(absl::UnavailableError("the node is shutting down"));
       server->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(500));
     }
     if (frames != nullptr) frames->Stop();
-    {
-      std::lock_guard lock(health_mutex);
-      health = nullptr;
-    }
+    health.Detach();
     server = nullptr;
+    tasks = nullptr;
     if (role != nullptr) role->Stop();
     store = nullptr;  // with it, the last of its answers to the role and to the session log
     inference = nullptr;
@@ -99,20 +90,14 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   absl::Status TakeStateFolder();
   absl::Status OpenStores();
   void MakeInference();
+  absl::Status OpenTasks();
   absl::Status StartServer();
   absl::Status StartSwarm();
-  // What health checks are told, after every change.
-  void TellHealth() {
-    std::lock_guard lock(health_mutex);
-    if (health == nullptr) return;
-    health->SetServingStatus("", !stopping && (leading || !coordinates()));
-    health->SetServingStatus(kInference, !stopping && leading);
-    health->SetServingStatus(kAdmin, leading);
-    for (const char* service : {kRegions, kTiles}) health->SetServingStatus(service, true);
-  }
+  void TellHealth() { health.Tell({leading, stopping, coordinates()}); }
   void StopServing() {
     stopping = true;
     TellHealth();
+    if (tasks != nullptr) tasks->BeginDrain();
   }
   uint64_t Offered() const;
   JoinOffer Offer(const std::string& model_hash) const;
@@ -137,8 +122,10 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
     leading = false;
     TellHealth();
     status->OnDeposed();
-    inference->EndAll(
-        absl::UnavailableError(absl::StrCat("the coordinator leads no more: ", reason.message())));
+    const absl::Status ended =
+        absl::UnavailableError(absl::StrCat("the coordinator leads no more: ", reason.message()));
+    inference->EndAll(ended);
+    tasks->EndWatches(ended);
     // What the swarm still computes is not logged, and so not shown; it is ended all the same.
     restarter->Post([this] {
       std::unique_lock lock(swarm_mutex);
@@ -179,6 +166,9 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   // --- InferenceService::Backend
   absl::Status Serving() override {
     if (stopping) return absl::UnavailableError("the node is shutting down");
+    return Leading();
+  }
+  absl::Status Leading() {
     if (leading) return absl::OkStatus();
     const std::string elsewhere = Elsewhere();
     return absl::UnavailableError(elsewhere.empty()
@@ -222,13 +212,13 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   std::unique_ptr<InferenceService> inference;
   std::unique_ptr<grpc::Service> inference_calls;
   std::unique_ptr<ForwardingBackend> forwarding;
+  std::unique_ptr<NodeTasks> tasks;
   std::unique_ptr<AdminService> admin;
   std::unique_ptr<TileService> tiles;
   std::unique_ptr<ReflectionServices> reflection;
   std::unique_ptr<GrpcFrameService> frames;
   std::unique_ptr<grpc::Server> server;
-  std::mutex health_mutex;
-  grpc::HealthCheckServiceInterface* health = nullptr;  // the server's
+  HealthAnswers health;
   int64_t last_heard = 0;
   std::unique_ptr<Joiner> joiner;
   std::unique_ptr<Executor> restarter = std::make_unique<Executor>();
@@ -396,8 +386,20 @@ void ClusterNode::Impl::MakeInference() {
   inference = std::make_unique<InferenceService>(std::move(with), *this, *session_log, *saved_sessions);
 }
 
+absl::Status ClusterNode::Impl::OpenTasks() {
+  TaskServiceOptions with;
+  with.access = options.access.get();
+  // What is known of tasks can be asked for until the end.
+  with.serving = [this] { return Leading(); };
+  with.elsewhere = [this] { return Elsewhere(); };
+  absl::StatusOr<std::unique_ptr<NodeTasks>> opened =
+      NodeTasks::Open(coordinates() ? absl::StrCat(options.state_dir, "/tasks") : "", std::move(with));
+  if (!opened.ok()) return opened.status();
+  tasks = *std::move(opened);
+  return absl::OkStatus();
+}
+
 absl::Status ClusterNode::Impl::StartServer() {
-  AnswerHealthChecks();
   grpc::ServerBuilder& builder = *server_builder;
   int port = 0;
   builder.AddListeningPort(options.listen, credentials->server(), &port);
@@ -413,21 +415,18 @@ absl::Status ClusterNode::Impl::StartServer() {
   frames = std::make_unique<GrpcFrameService>(builder, *loop, *host);
   builder.RegisterService(admin->service());
   builder.RegisterService(&tiles->service());
+  builder.RegisterService(tasks->service());
   inference_calls =
       forwarding->MakeService(inference == nullptr ? nullptr : inference->service(), options.access.get());
   builder.RegisterService(inference_calls.get());
-  reflection =
-      std::make_unique<ReflectionServices>(std::vector<std::string>{kAdmin, kInference, kRegions, kTiles});
+  reflection = std::make_unique<ReflectionServices>(NodeServices());
   for (grpc::Service* service : reflection->services()) builder.RegisterService(service);
   server = builder.BuildAndStart();
   if (server == nullptr || port == 0) {
     return absl::UnavailableError(absl::StrCat("cannot listen on ", options.listen,
                                                "; is the address one of this machine's, and the port free?"));
   }
-  {
-    std::lock_guard lock(health_mutex);
-    health = server->GetHealthCheckService();
-  }
+  health.Attach(*server);
   TellHealth();
   const std::string host_part = options.listen.substr(0, options.listen.rfind(':'));
   address = options.advertise.empty() ? absl::StrCat(host_part, ":", port) : options.advertise;
@@ -477,6 +476,7 @@ absl::Status ClusterNode::Impl::Start() {
   const ClusterRecord cluster{options.cluster, model->hash(), static_cast<int32_t>(config.num_regions()),
                               kClusterProtocol, NewClusterId()};
   if (coordinates()) MakeInference();
+  if (absl::Status s = OpenTasks(); !s.ok()) return s;
   forwarding = std::make_unique<ForwardingBackend>(
       *this, credentials->channel(),
       ForwardingBackend::Leader{[this](size_t turn) { return LeaderAddress(turn); },
@@ -489,7 +489,8 @@ absl::Status ClusterNode::Impl::Start() {
   facts.node = id;
   facts.max_context = options.swarm.max_context;
   status = std::make_unique<ClusterNodeStatus>(
-      std::move(facts), *model, [this] { return Stats(); }, [this] { return Serving(); });
+      std::move(facts), *model, [this] { return Stats(); }, [this] { return Serving(); },
+      [this] { return tasks->Now(); });
   host->Serve(*frames, {id});
   if (coordinates()) {
     CoordinatorRoleOptions with;
@@ -517,6 +518,7 @@ absl::Status ClusterNode::Impl::Start() {
     admin->set_role(role.get());
     status->Follow(*role);
     role->Start();
+    tasks->Begin(id);
   }
   frames->Start();
   if (!options.join.empty()) {

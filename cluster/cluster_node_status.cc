@@ -39,11 +39,13 @@ struct ClusterNodeStatus::Latest : public std::enable_shared_from_this<ClusterNo
 };
 
 ClusterNodeStatus::ClusterNodeStatus(ProcessFacts facts, const Model& model,
-                                     std::function<SwarmStats()> stats, std::function<absl::Status()> serving)
+                                     std::function<SwarmStats()> stats, std::function<absl::Status()> serving,
+                                     std::function<std::shared_ptr<const TasksNow>()> tasks)
     : facts_(std::move(facts)),
       model_(model),
       stats_(std::move(stats)),
       serving_(std::move(serving)),
+      tasks_(std::move(tasks)),
       latest_(std::make_shared<Latest>()) {}
 
 ClusterNodeStatus::~ClusterNodeStatus() {
@@ -74,6 +76,7 @@ ProcessStatus ClusterNodeStatus::Now() {
   ProcessStatus status;
   status.swarm = stats_();
   status.serving = serving_();
+  status.tasks = tasks_();
   AddCache(model_, status);
   std::lock_guard lock(latest_->mutex);
   status.cluster = latest_->report;

@@ -13,9 +13,10 @@ class Model;
 
 class ClusterNodeStatus final : public StatusSource {
  public:
-  // `stats` and `serving` are called on any thread and do not wait; they and the model outlive this.
+  // `stats`, `serving` and `tasks` are called on any thread; they and the model outlive this.
   ClusterNodeStatus(ProcessFacts facts, const Model& model, std::function<SwarmStats()> stats,
-                    std::function<absl::Status()> serving);
+                    std::function<absl::Status()> serving,
+                    std::function<std::shared_ptr<const TasksNow>()> tasks);
   ~ClusterNodeStatus() override;
 
   // From now on what the role reports is told: anew whenever it changes, and at every tick, since figures
@@ -33,6 +34,7 @@ class ClusterNodeStatus final : public StatusSource {
   const Model& model_;
   const std::function<SwarmStats()> stats_;
   const std::function<absl::Status()> serving_;
+  const std::function<std::shared_ptr<const TasksNow>()> tasks_;
   const std::shared_ptr<Latest> latest_;
 };
 

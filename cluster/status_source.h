@@ -10,6 +10,7 @@
 
 #include "actors/swarm.h"
 #include "cluster/cluster_report.h"
+#include "cluster/tasks/tasks_now.h"
 #include "engine/model/config.h"
 #include "store/cache/tile_cache.h"
 #include "store/plan/memory_plan.h"
@@ -34,6 +35,7 @@ struct ProcessStatus {
   std::optional<CacheStats> cache;               // nothing: all experts are in memory
   int64_t cache_bytes = 0;                       // that the cache may take now
   std::shared_ptr<const ClusterReport> cluster;  // null: there is none, or another node coordinates it
+  std::shared_ptr<const TasksNow> tasks;         // null: none are kept here
 };
 
 // Thread-safe; outlives whoever watches.

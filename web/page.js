@@ -4,6 +4,7 @@ import { Feed, hasKey, headers, reasonOf, useKey } from './feed.js';
 import { History, Rate } from './charts.js';
 import { Layers } from './layers.js';
 import { showCluster, showMemory } from './cluster.js';
+import { showTasks } from './tasks.js';
 import { setUpTry } from './try.js';
 import { Torus } from './torus.js';
 
@@ -103,6 +104,7 @@ function showStatus(moment) {
   showModel(moment);
   showFigures(moment);
   const owners = showCluster(moment);
+  showTasks(moment);
   torus.tell(moment.layers, moment.experts, owners);
   layers.tell(moment.layers);
   ready = moment.process.ready ? '' : moment.process.why || 'not ready';

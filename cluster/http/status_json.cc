@@ -157,6 +157,43 @@ Json ClusterPart(const ClusterReport* report) {
           {"refused", report->refused}};
 }
 
+// Who handed a task in sees what it is; here is only how it goes.
+Json TasksPart(const TasksNow* now) {
+  if (now == nullptr) return nullptr;
+  const TaskCounts& counts = now->figures.counts;
+  const auto live = [&](TaskStatus status) { return counts.by_status[static_cast<size_t>(status)]; };
+  Json latest = Json::array();
+  for (const TaskState& task : now->latest) {
+    latest.push_back({{"id", task.id},
+                      {"status", TaskStatusName(task.status)},
+                      {"caller", task.caller},
+                      {"executor", task.executor},
+                      {"target", task.target},
+                      {"attempt", task.attempt},
+                      {"node", task.node},
+                      {"error", task.error},
+                      {"children", task.children},
+                      {"children_over", task.children_over},
+                      {"created_ms", task.created.time_since_epoch().count()},
+                      {"updated_ms", task.updated.time_since_epoch().count()}});
+  }
+  return {{"scheduled", live(TaskStatus::kScheduled)},
+          {"queued", live(TaskStatus::kQueued)},
+          {"running", live(TaskStatus::kRunning)},
+          {"waiting", live(TaskStatus::kWaiting)},
+          {"succeeded", counts.succeeded},
+          {"failed", counts.failed},
+          {"cancelled", counts.cancelled},
+          {"accepted", now->accepted},
+          {"attempts", counts.attempts},
+          {"lost", counts.lost},
+          {"syncs", now->figures.syncs},
+          {"watches", now->watches},
+          {"draining", now->figures.draining},
+          {"store", std::string(now->figures.store.message())},
+          {"latest", std::move(latest)}};
+}
+
 }  // namespace
 
 StatusJson::StatusJson(ProcessFacts facts, std::string name, int64_t slots)
@@ -196,7 +233,8 @@ std::string StatusJson::Text(const StatusMoment& moment, const std::vector<int64
         {"failed_jobs", swarm.failed_jobs}}},
       {"cache", CachePart(facts_, moment.now)},
       {"plan", PlanPart(facts_.plan)},
-      {"cluster", ClusterPart(moment.now.cluster.get())}};
+      {"cluster", ClusterPart(moment.now.cluster.get())},
+      {"tasks", TasksPart(moment.now.tasks.get())}};
   return JsonText(json);
 }
 

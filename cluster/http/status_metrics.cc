@@ -209,6 +209,31 @@ void AddCluster(const ClusterReport* report, Families& f) {
   AddLinks(report->peers, f);
 }
 
+void AddTasks(const TasksNow* now, Families& f) {
+  if (now == nullptr) return;
+  const TaskCounts& counts = now->figures.counts;
+  f.Gauge("omni_tasks", "Tasks that are not over, by how far they are.");
+  for (const TaskStatus status :
+       {TaskStatus::kScheduled, TaskStatus::kQueued, TaskStatus::kRunning, TaskStatus::kWaiting})
+    f.Add(counts.by_status[static_cast<size_t>(status)], {{"status", TaskStatusName(status)}});
+  f.Counter("omni_tasks_accepted_total", "Tasks that were handed in and accepted.").Add(now->accepted);
+  f.Counter("omni_tasks_over_total", "Tasks that ended, by how.")
+      .Add(counts.succeeded, {{"status", TaskStatusName(TaskStatus::kSucceeded)}})
+      .Add(counts.failed, {{"status", TaskStatusName(TaskStatus::kFailed)}})
+      .Add(counts.cancelled, {{"status", TaskStatusName(TaskStatus::kCancelled)}});
+  f.Counter("omni_task_attempts_total", "Attempts at tasks that were begun.").Add(counts.attempts);
+  f.Counter("omni_task_attempts_lost_total",
+            "Of these, the attempts whose executor was not heard of in time.")
+      .Add(counts.lost);
+  f.Counter("omni_task_refused_tokens_total", "Reports of executors that had lost their tasks.")
+      .Add(counts.refused_tokens);
+  f.Counter("omni_task_syncs_total", "Times that the disk was waited for.").Add(now->figures.syncs);
+  f.Counter("omni_task_writes_total", "Records that were written.").Add(now->figures.writes);
+  f.Gauge("omni_task_watches", "Streams of events that are open.").Add(now->watches);
+  f.Gauge("omni_task_store_failed", "1 while the store takes no writes.")
+      .Add(now->figures.store.ok() ? 0 : 1);
+}
+
 }  // namespace
 
 std::vector<MetricFamily> StatusMetrics(const ProcessFacts& facts, const ProcessStatus& now,
@@ -218,6 +243,7 @@ std::vector<MetricFamily> StatusMetrics(const ProcessFacts& facts, const Process
   AddSwarm(now.swarm, f);
   AddCache(facts, now, f);
   AddCluster(now.cluster.get(), f);
+  AddTasks(now.tasks.get(), f);
   f.Counter("omni_status_moments_total", "Moments of the status made for watchers.").Add(moments);
   return f.Take();
 }

@@ -87,6 +87,7 @@ class WalkTest : public OmniTest {
         {"completion", {"bash"}},
         {"cluster", {"cert", Fresh("authority")}},
         {"key", {"list", "--keys", *dir_ / "keys.json"}},
+        {"task", {"submit", "model", "the sea", "--dry-run"}},
     };
     const auto it = words.find(verb);
     if (it != words.end()) return it->second;

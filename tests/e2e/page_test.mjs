@@ -195,6 +195,25 @@ async function isSeenInTheDarkAndNarrow() {
   }
 }
 
+async function showsTasks() {
+  const narrow = { viewport: { width: 320, height: 800 } };
+  for (const [options, name] of [[{ colorScheme: 'dark' }, 'tasks'], [narrow, 'tasks-narrow']]) {
+    const page = await open(options);
+    const rows = await page.locator('#tasks-body tr').count();
+    await server('hand in');
+    await page.waitForFunction((before) => document.querySelectorAll('#tasks-body tr').length > before, rows);
+    const first = await text(page, '#tasks-body tr:first-child');
+    assert.match(first, /queued/);
+    assert.match(first, /command sort/);
+    assert.match(await text(page, '#tasks-facts'), /\d+ queued/);
+    await page.focus('#tasks-scroll');
+    assert.equal(await page.evaluate(() => document.activeElement.id), 'tasks-scroll');
+    assert.equal(await overflow(page), 0);
+    await shot(page, name);
+    await page.context().close();
+  }
+}
+
 // Answers that a test tells word by word, in the server's place.
 async function anEarlierAnswerIsNotSeenInALaterOne() {
   const page = await open();
@@ -324,7 +343,7 @@ async function saysThatItIsStaleAndComesBack() {
 }
 
 for (const test of [loadsDrawsAndStreams, isWorkedByKeys, isSeenInTheDarkAndNarrow, anEarlierAnswerIsNotSeenInALaterOne,
-  showsAnotherModelInThePlaceOfTheFirst, asksForAKeyWhereOneIsWanted, saysThatItIsStaleAndComesBack]) {
+  showsAnotherModelInThePlaceOfTheFirst, showsTasks, asksForAKeyWhereOneIsWanted, saysThatItIsStaleAndComesBack]) {
   await test();
   console.log(`${test.name}: as it should be`);
 }

@@ -191,5 +191,39 @@ TEST(ProcessFigures, AreThoseOfThisProcess) {
   EXPECT_LT(CountOpenFiles(), figures.most_files);
 }
 
+TEST(StatusJson, TellsHowTasksGoAndNotWhatTheyAre) {
+  StatusMoment moment = Moment();
+  EXPECT_EQ(Text(moment)["tasks"], nullptr);
+  TasksNow tasks;
+  tasks.figures.counts.by_status[static_cast<size_t>(TaskStatus::kQueued)] = 3;
+  tasks.figures.counts.failed = 2;
+  tasks.figures.syncs = 9;
+  tasks.figures.store = absl::UnavailableError("the disk is full");
+  tasks.accepted = 5;
+  TaskState task;
+  task.id = "0123";
+  task.status = TaskStatus::kFailed;
+  task.caller = "anna";
+  task.executor = "command";
+  task.target = "sort";
+  task.error = "invalid";
+  task.message = "what only its caller may see";
+  task.attempt = 2;
+  task.updated = TaskTime(std::chrono::milliseconds(77));
+  tasks.latest.push_back(task);
+  moment.now.tasks = std::make_shared<const TasksNow>(tasks);
+  const json said = Text(moment)["tasks"];
+  EXPECT_EQ(said["queued"], 3);
+  EXPECT_EQ(said["failed"], 2);
+  EXPECT_EQ(said["accepted"], 5);
+  EXPECT_EQ(said["syncs"], 9);
+  EXPECT_EQ(said["store"], "the disk is full");
+  ASSERT_EQ(said["latest"].size(), 1u);
+  EXPECT_EQ(said["latest"][0]["status"], "failed");
+  EXPECT_EQ(said["latest"][0]["target"], "sort");
+  EXPECT_EQ(said["latest"][0]["updated_ms"], 77);
+  EXPECT_EQ(said.dump().find(task.message), std::string::npos);
+}
+
 }  // namespace
 }  // namespace omni

@@ -1,0 +1,171 @@
+// `omni task` against an `omni serve`, as somebody uses it from a shell.
+#include <fstream>
+#include <future>
+#include <memory>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "tests/cli/omni_fixture.h"
+#include "tests/testing/node_process.h"
+
+namespace omni::testing {
+namespace {
+
+using nlohmann::json;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+// Of a program that no node offers: its tasks wait until they are cancelled.
+constexpr char kNobodys[] = "nobody-does-this";
+
+class TaskTest : public OmniTest {
+ protected:
+  static void SetUpTestSuite() {
+    OmniTest::SetUpTestSuite();
+    setenv("XDG_STATE_HOME", State().c_str(), 1);
+    serve_ = std::make_unique<NodeProcess>(
+        OMNI_PROGRAM, std::vector<std::string>{"-m", Model(), "--listen", "127.0.0.1:0", "-t", "1"},
+        *dir_ / "serve", -1, "serve");
+    ASSERT_NE(serve_->WaitForAddress(), "") << serve_->Log();
+    grpc_ = serve_->WaitForGrpcAddress();
+  }
+  static void TearDownTestSuite() {
+    if (serve_ != nullptr) {
+      EXPECT_EQ(serve_->Interrupt(), 0) << serve_->Log();
+    }
+    serve_ = nullptr;
+    OmniTest::TearDownTestSuite();
+  }
+  static Output Task(std::vector<std::string> words, const ProcessOptions& options = {}) {
+    words.insert(words.begin(), "task");
+    const auto literal = std::find(words.begin(), words.end(), "--");
+    words.insert(literal, {"--cluster", grpc_});
+    return Omni(std::move(words), options);
+  }
+  static std::string Submit(std::vector<std::string> more = {}) {
+    more.insert(more.begin(), {"submit", "command", kNobodys});
+    const Output output = Task(std::move(more));
+    EXPECT_EQ(output.exit_code, 0) << output.err;
+    EXPECT_EQ(output.out.size(), 33u) << "the id alone: " << output.out;
+    return output.out.substr(0, 32);
+  }
+  static std::vector<json> Lines(const std::string& text) {
+    std::vector<json> lines;
+    std::istringstream in(text);
+    for (std::string line; std::getline(in, line);) lines.push_back(json::parse(line));
+    return lines;
+  }
+
+  inline static std::unique_ptr<NodeProcess> serve_;
+  inline static std::string grpc_;
+};
+
+TEST_F(TaskTest, IsHandedInShownListedCancelledAndForgotten) {
+  const std::string id = Submit({"--context", "shown", "--label", "team=blue", "--priority", "7"});
+  const json task = Json(Task({"get", id, "--json"}));
+  EXPECT_EQ(task["status"], "QUEUED");
+  EXPECT_EQ(task["labels"]["team"], "blue");
+  EXPECT_EQ(task["spec"]["priority"], 7);
+  EXPECT_THAT(Task({"get", id}).out, HasSubstr("work       command nobody-does-this\n"));
+  const Output list = Task({"list", "--context", "shown"});
+  EXPECT_THAT(list.out, HasSubstr(id + "  queued"));
+  EXPECT_EQ(Json(Task({"list", "--context", "shown", "--status", "failed", "--json"}))["tasks"].size(), 0u);
+  EXPECT_EQ(Json(Task({"list", "--context", "shown", "--status", "queued", "--json"}))["tasks"].size(), 1u);
+  ExpectOneLine(Task({"purge", id}), 1, "not over");
+  EXPECT_EQ(Json(Task({"cancel", id, "--json"}))["status"], "CANCELLED");
+  ExpectOneLine(Task({"cancel", id}), 1, "over");
+  EXPECT_EQ(Json(Task({"retry", id, "--json"}))["status"], "QUEUED");
+  EXPECT_EQ(Task({"cancel", id}).exit_code, 0);
+  EXPECT_EQ(Task({"purge", id}).exit_code, 0);
+  ExpectOneLine(Task({"get", id}), 1, "there is no task");
+}
+
+TEST_F(TaskTest, AKeyHandsInOnce) {
+  const std::string id = Submit({"--key", "once"});
+  EXPECT_EQ(Submit({"--key", "once"}), id);
+  ExpectOneLine(Task({"submit", "command", kNobodys, "--key", "once", "--", "-v"}), 1, "key");
+  EXPECT_NE(Submit(), Submit());
+}
+
+TEST_F(TaskTest, WordsAreTakenLiterally) {
+  const Output output = Task({"submit", "command", kNobodys, "--json", "--", "-r", "--json", "[a,b]", ""});
+  const std::string id = Json(output)["task"]["id"];
+  EXPECT_EQ(Json(Task({"get", id, "--json"}))["spec"]["work"]["command"]["arguments"],
+            json({"-r", "--json", "[a,b]", ""}));
+}
+
+TEST_F(TaskTest, AFileSaysWhatADryRunSaid) {
+  const Output said = Omni({"task", "submit", "model", "the sea", "--max-tokens", "5", "--dry-run"});
+  EXPECT_EQ(said.exit_code, 0) << said.err;
+  EXPECT_EQ(json::parse(said.out), json({{"work", {{"model", {{"prompt", "the sea"}, {"max_tokens", 5}}}}}}));
+  const json spec = {{"work", {{"command", {{"program", kNobodys}}}}}, {"priority", 3}};
+  std::ofstream(*dir_ / "spec.json") << spec;
+  const json submitted = Json(Task({"submit", "--file", *dir_ / "spec.json", "--json"}));
+  EXPECT_EQ(Json(Task({"get", submitted["task"]["id"], "--json"}))["spec"]["priority"], 3);
+  std::ofstream(*dir_ / "wrong.json") << R"({"work": {"command": {"programme": "x"}}})";
+  ExpectOneLine(Task({"submit", "--file", *dir_ / "wrong.json"}), 1, "programme");
+  std::ofstream(*dir_ / "none.json") << "[]";
+  ExpectOneLine(Task({"submit", "--file", *dir_ / "none.json"}), 1, "no JSON object");
+}
+
+TEST_F(TaskTest, WhoWaitsSeesItsEndAndHow) {
+  const std::string id = Submit();
+  auto watched = std::async(std::launch::async, [&] { return Task({"watch", id, "--json"}); });
+  EXPECT_EQ(Task({"cancel", id}).exit_code, 0);
+  const Output output = watched.get();
+  EXPECT_EQ(output.exit_code, 3) << output.err;
+  const std::vector<json> events = Lines(output.out);
+  ASSERT_GE(events.size(), 2u);
+  for (size_t i = 0; i < events.size(); ++i) EXPECT_EQ(events[i]["number"], std::to_string(i + 1));
+  EXPECT_EQ(events.back()["kind"], "OVER");
+  const Output rest = Task({"watch", id, "--json", "--after", std::to_string(events.size())});
+  EXPECT_EQ(rest.exit_code, 3) << rest.err;
+  EXPECT_EQ(rest.out, "");
+  ExpectOneLine(Task({"watch", id, "--after", "1000"}), 1, "events so far");
+}
+
+TEST_F(TaskTest, AnInterruptLeavesTheTaskAndSaysHowToGoOn) {
+  ProcessOptions interrupted;
+  interrupted.signal_after_output = SIGINT;  // once the first event has come
+  const Output output = Task({"submit", "command", kNobodys, "--wait", "--json"}, interrupted);
+  EXPECT_EQ(output.exit_code, 130) << output.err;
+  const std::string id = Lines(output.out).at(0)["task"];
+  EXPECT_THAT(output.err, HasSubstr("omni task watch " + id + " --after 1"));
+  EXPECT_EQ(Json(Task({"get", id, "--json"}))["status"], "QUEUED");
+}
+
+TEST_F(TaskTest, SchedulesArePutListedAndDeleted) {
+  const json put = Json(Task(
+      {"schedule", "put", "nightly", "0 3 * * *", "command", kNobodys, "--zone", "Europe/Berlin", "--json"}));
+  EXPECT_EQ(put["time_zone"], "Europe/Berlin");
+  EXPECT_THAT(Task({"schedule", "list"}).out, HasSubstr("nightly"));
+  EXPECT_EQ(Task({"schedule", "delete", "nightly"}).exit_code, 0);
+  ExpectOneLine(Task({"schedule", "delete", "nightly"}), 1, "there is no schedule");
+  ExpectOneLine(Task({"schedule", "put", "x", "61 * * * *", "command", kNobodys}), 1, "minute");
+  EXPECT_THAT(Task({"schedule", "list"}).out, Not(HasSubstr("nightly")));
+}
+
+TEST_F(TaskTest, NothingFailedIsNothingHandedInAgain) {
+  EXPECT_EQ(Json(Task({"redrive", "--json"}))["redriven"], 0);
+  EXPECT_EQ(Json(Task({"executors", "--json"})).count("executors"), 1u);
+}
+
+TEST_F(TaskTest, WhatIsWrongIsSaidInALine) {
+  ExpectOneLine(Task({"submit"}), 2, "wants model TEXT");
+  ExpectOneLine(Task({"submit", "model"}), 2, "wants one text");
+  ExpectOneLine(Task({"submit", "poem", "x"}), 2, "not 'poem'");
+  ExpectOneLine(Task({"submit", "agent", "a"}), 2, "-m");
+  ExpectOneLine(Task({"submit", "command", "x", "--max-tokens", "3"}), 2, "--max-tokens is of model");
+  ExpectOneLine(Task({"submit", "job", "serve"}), 1, "spec.work.job.verb");
+  ExpectOneLine(Task({"watch"}), 2, "wants the id of one task");
+  ExpectOneLine(Task({"list", "--wait"}), 2, "--wait is of omni task submit");
+  ExpectOneLine(Task({"stop"}), 2, "not 'stop'");
+}
+
+}  // namespace
+}  // namespace omni::testing
