@@ -1,0 +1,54 @@
+#include "cluster/tasks/make_executors.h"
+
+#include <utility>
+
+#include "cluster/tasks/acp_executor.h"
+#include "cluster/tasks/command_executor.h"
+#include "cluster/tasks/job_executor.h"
+#include "cluster/tasks/zeroclaw_executor.h"
+#include "engine/base/log.h"
+
+namespace omni {
+namespace {
+
+constexpr std::chrono::hours kKeepArtifacts{24 *
+                                            8};  // a day longer than tasks are, unless they say otherwise
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ProgramExecutors>> ProgramExecutors::Make(const ExecutorConfig& config,
+                                                                         const std::string& folder,
+                                                                         const std::string& programs) {
+  ChildPlace place{programs + "/omni-child", folder, config.control_group};
+  const absl::StatusOr<int> left = EndLeftovers(place);
+  if (!left.ok()) return left.status();
+  if (*left > 0)
+    LogWarning("task_leftovers_ended",
+               "{processes} processes of tasks, left by an earlier server, were ended",
+               {{"processes", *left}});
+  absl::StatusOr<ArtifactStore> artifacts = ArtifactStore::Open(folder + "/artifacts", kKeepArtifacts);
+  if (!artifacts.ok()) return artifacts.status();
+  auto made =
+      std::unique_ptr<ProgramExecutors>(new ProgramExecutors(std::move(place), *std::move(artifacts)));
+  for (const auto& [name, program] : config.commands)
+    made->executors_.push_back(
+        std::make_unique<CommandExecutor>(name, program, made->place_, made->artifacts_));
+  for (const auto& [name, agent] : config.agents) {
+    if (agent.protocol == AgentConfig::Protocol::kAcp) {
+      made->executors_.push_back(std::make_unique<AcpExecutor>(name, agent, made->place_));
+    } else {
+      made->executors_.push_back(std::make_unique<ZeroclawExecutor>(name, agent, made->place_));
+    }
+  }
+  if (config.jobs.has_value())
+    made->executors_.push_back(std::make_unique<JobExecutor>(*config.jobs, programs, made->place_));
+  return made;
+}
+
+std::vector<TaskExecutor*> ProgramExecutors::executors() const {
+  std::vector<TaskExecutor*> all;
+  for (const auto& executor : executors_) all.push_back(executor.get());
+  return all;
+}
+
+}  // namespace omni
