@@ -21,7 +21,7 @@ bool SessionChannel::Push(GenerateEvent event) {
     notify = ToNotify();
   }
   if (wake) changed_.notify_one();
-  if (notify) notify_();
+  if (notify) Notify();
   return room;
 }
 
@@ -34,10 +34,31 @@ void SessionChannel::Close(absl::StatusOr<GenerateResult> result) {
     notify = ToNotify();
   }
   changed_.notify_one();
-  if (notify) notify_();
+  if (notify) Notify();
 }
 
-bool SessionChannel::ToNotify() { return notify_ != nullptr && !std::exchange(notified_, true); }
+bool SessionChannel::ToNotify() {
+  if (notify_ == nullptr || left_ || std::exchange(notified_, true)) return false;
+  notifying_ = true;
+  notifier_ = std::this_thread::get_id();
+  return true;
+}
+
+void SessionChannel::Notify() {
+  notify_();
+  {
+    std::lock_guard lock(mutex_);
+    notifying_ = false;
+  }
+  changed_.notify_all();
+}
+
+void SessionChannel::Leave() {
+  std::unique_lock lock(mutex_);
+  left_ = true;
+  if (notifying_ && notifier_ == std::this_thread::get_id()) return;
+  changed_.wait(lock, [this] { return !notifying_; });
+}
 
 SessionChannel::Taken SessionChannel::TakeAll() {
   Taken taken;

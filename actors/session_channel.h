@@ -12,6 +12,7 @@
 #include <mutex>
 #include <optional>
 #include <stop_token>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -48,10 +49,14 @@ class SessionChannel {
   // Consumer. Waits for an event, the end, or a stop request (then everything may be empty).
   Taken Take(const std::stop_token& stop);
   Taken Poll();  // never waits
+  // It wants to hear no more: `notify` is not called after this has returned, which waits for a call that is
+  // running, except in it.
+  void Leave();
 
  private:
   Taken TakeAll();  // with the lock held
   bool ToNotify();  // the same
+  void Notify();    // without it, where ToNotify was true
   enum class Waiting { kNo, kForUrgent, kForAny };
 
   const size_t capacity_;
@@ -63,6 +68,8 @@ class SessionChannel {
   std::vector<GenerateEvent> events_;
   bool paused_ = false;
   bool notified_ = false;
+  bool left_ = false, notifying_ = false;
+  std::thread::id notifier_;  // while notifying_
   std::optional<absl::StatusOr<GenerateResult>> result_;
 };
 

@@ -82,6 +82,7 @@ struct SessionHandle::Impl {
 SessionHandle::SessionHandle(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 SessionHandle::~SessionHandle() {
   if (!impl_->over) Cancel();
+  impl_->channel->Leave();
 }
 SessionId SessionHandle::id() const { return impl_->id; }
 SessionChannel::Taken SessionHandle::Poll() { return impl_->Seen(impl_->channel->Poll()); }

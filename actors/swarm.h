@@ -61,7 +61,7 @@ struct SwarmStats {
 // A session under way. One thread at a time. May outlive its swarm, which ends the session.
 class SessionHandle {
  public:
-  ~SessionHandle();  // cancels the session
+  ~SessionHandle();  // cancels the session; SubmitOptions::notify is not called any more
   SessionHandle(const SessionHandle&) = delete;
   SessionHandle& operator=(const SessionHandle&) = delete;
 
