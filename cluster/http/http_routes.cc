@@ -63,6 +63,10 @@ void HttpRoutes::Stream(const char* path, RouteHandler handle, RouteNeeds needs)
   routes_.push_back({"GET", path, HttpRoute::Kind::kPage, std::move(handle), needs});
 }
 
+void HttpRoutes::Call(const char* method, const char* path, RouteHandler handle, RouteNeeds needs) {
+  routes_.push_back({method, path, HttpRoute::Kind::kPage, std::move(handle), needs});
+}
+
 HttpRoutes::Found HttpRoutes::Find(std::string_view method, std::string_view path) const {
   Found found;
   for (const HttpRoute& route : routes_) {

@@ -51,6 +51,8 @@ class HttpRoutes {
   void Work(const char* path, RouteHandler handle, RouteNeeds needs = RouteNeeds::kInfer);  // of POST
   // Of GET and HEAD, answered for as long as somebody listens.
   void Stream(const char* path, RouteHandler handle, RouteNeeds needs = RouteNeeds::kInfer);
+  // The same of any method: of a body it is the handler that looks at the type.
+  void Call(const char* method, const char* path, RouteHandler handle, RouteNeeds needs);
 
   struct Found {
     const HttpRoute* route = nullptr;  // null: no such path, or not with this method
