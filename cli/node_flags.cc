@@ -33,6 +33,8 @@ void NodeFlags::Add(Verb& verb) {
   verb.Path("--state", state, "Folder of what a coordinator keeps (default: below $XDG_STATE_HOME/omni)");
   verb.Path("--certificates", certificates, "Folder of this node's certificate (omni cluster cert)");
   verb.Bool("--allow-plain", allow_plain, "Off loopback without encryption; said at every start");
+  verb.Bool("--log-requests,!--no-log-requests", log_requests,
+            "Log each request, with --log-level info (default: yes)");
   verb.Threads(threads);
 }
 
@@ -73,6 +75,7 @@ absl::StatusOr<ClusterNodeOptions> NodeFlags::Options(const std::string& given,
   options.state_dir = state;
   options.swarm.threads = static_cast<int>(threads);
   options.host_threads = static_cast<int>(threads);
+  options.log_requests = log_requests.value_or(true);
   options.shadows = shadows > 0;
   options.hedges.enabled = hedge > 0;
   options.hedges.share = static_cast<double>(hedge) / 100;

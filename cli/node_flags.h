@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include <absl/status/statusor.h>
@@ -29,6 +30,7 @@ class NodeFlags {
   std::chrono::milliseconds keep_answers = std::chrono::minutes(10);
   int64_t shadows = 1, hedge = 5;
   bool allow_plain = false;
+  std::optional<bool> log_requests;
 };
 
 }  // namespace omni::cli

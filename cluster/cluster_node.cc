@@ -376,6 +376,7 @@ void ClusterNode::Impl::MakeInference() {
   with.keep = options.keep_answers;
   with.access = options.access.get();
   with.limits = options.limits;
+  with.log_requests = options.log_requests;
   with.most_tokens = options.most_tokens;
   with.model_name = options.model_name.empty() ? ModelName(options.model) : options.model_name;
   with.model = model->config();

@@ -74,6 +74,7 @@ struct ClusterNodeOptions {
   int host_threads = 0;  // of the regions it serves to others; 0: as many as this process may use cores
   PeerOptions peers;
   HedgeOptions hedges;
+  bool log_requests = true;                // over gRPC, at the level info
   bool shadows = true;                     // a second node for every region, where there is room
   std::chrono::milliseconds gone{10'000};  // a node so long down is replaced
   std::chrono::milliseconds leader_lease{1'500};

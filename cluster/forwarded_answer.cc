@@ -84,7 +84,12 @@ void Forwarding::End() {
   none_.wait(lock, [this] { return answers_.empty(); });
 }
 
-CallMetadata ForwardedFor(const std::string& caller) { return {{kForwardedMetadata, caller}}; }
+CallMetadata ForwardedFor(const std::string& caller, const RequestIds& ids) {
+  CallMetadata metadata = {{kForwardedMetadata, caller}};
+  if (!ids.request.empty()) metadata.emplace_back(kRequestIdHeader, ids.request);
+  if (!ids.traceparent.empty()) metadata.emplace_back(kTraceparentHeader, ids.traceparent);
+  return metadata;
+}
 
 std::string HintOf(const grpc::ClientContext& context) {
   const auto& trailing = context.GetServerTrailingMetadata();

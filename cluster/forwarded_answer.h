@@ -17,6 +17,7 @@
 #include <grpcpp/alarm.h>
 #include <grpcpp/grpcpp.h>
 
+#include "cluster/request_ids.h"
 #include "omni/inference/v1/inference.grpc.pb.h"
 
 namespace omni {
@@ -56,7 +57,7 @@ class Forwarding {
 
 // For whom a call is made, and that it is not to be sent on once more: NOT_LEADING is the answer then.
 using CallMetadata = std::vector<std::pair<std::string, std::string>>;
-CallMetadata ForwardedFor(const std::string& caller);
+CallMetadata ForwardedFor(const std::string& caller, const RequestIds& ids);
 // Where a status that came over the wire says to ask instead; empty: nowhere.
 std::string HintOf(const grpc::ClientContext& context);
 // With the address of whoever said it.

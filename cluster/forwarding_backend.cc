@@ -152,8 +152,9 @@ absl::StatusOr<std::unique_ptr<SessionHandle>> ForwardingBackend::Submit(Generat
   const int64_t vocab = own_.tokenizer().vocab();
   if (absl::Status s = CheckRequest(request, vocab, own_.max_context()); !s.ok()) return s;
   auto channel = std::make_shared<SessionChannel>(kUnread, std::move(options.notify));
-  auto answer = std::make_shared<ForwardedAnswer>(forwarding_, ToProto(request), ForwardedFor(request.caller),
-                                                  std::chrono::system_clock::time_point::max());
+  auto answer =
+      std::make_shared<ForwardedAnswer>(forwarding_, ToProto(request), ForwardedFor(request.caller, {}),
+                                        std::chrono::system_clock::time_point::max());
   auto* client = new ToChannel(static_cast<int64_t>(request.prompt.size()), channel);
   answer->Start(*client);
   return SessionHandle::OfAnother(

@@ -6,6 +6,7 @@
 #include "cluster/forwarding_backend.h"
 #include "cluster/grpc_access.h"
 #include "cluster/grpc_errors.h"
+#include "cluster/grpc_request.h"
 #include "cluster/grpc_status.h"
 
 namespace omni {
@@ -111,6 +112,7 @@ class ForwardingService final : public pb::Inference::CallbackService {
       Context* context, const pb::GenerateRequest* request) override {
     absl::StatusOr<std::string> leader = LeaderFor(*context);
     if (leader.ok() && leader->empty()) return local_->GenerateStream(context, request);
+    const RequestIds ids = NameRequest(*context);
     auto* stream = new ForwardedStream();
     const absl::StatusOr<Caller> caller = CallerOf(*context, access_);
     const absl::Status status = leader.ok() ? caller.status() : leader.status();
@@ -118,7 +120,7 @@ class ForwardingService final : public pb::Inference::CallbackService {
       stream->Finish(Refused(context, status));
       return stream;
     }
-    stream->Start(std::make_shared<ForwardedAnswer>(forwarding_, *request, ForwardedFor(caller->name),
+    stream->Start(std::make_shared<ForwardedAnswer>(forwarding_, *request, ForwardedFor(caller->name, ids),
                                                     context->deadline()));
     return stream;
   }
@@ -172,6 +174,7 @@ class ForwardingService final : public pb::Inference::CallbackService {
                  typename ForwardedUnary<Request, Response>::Ask ask) {
     const absl::StatusOr<std::string> leader = LeaderFor(*context);
     if (leader.ok() && leader->empty()) return here();
+    const RequestIds ids = NameRequest(*context);
     Unary* reactor = context->DefaultReactor();
     const absl::StatusOr<Caller> caller = CallerOf(*context, access_);
     const absl::Status status = leader.ok() ? caller.status() : leader.status();
@@ -179,8 +182,8 @@ class ForwardingService final : public pb::Inference::CallbackService {
       reactor->Finish(Refused(context, status));
       return reactor;
     }
-    auto* call = new ForwardedUnary<Request, Response>(forwarding_, context, reactor,
-                                                       ForwardedFor(caller->name), request, response, ask);
+    auto* call = new ForwardedUnary<Request, Response>(
+        forwarding_, context, reactor, ForwardedFor(caller->name, ids), request, response, ask);
     call->Start(*leader);
     return reactor;
   }

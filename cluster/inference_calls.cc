@@ -106,6 +106,26 @@ class WholeReactor final : public AnswerReactor<grpc::ServerUnaryReactor> {
   size_t bytes_ = 0;
 };
 
+// A call that is answered at once, or by the store. Owns itself.
+class UnaryCall final : public grpc::ServerUnaryReactor {
+ public:
+  UnaryCall(grpc::CallbackServerContext* context, const char* method, bool log) : log_(log) {
+    call_.record.ids = NameRequest(*context);
+    call_.method = method;
+  }
+  void set_caller(const Caller& caller) { call_.record.caller = caller.name; }
+  // Once; then it may be gone.
+  void End(const absl::Status& status, const ErrorDetails& details = {}) {
+    if (log_) LogGrpcRequest(call_, status);
+    Finish(ToDetailedGrpc(status, details));
+  }
+  void OnDone() override { delete this; }
+
+ private:
+  GrpcRequest call_;
+  const bool log_;
+};
+
 class Calls final : public pb::Inference::CallbackService {
  public:
   using Context = grpc::CallbackServerContext;
@@ -115,14 +135,14 @@ class Calls final : public pb::Inference::CallbackService {
 
   grpc::ServerWriteReactor<pb::GenerateResponse>* GenerateStream(
       Context* context, const pb::GenerateRequest* request) override {
-    const StreamPtr stream = MakeStream(context, *request);
+    const StreamPtr stream = MakeStream(context, "GenerateStream", *request);
     auto* reactor = new StreamReactor(impl_, stream);
     stream->sink = reactor;
     Start(stream, context);
     return reactor;
   }
   Unary* Generate(Context* context, const pb::GenerateRequest* request, pb::Generation* answer) override {
-    const StreamPtr stream = MakeStream(context, *request);
+    const StreamPtr stream = MakeStream(context, "Generate", *request);
     auto* reactor = new WholeReactor(impl_, stream, answer);
     stream->sink = reactor;
     stream->whole = true;
@@ -132,7 +152,7 @@ class Calls final : public pb::Inference::CallbackService {
 
   Unary* Tokenize(Context* context, const pb::TokenizeRequest* request,
                   pb::TokenizeResponse* response) override {
-    return Now(context, [&]() -> absl::Status {
+    return Now(context, "Tokenize", [&]() -> absl::Status {
       if (absl::Status s = impl_.CheckModel(request->model()); !s.ok()) return s;
       if (request->text().size() > kMostTextBytes) return TooLong("the text", kMostTextBytes);
       const Tokenizer& tokenizer = impl_.backend.tokenizer();
@@ -145,7 +165,7 @@ class Calls final : public pb::Inference::CallbackService {
   }
   Unary* Detokenize(Context* context, const pb::DetokenizeRequest* request,
                     pb::DetokenizeResponse* response) override {
-    return Now(context, [&]() -> absl::Status {
+    return Now(context, "Detokenize", [&]() -> absl::Status {
       if (absl::Status s = impl_.CheckModel(request->model()); !s.ok()) return s;
       if (request->tokens_size() > kMostTokens)
         return absl::InvalidArgumentError(absl::StrCat("more than ", kMostTokens, " tokens at a time"));
@@ -164,13 +184,13 @@ class Calls final : public pb::Inference::CallbackService {
 
   Unary* ListModels(Context* context, const pb::ListModelsRequest*,
                     pb::ListModelsResponse* response) override {
-    return Now(context, [&] {
+    return Now(context, "ListModels", [&] {
       Describe(*response->add_models());
       return absl::OkStatus();
     });
   }
   Unary* GetModel(Context* context, const pb::GetModelRequest* request, pb::Model* model) override {
-    return Now(context, [&]() -> absl::Status {
+    return Now(context, "GetModel", [&]() -> absl::Status {
       if (absl::Status s = impl_.CheckModel(request->name()); !s.ok()) return s;
       Describe(*model);
       return absl::OkStatus();
@@ -178,50 +198,50 @@ class Calls final : public pb::Inference::CallbackService {
   }
 
   Unary* GetSession(Context* context, const pb::GetSessionRequest* request, pb::Session* session) override {
-    return Owned(context, "id", request->id(), [&](const std::string& owner, Unary* reactor) {
-      impl_.saved.Find(owner + request->id(), [reactor, session, owner, tokens = request->with_tokens()](
+    return Owned(context, "GetSession", "id", request->id(), [&](const std::string& owner, UnaryCall* call) {
+      impl_.saved.Find(owner + request->id(), [call, session, owner, tokens = request->with_tokens()](
                                                   const absl::StatusOr<SavedSession>& found) {
-        if (!found.ok()) return End(reactor, found.status());
+        if (!found.ok()) return End(call, found.status());
         *session = ToSession(*found, owner);
-        if (!tokens) return End(reactor, absl::OkStatus());
+        if (!tokens) return End(call, absl::OkStatus());
         const absl::StatusOr<std::vector<TokenId>> ids = ReadTokens(*found);
-        if (!ids.ok()) return End(reactor, ids.status());
+        if (!ids.ok()) return End(call, ids.status());
         for (TokenId token : *ids) session->add_token_ids(token.value);
-        End(reactor, absl::OkStatus());
+        End(call, absl::OkStatus());
       });
     });
   }
   Unary* ForkSession(Context* context, const pb::ForkSessionRequest* request, pb::Session* session) override {
-    return Owned(context, "id", request->id(), [&](const std::string& owner, Unary* reactor) {
-      if (absl::Status s = CheckName("to", request->to()); !s.ok()) return End(reactor, s);
+    return Owned(context, "ForkSession", "id", request->id(), [&](const std::string& owner, UnaryCall* call) {
+      if (absl::Status s = CheckName("to", request->to()); !s.ok()) return End(call, s);
       const std::string id = request->id(), to = owner + request->to();
       impl_.saved.Find(
-          owner + id, [this, reactor, session, owner, id, to](const absl::StatusOr<SavedSession>& found) {
-            if (!found.ok()) return End(reactor, found.status());
+          owner + id, [this, call, session, owner, id, to](const absl::StatusOr<SavedSession>& found) {
+            if (!found.ok()) return End(call, found.status());
             pb::KeptSession about;
             if (!about.ParseFromString(found->about))
-              return End(reactor, absl::DataLossError("what is kept of the session cannot be read"));
+              return End(call, absl::DataLossError("what is kept of the session cannot be read"));
             about.set_forked_from(id);
             about.clear_request_id();
             const SavedSession fork{to, 0, about.SerializeAsString(), found->tokens};
             impl_.saved.Put(fork, 0,
-                            [this, reactor, session, owner, fork, from = found->id,
+                            [this, call, session, owner, fork, from = found->id,
                              revision = found->revision](const absl::StatusOr<uint64_t>& done) {
-                              if (!done.ok()) return End(reactor, done.status());
+                              if (!done.ok()) return End(call, done.status());
                               impl_.states.Put(fork.id, *done, impl_.states.Find(from, revision));
                               *session = ToSession(fork, owner);
-                              End(reactor, absl::OkStatus());
+                              End(call, absl::OkStatus());
                             });
           });
     });
   }
   Unary* ListSessions(Context* context, const pb::ListSessionsRequest* request,
                       pb::ListSessionsResponse* response) override {
-    return Owned(context, nullptr, "", [&](const std::string& owner, Unary* reactor) {
+    return Owned(context, "ListSessions", nullptr, "", [&](const std::string& owner, UnaryCall* call) {
       const uint32_t most = request->page_size() == 0 ? kPage : std::min(request->page_size(), kMostPage);
-      impl_.saved.List(owner, [reactor, response, owner, most, after = request->page_token()](
+      impl_.saved.List(owner, [call, response, owner, most, after = request->page_token()](
                                   const absl::StatusOr<std::vector<SavedSession>>& found) {
-        if (!found.ok()) return End(reactor, found.status());
+        if (!found.ok()) return End(call, found.status());
         for (const SavedSession& session : *found) {
           const std::string id = session.id.substr(owner.size());
           if (id <= after || id.find('.') != std::string::npos) continue;  // with a dot: another caller's
@@ -231,25 +251,28 @@ class Calls final : public pb::Inference::CallbackService {
           }
           *response->add_sessions() = ToSession(session, owner);
         }
-        End(reactor, absl::OkStatus());
+        End(call, absl::OkStatus());
       });
     });
   }
   Unary* DeleteSession(Context* context, const pb::DeleteSessionRequest* request,
                        pb::DeleteSessionResponse*) override {
-    return Owned(context, "id", request->id(), [&](const std::string& owner, Unary* reactor) {
-      const std::string id = owner + request->id();
-      impl_.saved.Delete(id, [this, reactor, id](const absl::Status& deleted) {
-        if (deleted.ok()) impl_.states.Forget(id);
-        End(reactor, deleted);
-      });
-    });
+    return Owned(context, "DeleteSession", "id", request->id(),
+                 [&](const std::string& owner, UnaryCall* call) {
+                   const std::string id = owner + request->id();
+                   impl_.saved.Delete(id, [this, call, id](const absl::Status& deleted) {
+                     if (deleted.ok()) impl_.states.Forget(id);
+                     End(call, deleted);
+                   });
+                 });
   }
 
  private:
-  StreamPtr MakeStream(Context* context, const pb::GenerateRequest& request) {
+  StreamPtr MakeStream(Context* context, const char* method, const pb::GenerateRequest& request) {
     auto stream = std::make_shared<Stream>();
     stream->context = context;
+    stream->call.record.ids = NameRequest(*context);
+    stream->call.method = method;
     stream->request = request;
     stream->request.DiscardUnknownFields();  // they would be kept with it
     return stream;
@@ -257,7 +280,7 @@ class Calls final : public pb::Inference::CallbackService {
   void Start(const StreamPtr& stream, Context* context) {
     const absl::StatusOr<Caller> caller = CallerOf(*context, impl_.options.access);
     if (caller.ok()) {
-      stream->caller = caller->name;
+      stream->caller = stream->call.record.caller = caller->name;
       stream->owner = OwnerOf(*caller);
     }
     impl_.Ask(stream, caller.ok() ? Admit(*stream) : caller.status());
@@ -282,39 +305,42 @@ class Calls final : public pb::Inference::CallbackService {
     if (id.empty()) return absl::InvalidArgumentError(absl::StrCat(field, " is empty"));
     return CheckId(field, id);
   }
-  static void End(Unary* reactor, const absl::Status& status) {
+  static void End(UnaryCall* call, const absl::Status& status) {
     std::string reason = absl::IsNotFound(status)        ? "SESSION_NOT_FOUND"
                          : absl::IsAlreadyExists(status) ? "SESSION_EXISTS"
                                                          : "";
-    reactor->Finish(ToDetailedGrpc(status, Because(std::move(reason))));
+    call->End(status, Because(std::move(reason)));
   }
 
   template <typename F>
-  Unary* Now(Context* context, F&& deed) {
-    Unary* reactor = context->DefaultReactor();
+  Unary* Now(Context* context, const char* method, F&& deed) {
+    auto* call = new UnaryCall(context, method, impl_.options.log_requests);
+    if (const absl::StatusOr<Caller> caller = CallerOf(*context, impl_.options.access); caller.ok())
+      call->set_caller(*caller);
     const absl::Status status = deed();
-    reactor->Finish(ToDetailedGrpc(status, Because(absl::IsNotFound(status) ? "MODEL_NOT_FOUND" : "")));
-    return reactor;
+    call->End(status, Because(absl::IsNotFound(status) ? "MODEL_NOT_FOUND" : ""));
+    return call;
   }
   // Of whoever leads; `deed` ends the call.
   template <typename F>
-  Unary* Owned(Context* context, const char* field, const std::string& id, F&& deed) {
-    Unary* reactor = context->DefaultReactor();
+  Unary* Owned(Context* context, const char* method, const char* field, const std::string& id, F&& deed) {
+    auto* call = new UnaryCall(context, method, impl_.options.log_requests);
     if (absl::Status s = impl_.backend.Serving(); !s.ok()) {
       if (const std::string other = impl_.backend.Elsewhere(); !other.empty())
         context->AddTrailingMetadata(kCoordinatorMetadata, other);
-      reactor->Finish(ToDetailedGrpc(s, NotLeading(impl_.backend)));
-      return reactor;
+      call->End(s, NotLeading(impl_.backend));
+      return call;
     }
     const absl::StatusOr<Caller> caller = CallerOf(*context, impl_.options.access);
+    if (caller.ok()) call->set_caller(*caller);
     absl::Status status = caller.status();
     if (status.ok() && field != nullptr) status = CheckName(field, id);
     if (!status.ok()) {
-      reactor->Finish(ToDetailedGrpc(status));
+      call->End(status);
     } else {
-      deed(OwnerOf(*caller), reactor);
+      deed(OwnerOf(*caller), call);
     }
-    return reactor;
+    return call;
   }
 
   void Describe(pb::Model& model) {

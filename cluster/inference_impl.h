@@ -17,6 +17,7 @@
 
 #include "cluster/executor.h"
 #include "cluster/grpc_errors.h"
+#include "cluster/grpc_request.h"
 #include "cluster/inference_service.h"
 #include "cluster/session_retention.h"
 #include "cluster/session_states.h"
@@ -49,6 +50,7 @@ struct Stream {
   AnswerSink* sink = nullptr;  // null: gRPC has done with it
   grpc::CallbackServerContext* context = nullptr;
   bool whole = false;  // it is asked for in one message
+  GrpcRequest call;    // for the log
   bool writing = false, finishing = false;
   std::string caller, owner;                     // owner: what stands before ids of the caller's
   std::shared_ptr<CallerLimits::Permit> permit;  // null: there are no limits

@@ -241,6 +241,7 @@ void InferenceService::Impl::Go(const StreamPtr& stream, std::vector<TokenId> kn
   begun.mutable_begun()->set_request_id(stream->request.request_id());
   begun.mutable_begun()->set_model_hash(backend.model_hash());
   begun.mutable_begun()->set_prompt_tokens(before);
+  stream->call.record.prompt_tokens = static_cast<int64_t>(before);
   begun.mutable_begun()->set_coordinator(backend.node());
   stream->out.push_back(std::move(begun));
   for (TokenId token : known)
@@ -283,6 +284,7 @@ void InferenceService::Impl::Go(const StreamPtr& stream, std::vector<TokenId> kn
   absl::StatusOr<std::unique_ptr<SessionHandle>> handle = backend.Submit(std::move(request), std::move(with));
   if (!handle.ok()) return Finish(stream, handle.status());
   stream->handle = *std::move(handle);
+  stream->call.record.session = static_cast<int64_t>(stream->handle->id().value);
   if (stream->permit != nullptr) stream->permit->OnTokens(prompt_tokens);
   Write(stream);
   Poll(stream);
@@ -300,6 +302,9 @@ void InferenceService::Impl::Poll(const StreamPtr& stream) {
   for (GenerateEvent& event : taken.events) {
     if (event.is_token) {
       if (stream->permit != nullptr) stream->permit->OnTokens(1);
+      RequestRecord& record = stream->call.record;
+      if (record.first_token.count() == 0)
+        record.first_token = std::chrono::steady_clock::now() - stream->call.asked;
       stream->drawn.push_back(
           {event.token, event.probability, std::move(event.alternatives), std::move(event.routes)});
     } else if (event.text.empty()) {
@@ -500,6 +505,8 @@ void InferenceService::Impl::Finish(const StreamPtr& stream, const absl::Status&
                                     const ErrorDetails& details) {
   if (std::exchange(stream->finishing, true)) return;
   stream->handle = nullptr;  // cancels what is under way
+  stream->call.record.tokens = static_cast<int64_t>(stream->answer.size());
+  if (options.log_requests) LogGrpcRequest(stream->call, status);
   if (stream->sink != nullptr) stream->sink->End(ToDetailedGrpc(status, details));
 }
 

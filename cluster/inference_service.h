@@ -39,7 +39,8 @@ struct InferenceOptions {
   int64_t most_tokens = int64_t{1} << 40;  // of one answer, that a client may ask for
   std::string model_name = "omni";
   ModelConfig model;
-  int64_t state_bytes = 0;  // of memory for the states of saved sessions; 0: none is kept
+  int64_t state_bytes = 0;   // of memory for the states of saved sessions; 0: none is kept
+  bool log_requests = true;  // a line of the log for each, at the level info
 };
 
 class InferenceService {

@@ -2,7 +2,6 @@
 #include <charconv>
 #include <chrono>
 #include <memory>
-#include <optional>
 #include <thread>
 
 #include <absl/strings/str_cat.h>
@@ -30,7 +29,6 @@ struct ServeArgs {
   int64_t ctx = SwarmOptions().max_context;
   int64_t parallel = CoordinatorOptions().max_rows, queue = CoordinatorOptions().max_queued;
   std::chrono::milliseconds drain{30'000};
-  std::optional<bool> log_requests;
   StreamFlags stream;
   NodeFlags node;
   DoorFlags door;
@@ -109,7 +107,7 @@ absl::StatusOr<int> Serve(const ServeArgs& args) {
   behind.backend = &(*node)->backend();
   behind.status = &(*node)->status();
   behind.slots = options->swarm.coordinator.max_active;
-  behind.log_requests = args.log_requests.value_or(true);
+  behind.log_requests = options->log_requests;
   absl::StatusOr<std::unique_ptr<HttpDoor>> door = HttpDoor::Open(http, served, behind);
   if (!door.ok()) return door.status();
   if (!(*node)->WaitForLeader(kForALeader)) Note("no coordinator has been elected yet");
@@ -170,8 +168,6 @@ void AddServe(CLI::App& root, Invocation& invocation) {
   verb.Number("--queue", args->queue, {1, 100'000},
               "Requests that may wait beyond those, before more are refused (default 256)");
   verb.Duration("--drain", args->drain, "For how long it finishes what runs when it is to end (default 30s)");
-  verb.Bool("--log-requests,!--no-log-requests", args->log_requests,
-            "Log each request, with --log-level info (default: yes)");
   args->door.Add(verb);
   args->node.Add(verb);
   args->stream.Add(verb);

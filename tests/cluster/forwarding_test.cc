@@ -284,6 +284,20 @@ TEST_F(ForwardingTest, AStreamWithoutANameEndsWithTheOneThatLeads) {
   EXPECT_TRUE(DetailsOf(streamed.status).retry.has_value());
 }
 
+TEST_F(ForwardingTest, TheOneThatLeadsKnowsRequestsByTheNamesThatCallersGaveThem) {
+  StartLeader();
+  StartOther();
+  grpc::ClientContext context;
+  context.AddMetadata("x-request-id", "over-grpc");
+  pb::Generation answer;
+  ASSERT_TRUE(stub_->Generate(&context, Ask("the sea", 3), &answer).ok());
+  const auto told = context.GetServerInitialMetadata().find("x-request-id");
+  ASSERT_NE(told, context.GetServerInitialMetadata().end());
+  EXPECT_EQ(std::string(told->second.data(), told->second.size()), "over-grpc");
+  EXPECT_EQ(leader_->Interrupt(), 0);
+  EXPECT_THAT(leader_->Log(), HasSubstr("request=over-grpc"));
+}
+
 TEST_F(ForwardingTest, WhatWasForwardedIsNotForwardedAgain) {
   StartLeader();
   StartOther();

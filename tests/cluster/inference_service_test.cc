@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -16,6 +17,7 @@
 #include "engine/text/prompt.h"
 #include "omni/inference/v1/inference.grpc.pb.h"
 #include "tests/cluster/session_log_fixture.h"
+#include "tests/testing/recording_log.h"
 
 namespace omni {
 namespace {
@@ -154,6 +156,52 @@ TEST_F(InferenceServiceTest, WhoHasMoreThanThereIsOrAsksForNothingKnownIsToldSo)
   EXPECT_EQ(TakeUp("known", 4).status.error_code(), grpc::StatusCode::OUT_OF_RANGE);
   EXPECT_EQ(TakeUp("unknown", 1).status.error_code(), grpc::StatusCode::NOT_FOUND);
   EXPECT_EQ(TakeUp("no/name", 0).status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+}
+
+TEST_F(InferenceServiceTest, ARequestIsCalledTheSameInItsMetadataAndInTheLog) {
+  Log("whole", 5, 5);
+  const testing::RecordingLog log;
+  const std::string trace = "0af7651916cd43dd8448eb211c80319c";
+  const auto told = [](const grpc::ClientContext& context) {
+    std::map<std::string, std::string> metadata;
+    for (const auto& [key, value] : context.GetServerInitialMetadata())
+      metadata[std::string(key.data(), key.size())] = std::string(value.data(), value.size());
+    return metadata;
+  };
+  for (const bool named : {true, false}) {
+    grpc::ClientContext context;
+    if (named) {
+      context.AddMetadata("x-request-id", "mine-3");
+      context.AddMetadata("traceparent", "00-" + trace + "-b7ad6b7169203331-01");
+    }
+    pb::GenerateRequest request;
+    request.set_request_id("whole");
+    const auto reader = stub_->GenerateStream(&context, request);
+    pb::GenerateResponse message;
+    while (reader->Read(&message)) {
+    }
+    EXPECT_TRUE(reader->Finish().ok());
+    auto metadata = told(context);
+    EXPECT_THAT(metadata["x-request-id"], ::testing::MatchesRegex(named ? "mine-3" : "[0-9a-f]+"));
+    EXPECT_EQ(metadata.contains("traceparent"), named);
+    if (named) {
+      EXPECT_THAT(metadata["traceparent"], ::testing::StartsWith("00-" + trace + "-"));
+    }
+  }
+  grpc::ClientContext context;
+  context.AddMetadata("x-request-id", "mine-4");
+  pb::GetSessionRequest get;
+  get.set_id("none");
+  pb::Session session;
+  EXPECT_EQ(stub_->GetSession(&context, get, &session).error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(told(context)["x-request-id"], "mine-4");
+  const std::vector<std::string> lines = log.Messages("grpc_request");
+  ASSERT_EQ(lines.size(), 3u);
+  EXPECT_THAT(lines[0], ::testing::StartsWith("GenerateStream: OK after "));
+  EXPECT_THAT(lines[0], ::testing::HasSubstr("(request=mine-3, trace=" + trace + ", span="));
+  EXPECT_THAT(lines[0], ::testing::HasSubstr(", tokens=5, "));
+  EXPECT_THAT(lines[2], ::testing::StartsWith("GetSession: NOT_FOUND after "));
+  EXPECT_THAT(lines[2], ::testing::HasSubstr("(request=mine-4, "));
 }
 
 // They may be what a write has left that failed, which the next power cut takes away.
