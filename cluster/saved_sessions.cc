@@ -12,13 +12,15 @@
 namespace omni {
 namespace {
 
-// saved/about/<id>: eight bytes of the revision (of a database alone), then what there is to say of it;
-// saved/tokens/<id>.
+// Of a database saved/about/<id>: eight bytes of the revision, then what there is to say of it; and
+// saved/tokens/<id>. Of a store, which reads all that begins with a key, saved/about/<id>/ without the
+// revision and saved/tokens/<id>/: nobody's id ends another's with what follows.
 constexpr char kAbout[] = "saved/about/", kTokens[] = "saved/tokens/";
 constexpr size_t kRevisionBytes = 8;
 
 std::string AboutKey(const std::string& id) { return kAbout + id; }
 std::string TokensKey(const std::string& id) { return kTokens + id; }
+std::string StoreKey(const std::string& key) { return key + "/"; }
 std::string OwnersPrefix(const std::string& id) {
   const size_t dot = id.rfind('.');
   return dot == std::string::npos ? "" : id.substr(0, dot + 1);
@@ -145,14 +147,15 @@ class StoreSavedSessions final : public SavedSessions {
   }
   void Find(const std::string& id, std::function<void(absl::StatusOr<SavedSession>)> done) override {
     // The tokens first: if what is said of them is of the same revision, the two belong together.
-    Get(TokensKey(id), [this, id, done = std::move(done)](absl::StatusOr<Record> tokens) {
+    Get(StoreKey(TokensKey(id)), [this, id, done = std::move(done)](absl::StatusOr<Record> tokens) {
       if (!tokens.ok()) return done(tokens.status());
-      Get(AboutKey(id), [id, done, tokens = *std::move(tokens)](absl::StatusOr<Record> about) mutable {
-        if (!about.ok()) return done(about.status());
-        if (about->changed != tokens.changed) return done(Changed());
-        done(SavedSession{id, static_cast<uint64_t>(about->changed), std::move(about->value),
-                          std::move(tokens.value)});
-      });
+      Get(StoreKey(AboutKey(id)),
+          [id, done, tokens = *std::move(tokens)](absl::StatusOr<Record> about) mutable {
+            if (!about.ok()) return done(about.status());
+            if (about->changed != tokens.changed) return done(Changed());
+            done(SavedSession{id, static_cast<uint64_t>(about->changed), std::move(about->value),
+                              std::move(tokens.value)});
+          });
     });
   }
   void List(const std::string& prefix,
@@ -161,22 +164,25 @@ class StoreSavedSessions final : public SavedSessions {
       if (!records.ok()) return done(records.status());
       std::vector<SavedSession> sessions;
       for (Record& record : records->records) {
-        sessions.push_back({record.key.substr(std::string_view(kAbout).size()),
-                            static_cast<uint64_t>(record.changed), std::move(record.value), ""});
+        std::string id = record.key.substr(std::string_view(kAbout).size());
+        if (!id.empty()) id.pop_back();
+        sessions.push_back(
+            {std::move(id), static_cast<uint64_t>(record.changed), std::move(record.value), ""});
       }
       done(std::move(sessions));
     });
   }
   void Delete(const std::string& id, Done done) override {
-    Get(AboutKey(id), [this, id, done = std::move(done)](absl::StatusOr<Record> about) {
+    Get(StoreKey(AboutKey(id)), [this, id, done = std::move(done)](absl::StatusOr<Record> about) {
       if (!about.ok()) return done(about.status());
       Transaction transaction = Led();
-      transaction.conditions.push_back({AboutKey(id), about->changed});
-      transaction.changes.push_back({AboutKey(id), std::nullopt});
-      transaction.changes.push_back({TokensKey(id), std::nullopt});
-      store_.Commit(std::move(transaction), [done](absl::StatusOr<Committed> committed) {
+      transaction.conditions.push_back({StoreKey(AboutKey(id)), about->changed});
+      transaction.changes.push_back({StoreKey(AboutKey(id)), std::nullopt});
+      transaction.changes.push_back({StoreKey(TokensKey(id)), std::nullopt});
+      store_.Commit(std::move(transaction), [this, done](absl::StatusOr<Committed> committed) {
         if (!committed.ok()) return done(committed.status());
-        done(committed->applied ? absl::OkStatus() : Changed());
+        if (committed->applied) return done(absl::OkStatus());
+        Refuse(Changed(), done);
       });
     });
   }
@@ -199,20 +205,25 @@ class StoreSavedSessions final : public SavedSessions {
   void PutNow(const SavedSession& session, uint64_t expected,
               std::function<void(absl::StatusOr<uint64_t>)> done) {
     Transaction transaction = Led();
-    transaction.conditions.push_back({AboutKey(session.id), static_cast<Revision>(expected)});
-    transaction.changes.push_back({AboutKey(session.id), session.about});
-    transaction.changes.push_back({TokensKey(session.id), session.tokens});
-    store_.Commit(std::move(transaction), [this, id = session.id, expected,
-                                           done = std::move(done)](absl::StatusOr<Committed> committed) {
-      if (!committed.ok()) return done(committed.status());
-      if (committed->applied) return done(static_cast<uint64_t>(committed->revision));
-      // Either somebody else leads, or the session is another.
-      Get(kLeaderKey, [this, expected, done](absl::StatusOr<Record> leader) {
-        if (!leader.ok() && !absl::IsNotFound(leader.status())) return done(leader.status());
-        if (!leader.ok() || static_cast<uint64_t>(leader->changed) != term_())
-          return done(absl::UnavailableError("this coordinator does not lead any more; nothing is saved"));
-        done(expected == 0 ? Exists() : Changed());
-      });
+    transaction.conditions.push_back({StoreKey(AboutKey(session.id)), static_cast<Revision>(expected)});
+    transaction.changes.push_back({StoreKey(AboutKey(session.id)), session.about});
+    transaction.changes.push_back({StoreKey(TokensKey(session.id)), session.tokens});
+    store_.Commit(std::move(transaction),
+                  [this, expected, done = std::move(done)](absl::StatusOr<Committed> committed) {
+                    if (!committed.ok()) return done(committed.status());
+                    if (committed->applied) return done(static_cast<uint64_t>(committed->revision));
+                    Refuse(expected == 0 ? Exists() : Changed(), done);
+                  });
+  }
+  // Either somebody else leads, or the session is another, as `why` says.
+  void Refuse(const absl::Status& why, Done done) {
+    Get(kLeaderKey, [this, why, done = std::move(done)](absl::StatusOr<Record> leader) {
+      if (!leader.ok() && !absl::IsNotFound(leader.status())) return done(leader.status());
+      if (!leader.ok() || static_cast<uint64_t>(leader->changed) != term_()) {
+        return done(
+            absl::UnavailableError("this coordinator does not lead any more; nothing is saved or deleted"));
+      }
+      done(why);
     });
   }
 

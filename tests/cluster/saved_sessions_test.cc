@@ -142,8 +142,18 @@ TEST_P(StoreSavedSessionsTest, WhoDoesNotLeadAnyMoreSavesNothing) {
   term_ = before;  // as the one before still thinks
   EXPECT_TRUE(absl::IsUnavailable(Put("b", "2").status()));
   EXPECT_TRUE(absl::IsUnavailable(Put("a", "2", revision).status()));
-  EXPECT_FALSE(Delete("a").ok());
+  EXPECT_TRUE(absl::IsUnavailable(Delete("a")));
   EXPECT_EQ(TokensOf("a"), "1");
+}
+
+// A store reads all that begins with a key, and refuses what is too much at once.
+TEST_P(StoreSavedSessionsTest, OneIsReadWithoutThoseWhoseNamesBeginWithIts) {
+  for (const char* id : {"a", "ab", "a-1", "x.a"}) ASSERT_TRUE(Put(id, id).ok());
+  store_.reads.clear();
+  EXPECT_EQ(TokensOf("a"), "a");
+  EXPECT_EQ(store_.reads.size(), 2u) << "its tokens, and what there is to say of it";
+  for (const std::string& prefix : store_.reads)
+    EXPECT_EQ(store_.state().Read(prefix, {})->records.size(), 1u) << prefix;
 }
 
 SnapshotPtr State() {
