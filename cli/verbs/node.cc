@@ -7,6 +7,7 @@
 #include "cli/output.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
+#include "cluster/access.h"
 #include "cluster/cluster_node.h"
 #include "engine/base/interrupt.h"
 #include "kernels/op.h"
@@ -16,7 +17,7 @@ namespace omni::cli {
 namespace {
 
 struct NodeArgs {
-  std::string model, listen;
+  std::string model, listen, keys;
   NodeFlags node;
 };
 
@@ -27,6 +28,11 @@ absl::StatusOr<int> RunNode(const NodeArgs& args) {
     absl::StatusOr<std::string> dir = StateDir();
     if (!dir.ok()) return dir.status();
     options->state_dir = absl::StrCat(*dir, "/clusters/", args.node.cluster);
+  }
+  if (!args.keys.empty()) {
+    absl::StatusOr<std::unique_ptr<Access>> access = Access::Open(args.keys);
+    if (!access.ok()) return access.status();
+    options->access = *std::move(access);
   }
   const InterruptGuard interrupt;
   absl::StatusOr<std::unique_ptr<ClusterNode>> node = ClusterNode::Start(*options);
@@ -54,6 +60,9 @@ void AddNode(CLI::App& root, Invocation& invocation) {
   auto args = std::make_shared<NodeArgs>();
   verb.Model(args->model);
   verb.Require(verb.Text("--listen", args->listen, "HOST:PORT to listen on; port 0 takes a free one"));
+  verb.Path("--keys", args->keys,
+            "File of the keys that clients must show who have no node's certificate (omni key makes it; "
+            "default: none is wanted)");
   args->node.Add(verb);
   verb.Body([args] { return RunNode(*args); });
 }

@@ -122,6 +122,26 @@ TEST_F(ServeKeys, AreAskedForByBothDoorsAndHeededAsTheyChange) {
   ExpectNoSecretIn(log);
 }
 
+TEST_F(ServeKeys, ANodeWantsThemToo) {
+  const std::string file = *dir_ / "node-keys.json";
+  const json infer = MakeKey("notebook", "infer", {"--keys", file});
+  NodeProcess node(OMNI_PROGRAM,
+                   {"-m", Model(), "--listen", "127.0.0.1:0", "--state", *dir_ / "node-state", "-t", "1",
+                    "--keys", file},
+                   *dir_ / "node.log");
+  const std::string address = node.WaitForAddress();
+  ASSERT_NE(address, "") << node.Log();
+  const std::vector<std::string> run = {"run", "the sea", "-n", "4", "--json", "--cluster", address};
+  EXPECT_THAT(Omni(run).err, HasSubstr("this server wants a key"));
+  ProcessOptions with;
+  with.env = {{"OMNI_CLUSTER_KEY", infer["key"].get<std::string>()}};
+  EXPECT_EQ(Json(Omni(run, with))["generated_tokens"], 4);
+  const Output plain =
+      Omni({"node", "-m", Model(), "--listen", "0.0.0.0:0", "--allow-plain", "--keys", file});
+  EXPECT_NE(plain.exit_code, 0);
+  EXPECT_THAT(plain.err, HasSubstr("keys would go over it in the clear"));
+}
+
 TEST_F(ServeKeys, AreThoseOfTheUsualFileWhereNothingElseIsSaid) {
   const json made = MakeKey("notebook", "infer");
   EXPECT_EQ(made["file"], State() + "/omni/keys.json");
