@@ -88,16 +88,12 @@ absl::Status DoorFlags::Apply(HttpDoor::Behind& behind, HttpServerOptions& serve
   return absl::OkStatus();
 }
 
-absl::Status DoorFlags::Apply(const HttpDoor::Behind& behind, ClusterNodeOptions& node) const {
+void DoorFlags::Apply(const HttpDoor::Behind& behind, const HttpServerOptions& server,
+                      ClusterNodeOptions& node) const {
   node.access = behind.guard.access;
   node.limits = behind.limits;
   node.most_tokens = most_tokens_;
-  if (certificate_.empty() || node.access == nullptr) return absl::OkStatus();
-  absl::StatusOr<std::string> certificate = ReadPem(certificate_), key = ReadPem(key_);
-  if (!certificate.ok()) return certificate.status();
-  if (!key.ok()) return key.status();
-  node.tls = PemPair{*std::move(certificate), *std::move(key)};
-  return absl::OkStatus();
+  if (node.access != nullptr) node.tls = server.tls;
 }
 
 std::string DoorFlags::Describe(const HttpDoor::Behind& behind, const HttpServerOptions& server) {

@@ -27,7 +27,7 @@ class DoorFlags {
   // server. Errors: usage, or those of the files.
   absl::Status Apply(HttpDoor::Behind& behind, HttpServerOptions& server) const;
   // And of the node's own door, once that is known.
-  absl::Status Apply(const HttpDoor::Behind& behind, ClusterNodeOptions& node) const;
+  void Apply(const HttpDoor::Behind& behind, const HttpServerOptions& server, ClusterNodeOptions& node) const;
   int64_t most_tokens() const { return most_tokens_; }  // of one answer
   // Whose keys are wanted, and whether there is TLS, for whoever starts it; empty: neither.
   static std::string Describe(const HttpDoor::Behind& behind, const HttpServerOptions& server);

@@ -74,7 +74,6 @@ absl::StatusOr<ClusterNodeOptions> NodeFlags::Options(const std::string& given,
   options.certificates = certificates;
   options.state_dir = state;
   options.swarm.threads = static_cast<int>(threads);
-  options.host_threads = static_cast<int>(threads);
   options.log_requests = log_requests.value_or(true);
   options.shadows = shadows > 0;
   options.hedges.enabled = hedge > 0;

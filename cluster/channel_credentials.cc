@@ -1,6 +1,7 @@
 #include "cluster/channel_credentials.h"
 
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <absl/strings/str_cat.h>
@@ -39,6 +40,10 @@ absl::Status CheckPlainAndWarn(const std::string& address, bool allow_plain) {
   return absl::OkStatus();
 }
 
+PemSource Fixed(const NodeCertificate& c) {
+  return [pems = ServerPems{c.authority, c.certificate, c.key}] { return pems; };
+}
+
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
@@ -47,41 +52,21 @@ absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
     if (absl::Status s = CheckPlainAndWarn(address, allow_plain); !s.ok()) return s;
     return grpc::InsecureServerCredentials();
   }
-  grpc::SslServerCredentialsOptions ssl(GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
-  ssl.pem_root_certs = credentials->authority;
-  ssl.pem_key_cert_pairs.push_back({.private_key = credentials->key, .cert_chain = credentials->certificate});
-  return grpc::SslServerCredentials(ssl);
+  return MakeReloadedCredentials(Fixed(*credentials), true, nullptr);
 }
 
 absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
     const NodeCertificate* credentials, const std::string& address, std::shared_ptr<Access> access) {
-  std::shared_ptr<grpc::ServerCredentials> made;
-  if (credentials != nullptr) {
-    grpc::SslServerCredentialsOptions ssl(GRPC_SSL_REQUEST_CLIENT_CERTIFICATE_AND_VERIFY);
-    ssl.pem_root_certs = credentials->authority;
-    ssl.pem_key_cert_pairs.push_back(
-        {.private_key = credentials->key, .cert_chain = credentials->certificate});
-    made = grpc::SslServerCredentials(ssl);
-  } else {
-    // gRPC asks its processor only where links are secured; of those of this machine it sees to that itself,
-    // and knows these addresses alone.
-    const std::string host = SplitHostPort(address).host;
-    if (host != "127.0.0.1" && host != "localhost" && host != "::1") {
-      return absl::FailedPreconditionError(absl::StrCat(
-          Quoted(address),
-          " is neither 127.0.0.1 nor [::1], and without a certificate keys would go over it in the clear"));
-    }
-    made = grpc::experimental::LocalServerCredentials(LOCAL_TCP);
+  if (credentials != nullptr) return MakeReloadedCredentials(Fixed(*credentials), false, std::move(access));
+  // gRPC asks its processor only where links are secured; of those of this machine it sees to that itself,
+  // and knows these addresses alone.
+  const std::string host = SplitHostPort(address).host;
+  if (host != "127.0.0.1" && host != "localhost" && host != "::1") {
+    return absl::FailedPreconditionError(absl::StrCat(
+        Quoted(address),
+        " is neither 127.0.0.1 nor [::1], and without a certificate keys would go over it in the clear"));
   }
-  made->SetAuthMetadataProcessor(MakeAccessProcessor(std::move(access)));
-  return made;
-}
-
-std::shared_ptr<grpc::ServerCredentials> MakeServerCredentials(const PemPair& pair,
-                                                               std::shared_ptr<Access> access) {
-  grpc::SslServerCredentialsOptions ssl(GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE);
-  ssl.pem_key_cert_pairs.push_back({.private_key = pair.key, .cert_chain = pair.certificate});
-  std::shared_ptr<grpc::ServerCredentials> made = grpc::SslServerCredentials(ssl);
+  std::shared_ptr<grpc::ServerCredentials> made = grpc::experimental::LocalServerCredentials(LOCAL_TCP);
   made->SetAuthMetadataProcessor(MakeAccessProcessor(std::move(access)));
   return made;
 }

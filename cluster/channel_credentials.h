@@ -1,6 +1,8 @@
 // How links between nodes are secured: mutual TLS, or nothing on loopback.
 #pragma once
 
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -34,9 +36,17 @@ absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
 // FailedPrecondition unless `address` is 127.0.0.1, localhost or [::1]: a key is not sent in the clear.
 absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
     const NodeCertificate* credentials, const std::string& address, std::shared_ptr<Access> access);
-// The same without nodes, with TLS by any certificate.
-std::shared_ptr<grpc::ServerCredentials> MakeServerCredentials(const PemPair& pair,
-                                                               std::shared_ptr<Access> access);
+// What a server shows, and what it checks clients by.
+struct ServerPems {
+  std::string authority;  // of clients' certificates; empty: none is asked for
+  std::string certificate, key;
+  uint64_t version = 1;  // another whenever one of them is
+};
+using PemSource = std::function<ServerPems()>;  // thread-safe, and does not wait
+// The same by what `source` says when a connection begins; what cannot be used leaves what was used before.
+// `must`: clients must show a certificate. `access` null: no keys are wanted. For one port.
+std::shared_ptr<grpc::ServerCredentials> MakeReloadedCredentials(PemSource source, bool must,
+                                                                 std::shared_ptr<Access> access);
 // For a client of `target`: the server must show a certificate of the same authority that names the target's
 // host.
 absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeChannelCredentials(

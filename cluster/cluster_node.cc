@@ -441,9 +441,8 @@ absl::Status ClusterNode::Impl::Start() {
   id = options.id;
   std::vector<std::string> addresses = options.join;
   addresses.push_back(options.listen);
-  absl::StatusOr<std::unique_ptr<NodeCredentials>> made =
-      NodeCredentials::Make(options.certificates, addresses, options.allow_plain, options.access,
-                            options.tls.has_value() ? &*options.tls : nullptr);
+  absl::StatusOr<std::unique_ptr<NodeCredentials>> made = NodeCredentials::Make(
+      options.certificates, addresses, options.allow_plain, options.access, options.tls);
   if (!made.ok()) return made.status();
   credentials = *std::move(made);
   for (const std::string& other : options.join) {
@@ -461,7 +460,7 @@ absl::Status ClusterNode::Impl::Start() {
   if (absl::Status s = OpenStores(); !s.ok()) return s;
 
   const ModelConfig& config = model->config();
-  pool = std::make_unique<WorkerPool>(options.host_threads > 0 ? options.host_threads : DefaultThreads());
+  pool = std::make_unique<WorkerPool>(options.swarm.threads > 0 ? options.swarm.threads : DefaultThreads());
   if (!pool->status().ok()) return pool->status();
   keeper = std::make_unique<WarmKeeper>(config, model->experts(), model->cache(), *model_files,
                                         credentials->channel());

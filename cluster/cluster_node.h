@@ -31,6 +31,8 @@
 
 namespace omni {
 
+class TlsContext;
+
 // How lasting a token is before it is shown.
 enum class SessionDurability {
   kLocal,    // it survives the end of the process
@@ -67,11 +69,10 @@ struct ClusterNodeOptions {
   std::shared_ptr<Access> access;
   std::shared_ptr<CallerLimits> limits;    // of those who ask for answers; null: none
   int64_t most_tokens = int64_t{1} << 40;  // of one answer
-  std::optional<PemPair> tls;              // with `access` and no `certificates`: TLS for those clients
+  std::shared_ptr<TlsContext> tls;         // with `access` and no `certificates`: TLS for those clients
   OpenOptions open;                        // ram_bytes and residency are filled in
   bool fitted = false;                     // they are already
-  SwarmOptions swarm;
-  int host_threads = 0;  // of the regions it serves to others; 0: as many as this process may use cores
+  SwarmOptions swarm;                      // its threads compute the regions that it serves to others too
   PeerOptions peers;
   HedgeOptions hedges;
   bool log_requests = true;                // over gRPC, at the level info

@@ -39,7 +39,33 @@ std::string_view Only(const std::multimap<grpc::string_ref, grpc::string_ref>& m
   return begin == end || std::next(begin) != end ? std::string_view() : View(begin->second);
 }
 
-absl::Status CheckCall(Access& access, RpcNeeds needs, std::string_view header) {
+class AccessProcessor final : public grpc::AuthMetadataProcessor {
+ public:
+  explicit AccessProcessor(std::shared_ptr<Access> access) : access_(std::move(access)) {}
+  // It computes one hash, and now and then looks at a small file.
+  bool IsBlocking() const override { return false; }
+  grpc::Status Process(const InputMetadata& metadata, grpc::AuthContext* peer, OutputMetadata*,
+                       OutputMetadata*) override {
+    if (peer != nullptr && !PeerNode(*peer).empty()) return grpc::Status::OK;
+    return ToGrpc(CheckCall(*access_, Only(metadata, ":path"), Only(metadata, "authorization")));
+  }
+
+ private:
+  const std::shared_ptr<Access> access_;
+};
+
+}  // namespace
+
+RpcNeeds NeedsOf(std::string_view path) {
+  for (const RpcRule& rule : kRules) {
+    const bool whole = !rule.prefix.ends_with('/');
+    if (whole ? path == rule.prefix : path.starts_with(rule.prefix)) return rule.needs;
+  }
+  return RpcNeeds::kNode;
+}
+
+absl::Status CheckCall(Access& access, std::string_view path, std::string_view header) {
+  const RpcNeeds needs = NeedsOf(path);
   if (needs == RpcNeeds::kNothing) return absl::OkStatus();
   // What node wants is told to whoever has a key, so that one who is mistaken learns why.
   const absl::StatusOr<Caller> caller = access.CheckHeader(header);
@@ -60,31 +86,6 @@ absl::Status CheckCall(Access& access, RpcNeeds needs, std::string_view header) 
   return absl::PermissionDeniedError(
       "this is between nodes, or no method of this server: no key allows it, but a node's certificate of the "
       "cluster's authority does");
-}
-
-class AccessProcessor final : public grpc::AuthMetadataProcessor {
- public:
-  explicit AccessProcessor(std::shared_ptr<Access> access) : access_(std::move(access)) {}
-  // It computes one hash, and now and then looks at a small file.
-  bool IsBlocking() const override { return false; }
-  grpc::Status Process(const InputMetadata& metadata, grpc::AuthContext* peer, OutputMetadata*,
-                       OutputMetadata*) override {
-    if (peer != nullptr && !PeerNode(*peer).empty()) return grpc::Status::OK;
-    return ToGrpc(CheckCall(*access_, NeedsOf(Only(metadata, ":path")), Only(metadata, "authorization")));
-  }
-
- private:
-  const std::shared_ptr<Access> access_;
-};
-
-}  // namespace
-
-RpcNeeds NeedsOf(std::string_view path) {
-  for (const RpcRule& rule : kRules) {
-    const bool whole = !rule.prefix.ends_with('/');
-    if (whole ? path == rule.prefix : path.starts_with(rule.prefix)) return rule.needs;
-  }
-  return RpcNeeds::kNode;
 }
 
 std::shared_ptr<grpc::AuthMetadataProcessor> MakeAccessProcessor(std::shared_ptr<Access> access) {

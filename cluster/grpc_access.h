@@ -32,8 +32,11 @@ enum class RpcNeeds {
 // Of a method's path, "/omni.inference.v1.Inference/GenerateStream"; kNode for one that nobody knows.
 RpcNeeds NeedsOf(std::string_view path);
 
-// Asked by the server of every call: Unauthenticated without a key or with one that `access` does not know,
-// PermissionDenied with one that lacks the scope. For ServerCredentials::SetAuthMetadataProcessor.
+// Whether a client that shows no node's certificate may make a call, by its path and its Authorization header
+// (empty: it has none, or several): Unauthenticated without a key or with one that `access` does not know,
+// PermissionDenied with one that lacks the scope.
+absl::Status CheckCall(Access& access, std::string_view path, std::string_view authorization);
+// Asked by the server of every call, the same. For ServerCredentials::SetAuthMetadataProcessor.
 std::shared_ptr<grpc::AuthMetadataProcessor> MakeAccessProcessor(std::shared_ptr<Access> access);
 
 // Who makes a call that got so far: the key's name and scopes, or "node/NAME" and all scopes; where a node

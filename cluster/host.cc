@@ -3,6 +3,7 @@
 #include <condition_variable>
 #include <mutex>
 #include <optional>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -11,20 +12,18 @@
 #include "actors/region.h"
 #include "cluster/cluster_log.h"
 #include "cluster/messages.h"
+#include "engine/base/threads.h"
 #include "store/plan/machine.h"
 
 namespace omni {
 namespace {
 
-// The thread that makes a node hold what it is to hold.
+// The thread that makes a node hold what it is to hold; there is none before it is to hold anything.
 class Keeping {
  public:
   using OnHeld = std::function<void(HoldingsFrame)>;
 
-  Keeping(RegionKeeper& keeper, OnHeld on_held)
-      : keeper_(keeper),
-        on_held_(std::move(on_held)),
-        thread_([this](const std::stop_token& stop) { Run(stop); }) {}
+  Keeping(RegionKeeper& keeper, OnHeld on_held) : keeper_(keeper), on_held_(std::move(on_held)) {}
 
   // What was to be held before, and is no more, is let go of.
   void Hold(AssignFrame assign) {
@@ -33,6 +32,15 @@ class Keeping {
     changed_.request_stop();
     changed_ = std::stop_source();
     news_.notify_all();
+    if (thread_.joinable()) return;
+    try {
+      thread_ = std::jthread([this](const std::stop_token& stop) { Run(stop); });
+    } catch (const std::system_error& refused) {  // asked again with the next assignment
+      HoldingsFrame frame;
+      frame.filling = static_cast<uint32_t>(wanted_->regions.size());
+      frame.error = ThreadsRefused(1, "fetch tiles", refused.code().value()).ToString();
+      on_held_(std::move(frame));
+    }
   }
 
  private:

@@ -16,7 +16,7 @@ namespace omni {
 
 class Access;
 struct NodeCertificate;
-struct PemPair;
+class TlsContext;
 
 class NodeCredentials {
  public:
@@ -27,12 +27,12 @@ class NodeCredentials {
   // addresses (where it listens, whom it calls) is off loopback, unless `allow_plain`, and then said in
   // the log at each start. At least one address.
   // `access`, if not null: the server wants keys of clients that are no nodes; the last address is its own.
-  // With `pair` and no folder it has TLS by that, and there are no other nodes.
+  // With `tls` and no folder it has TLS by that, and there are no other nodes.
   static absl::StatusOr<std::unique_ptr<NodeCredentials>> Make(const std::string& folder,
                                                                const std::vector<std::string>& addresses,
                                                                bool allow_plain,
                                                                std::shared_ptr<Access> access = nullptr,
-                                                               const PemPair* pair = nullptr);
+                                                               std::shared_ptr<TlsContext> tls = nullptr);
   // What a call to `address` that ended as unavailable says, with the reason why no secured link can be made
   // if that is it. Waits for up to a second; every other status comes back as it is.
   absl::Status Explain(absl::Status status, const std::string& address) const;

@@ -91,7 +91,7 @@ absl::StatusOr<int> Serve(const ServeArgs& args) {
   options->model_name = args.model_name.empty() ? ModelName(options->model) : args.model_name;
   options->swarm.coordinator.max_active = static_cast<int>(args.parallel);
   options->swarm.coordinator.max_queued = static_cast<int>(args.queue);
-  if (absl::Status s = args.door.Apply(behind, *options); !s.ok()) return s;
+  args.door.Apply(behind, http, *options);
   // Before anybody hears of this server: a template that cannot be used is the end of it.
   absl::StatusOr<ChatTemplate> chat = ChatTemplate::Load(options->model);
   if (!chat.ok()) return chat.status();

@@ -5,12 +5,15 @@
 #include <condition_variable>
 #include <mutex>
 #include <new>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
+
+#include "engine/base/log.h"
 
 namespace omni {
 namespace {
@@ -69,7 +72,8 @@ struct StatusFeed::Impl : public std::enable_shared_from_this<StatusFeed::Impl> 
   bool telling = false;                  // a moment is on its way to the server's thread
   bool over = false, ended = false;      // the feed; its streams
   std::shared_ptr<HttpExchange> poster;  // somebody's, to reach the server's thread with
-  std::thread thread;
+  bool running = false;
+  std::thread thread;  // while there are watchers, and to be joined
 };
 
 class StatusFeed::Impl::Watcher final : public HttpCall {
@@ -111,21 +115,30 @@ bool StatusFeed::Impl::Add(const std::shared_ptr<HttpExchange>& exchange) {
   ++count;
   poster = exchange;
   changed.notify_all();
+  if (running || over) return true;
+  if (thread.joinable()) thread.join();  // it is at its very end
+  try {
+    thread = std::thread([this] { Run(); });
+    running = true;
+  } catch (const std::system_error& refused) {  // asked again for the next watcher
+    LogWarning("status_not_told", "no thread can be had to tell what happens: {reason}",
+               {{"reason", refused.what()}});
+  }
   return true;
 }
 
 void StatusFeed::Impl::Remove(Watcher* watcher) {
   std::erase(watchers, watcher);
   std::lock_guard lock(mutex);
-  if (--count == 0) poster = nullptr;
+  if (--count > 0) return;
+  poster = nullptr;
+  telling = false;  // what was on its way goes with its watcher
 }
 
 void StatusFeed::Impl::Run() {
   std::unique_lock lock(mutex);
   while (true) {
-    if (count == 0) before.clear();
-    changed.wait(lock, [this] { return over || (count > 0 && !ended); });
-    if (over) return;
+    if (over || ended || count == 0) break;
     if (!telling) {
       telling = true;
       const std::shared_ptr<HttpExchange> to = poster;
@@ -141,8 +154,9 @@ void StatusFeed::Impl::Run() {
       lock.lock();
     }
     changed.wait_for(lock, options.interval, [this] { return over; });
-    if (over) return;
   }
+  before.clear();
+  running = false;
 }
 
 std::shared_ptr<const Told> StatusFeed::Impl::Make() {
@@ -172,9 +186,7 @@ void StatusFeed::Impl::Tell(const std::shared_ptr<const Told>& told) {
 
 StatusFeed::StatusFeed(Options options, StatusJson json, std::function<StatusMoment()> now,
                        const RecentEvents& events)
-    : impl_(std::make_shared<Impl>(std::move(options), std::move(json), std::move(now), events)) {
-  impl_->thread = std::thread([impl = impl_.get()] { impl->Run(); });
-}
+    : impl_(std::make_shared<Impl>(std::move(options), std::move(json), std::move(now), events)) {}
 
 StatusFeed::~StatusFeed() { Stop(); }
 

@@ -40,17 +40,39 @@ X509Ptr NextCertificate(BIO* from) {
   return certificate;
 }
 
-absl::StatusOr<SslContextPtr> ContextOf(const std::string& certificate_file, const std::string& key_file) {
-  const absl::StatusOr<std::string> chain = ReadPem(certificate_file), key_text = ReadPem(key_file);
+// A file that is read whole, up to a mebibyte.
+absl::StatusOr<std::string> ReadPem(const std::string& path) {
+  const absl::StatusOr<FileDescriptor> file = OpenRegular(path);
+  if (!file.ok()) return file.status();
+  std::string text;
+  while (text.size() <= kMostPem) {
+    char buffer[8192];
+    const ssize_t n = ::read(file->get(), buffer, sizeof buffer);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return SystemError(path, "read", errno);
+    if (n == 0) return text;
+    text.append(buffer, static_cast<size_t>(n));
+  }
+  return absl::InvalidArgumentError(absl::StrCat(path, ": is too long for a PEM file"));
+}
+
+absl::StatusOr<PemPair> ReadPair(const std::string& certificate_file, const std::string& key_file) {
+  absl::StatusOr<std::string> chain = ReadPem(certificate_file), key = ReadPem(key_file);
   if (!chain.ok()) return chain.status();
-  if (!key_text.ok()) return key_text.status();
-  const BioPtr from(BIO_new_mem_buf(chain->data(), static_cast<int>(chain->size())));
+  if (!key.ok()) return key.status();
+  return PemPair{*std::move(chain), *std::move(key)};
+}
+
+absl::StatusOr<SslContextPtr> ContextOf(const PemPair& pair, const std::string& certificate_file,
+                                        const std::string& key_file) {
+  const std::string &chain = pair.certificate, &key_text = pair.key;
+  const BioPtr from(BIO_new_mem_buf(chain.data(), static_cast<int>(chain.size())));
   const X509Ptr own = NextCertificate(from.get());
   if (own == nullptr) {
     return absl::InvalidArgumentError(absl::StrCat(
         certificate_file, ": holds no certificate in PEM; name the one that your authority signed"));
   }
-  const KeyPtr key = omni::ParseKey(*key_text);
+  const KeyPtr key = omni::ParseKey(key_text);
   if (key == nullptr) {
     return absl::InvalidArgumentError(absl::StrCat(
         key_file, ": holds no private key in PEM, or one that wants a password, which nobody is asked for"));
@@ -94,21 +116,6 @@ absl::StatusOr<SslContextPtr> ContextOf(const std::string& certificate_file, con
 }
 
 }  // namespace
-
-absl::StatusOr<std::string> ReadPem(const std::string& path) {
-  const absl::StatusOr<FileDescriptor> file = OpenRegular(path);
-  if (!file.ok()) return file.status();
-  std::string text;
-  while (text.size() <= kMostPem) {
-    char buffer[8192];
-    const ssize_t n = ::read(file->get(), buffer, sizeof buffer);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return SystemError(path, "read", errno);
-    if (n == 0) return text;
-    text.append(buffer, static_cast<size_t>(n));
-  }
-  return absl::InvalidArgumentError(absl::StrCat(path, ": is too long for a PEM file"));
-}
 
 struct TlsSession::Impl {
   SslPtr ssl;
@@ -198,7 +205,9 @@ struct TlsContext::Impl {
             {certificate_file, key_file}, [this] { return Take(); }, NotReloaded, std::move(ticks)) {}
 
   absl::Status Take() {
-    absl::StatusOr<SslContextPtr> read = ContextOf(certificate_file, key_file);
+    absl::StatusOr<PemPair> pair = ReadPair(certificate_file, key_file);
+    if (!pair.ok()) return pair.status();
+    absl::StatusOr<SslContextPtr> read = ContextOf(*pair, certificate_file, key_file);
     if (!read.ok()) return read.status();
     const std::lock_guard lock(mutex);
     if (context != nullptr) {
@@ -206,6 +215,8 @@ struct TlsContext::Impl {
               {{"path", certificate_file}});
     }
     context = *std::move(read);
+    now.pem = *std::move(pair);
+    ++now.version;
     return absl::OkStatus();
   }
   static void NotReloaded(const absl::Status& why) {
@@ -216,6 +227,7 @@ struct TlsContext::Impl {
   const std::string certificate_file, key_file;
   std::mutex mutex;
   SslContextPtr context;
+  Pair now;
   FileReloader reloader;
 };
 
@@ -228,6 +240,12 @@ absl::StatusOr<std::unique_ptr<TlsContext>> TlsContext::Open(const std::string& 
   auto impl = std::make_unique<Impl>(certificate_file, key_file, std::move(ticks));
   if (absl::Status s = impl->reloader.Open(); !s.ok()) return s;
   return std::unique_ptr<TlsContext>(new TlsContext(std::move(impl)));
+}
+
+TlsContext::Pair TlsContext::Now() {
+  impl_->reloader.Look();
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->now;
 }
 
 std::unique_ptr<TlsSession> TlsContext::Begin() {

@@ -5,12 +5,14 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
 
 #include <absl/status/statusor.h>
 
+#include "cluster/certificates.h"
 #include "cluster/file_reloader.h"
 
 namespace omni {
@@ -59,13 +61,17 @@ class TlsContext {
   // one as it is, and the log says so. Null: there is no memory.
   std::unique_ptr<TlsSession> Begin();
 
+  struct Pair {
+    PemPair pem;
+    uint64_t version = 0;  // counts the pairs that were taken
+  };
+  // What a connection that begins is shown, for who shows it elsewhere; looks as Begin does.
+  Pair Now();
+
  private:
   struct Impl;
   explicit TlsContext(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
-
-// A file that is read whole, up to a mebibyte; for certificates and keys.
-absl::StatusOr<std::string> ReadPem(const std::string& path);
 
 }  // namespace omni

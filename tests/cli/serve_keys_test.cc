@@ -125,10 +125,10 @@ TEST_F(ServeKeys, AreAskedForByBothDoorsAndHeededAsTheyChange) {
 TEST_F(ServeKeys, ANodeWantsThemToo) {
   const std::string file = *dir_ / "node-keys.json";
   const json infer = MakeKey("notebook", "infer", {"--keys", file});
-  NodeProcess node(OMNI_PROGRAM,
-                   {"-m", Model(), "--listen", "127.0.0.1:0", "--state", *dir_ / "node-state", "-t", "1",
-                    "--keys", file},
-                   *dir_ / "node.log");
+  NodeProcess node(
+      OMNI_PROGRAM,
+      {"-m", Model(), "--listen", "127.0.0.1:0", "--state", *dir_ / "node-state", "-t", "1", "--keys", file},
+      *dir_ / "node.log");
   const std::string address = node.WaitForAddress();
   ASSERT_NE(address, "") << node.Log();
   const std::vector<std::string> run = {"run", "the sea", "-n", "4", "--json", "--cluster", address};
@@ -198,6 +198,10 @@ TEST_F(ServeKeys, BothDoorsSpeakTlsAndARenewedCertificateIsTaken) {
   }
   use("second");
   EXPECT_TRUE(Comes([&] { return TlsClient(address_).server() == "second"; }));
+  EXPECT_TRUE(Comes([&] {
+    const TlsClientOptions h2{.authority = "", .version = 0, .protocols = {"h2"}};
+    return TlsClient(serve_->WaitForGrpcAddress(), h2).server() == "second";
+  }));
   EXPECT_EQ(serve_->Interrupt(), 0) << serve_->Log();
   ExpectNoSecretIn(serve_->Log());
 }

@@ -259,6 +259,42 @@ TEST_F(Serve, WhoCannotAskTheOneThatLeadsSaysWhoItIs) {
   }
 }
 
+int ThreadsOf(pid_t process) {
+  int count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/" + std::to_string(process) + "/task"))
+    count += entry.is_directory();
+  return count;
+}
+
+// docs/operations.md says what each thread is for.
+TEST_F(Serve, StreamsThatWaitAddNoThread) {
+  constexpr int kStreams = 200;
+  // The libraries' own pools grow by a thread or two when the machine is busy.
+  constexpr int kByLoad = 3;
+  const auto serve = Start({"--parallel", "1", "--queue", std::to_string(kStreams)});
+  const std::string address = serve->WaitForAddress();
+  ASSERT_NE(address, "") << serve->Log();
+  // Threads with nothing to do end after a while.
+  const auto await_at_most = [&](int most) {
+    const auto until = std::chrono::steady_clock::now() + std::chrono::minutes(1);
+    while (ThreadsOf(serve->pid()) > most && std::chrono::steady_clock::now() < until)
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    return ThreadsOf(serve->pid());
+  };
+  std::vector<std::unique_ptr<RawClient>> clients;
+  int one = 0;
+  for (int i = 0; i < kStreams; ++i) {
+    clients.push_back(std::make_unique<RawClient>(address));
+    clients.back()->Send(Completion(900'000, true));
+    if (i > 0) continue;
+    ASSERT_TRUE(clients[0]->ReadUntil("text/event-stream"));
+    one = ThreadsOf(serve->pid());
+  }
+  // One that waits is told so after a while, and is a stream from then on.
+  for (const auto& client : clients) ASSERT_TRUE(client->ReadUntil("text/event-stream"));
+  EXPECT_LE(await_at_most(one + kByLoad), one + kByLoad);
+}
+
 TEST_F(Serve, FlagsThatDoNothingBesideOthersAreRefused) {
   ExpectOneLine(Omni({"serve", "-m", Model(), "--ram", "1G", "--offer-ram", "1G"}), 2,
                 "--ram does nothing beside --offer-ram");

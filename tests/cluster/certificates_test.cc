@@ -348,5 +348,34 @@ TEST_F(LinkTest, SaysThatNobodyAnswers) {
   ::close(socket);
 }
 
+TEST_F(LinkTest, WhatAServerShowsMayChangeAndWhatIsNoPairLeavesThePairBefore) {
+  MustAuthority("other");
+  MustNode("other", "stranger");
+  const NodeCertificate server = Loaded("server"), client = Loaded("client"), stranger = Loaded("stranger");
+  std::atomic<uint64_t> version{1};
+  const auto source = [&] {
+    switch (version.load()) {
+      case 1:
+        return ServerPems{server.authority, server.certificate, server.key, 1};
+      case 2:
+        return ServerPems{server.authority, server.certificate, client.key, 2};
+      default:
+        return ServerPems{stranger.authority, stranger.certificate, stranger.key, 3};
+    }
+  };
+  grpc::ServerBuilder builder;
+  builder.AddListeningPort("127.0.0.1:0", MakeReloadedCredentials(source, true, nullptr), &port_);
+  builder.RegisterService(&service_);
+  server_ = builder.BuildAndStart();
+  ASSERT_NE(server_, nullptr);
+  EXPECT_EQ(Ask(&client, target()).value_or(""), "client");
+  version = 2;
+  EXPECT_EQ(Ask(&client, target()).value_or(""), "client");
+  EXPECT_TRUE(absl::IsUnavailable(Ask(&stranger, target()).status()));
+  version = 3;
+  EXPECT_EQ(Ask(&stranger, target()).value_or(""), "stranger");
+  EXPECT_TRUE(absl::IsUnavailable(Ask(&client, target()).status()));
+}
+
 }  // namespace
 }  // namespace omni

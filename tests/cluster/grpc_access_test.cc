@@ -252,7 +252,9 @@ TEST_F(GrpcAccessTest, OnLoopbackKeysAreWantedWithoutTls) {
 
 TEST_F(GrpcAccessTest, AnyCertificateWillDoWhereThereAreNoNodes) {
   const NodeCertificate& server = nodes_["server"];
-  Serve(MakeServerCredentials(PemPair{server.certificate, server.key}, access_));
+  Serve(MakeReloadedCredentials(
+      [&server] { return ServerPems{.authority = "", .certificate = server.certificate, .key = server.key}; },
+      false, access_));
   Connect(kNobody, grpc::SslCredentials(
                        {.pem_root_certs = server.authority, .pem_private_key = {}, .pem_cert_chain = {}}));
   // A node's certificate is not looked at.

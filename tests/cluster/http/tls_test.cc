@@ -22,6 +22,7 @@
 #include "cluster/http/http_server.h"
 #include "tests/cluster/http/raw_client.h"
 #include "tests/cluster/http/tls_client.h"
+#include "tests/testing/file_bytes.h"
 #include "tests/testing/recording_log.h"
 #include "tests/testing/temp_dir.h"
 
@@ -101,7 +102,8 @@ class TlsTest : public ::testing::Test {
     server_->Run();
   }
   testing::TlsClientOptions Trusting() {
-    return {.authority = *ReadPem(temp_ / "ca/authority.pem"), .version = 0, .protocols = {"http/1.1"}};
+    return {
+        .authority = testing::FileBytes(temp_ / "ca/authority.pem"), .version = 0, .protocols = {"http/1.1"}};
   }
   void ExpectServes() {
     TlsClient client(server_->address(), Trusting());
