@@ -31,6 +31,8 @@ void NodeFlags::Add(Verb& verb) {
   verb.Duration("--keep-answers", keep_answers,
                 "For how long a client that went away may take its answer up again (default 10m)");
   verb.Path("--state", state, "Folder of what a coordinator keeps (default: below $XDG_STATE_HOME/omni)");
+  verb.Path("--executors", executors,
+            "File of the programs that this node runs for tasks (docs/executors.md)");
   verb.Path("--certificates", certificates, "Folder of this node's certificate (omni cluster cert)");
   verb.Bool("--allow-plain", allow_plain, "Off loopback without encryption; said at every start");
   verb.Bool("--log-requests,!--no-log-requests", log_requests,
@@ -72,6 +74,7 @@ absl::StatusOr<ClusterNodeOptions> NodeFlags::Options(const std::string& given,
   if (offer_ram > 0) options.offer_bytes = offer_ram;
   options.allow_plain = allow_plain;
   options.certificates = certificates;
+  options.executors = executors;
   options.state_dir = state;
   options.swarm.threads = static_cast<int>(threads);
   options.log_requests = log_requests.value_or(true);

@@ -26,7 +26,7 @@ class NodeFlags {
                                              const std::string& listen) const;
 
  private:
-  std::string advertise, name, durable = "local", certificates;
+  std::string advertise, name, durable = "local", certificates, executors;
   std::chrono::milliseconds keep_answers = std::chrono::minutes(10);
   int64_t shadows = 1, hedge = 5;
   bool allow_plain = false;

@@ -39,6 +39,7 @@
 #include "cluster/saved_sessions.h"
 #include "cluster/session_log.h"
 #include "cluster/state_holder.h"
+#include "cluster/tasks/node_executors.h"
 #include "cluster/tasks/node_tasks.h"
 #include "cluster/tile_client.h"
 #include "cluster/tile_service.h"
@@ -212,7 +213,8 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   std::unique_ptr<InferenceService> inference;
   std::unique_ptr<grpc::Service> inference_calls;
   std::unique_ptr<ForwardingBackend> forwarding;
-  std::unique_ptr<NodeTasks> tasks;
+  std::unique_ptr<NodeExecutors> executors;
+  std::unique_ptr<NodeTasks> tasks;  // goes before its executors
   std::unique_ptr<AdminService> admin;
   std::unique_ptr<TileService> tiles;
   std::unique_ptr<ReflectionServices> reflection;
@@ -397,6 +399,12 @@ absl::Status ClusterNode::Impl::OpenTasks() {
       NodeTasks::Open(coordinates() ? absl::StrCat(options.state_dir, "/tasks") : "", std::move(with));
   if (!opened.ok()) return opened.status();
   tasks = *std::move(opened);
+  if (!coordinates()) return absl::OkStatus();
+  absl::StatusOr<std::unique_ptr<NodeExecutors>> made =
+      NodeExecutors::Make(*this, {.model_name = options.model_name}, options.executors,
+                          absl::StrCat(options.state_dir, "/executors"));
+  if (!made.ok()) return made.status();
+  executors = *std::move(made);
   return absl::OkStatus();
 }
 
@@ -518,7 +526,7 @@ absl::Status ClusterNode::Impl::Start() {
     admin->set_role(role.get());
     status->Follow(*role);
     role->Start();
-    tasks->Begin(id);
+    if (absl::Status s = tasks->Begin(id, executors->all()); !s.ok()) return s;
   }
   frames->Start();
   if (!options.join.empty()) {

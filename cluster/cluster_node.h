@@ -70,9 +70,11 @@ struct ClusterNodeOptions {
   std::shared_ptr<CallerLimits> limits;    // of those who ask for answers; null: none
   int64_t most_tokens = int64_t{1} << 40;  // of one answer
   std::shared_ptr<TlsContext> tls;         // with `access` and no `certificates`: TLS for those clients
-  OpenOptions open;                        // ram_bytes and residency are filled in
-  bool fitted = false;                     // they are already
-  SwarmOptions swarm;                      // its threads compute the regions that it serves to others too
+  // Of a node that coordinates: the file of programs that are run for tasks (docs/executors.md); empty: none.
+  std::string executors;
+  OpenOptions open;     // ram_bytes and residency are filled in
+  bool fitted = false;  // they are already
+  SwarmOptions swarm;   // its threads compute the regions that it serves to others too
   PeerOptions peers;
   HedgeOptions hedges;
   bool log_requests = true;                // over gRPC, at the level info

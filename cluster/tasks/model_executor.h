@@ -15,7 +15,7 @@ struct ModelExecutorOptions {
   std::string model_name;  // by which it may be asked for; empty: only as whichever is served
   int slots = 4;
   int64_t most_tokens = 1 << 20;  // of an answer
-  TaskLimits limits;
+  TaskLimits limits = {};
 };
 
 // Output is the stream "text", the result all of it. Each token is a piece of the checkpoint, and what an

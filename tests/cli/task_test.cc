@@ -28,9 +28,13 @@ class TaskTest : public OmniTest {
   static void SetUpTestSuite() {
     OmniTest::SetUpTestSuite();
     setenv("XDG_STATE_HOME", State().c_str(), 1);
-    serve_ = std::make_unique<NodeProcess>(
-        OMNI_PROGRAM, std::vector<std::string>{"-m", Model(), "--listen", "127.0.0.1:0", "-t", "1"},
-        *dir_ / "serve", -1, "serve");
+    const std::string executors = *dir_ / "executors.json";
+    std::ofstream(executors)
+        << R"({"commands": {"echo": {"argv": ["/bin/echo"]}, "false": {"argv": ["/bin/false"]}}})";
+    serve_ = std::make_unique<NodeProcess>(OMNI_PROGRAM,
+                                           std::vector<std::string>{"-m", Model(), "--listen", "127.0.0.1:0",
+                                                                    "-t", "1", "--executors", executors},
+                                           *dir_ / "serve", -1, "serve");
     ASSERT_NE(serve_->WaitForAddress(), "") << serve_->Log();
     grpc_ = serve_->WaitForGrpcAddress();
   }
@@ -83,6 +87,23 @@ TEST_F(TaskTest, IsHandedInShownListedCancelledAndForgotten) {
   EXPECT_EQ(Task({"cancel", id}).exit_code, 0);
   EXPECT_EQ(Task({"purge", id}).exit_code, 0);
   ExpectOneLine(Task({"get", id}), 1, "there is no task");
+}
+
+TEST_F(TaskTest, TheServedModelAndProgramsThatAreAllowedDoTasks) {
+  const Output text = Task({"submit", "model", "The sea", "--max-tokens", "8", "--wait"});
+  EXPECT_EQ(text.exit_code, 0) << text.err;
+  EXPECT_NE(text.out, "");
+  EXPECT_EQ(Task({"submit", "model", "The sea", "--max-tokens", "8", "--wait"}).out, text.out);
+  const Output said = Task({"submit", "command", "echo", "--wait", "--", "hello", "$HOME"});
+  EXPECT_EQ(said.exit_code, 0) << said.err;
+  EXPECT_EQ(said.out, "hello $HOME\n");
+  const Output failed = Task({"submit", "command", "false", "--wait", "--attempts", "1"});
+  EXPECT_EQ(failed.exit_code, 1);
+  EXPECT_THAT(failed.err, HasSubstr("exit code 1"));
+  const size_t id = failed.err.find("task ");
+  ASSERT_NE(id, failed.err.npos) << failed.err;
+  EXPECT_EQ(Task({"purge", failed.err.substr(id + 5, 32)}).exit_code, 0);
+  EXPECT_THAT(Task({"executors"}).out, HasSubstr("echo"));
 }
 
 TEST_F(TaskTest, AKeyHandsInOnce) {

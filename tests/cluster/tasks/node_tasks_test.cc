@@ -24,7 +24,7 @@ TaskServiceOptions Options() {
 TEST(NodeTasks, WithoutAFolderThereAreNone) {
   const auto tasks = NodeTasks::Open("", Options());
   ASSERT_TRUE(tasks.ok()) << tasks.status();
-  (*tasks)->Begin("n1");
+  (*tasks)->Begin("n1", {}).IgnoreError();
   (*tasks)->BeginDrain();
   EXPECT_EQ((*tasks)->Now(), nullptr);
 }
@@ -36,7 +36,7 @@ TEST(NodeTasks, WhatAFormerProcessHadIsLentAgainWhateverItWasCalled) {
   {
     const auto tasks = NodeTasks::Open(dir, Options());
     ASSERT_TRUE(tasks.ok()) << tasks.status();
-    (*tasks)->Begin("127.0.0.1:1111");
+    (*tasks)->Begin("127.0.0.1:1111", {}).IgnoreError();
   }
   {
     const auto database = Database::Open(dir, {});
@@ -56,7 +56,7 @@ TEST(NodeTasks, WhatAFormerProcessHadIsLentAgainWhateverItWasCalled) {
   ASSERT_TRUE(tasks.ok()) << tasks.status();
   ASSERT_EQ((*tasks)->Now()->latest.size(), 1u);
   EXPECT_EQ((*tasks)->Now()->latest[0].status, TaskStatus::kRunning);
-  (*tasks)->Begin("127.0.0.1:2222");
+  (*tasks)->Begin("127.0.0.1:2222", {}).IgnoreError();
   const auto until = std::chrono::steady_clock::now() + std::chrono::minutes(1);
   while ((*tasks)->Now()->latest[0].status == TaskStatus::kRunning &&
          std::chrono::steady_clock::now() < until)

@@ -1,0 +1,35 @@
+// All that a node does of tasks: what the served model says, and the programs that a file names.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <absl/status/statusor.h>
+
+#include "cluster/inference_backend.h"
+#include "cluster/tasks/make_executors.h"
+#include "cluster/tasks/model_executor.h"
+
+namespace omni {
+
+class NodeExecutors {
+ public:
+  // `config`: the file of programs (docs/executors.md); empty: none are run. `folder`: of this node alone.
+  // Errors of the file name it. The backend outlives this.
+  static absl::StatusOr<std::unique_ptr<NodeExecutors>> Make(InferenceBackend& backend,
+                                                             ModelExecutorOptions of_model,
+                                                             const std::string& config,
+                                                             const std::string& folder);
+
+  std::vector<TaskExecutor*> all();  // as long as this lives
+
+ private:
+  NodeExecutors(InferenceBackend& backend, ModelExecutorOptions of_model)
+      : model_(backend, std::move(of_model)) {}
+
+  ModelExecutor model_;
+  std::unique_ptr<ProgramExecutors> programs_;
+};
+
+}  // namespace omni
