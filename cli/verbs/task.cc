@@ -259,6 +259,8 @@ absl::Status CheckFlags(const TaskArgs& args) {
   const bool put = args.action == "schedule" && !args.words.empty() && args.words[0] == "put";
   if (absl::Status s = refuse(args.of_submit, submit || put, "submit"); !s.ok()) return s;
   if (args.dry_run && !submit) return UsageError("--dry-run is of omni task submit; leave it out");
+  if (args.dry_run && !args.cluster.certificates.empty())
+    return UsageError("--certificates does nothing beside --dry-run, which asks nobody; leave one out");
   if (absl::Status s = refuse(args.of_watch, args.action == "watch", "watch"); !s.ok()) return s;
   if (absl::Status s = refuse(args.of_list, args.action == "list", "list"); !s.ok()) return s;
   if (absl::Status s = refuse(args.of_schedule, put, "schedule put"); !s.ok()) return s;

@@ -89,7 +89,7 @@ class WalkFiles : public WalkTest {
     if (!argument.get_positional()) return argument.get_type_name() == "PATH";
     const std::string name = argument.get_name(/*positional=*/true);
     if (name == "FILE" || name == "CHECKPOINT" || name == "DIR") return true;
-    EXPECT_THAT(name, AnyOf("PROMPT", "METRIC", "WHAT", "SHELL", "ACTION", "NODE", "ID", "MESSAGE"))
+    EXPECT_THAT(name, AnyOf("PROMPT", "METRIC", "WHAT", "SHELL", "ACTION", "NODE", "ID", "MESSAGE", "WORDS"))
         << "is it a path? see tests/cli/walk_files_test.cc";
     return false;
   }
