@@ -259,12 +259,15 @@ void Attend(const Attention& a, const Segment* segments, const int32_t* row_segm
               out_stride);
 }
 
-void StoreRing(const Attention& a, const Segment* segments, int num_segments, Stream stream) {
-  // No segment of a batch has more rows than this.
-  const int64_t rows = a.window < kMaxRows ? a.window : kMaxRows;
+void StoreRing(const Attention& a, const Segment* segments, int num_segments, int longest, Stream stream) {
+  const int64_t rows = a.window < longest ? a.window : longest;
   const int64_t threads = RoundUp(a.kv_heads * a.h, kWarpLanes);
   OMNI_LAUNCH(StoreRingKernel, Grid(static_cast<unsigned>(rows), num_segments),
               Threads(threads < 256 ? threads : 256), 0, stream, a, segments);
+}
+
+void AddRows(float* x, const float* y, int64_t stride, int n, int64_t d, Stream stream) {
+  OMNI_LAUNCH(AddRowsKernel, Grid(Blocks(d, 128), n), Threads(128), 0, stream, x, y, stride, d);
 }
 
 void SlowStep(const Segment* segments, int num_segments, int64_t offset, const float* h, int64_t h_stride,

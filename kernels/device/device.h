@@ -129,7 +129,7 @@ void QuantizeKnown(const float* x, int64_t x_stride, int n, int64_t n_padded, co
                    const Quantized& q, Stream stream);
 
 // n rows of the batch, 1 .. kMaxRows.
-inline constexpr int kMaxRows = 64;
+inline constexpr int kMaxRows = 512;
 void TwoBit(const TwoBitProducts& products, const Quantized& x, int n, Stream stream);
 void Ternary(const TernaryMatrix& m, const Quantized& x, int n, const Output& out, Stream stream);
 void Int8(const Int8Matrix& m, const Quantized& x, int n, const Output& out, Stream stream);
@@ -174,7 +174,8 @@ inline constexpr int64_t kMaxWindow = 8192;
 void RotateRows(const Attention& a, int n, Stream stream);  // q in place; k and v into keys and values
 void Attend(const Attention& a, const Segment* segments, const int32_t* row_segment, int n, float* out,
             int64_t out_stride, Stream stream);
-void StoreRing(const Attention& a, const Segment* segments, int num_segments, Stream stream);  // after Attend
+// After Attend. longest: no segment has more rows.
+void StoreRing(const Attention& a, const Segment* segments, int num_segments, int longest, Stream stream);
 
 // before[row] = u as it stood before the row; u follows. u of a layer is at segments[].slow + offset.
 void SlowStep(const Segment* segments, int num_segments, int64_t offset, const float* h, int64_t h_stride,
@@ -189,6 +190,9 @@ struct Router {
 };
 void Route(const Router& router, const float* seen, int64_t seen_stride, const int32_t* tokens, int n,
            int32_t* routes, Stream stream);
+
+// x += y of n rows of d.
+void AddRows(float* x, const float* y, int64_t stride, int n, int64_t d, Stream stream);
 
 // The token of the largest logit of each row, as Sample with temperature 0 and no penalty chooses.
 void ArgMax(const float* logits, int64_t stride, int64_t vocab, int n, int32_t* tokens, Stream stream);

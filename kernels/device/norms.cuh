@@ -13,6 +13,11 @@ __global__ void EmbedKernel(Int8Matrix embedding, const float* scale, const int3
   x[row * x_stride + i] = static_cast<float>(embedding.base[token * embedding.stride + i]) * scale[token];
 }
 
+__global__ void AddRowsKernel(float* x, const float* y, int64_t stride, int64_t d) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x, at = blockIdx.y * stride + i;
+  if (i < d) x[at] = x[at] + y[at];
+}
+
 // The largest magnitude of all threads' `bits` into *largest, which holds 0 since before the last barrier.
 template <class Largest>
 __device__ __forceinline__ void BlockLargest(unsigned bits, Largest& largest) {

@@ -201,7 +201,7 @@ class DeviceAttentionTest : public DeviceFloatsTest {
                       values.data(), heads,     kv_heads,  h,         window,    offset, scale};
     RotateRows(a, n, nullptr);
     Attend(a, segments.data(), row_segment.data(), n, out.data(), d, nullptr);
-    StoreRing(a, segments.data(), static_cast<int>(rows_at.size()), nullptr);
+    StoreRing(a, segments.data(), static_cast<int>(rows_at.size()), n, nullptr);
 
     std::vector<float> want(static_cast<size_t>(n * d)), rotated = q, keys_of = k;
     std::vector<float> scratch(static_cast<size_t>(window + 16));

@@ -1,0 +1,77 @@
+#include "engine/decode/device_memory.h"
+
+#include <absl/strings/str_cat.h>
+
+namespace omni {
+
+namespace device = kernels::device;
+
+absl::Status DeviceStatus(device::Failure failure, const char* what) {
+  if (!failure) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat("device: ", what, ": ", device::FailureText(failure)));
+}
+
+DeviceBuffer& DeviceBuffer::operator=(DeviceBuffer&& other) noexcept {
+  std::swap(pool_, other.pool_);
+  std::swap(data_, other.data_);
+  std::swap(bytes_, other.bytes_);
+  return *this;
+}
+
+void DeviceBuffer::Release() {
+  if (data_ == nullptr) return;
+  device::Free(data_);
+  pool_->used_ -= bytes_;
+}
+
+absl::StatusOr<std::shared_ptr<DevicePool>> DevicePool::Open(int number, int64_t cap) {
+  const int count = device::Count();
+  if (number < 0 || number >= count) {
+    return absl::UnavailableError(
+        absl::StrCat("device ", number, ": this machine has ", count, " CUDA devices that can be used"));
+  }
+  const std::shared_ptr<DevicePool> pool(new DevicePool);
+  if (absl::Status s = DeviceStatus(device::Use(number), "choosing it"); !s.ok()) return s;
+  if (absl::Status s = DeviceStatus(device::Describe(number, &pool->properties_), "its properties"); !s.ok())
+    return s;
+  pool->cap_ = cap;
+  return pool;
+}
+
+DevicePool::~DevicePool() = default;
+
+absl::StatusOr<DeviceBuffer> DevicePool::Allocate(int64_t bytes, const char* what) {
+  if (cap_ > 0 && used_ + bytes > cap_) {
+    return absl::ResourceExhaustedError(absl::StrCat("device memory: ", what, " takes ", bytes,
+                                                     " bytes, and ", used_, " of the cap of ", cap_,
+                                                     " are in use; allow at least ", used_ + bytes));
+  }
+  void* memory = nullptr;
+  if (const device::Failure failure = device::Allocate(bytes, &memory)) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("device memory: ", bytes, " bytes for ", what, ": ", device::FailureText(failure)));
+  }
+  used_ += bytes;
+  DeviceBuffer buffer;
+  buffer.pool_ = shared_from_this();
+  buffer.data_ = static_cast<uint8_t*>(memory);
+  buffer.bytes_ = bytes;
+  return buffer;
+}
+
+PinnedBuffer::~PinnedBuffer() {
+  if (data_ != nullptr) device::FreePinned(data_);
+}
+
+absl::StatusOr<PinnedBuffer> PinnedBuffer::Make(int64_t bytes) {
+  void* memory = nullptr;
+  if (const device::Failure failure = device::AllocatePinned(bytes, &memory)) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("pinned memory: ", bytes, " bytes: ", device::FailureText(failure)));
+  }
+  PinnedBuffer buffer;
+  buffer.data_ = static_cast<uint8_t*>(memory);
+  return buffer;
+}
+
+}  // namespace omni

@@ -1,0 +1,135 @@
+// What the device's decoder puts on its stream: the layers of a pass, over rows and states that lie in the
+// device's memory. Internal to it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include "engine/decode/device_memory.h"
+#include "engine/decode/device_weights.h"
+#include "engine/decode/rope.h"
+#include "engine/model/session_state.h"
+
+namespace omni {
+
+// A session's states on the device: [recurrent layers][d, r], [recurrent layers][d] if there is a slow state,
+// [attention layers][2][H_kv, W, h].
+struct DeviceState {
+  DeviceBuffer bytes;
+  float* pdr = nullptr;
+  float* slow = nullptr;
+  uint16_t* ring = nullptr;
+  int64_t position = 0;  // of the session when this was its state
+};
+
+// Adjacent rows of one session.
+struct DeviceRows {
+  SessionState* state = nullptr;
+  int32_t first_row = 0, count = 0;
+  int64_t position = 0;
+};
+
+class DevicePass {
+ public:
+  static absl::StatusOr<std::unique_ptr<DevicePass>> Make(const ModelWeights& weights, DevicePool& pool,
+                                                          int64_t max_rows);
+  ~DevicePass();
+
+  // A batch's tokens, segments and angles to the device; its states come along unless they stay there.
+  absl::Status Begin(std::span<const TokenId> tokens, std::span<const DeviceRows> segments, bool states_stay);
+  void Embed();
+  // The mixer and second norm of a layer; of an attention layer the shared FFN too; of another one the
+  // router, whose routes are then at routes(layer).
+  void Layer(int64_t layer);
+  void AddExperts(int64_t layer, const kernels::device::Experts& experts);
+  void Hidden();                               // the final norm of all rows, into hidden_out
+  void Logits(std::span<const int64_t> rows);  // of the hidden rows with these numbers, into logits_out
+  // Puts the states on their way back; once what was queued is done, TakeStates gives them to their sessions.
+  absl::Status StatesBack();
+  void TakeStates();
+  void AddOutputs();  // x += what is in outputs
+
+  // The same shape of work: the launches of one can be repeated for the other.
+  bool plain_step() const;  // one row, no renormalisation
+
+  int32_t* routes(int64_t layer) const { return routes_.as<int32_t>() + layer * max_rows_; }
+  int n() const { return n_; }
+  int64_t width() const { return width_; }
+  kernels::device::Stream stream() const { return stream_; }
+  // On the host, once what was queued is done.
+  float* hidden_out() const { return hidden_host_.as<float>(); }      // [max_rows, width]
+  float* logits_out() const { return logits_host_.as<float>(); }      // [max_rows, V]
+  int32_t* routes_out() const { return routes_host_.as<int32_t>(); }  // [layers, max_rows]
+  int8_t* q_out() const { return q_host_.as<int8_t>(); }  // [max_rows, width], an expert layer's input
+  float* scale_out() const { return scale_host_.as<float>(); }
+  float* outputs() const { return outputs_host_.as<float>(); }  // [max_rows, width]
+  void CopyRoutes();                                            // of all layers
+  void CopyExpertInputs();                                      // into q_out and scale_out
+  void CopyHiddenOut();                                         // into hidden_out
+  void CopyHiddenIn();  // what hidden_out holds now is the hidden rows
+  // Routes by what is there now: the rows' residual streams, or the slow states of the segments. Waits.
+  absl::StatusOr<std::vector<int32_t>> Guess(int64_t layer, bool from_slow, bool with_members);
+  // Where a layer's router sees each row: [n, d]. Waits.
+  absl::StatusOr<std::vector<float>> Seen(int64_t layer);
+  void SetRoutes(int64_t layer, std::span<const int32_t> routes);
+
+ private:
+  explicit DevicePass(const ModelConfig& config)
+      : config_(config), angles_(config.rope_theta, config.head_dim()) {}
+  absl::Status Allocate(DevicePool& pool, int64_t max_rows);
+  absl::StatusOr<DeviceState*> StateOf(SessionState& state, bool states_stay);
+  void SetStretches();
+  void Pdr(int64_t layer);
+  void Attention(int64_t layer);
+  void SharedFfn(int64_t layer);
+  kernels::device::Router RouterOf(int64_t layer, bool with_members) const;
+  absl::Status StateIn(SessionState& state, const DeviceState& there);
+  absl::Status ReserveStates(int64_t count);
+  template <typename Copy>
+  void ForState(SessionState& state, uint8_t* bytes, Copy copy) const;
+
+  struct Round {
+    int64_t first = 0, count = 0;
+    bool normalizes = false;
+  };
+
+  const ModelConfig config_;
+  RopeAngles angles_;
+  DevicePool* pool_ = nullptr;
+  DeviceWeights weights_;
+  kernels::device::Stream stream_ = nullptr;
+  int64_t max_rows_ = 0, width_ = 0, f_width_ = 0, kv_width_ = 0, rank_ = 0;
+  float floor_ = 0, root_r_ = 0, score_scale_ = 0;
+  int n_ = 0;
+
+  // The batch, in one piece here and there: tokens, the rows' segments, segments, stretches, cos, sin.
+  PinnedBuffer batch_host_;
+  DeviceBuffer batch_;
+  struct Offsets {
+    int64_t row_segment = 0, segments = 0, stretches = 0, cos = 0, sin = 0, bytes = 0;
+  } at_;
+  std::vector<DeviceRows> segments_;
+  std::vector<Round> rounds_;
+  int longest_ = 0;
+  std::unordered_map<const SessionState*, DeviceState> states_;
+  int64_t state_bytes_ = 0;   // of one
+  PinnedBuffer states_host_;  // on their way
+  int64_t states_host_count_ = 0;
+
+  DeviceBuffer floats_, q_bytes_, small_, routes_, logits_;
+  float *x_ = nullptr, *h_ = nullptr, *p_ = nullptr, *v_ = nullptr, *mix_ = nullptr, *k_ = nullptr,
+        *kq_ = nullptr, *before_ = nullptr, *hidden_ = nullptr, *a_ = nullptr, *norms_ = nullptr,
+        *outputs_ = nullptr;
+  uint16_t *keys_ = nullptr, *values_ = nullptr;
+  kernels::device::Quantized q_, q2_, qa_;
+  uint32_t* largest_ = nullptr;
+  PinnedBuffer hidden_host_, logits_host_, routes_host_, q_host_, scale_host_, outputs_host_;
+};
+
+}  // namespace omni

@@ -1,0 +1,302 @@
+#include "engine/decode/device_weights.h"
+
+#include <array>
+#include <cstring>
+#include <unordered_map>
+#include <utility>
+
+#include <absl/strings/str_cat.h>
+
+namespace omni {
+namespace {
+
+namespace device = kernels::device;
+
+constexpr int64_t kAlign = 256;
+
+// Walks over a model's weights twice: once for their size, once to copy them and to say where they are.
+class Copier {
+ public:
+  Copier() = default;
+  explicit Copier(uint8_t* to) : to_(to) {}
+
+  template <typename T>
+  void Put(const T*& memory, int64_t count) {
+    if (memory == nullptr) return;
+    const int64_t bytes = count * static_cast<int64_t>(sizeof(T));
+    if (to_ != nullptr) {
+      if (failure_.code == 0) failure_ = device::CopyIn(to_ + at_, memory, bytes, nullptr);
+      memory = reinterpret_cast<const T*>(to_ + at_);
+    }
+    at_ += PadTo(bytes, kAlign);
+  }
+  void Put(TwoBitLinear& linear) {
+    if (linear.m.base == nullptr) return;
+    Put(linear.m.base, linear.m.num_groups * linear.m.num_blocks * kernels::kTernaryBlockBytes);
+    Put(linear.scale, PadTo(linear.rows, kernels::kTwoBitRows));
+  }
+  int64_t bytes() const { return at_; }
+  device::Failure failure() const { return failure_; }
+
+ private:
+  uint8_t* to_ = nullptr;
+  int64_t at_ = 0;
+  device::Failure failure_;
+};
+
+void PutAll(Copier& copier, ModelWeights& weights) {
+  const ModelConfig& c = weights.config;
+  copier.Put(weights.embedding.base,
+             (c.vocab - 1) * weights.embedding.stride + weights.embedding.cols_padded);
+  copier.Put(weights.embedding_scale, c.vocab);
+  copier.Put(weights.norm_out, c.d);
+  for (LayerWeights& layer : weights.layers) {
+    copier.Put(layer.norm1, c.d);
+    copier.Put(layer.norm2, c.d);
+    for (TwoBitLinear* linear :
+         {&layer.wp, &layer.wk, &layer.wq, &layer.wv, &layer.wo, &layer.gate, &layer.up, &layer.down}) {
+      copier.Put(*linear);
+    }
+    copier.Put(layer.bp, c.d);
+    copier.Put(layer.norm_readout, c.d);
+    copier.Put(layer.route, 3 * c.d);
+    copier.Put(layer.positions, 3 * c.num_experts());
+    copier.Put(layer.route_bias, c.num_experts());
+    copier.Put(layer.members, c.vocab);
+  }
+}
+
+std::vector<int32_t> PlacesOf(const ModelConfig& c) {
+  std::vector<int32_t> at;
+  for (int64_t e = 0; e < c.num_experts(); ++e) {
+    for (int64_t place = 0; place < c.experts_per_region(); ++place)
+      at.push_back(c.ExpertOf(c.RegionOf(ExpertId(static_cast<int32_t>(e))), place).value);
+  }
+  return at;
+}
+
+device::Experts Shape(const ModelConfig& config) {
+  const TileLayout layout(config.d);
+  device::Experts experts;
+  experts.stride = experts.tiles = TilesPerExpert(config);
+  experts.d = layout.d;
+  experts.d_pad = layout.d_pad;
+  experts.down_offset = layout.down_offset();
+  experts.gate_scale_offset = layout.gate_scale_offset();
+  experts.up_scale_offset = layout.up_scale_offset();
+  return experts;
+}
+
+}  // namespace
+
+int64_t DeviceWeights::BytesFor(const ModelWeights& weights) {
+  ModelWeights copy = weights;
+  Copier copier;
+  PutAll(copier, copy);
+  return copier.bytes() +
+         PadTo(4 * weights.config.num_experts() * weights.config.experts_per_region(), kAlign);
+}
+
+absl::StatusOr<DeviceWeights> DeviceWeights::Upload(const ModelWeights& weights, DevicePool& pool) {
+  if (weights.embedding.stride % 16 != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "device: the embedding's rows are ", weights.embedding.stride, " bytes apart, not 16 or a multiple"));
+  }
+  const int64_t bytes = BytesFor(weights);
+  absl::StatusOr<DeviceBuffer> buffer = pool.Allocate(bytes, "the shared weights");
+  if (!buffer.ok()) return buffer.status();
+  DeviceWeights made;
+  made.bytes_ = *std::move(buffer);
+  made.view_ = weights;
+  Copier copier(made.bytes_.data());
+  PutAll(copier, made.view_);
+  const std::vector<int32_t> places = PlacesOf(weights.config);
+  const int32_t* expert_at = places.data();
+  copier.Put(expert_at, static_cast<int64_t>(places.size()));
+  made.expert_at_ = expert_at;
+  if (absl::Status s = DeviceStatus(copier.failure(), "copying the shared weights"); !s.ok()) return s;
+  if (absl::Status s = DeviceStatus(device::Synchronize(nullptr), "copying the shared weights"); !s.ok())
+    return s;
+  return made;
+}
+
+struct DeviceExperts::Impl {
+  explicit Impl(const ModelConfig& c, ExpertSource& experts)
+      : config(c), source(experts), shape(Shape(c)), stride(PadTo(TileLayout(c.d).payload(), kAlign)) {}
+  ~Impl() {
+    for (Slot& slot : slots) {
+      for (device::Event* event : {&slot.filled, &slot.used}) {
+        if (*event != nullptr) device::DeleteEvent(*event);
+      }
+    }
+    if (copies != nullptr) device::DeleteStream(copies);
+  }
+
+  const ModelConfig config;
+  ExpertSource& source;
+  device::Experts shape;
+  int64_t stride;  // of tiles in the device's memory
+
+  // Resident.
+  DeviceBuffer tiles, tables;
+  std::vector<int64_t> table_of_layer;  // by layer, in `tables`; -1: none
+
+  // Streamed: `filled` when an expert is here, `used` when what needed the one before is done.
+  struct Slot {
+    DeviceBuffer tiles;
+    PinnedBuffer pinned;
+    const uint8_t* const* table = nullptr;
+    device::Event filled = nullptr, used = nullptr;
+    int64_t layer = -1;
+    int32_t expert = -1;
+    bool pinned_busy = false;
+  };
+  std::array<Slot, 2> slots;
+  int next = 0;  // to be filled
+  DeviceBuffer slot_tables;
+  device::Stream copies = nullptr;
+  int64_t brought = 0;
+};
+
+DeviceExperts::DeviceExperts(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+DeviceExperts::~DeviceExperts() = default;
+DeviceExperts::DeviceExperts(DeviceExperts&&) noexcept = default;
+DeviceExperts& DeviceExperts::operator=(DeviceExperts&&) noexcept = default;
+
+bool DeviceExperts::resident() const { return impl_->copies == nullptr; }
+int64_t DeviceExperts::bytes_brought() const { return impl_->brought; }
+
+absl::StatusOr<DeviceExperts> DeviceExperts::Resident(const ModelConfig& config, ExpertSource& source,
+                                                      DevicePool& pool) {
+  auto impl = std::make_unique<Impl>(config, source);
+  const int64_t payload = TileLayout(config.d).payload(), per_expert = TilesPerExpert(config);
+  // Tiles that experts share are one in the host's memory, and so they are in the device's.
+  std::unordered_map<const uint8_t*, int64_t> number;
+  std::vector<const uint8_t*> distinct;
+  std::vector<int64_t> wanted;
+  std::vector<ExpertTiles> kept;
+  for (int64_t l = 0; l < config.layers; ++l) {
+    impl->table_of_layer.push_back(config.IsAttention(l) ? -1 : static_cast<int64_t>(wanted.size()));
+    if (config.IsAttention(l)) continue;
+    for (int64_t e = 0; e < config.num_experts(); ++e) {
+      absl::StatusOr<ExpertTiles> tiles =
+          source.Acquire(LayerId(static_cast<int32_t>(l)), ExpertId(static_cast<int32_t>(e)));
+      if (!tiles.ok()) return tiles.status();
+      for (int64_t t = 0; t < per_expert; ++t) {
+        if (tiles->check) {
+          if (absl::Status s = tiles->check(t); !s.ok()) return s;
+        }
+        const uint8_t* tile = tiles->tiles[static_cast<size_t>(t)];
+        const auto [it, is_new] = number.emplace(tile, static_cast<int64_t>(distinct.size()));
+        if (is_new) distinct.push_back(tile);
+        wanted.push_back(it->second);
+      }
+      kept.push_back(*std::move(tiles));
+    }
+  }
+  absl::StatusOr<DeviceBuffer> tiles =
+      pool.Allocate(static_cast<int64_t>(distinct.size()) * impl->stride, "the experts' tiles");
+  if (!tiles.ok()) return tiles.status();
+  impl->tiles = *std::move(tiles);
+  absl::StatusOr<DeviceBuffer> tables = pool.Allocate(
+      static_cast<int64_t>(wanted.size() * sizeof(const uint8_t*)), "the tables of the experts' tiles");
+  if (!tables.ok()) return tables.status();
+  impl->tables = *std::move(tables);
+  std::vector<const uint8_t*> table;
+  for (int64_t tile : wanted) table.push_back(impl->tiles.data() + tile * impl->stride);
+  device::Failure failure = device::CopyIn(impl->tables.data(), table.data(), impl->tables.bytes(), nullptr);
+  for (size_t i = 0; i < distinct.size() && failure.code == 0; ++i) {
+    failure = device::CopyIn(impl->tiles.data() + static_cast<int64_t>(i) * impl->stride, distinct[i],
+                             payload, nullptr);
+  }
+  if (failure.code == 0) failure = device::Synchronize(nullptr);
+  if (absl::Status s = DeviceStatus(failure, "copying the experts"); !s.ok()) return s;
+  return DeviceExperts(std::move(impl));
+}
+
+device::Experts DeviceExperts::Of(LayerId layer) const {
+  device::Experts experts = impl_->shape;
+  experts.table = impl_->tables.as<const uint8_t*>() + impl_->table_of_layer[layer.index()];
+  return experts;
+}
+
+absl::StatusOr<DeviceExperts> DeviceExperts::Streamed(const ModelConfig& config, ExpertSource& source,
+                                                      DevicePool& pool) {
+  auto impl = std::make_unique<Impl>(config, source);
+  const int64_t tiles = impl->shape.tiles, table_bytes = tiles * static_cast<int64_t>(sizeof(const uint8_t*));
+  absl::StatusOr<DeviceBuffer> tables = pool.Allocate(2 * table_bytes, "the tables of two experts' tiles");
+  if (!tables.ok()) return tables.status();
+  impl->slot_tables = *std::move(tables);
+  std::vector<const uint8_t*> table;
+  device::Failure failure = device::NewStream(&impl->copies);
+  for (Impl::Slot& slot : impl->slots) {
+    absl::StatusOr<DeviceBuffer> buffer = pool.Allocate(tiles * impl->stride, "a buffer of one expert");
+    if (!buffer.ok()) return buffer.status();
+    slot.tiles = *std::move(buffer);
+    absl::StatusOr<PinnedBuffer> pinned = PinnedBuffer::Make(tiles * impl->stride);
+    if (!pinned.ok()) return pinned.status();
+    slot.pinned = *std::move(pinned);
+    slot.table = impl->slot_tables.as<const uint8_t*>() + table.size();
+    for (int64_t t = 0; t < tiles; ++t) table.push_back(slot.tiles.data() + t * impl->stride);
+    for (device::Event* event : {&slot.filled, &slot.used}) {
+      if (failure.code == 0) failure = device::NewEvent(event);
+    }
+  }
+  if (failure.code == 0)
+    failure = device::CopyIn(impl->slot_tables.data(), table.data(), 2 * table_bytes, nullptr);
+  if (failure.code == 0) failure = device::Synchronize(nullptr);
+  if (absl::Status s = DeviceStatus(failure, "preparing to stream experts"); !s.ok()) return s;
+  return DeviceExperts(std::move(impl));
+}
+
+absl::Status DeviceExperts::Bring(LayerId layer, ExpertId expert, device::Stream compute) {
+  Impl& impl = *impl_;
+  for (const Impl::Slot& slot : impl.slots) {
+    if (slot.layer == layer.value && slot.expert == expert.value) return absl::OkStatus();
+  }
+  absl::StatusOr<ExpertTiles> tiles = impl.source.Acquire(layer, expert);
+  if (!tiles.ok()) return tiles.status();
+  Impl::Slot& slot = impl.slots[static_cast<size_t>(impl.next)];
+  impl.next = 1 - impl.next;
+  slot.layer = -1;
+  // What may still read the buffer is on `compute` by now; the pinned memory is free when its last copy is
+  // over.
+  device::Failure failure = device::Record(slot.used, compute);
+  if (failure.code == 0) failure = device::WaitFor(impl.copies, slot.used);
+  if (failure.code == 0 && slot.pinned_busy) failure = device::Synchronize(impl.copies);
+  const int64_t payload = TileLayout(impl.config.d).payload(), count = impl.shape.tiles;
+  for (int64_t t = 0; t < count; ++t) {
+    if (tiles->check) {
+      if (absl::Status s = tiles->check(t); !s.ok()) return s;
+    }
+    std::memcpy(slot.pinned.as<uint8_t>(t * impl.stride), tiles->tiles[static_cast<size_t>(t)],
+                static_cast<size_t>(payload));
+  }
+  if (failure.code == 0) {
+    failure = device::CopyIn(slot.tiles.data(), slot.pinned.as<uint8_t>(), count * impl.stride, impl.copies);
+  }
+  if (failure.code == 0) failure = device::Record(slot.filled, impl.copies);
+  if (absl::Status s = DeviceStatus(failure, "streaming an expert"); !s.ok()) return s;
+  slot.pinned_busy = true;
+  slot.layer = layer.value;
+  slot.expert = expert.value;
+  impl.brought += count * impl.stride;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<device::Experts> DeviceExperts::Brought(LayerId layer, ExpertId expert,
+                                                       device::Stream compute) {
+  if (absl::Status s = Bring(layer, expert, compute); !s.ok()) return s;
+  for (const Impl::Slot& slot : impl_->slots) {
+    if (slot.layer != layer.value || slot.expert != expert.value) continue;
+    if (absl::Status s = DeviceStatus(device::WaitFor(compute, slot.filled), "streaming an expert"); !s.ok())
+      return s;
+    device::Experts experts = impl_->shape;
+    experts.table = slot.table;
+    experts.only = expert.value;
+    return experts;
+  }
+  return absl::InternalError("device: an expert that was brought is not there");
+}
+
+}  // namespace omni

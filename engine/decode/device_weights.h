@@ -1,0 +1,62 @@
+// A model in a GPU's memory. Internal to the device's decoder.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include <absl/status/statusor.h>
+
+#include "engine/decode/device_memory.h"
+#include "engine/model/expert_source.h"
+#include "engine/model/weights.h"
+
+namespace omni {
+
+// All that is not an expert. `view` has the shape of the host's weights and pointers of the device.
+class DeviceWeights {
+ public:
+  static absl::StatusOr<DeviceWeights> Upload(const ModelWeights& weights, DevicePool& pool);
+  // What Upload takes of the pool.
+  static int64_t BytesFor(const ModelWeights& weights);
+  const ModelWeights& view() const { return view_; }
+  // [experts * experts per region]: the expert at a place of an expert's region. Null without members.
+  const int32_t* expert_at() const { return expert_at_; }
+
+ private:
+  DeviceBuffer bytes_;
+  ModelWeights view_;
+  const int32_t* expert_at_ = nullptr;
+};
+
+// Experts of a model for a device: all of them in its memory, or one layer's at a time through two buffers.
+class DeviceExperts {
+ public:
+  // Every expert of every layer, each distinct tile once.
+  static absl::StatusOr<DeviceExperts> Resident(const ModelConfig& config, ExpertSource& source,
+                                                DevicePool& pool);
+  // Two buffers of an expert, and pinned memory to fill them from.
+  static absl::StatusOr<DeviceExperts> Streamed(const ModelConfig& config, ExpertSource& source,
+                                                DevicePool& pool);
+  ~DeviceExperts();
+  DeviceExperts(DeviceExperts&&) noexcept;
+  DeviceExperts& operator=(DeviceExperts&&) noexcept;
+
+  bool resident() const;
+  // Of a layer whose experts are resident.
+  kernels::device::Experts Of(LayerId layer) const;
+  // Puts an expert on its way to the device, unless it is there or on its way. What is there of the last but
+  // one that was brought is overwritten as soon as `compute` has done what is on it by now.
+  absl::Status Bring(LayerId layer, ExpertId expert, kernels::device::Stream compute);
+  // The expert brought by then, whose rows alone are computed; work put on `compute` afterwards waits for it.
+  absl::StatusOr<kernels::device::Experts> Brought(LayerId layer, ExpertId expert,
+                                                   kernels::device::Stream compute);
+  int64_t bytes_brought() const;
+
+ private:
+  struct Impl;
+  explicit DeviceExperts(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace omni
