@@ -114,6 +114,7 @@ TaskGroupCommit::Round TaskGroupCommit::Run(std::deque<Call>& calls, bool lendin
     ++syncs_;
     writes_ += static_cast<int64_t>(writes.size());
   }
+  ledger_.Decided(status.ok());
   if (status.ok()) return round;
   LogTaskStoreFailed(status);
   failure_ = absl::IsResourceExhausted(status) ? status : absl::UnavailableError(status.message());

@@ -18,7 +18,6 @@ constexpr size_t kMostOfOne = 12;       // changes that one child, or one task t
 constexpr size_t kRetainedAtOnce = 64;  // tasks
 constexpr TaskDuration kRetainedEvery = std::chrono::minutes(1);
 constexpr TaskDuration kScheduleAgain = std::chrono::seconds(10);
-constexpr size_t kMostSchedules = 10'000;
 constexpr char kScheduleKey[] = "schedule/";  // then its name, a slash, and the time
 constexpr size_t kScheduleKeyBytes = sizeof kScheduleKey + 20;
 
@@ -31,13 +30,14 @@ absl::Status TaskLedger::Load(TaskTime now) {
   leases_.clear();
   ending_.clear();
   live_by_caller_.clear();
-  live_ = 0;
+  live_ = unmade_ = 0;
   making_.clear();
   orphaning_.clear();
   purging_.clear();
   plans_.clear();
   plan_times_.clear();
   next_retained_.reset();
+  counts_ = lasting_;
   counts_.by_status = {};
   absl::Status status;
   const auto scan = [&](const char* prefix, const auto& add) {
@@ -74,6 +74,7 @@ absl::Status TaskLedger::Load(TaskTime now) {
     return absl::OkStatus();
   });
   failed_ = !status.ok();
+  if (status.ok()) Decided(true);
   return status;
 }
 
@@ -172,7 +173,15 @@ absl::Status TaskLedger::MakeChildren(TaskId id, size_t changes, TaskStep& step)
           Insert(record.state.caller, "", work->children[static_cast<size_t>(index)], &record, index, step);
       if (!child.ok()) return child.status();
     } else if (!child.ok()) {
-      return child.status();
+      if (failed_) return child.status();
+      TaskRecord unreadable;
+      unreadable.state.id = **known;
+      unreadable.state.parent = id;
+      unreadable.state.index = index;
+      unreadable.state.status = TaskStatus::kFailed;
+      unreadable.state.error = kErrorInvalid;
+      unreadable.state.message = std::string(child.status().message());
+      if (absl::Status s = ChildOver(unreadable, step); !s.ok()) return s;
     } else if (child->state.status == TaskStatus::kSucceeded) {
       OMNI_TASK_REACHED(kSucceededChildKept);
       if (absl::Status s = ChildOver(*child, step); !s.ok()) return s;
@@ -194,20 +203,19 @@ absl::Status TaskLedger::MakeChildren(TaskId id, size_t changes, TaskStep& step)
 
 absl::Status TaskLedger::CancelChildren(TaskId id, size_t changes, TaskStep& step) {
   const absl::StatusOr<TaskRecord> parent = FindRecord(id, step);
-  if (absl::IsNotFound(parent.status())) {
+  if (!parent.ok()) {
     orphaning_.erase(id);
-    return absl::OkStatus();
+    return failed_ ? parent.status() : absl::OkStatus();
   }
-  if (!parent.ok()) return parent.status();
   bool one = false;
   for (int32_t index = 0; index < parent->children_made; ++index) {
     const absl::StatusOr<std::optional<std::string>> child_id = Get(step, ChildKey(id, index));
     if (!child_id.ok()) return child_id.status();
     if (!child_id->has_value()) continue;
     const absl::StatusOr<TaskRecord> child = FindRecord(**child_id, step);
-    if (absl::IsNotFound(child.status())) continue;
-    if (!child.ok()) return child.status();
-    if (IsOver(child->state.status) || child->outlives_parent || child->state.cancel_requested) continue;
+    if (failed_) return child.status();
+    if (!child.ok() || IsOver(child->state.status) || child->outlives_parent || child->state.cancel_requested)
+      continue;
     if (std::exchange(one, true) && step.writes.size() + kMostOfOne > changes) {
       OMNI_TASK_REACHED(kOrphansCancelledLater);
       return absl::OkStatus();
@@ -261,7 +269,10 @@ absl::Status TaskLedger::PurgeRetained(size_t changes, TaskStep& step) {
   const absl::Status s = store_.Scan(kRetainPrefix, "", [&](std::string_view key, std::string_view) {
     if (key > last) return false;
     const auto written = step.writes.find(key);
-    if (written == step.writes.end() || written->second.has_value()) ids.emplace_back(LastPart(key));
+    if (written == step.writes.end() || written->second.has_value()) {
+      ids.emplace_back(LastPart(key));
+      step.writes[std::string(key)] = std::nullopt;  // it also goes if what it names cannot be read
+    }
     return ids.size() < kRetainedAtOnce && step.writes.size() + ids.size() * kMostOfOne < changes;
   });
   if (!s.ok()) {
@@ -271,23 +282,19 @@ absl::Status TaskLedger::PurgeRetained(size_t changes, TaskStep& step) {
   if (!ids.empty()) next = now_;  // there may be more
   for (const TaskId& id : ids) {
     const absl::StatusOr<TaskRecord> record = FindRecord(id, step);
-    if (!record.ok()) return record.status();
+    if (failed_) return record.status();
     OMNI_TASK_REACHED(kRetentionOver);
-    if (IsOver(record->state.status)) PurgeRecord(*record, step);
+    if (record.ok() && IsOver(record->state.status)) PurgeRecord(*record, step);
   }
   next_retained_ = next;
   return absl::OkStatus();
 }
 
 void TaskLedger::SetScheduleDue(const std::string& key, std::optional<TaskTime> due) {
-  const auto known = plan_times_.find(key);
-  if (known != plan_times_.end()) {
-    plans_.erase({known->second, key});
-    plan_times_.erase(known);
-  }
-  if (!due.has_value()) return;
-  plans_.emplace(*due, key);
-  plan_times_.emplace(key, *due);
+  std::optional<TaskTime>& known = plan_times_[key];
+  if (known.has_value()) plans_.erase({*known, key});
+  known = due;
+  if (due.has_value()) plans_.emplace(*due, key);
 }
 
 absl::Status TaskLedger::PutSchedule(TaskSchedule schedule, TaskTime now, TaskStep& step) {
@@ -305,9 +312,9 @@ absl::Status TaskLedger::PutSchedule(TaskSchedule schedule, TaskTime now, TaskSt
   const std::string key = PlanKey(schedule.caller, schedule.name);
   const absl::StatusOr<std::optional<std::string>> known = Get(step, key);
   if (!known.ok()) return known.status();
-  if (!known->has_value() && plan_times_.size() >= kMostSchedules)
+  if (!known->has_value() && plan_times_.size() >= options_.limits.schedules)
     return absl::ResourceExhaustedError(
-        absl::StrCat("there are ", kMostSchedules, " schedules already; delete some"));
+        absl::StrCat("there are ", plan_times_.size(), " schedules already; delete some"));
   schedule.next = *next;
   step.writes[key] = Encode(schedule);
   SetScheduleDue(key, schedule.paused ? std::nullopt : next);
@@ -321,6 +328,7 @@ absl::Status TaskLedger::DeleteSchedule(std::string_view caller, std::string_vie
   if (!known->has_value()) return absl::NotFoundError(absl::StrCat("there is no schedule ", Quoted(name)));
   step.writes[key] = std::nullopt;
   SetScheduleDue(key, std::nullopt);
+  plan_times_.erase(key);
   return absl::OkStatus();
 }
 

@@ -131,6 +131,7 @@ struct TaskLimits {
   int64_t live = 2'000'000;  // not over, of all callers
   int64_t live_per_caller = 1'000'000;
   int64_t log_bytes = 64 << 20;  // of the events and checkpoints of one task
+  size_t schedules = 10'000;     // paused ones too
 };
 
 }  // namespace omni

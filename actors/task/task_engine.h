@@ -20,7 +20,9 @@
 
 namespace omni {
 
-// What others do about it; on the engine's thread, so nothing that waits. May call the engine.
+// What others do about it; on the engine's thread, so nothing that waits. May call the engine. It is told
+// after those who called, so that one who is added then may still be told of what came before: whoever is
+// told reads what there is.
 class TaskListener {
  public:
   virtual ~TaskListener() = default;

@@ -5,6 +5,7 @@
 #include <absl/strings/str_cat.h>
 
 #include "actors/task/check_task.h"
+#include "actors/task/task_log.h"
 #include "engine/base/quoted.h"
 #include "engine/base/simulated.h"
 #include "store/file/hash.h"
@@ -12,6 +13,9 @@
 namespace omni {
 
 namespace {
+
+// That are still to be made.
+int64_t Unmade(const TaskRecord& record) { return record.state.children - record.children_made; }
 
 absl::Status NoTask(std::string_view id) {
   return absl::NotFoundError(absl::StrCat("there is no task ", Quoted(id),
@@ -37,8 +41,11 @@ absl::StatusOr<TaskRecord> TaskLedger::FindRecord(std::string_view id, const Tas
     if (!bytes->has_value()) continue;
     absl::StatusOr<TaskRecord> record = DecodeTaskRecord(**bytes);
     if (!record.ok()) {
-      failed_ = true;
-      return record;
+      // What is over decides nothing any more.
+      failed_ = key.starts_with(kLivePrefix);
+      LogTaskUnreadable(id, record.status());
+      return absl::DataLossError(
+          absl::StrCat("the record of task ", Quoted(id), " cannot be read: ", record.status().message()));
     }
     // A lease that was read in ends later than its record says, or sooner.
     if (const auto lease = leases_.find(record->lease.token); lease != leases_.end())
@@ -88,7 +95,8 @@ void TaskLedger::Index(const TaskRecord& r, bool runs_on) {
   const TaskState& state = r.state;
   if (IsOver(state.status)) return;
   ++live_;
-  ++live_by_caller_[state.caller];
+  unmade_ += Unmade(r);
+  live_by_caller_[state.caller] += 1 + Unmade(r);
   ++counts_.by_status[static_cast<size_t>(state.status)];
   if (const std::optional<TaskTime> due = DueOf(r); due.has_value()) due_.emplace(*due, state.id);
   switch (state.status) {
@@ -111,8 +119,10 @@ void TaskLedger::Unindex(const TaskRecord& r, bool runs_on) {
   const TaskState& state = r.state;
   if (IsOver(state.status)) return;
   --live_;
+  unmade_ -= Unmade(r);
   const auto caller = live_by_caller_.find(state.caller);
-  if (--caller->second == 0) live_by_caller_.erase(caller);
+  caller->second -= 1 + Unmade(r);
+  if (caller->second == 0) live_by_caller_.erase(caller);
   --counts_.by_status[static_cast<size_t>(state.status)];
   if (const std::optional<TaskTime> due = DueOf(r); due.has_value()) due_.erase({*due, state.id});
   switch (state.status) {
@@ -195,8 +205,7 @@ absl::Status TaskLedger::Put(const TaskRecord* before, const TaskRecord& record,
 
 absl::Status TaskLedger::ChildOver(const TaskRecord& child, TaskStep& step) {
   const absl::StatusOr<TaskRecord> parent = FindRecord(child.state.parent, step);
-  if (absl::IsNotFound(parent.status())) return absl::OkStatus();
-  if (!parent.ok()) return parent.status();
+  if (!parent.ok()) return failed_ ? parent.status() : absl::OkStatus();  // it went, or cannot be read
   if (parent->state.status != TaskStatus::kWaiting) return absl::OkStatus();
   if (child.state.index >= parent->children_made && !OMNI_TASK_PLANTED(kChildCountedTwice)) {
     // The parent was retried and comes to this one later.
@@ -332,6 +341,17 @@ absl::StatusOr<TaskRecord> TaskLedger::Insert(const std::string& caller, const s
   return record;
 }
 
+absl::Status TaskLedger::CheckRoom(const std::string& caller, int64_t more) const {
+  const auto of_caller = live_by_caller_.find(caller);
+  const int64_t live_of_caller = of_caller == live_by_caller_.end() ? 0 : of_caller->second;
+  const int64_t live = live_ + unmade_;
+  if (live + more <= options_.limits.live && live_of_caller + more <= options_.limits.live_per_caller)
+    return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat("too many tasks are not over (", live_of_caller,
+                                                   " of this caller, ", live,
+                                                   " in all); wait for some to end, or cancel them"));
+}
+
 absl::StatusOr<TaskSubmitted> TaskLedger::Submit(const TaskSubmission& submission, TaskTime now,
                                                  TaskStep& step) {
   Advance(now);
@@ -356,14 +376,8 @@ absl::StatusOr<TaskSubmitted> TaskLedger::Submit(const TaskSubmission& submissio
       return TaskSubmitted{std::move(record->state), true};
     }
   }
-  const auto of_caller = live_by_caller_.find(submission.caller);
-  const int64_t live_of_caller = of_caller == live_by_caller_.end() ? 0 : of_caller->second;
-  // A fan-out's children count from the moment it is accepted, so that they are never refused later.
   const int64_t more = 1 + static_cast<int64_t>(submission.spec.children.size());
-  if (live_ + more > options_.limits.live || live_of_caller + more > options_.limits.live_per_caller)
-    return absl::ResourceExhaustedError(absl::StrCat("too many tasks are not over (", live_of_caller,
-                                                     " of this caller, ", live_,
-                                                     " in all); wait for some to end, or cancel them"));
+  if (absl::Status s = CheckRoom(submission.caller, more); !s.ok()) return s;
   absl::StatusOr<TaskRecord> record =
       Insert(submission.caller, submission.key, submission.spec, nullptr, 0, step);
   if (!record.ok()) return record.status();
@@ -421,20 +435,24 @@ absl::StatusOr<TaskState> TaskLedger::Retry(const TaskClient& by, std::string_vi
   if (before->state.status != TaskStatus::kFailed && before->state.status != TaskStatus::kCancelled)
     return absl::FailedPreconditionError(absl::StrCat(
         "task ", Quoted(id), " has neither failed nor been cancelled; only such a task is tried again"));
+  // Those of its children that succeeded are not made again, but count until it comes to them.
+  if (absl::Status s = CheckRoom(before->state.caller, 1 + before->state.children); !s.ok()) return s;
   absl::StatusOr<TaskRecord> record = HandInAgain(*before, *before, by.caller, step);
   if (!record.ok()) return record.status();
   if (before->state.parent.empty()) return record->state;
   // A parent that waits for its other children waits for this one again.
   const absl::StatusOr<TaskRecord> parent = FindRecord(before->state.parent, step);
-  if (absl::IsNotFound(parent.status())) return record->state;
-  if (!parent.ok()) return parent.status();
-  if (parent->state.status != TaskStatus::kWaiting || before->state.index >= parent->children_made)
+  if (failed_) return parent.status();
+  if (!parent.ok() || parent->state.status != TaskStatus::kWaiting ||
+      before->state.index >= parent->children_made)
     return record->state;
   TaskRecord waiting = *parent;
   --waiting.state.children_over;
   if (absl::Status s = Put(&*parent, waiting, step); !s.ok()) return s;
   return record->state;
 }
+
+void TaskLedger::Decided(bool lasts) { (lasts ? lasting_ : counts_) = lasts ? counts_ : lasting_; }
 
 void TaskLedger::PurgeRecord(const TaskRecord& record, TaskStep& step) {
   const TaskState& state = record.state;

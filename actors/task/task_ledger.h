@@ -150,10 +150,14 @@ class TaskLedger {
   absl::StatusOr<bool> Settle(TaskTime now, size_t changes, TaskStep& step);
   std::optional<TaskTime> next_due() const;  // of what Settle does
 
-  // The store failed in the middle of a call: its step is worth nothing, and Load comes next.
+  // The store failed in the middle of a call: its step is worth nothing, and Load comes next. A record of a
+  // task that is over and cannot be read is no failure: that task alone is left as it is.
   bool failed() const { return failed_; }
+  // What was decided since the last call of it lasts; or it does not, Load comes next, and what was counted
+  // of it is given back.
+  void Decided(bool lasts);
   const TaskCounts& counts() const { return counts_; }
-  int64_t live() const { return live_; }
+  int64_t live() const { return live_; }  // not over, as far as they are made
   size_t queued() const { return queue_.size(); }
 
  private:
@@ -162,6 +166,8 @@ class TaskLedger {
   absl::StatusOr<TaskRecord> FindRecord(std::string_view id, const TaskStep& step) const;
   absl::StatusOr<TaskRecord> FindLeased(std::string_view token, TaskTime now, const TaskStep& step);
   // DataLoss, if the store did not fail: it is not there, or damaged.
+  // ResourceExhausted: `more` tasks of the caller's would be too many that are not over.
+  absl::Status CheckRoom(const std::string& caller, int64_t more) const;
   absl::StatusOr<TaskWork> FindWork(std::string_view id, const TaskStep& step) const;
   absl::Status ReadWork(const TaskRecord& record, TaskAssignment& given, const TaskStep& step) const;
 
@@ -213,14 +219,15 @@ class TaskLedger {
   };
   std::map<std::string, Lease, std::less<>> leases_;  // by token
   std::set<TaskId> ending_;                           // running, on behalf of a process that is gone
-  std::map<std::string, int64_t> live_by_caller_;
-  int64_t live_ = 0;
-  std::set<TaskId> making_;                           // fan-outs whose children are not all made
-  std::set<TaskId> orphaning_, purging_;              // whose children, whose events have to go
-  std::set<std::pair<TaskTime, std::string>> plans_;  // by when they are due: keys
-  std::map<std::string, TaskTime> plan_times_;        // by key
-  std::optional<TaskTime> next_retained_;             // when the first that is over may go; none: unknown
-  TaskCounts counts_;
+  // Children of fan-outs that are still to be made count from the moment that their fan-out is accepted.
+  std::map<std::string, int64_t> live_by_caller_;  // those with them
+  int64_t live_ = 0, unmade_ = 0;
+  std::set<TaskId> making_;                                    // fan-outs whose children are not all made
+  std::set<TaskId> orphaning_, purging_;                       // whose children, whose events have to go
+  std::set<std::pair<TaskTime, std::string>> plans_;           // by when they are due: keys
+  std::map<std::string, std::optional<TaskTime>> plan_times_;  // by key, all; none: it is paused
+  std::optional<TaskTime> next_retained_;  // when the first that is over may go; none: unknown
+  TaskCounts counts_, lasting_;
   mutable bool failed_ = false;
 };
 

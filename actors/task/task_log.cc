@@ -13,4 +13,9 @@ void LogTaskStoreRecovered() {
   LogWarning("task_store_recovered", "the store of tasks takes writes again", {});
 }
 
+void LogTaskUnreadable(std::string_view task, const absl::Status& status) {
+  LogError("task_unreadable", "the record of task {task} cannot be read: {reason}",
+           {{"task", task}, {"reason", std::string_view(status.message().data(), status.message().size())}});
+}
+
 }  // namespace omni

@@ -1,6 +1,8 @@
 // What the log says of tasks: each call is one event of docs/operations.md, "Log". From any thread.
 #pragma once
 
+#include <string_view>
+
 #include <absl/status/status.h>
 
 namespace omni {
@@ -8,5 +10,6 @@ namespace omni {
 // Nothing is accepted until it takes writes again; whoever had asked was told so.
 void LogTaskStoreFailed(const absl::Status& status);
 void LogTaskStoreRecovered();
+void LogTaskUnreadable(std::string_view task, const absl::Status& status);
 
 }  // namespace omni

@@ -4,6 +4,7 @@
 
 #include <absl/strings/str_cat.h>
 
+#include "actors/task/task_log.h"
 #include "engine/base/quoted.h"
 
 namespace omni {
@@ -67,7 +68,9 @@ absl::StatusOr<std::string> TaskReader::Result(const TaskClient& by, std::string
     return absl::FailedPreconditionError(absl::StrCat("task ", Quoted(id), " has not succeeded"));
   absl::StatusOr<std::optional<std::string>> bytes = store_.Get(ResultKey(id));
   if (!bytes.ok()) return bytes.status();
-  return bytes->value_or("");
+  // One that is empty is there too.
+  if (!bytes->has_value()) return absl::NotFoundError(absl::StrCat("task ", Quoted(id), " was purged"));
+  return **std::move(bytes);
 }
 
 absl::StatusOr<std::vector<TaskEvent>> TaskReader::Events(const TaskClient& by, std::string_view id,
@@ -128,9 +131,17 @@ absl::StatusOr<TaskPage> TaskReader::List(const TaskClient& by, const TaskFilter
   for (const std::string& id : ids) {
     absl::StatusOr<TaskState> task = Find(by, id);
     if (absl::IsNotFound(task.status())) continue;  // purged meanwhile
+    if (absl::IsDataLoss(task.status())) {
+      LogTaskUnreadable(id, task.status());
+      continue;
+    }
     if (!task.ok()) return task.status();
-    page.tasks.push_back(*std::move(task));
+    // It may be another status's by now.
+    if (Fits(filter, {task->status, task->executor, task->context, task->parent}))
+      page.tasks.push_back(*std::move(task));
   }
+  std::stable_sort(page.tasks.begin(), page.tasks.end(),
+                   [](const TaskState& a, const TaskState& b) { return a.updated > b.updated; });
   return page;
 }
 

@@ -140,5 +140,49 @@ TEST_F(TaskChildrenTest, AChildThatWasToldToStopIsBegunAnewWithItsRetriedParent)
   EXPECT_EQ(Find(id).retries, 1);
 }
 
+// They were made later than it was accepted, and others had their places by then.
+TEST_F(TaskChildrenTest, ChildrenThatAreStillToBeMadeHaveTheirPlaces) {
+  limits_.live = 40;
+  limits_.live_per_caller = 30;
+  Load();
+  const auto submit = [&](const TaskSpec& spec, const std::string& caller) {
+    return TrySubmit(spec, "", caller).status().code();  // no child is made before Settle
+  };
+  TaskSpec later = FanOut(19);
+  later.not_before = now_ + std::chrono::hours(1);
+  ASSERT_EQ(submit(later, "anna"), absl::StatusCode::kOk);
+  ASSERT_EQ(submit(FanOut(9), "anna"), absl::StatusCode::kOk);
+  EXPECT_EQ(submit(Command(), "anna"), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(submit(FanOut(10), "bert"), absl::StatusCode::kResourceExhausted);
+  ASSERT_EQ(submit(FanOut(9), "bert"), absl::StatusCode::kOk);
+  EXPECT_EQ(submit(Command(), "carl"), absl::StatusCode::kResourceExhausted);
+  Load();
+  EXPECT_EQ(submit(Command(), "carl"), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(ledger_->live(), 1 + 10 + 10);
+  Pass(std::chrono::hours(1));
+  EXPECT_EQ(ledger_->live(), 40);
+  EXPECT_EQ(submit(Command(), "carl"), absl::StatusCode::kResourceExhausted);
+}
+
+TEST_F(TaskChildrenTest, WhatIsHandedInAgainNeedsPlacesToo) {
+  limits_.live = 10;
+  Load();
+  const TaskId id = Submit(Once(FanOut(5, TaskGather::kAllFast)));
+  const TaskId single = Submit(Command());
+  ASSERT_TRUE(Cancel(single).ok());
+  ASSERT_TRUE(Cancel(id).ok());
+  Settle();
+  ASSERT_EQ(ledger_->live(), 0);
+  for (int n = 0; n < 5; ++n) (void)Submit(Command());
+  EXPECT_EQ(Retry(id).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(Find(id).status, TaskStatus::kCancelled);
+  ASSERT_TRUE(Succeed(Take().value().token).ok());
+  ASSERT_TRUE(Retry(id).ok());  // none of its children is made again before Settle
+  EXPECT_EQ(Retry(single).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(TrySubmit(Command()).status().code(), absl::StatusCode::kResourceExhausted);
+  Settle();
+  EXPECT_EQ(ledger_->live(), 10);
+}
+
 }  // namespace
 }  // namespace omni

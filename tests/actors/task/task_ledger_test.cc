@@ -343,6 +343,34 @@ TEST_F(TaskLedgerTest, ASchedulesTimesAreHandedInOnceEachAndMissedOnesAsAsked) {
   }
 }
 
+TEST_F(TaskLedgerTest, SchedulesThatArePausedCountToo) {
+  limits_.schedules = 3;
+  Load();
+  const auto put = [&](const std::string& name, bool paused) {
+    const TaskSchedule schedule{.caller = "anna",
+                                .name = name,
+                                .cron = "* * * * *",
+                                .zone = "UTC",
+                                .paused = paused,
+                                .last_task = {},
+                                .spec = Command()};
+    return Do([&](TaskStep& step) { return ledger_->PutSchedule(schedule, now_, step); }).code();
+  };
+  const auto full = absl::StatusCode::kResourceExhausted;
+  const auto ok = absl::StatusCode::kOk;
+  for (const char* name : {"a", "b", "c"}) EXPECT_EQ(put(name, true), ok);
+  EXPECT_EQ(put("d", true), full);
+  EXPECT_EQ(put("d", false), full);
+  EXPECT_EQ(put("a", true), ok) << "in its own place";
+  Load();
+  EXPECT_EQ(put("d", true), full);
+  ASSERT_TRUE(Do([&](TaskStep& step) { return ledger_->DeleteSchedule("anna", "b", step); }).ok());
+  EXPECT_EQ(put("d", false), ok);
+  EXPECT_EQ(put("e", false), full);
+  Pass(minutes(1));
+  EXPECT_EQ(ledger_->live(), 1) << "those that are paused are not handed in";
+}
+
 TEST_F(TaskLedgerTest, AMinutelyScheduleIsCaughtUpWithAfterYearsAtOnce) {
   TaskSchedule schedule{
       .caller = "anna", .name = "n", .cron = "* * * * *", .zone = "UTC", .last_task = {}, .spec = Command()};

@@ -1,6 +1,9 @@
 // What can be read of tasks, and how lists go on while tasks change.
 #include "actors/task/task_reader.h"
 
+#include <functional>
+#include <utility>
+
 #include <gmock/gmock.h>
 
 #include "tests/actors/task/ledger_fixture.h"
@@ -91,6 +94,69 @@ TEST_F(TaskReaderTest, EventsGoOnAfterANumberInPartsOfAboutSoManyBytes) {
   EXPECT_THAT(reader_.Events(kAnna, id, 6, 100).value(), IsEmpty());
   EXPECT_EQ(reader_.Result(kAnna, id).status().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_EQ(reader_.Events({"bert", false}, id, 0, 1).status().code(), absl::StatusCode::kNotFound);
+}
+
+// Does something between two reads, once.
+class Between : public RecordStore {
+ public:
+  explicit Between(RecordStore& store) : store_(store) {}
+  void AfterGet(std::string prefix, std::function<void()> then) {
+    prefix_ = std::move(prefix);
+    then_ = std::move(then);
+  }
+  void AfterScan(std::function<void()> then) { AfterGet("", std::move(then)); }
+
+  absl::Status Write(const RecordWrites& writes) override { return store_.Write(writes); }
+  absl::Status Recover() override { return store_.Recover(); }
+  size_t max_changes() const override { return store_.max_changes(); }
+  absl::StatusOr<std::optional<std::string>> Get(std::string_view key) const override {
+    auto value = store_.Get(key);
+    if (!prefix_.empty() && key.starts_with(prefix_)) Then();
+    return value;
+  }
+  absl::Status Scan(std::string_view prefix, std::string_view from,
+                    const RecordVisitor& visit) const override {
+    const absl::Status s = store_.Scan(prefix, from, visit);
+    if (prefix_.empty()) Then();
+    return s;
+  }
+
+ private:
+  void Then() const {
+    if (const auto then = std::exchange(then_, nullptr)) then();
+  }
+
+  RecordStore& store_;
+  std::string prefix_;
+  mutable std::function<void()> then_;
+};
+
+TEST_F(TaskReaderTest, AResultThatIsPurgedWhileItIsReadIsNoneAndNotEmpty) {
+  const TaskId id = Submit(Command());
+  ASSERT_TRUE(Succeed(Take().value().token).ok());
+  Between between(store_);
+  const TaskReader reader(between);
+  EXPECT_EQ(reader.Result(kAnna, id).value(), "result");
+  between.AfterGet(kOverPrefix, [&] { EXPECT_TRUE(Purge(id).ok()); });
+  EXPECT_EQ(reader.Result(kAnna, id).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(TaskReaderTest, WhatChangesWhileAListIsReadFitsItStillOrIsLeftOut) {
+  std::vector<TaskId> ids;
+  for (int n = 0; n < 3; ++n) ids.push_back(SubmitLater(Command()));
+  Between between(store_);
+  const TaskReader reader(between);
+  const auto cancel = [&](const TaskId& id) {
+    between.AfterScan([this, id] {
+      Pass(milliseconds(1));
+      EXPECT_TRUE(Cancel(id).ok());
+    });
+  };
+  cancel(ids[1]);
+  const TaskPage queued = reader.List(kAnna, {.statuses = {TaskStatus::kQueued}}, 10, "").value();
+  EXPECT_THAT(Ids(queued), ElementsAre(ids[2], ids[0]));
+  cancel(ids[0]);
+  EXPECT_THAT(Ids(reader.List(kAnna, {}, 10, "").value()), ElementsAre(ids[0], ids[1], ids[2]));
 }
 
 // They go in small steps, the first ones first.
