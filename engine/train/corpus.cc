@@ -6,6 +6,7 @@
 
 #include <absl/strings/str_cat.h>
 
+#include "engine/base/threads.h"
 #include "engine/train/data.h"
 
 namespace omni::train {
@@ -86,9 +87,10 @@ absl::StatusOr<Corpus> LoadCorpus(const TrainSettings& s, const std::optional<Ea
   Corpus corpus;
   corpus.tokenizer = std::move(*tokenizer);
   corpus.data_hash = texts->hash;
-  corpus.train = EncodeCorpus(corpus.tokenizer, texts->train);
+  const int threads = s.threads > 0 ? static_cast<int>(s.threads) : DefaultThreads();
+  corpus.train = EncodeCorpus(corpus.tokenizer, texts->train, threads);
   corpus.train_bytes_per_token = BytesPerToken(texts->train, corpus.train);
-  corpus.valid = EncodeCorpus(corpus.tokenizer, texts->valid);
+  corpus.valid = EncodeCorpus(corpus.tokenizer, texts->valid, threads);
   corpus.valid_bytes_per_token = BytesPerToken(texts->valid, corpus.valid);
   if (absl::Status st = CheckLengths(corpus, s); !st.ok()) return st;
   return corpus;

@@ -1,10 +1,12 @@
 #include "engine/train/data.h"
 
 #include <algorithm>
+#include <atomic>
 #include <filesystem>
 #include <iterator>
 #include <string_view>
 #include <system_error>
+#include <thread>
 
 #include <absl/strings/ascii.h>
 #include <absl/strings/str_cat.h>
@@ -85,13 +87,23 @@ absl::StatusOr<std::string> ReadCorpus(const std::vector<std::string>& paths) {
   return text;
 }
 
-std::vector<int32_t> EncodeCorpus(const Tokenizer& tokenizer, const std::string& text) {
+std::vector<int32_t> EncodeCorpus(const Tokenizer& tokenizer, const std::string& text, int threads) {
   const std::vector<std::string_view> documents = SplitDocuments(text);
   const bool separated = documents.size() != 1 || documents[0].size() != text.size();
+  std::vector<std::vector<TokenId>> encoded(documents.size());
+  std::atomic<size_t> next{0};
+  const auto encode = [&] {
+    for (size_t i = next++; i < documents.size(); i = next++) encoded[i] = tokenizer.Encode(documents[i]);
+  };
+  std::vector<std::jthread> others;
+  for (int t = 1; t < threads && t < static_cast<int>(documents.size()); ++t) others.emplace_back(encode);
+  encode();
+  others.clear();
   std::vector<int32_t> ids;
-  for (std::string_view document : documents) {
-    for (TokenId id : tokenizer.Encode(document)) ids.push_back(id.value);
+  for (std::vector<TokenId>& document : encoded) {
+    for (TokenId id : document) ids.push_back(id.value);
     if (separated) ids.push_back(Tokenizer::kEndOfText.value);
+    document = {};
   }
   return ids;
 }

@@ -19,8 +19,9 @@ namespace omni::train {
 absl::StatusOr<std::string> ReadCorpus(const std::vector<std::string>& paths);
 
 // Documents as engine/decode/eval.h splits them: each ends with a line <|endoftext|> and becomes its tokens
-// and one kEndOfText. Text without separators is one stream, no kEndOfText added.
-std::vector<int32_t> EncodeCorpus(const Tokenizer& tokenizer, const std::string& text);
+// and one kEndOfText. Text without separators is one stream, no kEndOfText added. Documents are shared out
+// among the threads; the result does not depend on their number.
+std::vector<int32_t> EncodeCorpus(const Tokenizer& tokenizer, const std::string& text, int threads = 1);
 
 // What identifies a text or a file's bytes: XXH3 of 64 bits as 16 hex digits.
 std::string TextHash(std::string_view text);

@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
-namespace omni::train {
+#include "engine/train/coding.h"
 
-enum class Coding { kNone, kTernary, kTwoBit, kInt8 };
+namespace omni::train {
 
 struct Param {
   std::string name;
