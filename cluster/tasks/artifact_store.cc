@@ -16,6 +16,7 @@
 #include <absl/strings/escaping.h>
 #include <absl/strings/str_cat.h>
 
+#include "cluster/tasks/walk_folder.h"
 #include "engine/base/system_error.h"
 #include "store/file/files.h"
 
@@ -44,6 +45,24 @@ class Sha256 {
 
 // As an event may have it: one that is not printable ASCII is escaped.
 std::string ShownName(const std::string& name) { return absl::CHexEscape(name); }
+
+// Through no link, wherever it lies in the path; -1: errno says why.
+int OpenBelow(const std::string& folder, const std::string& name) {
+  int in = ::open(folder.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  size_t at = 0;
+  for (size_t slash; in >= 0 && (slash = name.find('/', at)) != std::string::npos; at = slash + 1) {
+    const int below =
+        ::openat(in, name.substr(at, slash - at).c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    ::close(in);
+    in = below;
+  }
+  if (in < 0) return -1;
+  const int fd = ::openat(in, name.c_str() + at, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+  const int error = errno;
+  ::close(in);
+  errno = error;
+  return fd;
+}
 
 }  // namespace
 
@@ -113,20 +132,18 @@ absl::Status ArtifactStore::Collect(
     const std::string& folder, const Limits& limits,
     const std::function<void(std::string_view name, std::string_view where)>& tell) const {
   std::vector<std::string> names;
-  std::error_code error;
-  for (auto at = std::filesystem::recursive_directory_iterator(
-           folder, std::filesystem::directory_options::skip_permission_denied, error);
-       !error && at != std::filesystem::end(at); at.increment(error)) {
-    std::error_code ignored;
-    if (at->symlink_status(ignored).type() != std::filesystem::file_type::regular) continue;
-    names.push_back(at->path().lexically_relative(folder).string());
+  const absl::Status walked = WalkFolder(folder, [&](const FolderEntry& entry) {
+    if (S_ISREG(entry.about.st_mode)) names.push_back(entry.path);
     if (static_cast<int64_t>(names.size()) > limits.files)
       return absl::ResourceExhaustedError(absl::StrCat("it left more than ", limits.files, " artifacts"));
-  }
+    return absl::OkStatus();
+  });
+  if (absl::IsNotFound(walked)) return absl::OkStatus();
+  if (!walked.ok()) return walked;
   std::sort(names.begin(), names.end());
   int64_t bytes = 0;
   for (const std::string& name : names) {
-    const int fd = ::open((folder + "/" + name).c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    const int fd = OpenBelow(folder, name);
     if (fd < 0) return SystemError(ShownName(name), "open", errno);
     const absl::StatusOr<std::string> where = Keep(fd, ShownName(name), limits.bytes, bytes);
     ::close(fd);

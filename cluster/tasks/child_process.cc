@@ -25,6 +25,7 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_split.h>
 
+#include "cluster/tasks/walk_folder.h"
 #include "engine/base/system_error.h"
 #include "store/file/files.h"
 
@@ -38,7 +39,6 @@ namespace {
 
 constexpr char kMark[] = "OMNI_TASK_MARK";
 constexpr int kLowestFd = 10;  // so that none of them is one of the four that the child gets
-constexpr std::chrono::seconds kMostEnding{40};
 constexpr int64_t kThreadsPerProcess = 16;
 
 struct Fd {
@@ -93,6 +93,7 @@ bool WriteSome(const std::string& path, const std::string& text) {
 // proc(5): what comes after the name, which may have spaces and parentheses of its own.
 struct ProcessStat {
   bool over = false;  // only its parent has not asked yet
+  bool stopped = false;
   pid_t session = 0;
   uint64_t start = 0;  // clock ticks after the boot; 0: there is no such process
 };
@@ -103,6 +104,7 @@ ProcessStat StatOf(pid_t pid) {
   const std::vector<std::string> words = absl::StrSplit(text.substr(name + 1), ' ', absl::SkipEmpty());
   ProcessStat stat;
   stat.over = !words.empty() && (words[0] == "Z" || words[0] == "X");
+  stat.stopped = !words.empty() && (words[0] == "T" || words[0] == "t");
   if (words.size() < 20 || !absl::SimpleAtoi(words[3], &stat.session) ||
       !absl::SimpleAtoi(words[19], &stat.start))
     return {};
@@ -287,10 +289,10 @@ absl::StatusOr<std::unique_ptr<ChildProcess>> ChildProcess::Start(const ChildPla
 
 ChildProcess::~ChildProcess() {
   Kill();
-  for (const auto most = std::chrono::steady_clock::now() + kMostEnding;
+  for (const auto most = std::chrono::steady_clock::now() + place_.patience;
        pid_ >= 0 && !over_ && std::chrono::steady_clock::now() < most;) {
     pollfd fd = {control_, POLLIN, 0};
-    ::poll(&fd, 1, 1000);
+    ::poll(&fd, 1, 100);
     ReadEnd();
   }
   if (!over_) Clean(true);
@@ -330,14 +332,44 @@ std::optional<ChildProcess::End> ChildProcess::ReadEnd() {
     end.signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
     end.memory_bytes = kilobytes * 1024;
     end.why = words[4];
-    const std::string events = group_.empty() ? "" : ReadSome(group_ + "/memory.events");
-    if (const size_t at = events.find("oom_kill "); at != std::string::npos && events[at + 9] != '0')
-      end.why = "memory";
+    // One that ended well met no limit that mattered to it.
+    const std::string limit =
+        group_.empty() || (end.exited && end.code == 0) ? "" : ControlGroupLimit(group_);
+    if (end.why == "program" && !limit.empty()) end.why = limit;
   } else {
-    end.why = "killed";
+    return Abandon();
   }
-  Clean(end.why == "killed");
+  Clean(false);
   return end;
+}
+
+bool ChildProcess::stopped() const {
+  if (over_ || pid_ < 0) return false;
+  const ProcessStat stat = StatOf(pid_);
+  return stat.start == start_ && stat.stopped;
+}
+
+ChildProcess::End ChildProcess::Abandon() {
+  End end;
+  end.why = "killed";
+  // The system ends whatever it likes of a group, which omni-child is in, too.
+  if (const std::string limit = group_.empty() ? "" : ControlGroupLimit(group_); !limit.empty())
+    end.why = limit;
+  Clean(true);
+  return end;
+}
+
+std::string ControlGroupLimit(const std::string& group) {
+  const auto happened = [&](const char* file, absl::string_view event) {
+    for (const absl::string_view line : absl::StrSplit(ReadSome(group + file), '\n')) {
+      const std::vector<absl::string_view> words = absl::StrSplit(line, ' ');
+      int64_t times = 0;
+      if (words.size() == 2 && words[0] == event && absl::SimpleAtoi(words[1], &times)) return times > 0;
+    }
+    return false;
+  };
+  if (happened("/memory.events", "oom_kill") || happened("/memory.events", "oom_group_kill")) return "memory";
+  return happened("/pids.events", "max") ? "processes" : "";
 }
 
 void ChildProcess::Clean(bool leftovers) {
@@ -372,9 +404,8 @@ absl::StatusOr<int> EndLeftovers(const ChildPlace& place) {
     std::filesystem::remove(entry.path(), ignored);
   }
   if (error) return SystemError(place.folder + "/children", "read", error.value());
-  for (const auto& entry : std::filesystem::directory_iterator(place.folder + "/runs", error)) {
-    RemoveWorkFolder(entry.path().string());
-  }
+  for (const auto& entry : std::filesystem::directory_iterator(place.folder + "/runs", error))
+    RemoveFolder(entry.path().string());
   return ended;
 }
 
@@ -383,20 +414,6 @@ absl::StatusOr<std::string> MakeWorkFolder(const ChildPlace& place) {
   if (::mkdtemp(path.data()) == nullptr)
     return SystemError(place.folder + "/runs", "make a folder in it", errno);
   return path;
-}
-
-void RemoveWorkFolder(const std::string& path) {
-  // What a program has made unreadable for itself is unreadable for its server too.
-  std::error_code error;
-  for (auto at = std::filesystem::recursive_directory_iterator(path, error);
-       !error && at != std::filesystem::end(at); at.increment(error)) {
-    std::error_code ignored;
-    if (at->is_directory(ignored) && !at->is_symlink(ignored))
-      std::filesystem::permissions(at->path(), std::filesystem::perms::owner_all,
-                                   std::filesystem::perm_options::add, ignored);
-  }
-  std::error_code ignored;
-  std::filesystem::remove_all(path, ignored);
 }
 
 }  // namespace omni

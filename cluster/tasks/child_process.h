@@ -42,6 +42,9 @@ struct ChildPlace {
   // Of this server alone: a file for each child in children/, a folder for each attempt in runs/.
   std::string folder;
   std::string control_group;  // of version 2, in which each child gets one of its own; empty: none
+  // A keeper that has been stopped for so long, or does not end within it when it has to, is abandoned: it
+  // and all that it kept are ended without it.
+  std::chrono::milliseconds patience{std::chrono::seconds(10)};
 };
 
 // One thread, except Terminate and Kill. The thread that starts it waits for its end.
@@ -69,6 +72,9 @@ class ChildProcess {
   };
   // Nothing that came of it is left, except what has hidden from all; its pipes have their last bytes.
   std::optional<End> ReadEnd();
+  bool stopped() const;  // omni-child is, by a signal: it watches nothing
+  // Ends all without it; as of ReadEnd, with "killed".
+  End Abandon();
 
  private:
   ChildProcess() = default;
@@ -87,8 +93,10 @@ class ChildProcess {
 // folders. To be called before the first is started. How many processes were ended.
 absl::StatusOr<int> EndLeftovers(const ChildPlace& place);
 
-// A task's own folder, and its end with all that is in it.
+// Which limit of the control group's the system has enforced, by its files: "memory", "processes", or none.
+std::string ControlGroupLimit(const std::string& group);
+
+// A task's own folder.
 absl::StatusOr<std::string> MakeWorkFolder(const ChildPlace& place);
-void RemoveWorkFolder(const std::string& path);
 
 }  // namespace omni

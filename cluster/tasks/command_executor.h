@@ -11,6 +11,7 @@
 #include "cluster/tasks/executor_config.h"
 #include "cluster/tasks/run_child.h"
 #include "cluster/tasks/task_executor.h"
+#include "cluster/tasks/walk_folder.h"
 
 namespace omni {
 
@@ -18,7 +19,7 @@ namespace omni {
 class WorkFolder {
  public:
   static absl::StatusOr<std::unique_ptr<WorkFolder>> Make(const ChildPlace& place);
-  ~WorkFolder() { RemoveWorkFolder(path_); }
+  ~WorkFolder() { RemoveFolder(path_); }
   WorkFolder(const WorkFolder&) = delete;
   WorkFolder& operator=(const WorkFolder&) = delete;
   const std::string& path() const { return path_; }

@@ -11,21 +11,21 @@
 #include <cerrno>
 #include <cstring>
 #include <ctime>
-#include <filesystem>
-#include <system_error>
+#include <limits>
 #include <utility>
 
 #include <absl/strings/ascii.h>
 #include <absl/strings/escaping.h>
 #include <absl/strings/str_cat.h>
 
+#include "cluster/tasks/walk_folder.h"
 #include "engine/base/system_error.h"
 
 namespace omni {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-constexpr std::chrono::milliseconds kLookAtDisk{200};
+constexpr std::chrono::milliseconds kLookAtDisk{200}, kLookAtKeeper{500};
 constexpr int kDiskShare = 20;  // looking at it takes at most that part of the time
 
 // What is written to a program that has closed its input is an error here, and no signal.
@@ -49,8 +49,9 @@ class PipeSignalBlocked {
 
 class Runner {
  public:
-  Runner(TaskAttempt& attempt, const ChildSpec& spec, ChildTalk& talk, ChildProcess& child)
-      : attempt_(attempt), spec_(spec), talk_(talk), child_(child) {}
+  Runner(TaskAttempt& attempt, std::chrono::milliseconds patience, const ChildSpec& spec, ChildTalk& talk,
+         ChildProcess& child)
+      : attempt_(attempt), patience_(patience), spec_(spec), talk_(talk), child_(child) {}
 
   absl::StatusOr<ChildRun> Run() {
     const PipeSignalBlocked blocked;
@@ -60,6 +61,7 @@ class Runner {
     const Clock::time_point began = Clock::now();
     if (spec_.limits.time.count() > 0) time_ = began + spec_.limits.time;
     if (spec_.limits.disk_bytes > 0) look_ = began + kLookAtDisk;
+    keeper_ = began + kLookAtKeeper;
     std::optional<ChildProcess::End> end;
     while (!end.has_value()) {
       Say();
@@ -68,8 +70,8 @@ class Runner {
                        {child_.control(), POLLIN, 0},
                        {wake, POLLIN, 0},
                        {talk_.to_say.empty() ? -1 : child_.in(), POLLOUT, 0}};
-      const auto wait =
-          std::chrono::ceil<std::chrono::milliseconds>(std::min({time_, look_, ask_}) - Clock::now());
+      const auto wait = std::chrono::ceil<std::chrono::milliseconds>(std::min({time_, look_, ask_, keeper_}) -
+                                                                     Clock::now());
       if (::poll(fds, 5, static_cast<int>(std::clamp<int64_t>(wait.count(), 0, 60'000))) < 0 &&
           errno != EINTR)
         break;
@@ -82,6 +84,7 @@ class Runner {
       if (fds[1].revents != 0) err_open_ = Read(child_.err(), &ChildTalk::OnErr);
       if (fds[2].revents != 0) end = child_.ReadEnd();
       LookAtTime();
+      if (!end.has_value() && LookAtKeeper()) end = child_.Abandon();
     }
     // Nobody writes any more; what is in the pipes is the rest.
     for (int i = 0; i < 1024 && out_open_ && Waits(child_.out()); ++i)
@@ -114,7 +117,7 @@ class Runner {
       deaf_ = true;
       if (!outcome_.has_value()) outcome_ = std::move(talk_.finished);
       child_.CloseIn();
-      child_.Terminate();
+      AskToEnd();
     }
     return true;
   }
@@ -138,7 +141,7 @@ class Runner {
     if (talk_.OnStop()) {
       ask_ = Clock::now() + spec_.limits.grace;
     } else {
-      child_.Terminate();
+      AskToEnd();
     }
   }
 
@@ -146,20 +149,39 @@ class Runner {
     deaf_ = true;
     if (!outcome_.has_value()) outcome_ = std::move(outcome);
     child_.Kill();
+    ends_by_ = std::min(ends_by_, Clock::now() + patience_);
+  }
+
+  void AskToEnd() {
+    child_.Terminate();
+    ends_by_ = std::min(ends_by_, Clock::now() + spec_.limits.grace + patience_);
+  }
+
+  // True: it keeps nothing any more. A program is its keeper's equal, and may have stopped it.
+  bool LookAtKeeper() {
+    const Clock::time_point now = Clock::now();
+    if (now < keeper_) return false;
+    keeper_ = now + std::min<Clock::duration>(kLookAtKeeper, patience_);
+    if (!child_.stopped()) {
+      stopped_since_.reset();
+    } else if (!stopped_since_.has_value()) {
+      stopped_since_ = now;
+    }
+    return now >= ends_by_ || (stopped_since_.has_value() && now >= *stopped_since_ + patience_);
   }
 
   void LookAtTime() {
     const Clock::time_point now = Clock::now();
     if (now >= ask_) {
       ask_ = Clock::time_point::max();
-      child_.Terminate();
+      AskToEnd();
     }
     if (now >= time_) {
       time_ = Clock::time_point::max();
       if (!outcome_.has_value())
         outcome_ = TaskOutcome::Failed(
             kErrorTimeLimit, absl::StrCat("it ran for longer than ", spec_.limits.time.count(), " ms"));
-      child_.Terminate();
+      AskToEnd();
     }
     if (now >= look_) {
       const int64_t bytes = FolderBytes(spec_.watched.empty() ? spec_.folder : spec_.watched);
@@ -169,16 +191,21 @@ class Runner {
         look_ = Clock::time_point::max();
         Decide(TaskOutcome::Failed(
             kErrorDiskLimit,
-            absl::StrCat("its folder has ", bytes, " bytes, and may have ", spec_.limits.disk_bytes)));
+            bytes == std::numeric_limits<int64_t>::max()
+                ? "what its folder has cannot be read, or lies too deep"
+                : absl::StrCat("its folder has ", bytes, " bytes, and may have ", spec_.limits.disk_bytes)));
       }
     }
   }
 
   TaskAttempt& attempt_;
+  const std::chrono::milliseconds patience_;
   const ChildSpec& spec_;
   ChildTalk& talk_;
   ChildProcess& child_;
-  Clock::time_point time_ = Clock::time_point::max(), look_ = time_, ask_ = time_;
+  Clock::time_point time_ = Clock::time_point::max(), look_ = time_, ask_ = time_, keeper_ = time_,
+                    ends_by_ = time_;
+  std::optional<Clock::time_point> stopped_since_;
   std::optional<TaskOutcome> outcome_;
   bool out_open_ = true, err_open_ = true, deaf_ = false;
 };
@@ -189,7 +216,7 @@ absl::StatusOr<ChildRun> RunChild(TaskAttempt& attempt, const ChildPlace& place,
                                   ChildTalk& talk) {
   const absl::StatusOr<std::unique_ptr<ChildProcess>> child = ChildProcess::Start(place, spec);
   if (!child.ok()) return child.status();
-  return Runner(attempt, spec, talk, **child).Run();
+  return Runner(attempt, place.patience, spec, talk, **child).Run();
 }
 
 std::optional<TaskOutcome> FailedEnd(const ChildRun& run) {
@@ -200,7 +227,7 @@ std::optional<TaskOutcome> FailedEnd(const ChildRun& run) {
   if (end.why == "memory") return TaskOutcome::Failed(kErrorMemoryLimit, "it took more memory than it may");
   if (end.why == "processes")
     return TaskOutcome::Failed(kErrorProcessLimit, "it made more processes than it may");
-  if (end.why == "killed") return TaskOutcome::Failed(kErrorSignal, "what kept it was killed");
+  if (end.why == "killed") return TaskOutcome::Failed(kErrorSignal, "what kept it was killed, or stopped");
   if (end.signal == SIGXCPU)
     return TaskOutcome::Failed(kErrorCpuLimit, "it took more processor time than it may");
   if (end.signal == SIGXFSZ)
@@ -221,20 +248,6 @@ void LastWords::Add(std::string_view bytes) {
 std::string LastWords::Shown() const {
   const absl::string_view words = absl::StripAsciiWhitespace({last_.data(), last_.size()});
   return words.empty() ? "" : ": " + absl::CHexEscape({words.data(), words.size()});
-}
-
-int64_t FolderBytes(const std::string& folder) {
-  int64_t bytes = 0;
-  std::error_code error;
-  constexpr int64_t kEntry = 512;  // empty ones take something too
-  for (auto at = std::filesystem::recursive_directory_iterator(
-           folder, std::filesystem::directory_options::skip_permission_denied, error);
-       !error && at != std::filesystem::end(at); at.increment(error)) {
-    struct stat about {};
-    if (::lstat(at->path().c_str(), &about) == 0)
-      bytes += kEntry + 512 * static_cast<int64_t>(about.st_blocks);
-  }
-  return bytes;
 }
 
 }  // namespace omni

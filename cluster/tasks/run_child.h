@@ -62,7 +62,4 @@ class LastWords {
   std::string last_;
 };
 
-// What the files below a folder take, links not followed.
-int64_t FolderBytes(const std::string& folder);
-
 }  // namespace omni
