@@ -110,46 +110,6 @@ def odd_checkpoint(path, tokenizer):
     write_checkpoint(path, c, tokenizer, tensors)
 
 
-def mini_checkpoint(path, start, config, tokenizer, layers=3):
-    """The first layers of models/mini as its training left them when all experts were one, then parted: in every
-    region tied rows are turned by the region's number, and an expert's own rows either have a few signs changed (which
-    packs as scattered deltas) or are turned by its id (which packs as tiles of their own)."""
-    data = start.read_bytes()
-    begin = 8 + struct.unpack_from("<Q", data)[0]
-    header = json.loads(data[8:begin])
-    config = dict(config, layers=layers)
-    regions = 1
-    for axis in range(3):
-        regions *= config["lattice"][axis] // config["region"][axis]
-    experts = config["lattice"][0] * config["lattice"][1] * config["lattice"][2]
-    tensors = {}
-    for name, entry in header.items():
-        if name == "__metadata__" or (name.startswith("layers.") and int(name.split(".")[1]) >= layers):
-            continue
-        low, high = entry["data_offsets"]
-        count = (high - low) // 2
-        values = struct.unpack_from("<%de" % count, data, begin + low)
-        floats, shape = struct.pack("<%df" % count, *values), entry["shape"]
-        row = 4 * shape[-1]
-        if ".tied." in name:
-            parts = [floats[row * r:] + floats[:row * r] for r in range(regions)]
-            floats, shape = b"".join(parts), [regions] + shape[1:]
-        elif ".own." in name:
-            parts = []
-            for expert in range(experts):
-                if expert % 2:
-                    turn = row * (expert % shape[1])
-                    parts.append(floats[turn:] + floats[:turn])
-                    continue
-                changed = bytearray(floats)
-                for k in range(5 if expert else 0):
-                    changed[(expert * 977 + k * 131) % count * 4 + 3] ^= 0x80
-                parts.append(bytes(changed))
-            floats, shape = b"".join(parts), [experts] + shape[1:]
-        tensors[name] = (shape, floats)
-    write_checkpoint(path, config, tokenizer, tensors)
-
-
 def write_checkpoint(path, config, tokenizer, tensors):
     path.mkdir()
     (path / "config.json").write_text(json.dumps(config))
