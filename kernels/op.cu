@@ -100,7 +100,7 @@ Failure Synchronize(Stream stream) {
   return launch ? launch : work;
 }
 Failure BeginGraph(Stream stream) {
-  return Of(cudaStreamBeginCapture(S(stream), cudaStreamCaptureModeThreadLocal));
+  return Of(cudaStreamBeginCapture(S(stream), cudaStreamCaptureModeRelaxed));
 }
 Failure EndGraph(Stream stream, Graph* graph) {
   cudaGraph_t made = nullptr;

@@ -41,6 +41,7 @@ struct DeviceDecoder::Impl {
   void Layer(int64_t l);
   void StreamExperts(int64_t l);
   void WholeStep();
+  void StreamedStep();
   void AskPolicies(int64_t l);
   absl::Status Synchronize(const char* what);
   void LogitsHere() const;
@@ -89,7 +90,7 @@ absl::StatusOr<std::unique_ptr<DeviceDecoder>> DeviceDecoder::Create(const Model
     absl::StatusOr<DeviceExperts> experts =
         settings.experts == DeviceSettings::ExpertsAt::kResident
             ? DeviceExperts::Resident(weights.config, *source, *impl->pool)
-            : DeviceExperts::Streamed(weights.config, *source, *impl->pool);
+            : DeviceExperts::Streamed(weights.config, *source, *impl->pool, settings.source_is_pinned);
     if (!experts.ok()) return experts.status();
     impl->experts = std::make_unique<DeviceExperts>(*std::move(experts));
   }
@@ -159,8 +160,12 @@ absl::Status DeviceDecoder::Begin(std::span<const BatchRow> rows) {
     return s;
   const bool resident = impl.experts != nullptr && impl.experts->resident();
   const bool whole = impl.settings.graphs && resident && impl.policies.empty() && impl.pass->plain_step();
+  const bool known = impl.experts != nullptr && !resident && impl.policies.empty() &&
+                     impl.config.has_slow_state() && impl.pass->plain_step();
   if (whole) {
     impl.WholeStep();
+  } else if (known) {
+    impl.StreamedStep();
   } else {
     impl.pass->Embed();
   }
@@ -210,7 +215,7 @@ void DeviceDecoder::Impl::Layer(int64_t l) {
   }
 }
 
-// Which experts is known when the router has run, unless the slow state knows it before.
+// Which experts is known when the router has run.
 void DeviceDecoder::Impl::StreamExperts(int64_t l) {
   pass->CopyRoutes();
   Note(Synchronize("a layer"));
@@ -225,14 +230,36 @@ void DeviceDecoder::Impl::StreamExperts(int64_t l) {
     if (!here.ok()) return Note(here.status());
     pass->AddExperts(l, *here);
   }
-  // While that is computed, what the next layers will want comes.
-  int64_t next = l + 1;
-  while (next < config.layers && config.IsAttention(next)) ++next;
-  if (!config.has_slow_state() || next >= config.layers || segments.size() != 1) return;
-  const absl::StatusOr<std::vector<int32_t>> known =
-      pass->Guess(next, /*from_slow=*/true, /*with_members=*/true);
+}
+
+// One row whose routes the slow states know: all layers are put on the stream at once, and while an expert is
+// computed the next one comes.
+void DeviceDecoder::Impl::StreamedStep() {
+  stepped = true;
+  const absl::StatusOr<std::vector<int32_t>> known = pass->KnownRoutes();
   if (!known.ok()) return Note(known.status());
-  Note(experts->Bring(LayerId(static_cast<int32_t>(next)), ExpertId((*known)[0]), pass->stream()));
+  const auto bring = [&](int64_t l) {
+    while (l < config.layers && config.IsAttention(l)) ++l;
+    if (l >= config.layers || !error.ok()) return;
+    Note(experts->Bring(LayerId(static_cast<int32_t>(l)), ExpertId((*known)[static_cast<size_t>(l)]),
+                        pass->stream()));
+  };
+  bring(0);
+  pass->Embed();
+  for (int64_t l = 0; l < config.layers && error.ok(); ++l) {
+    if (config.IsAttention(l)) {
+      pass->Layer(l);
+      continue;
+    }
+    bring(l + 1);
+    pass->Layer(l);
+    const absl::StatusOr<device::Experts> here = experts->Brought(
+        LayerId(static_cast<int32_t>(l)), ExpertId((*known)[static_cast<size_t>(l)]), pass->stream());
+    if (!here.ok()) return Note(here.status());
+    pass->AddExperts(l, *here);
+  }
+  pass->Hidden();
+  pass->CopyRoutes();
 }
 
 void DeviceDecoder::Impl::AskPolicies(int64_t l) {

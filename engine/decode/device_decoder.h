@@ -22,6 +22,8 @@ struct DeviceSettings {
   int device = 0;
   int64_t memory_cap = 0;  // of the device, in bytes; 0: as much as it has
   ExpertsAt experts = ExpertsAt::kResident;
+  // kStreamed: all of the source's tiles lie in pinned memory, as long as the decoder lives.
+  bool source_is_pinned = false;
   int64_t max_rows = 64;  // of a batch, 1 .. 512
   bool graphs = true;
   // Sessions' states stay on the device from pass to pass, and SessionState keeps no more than the position:

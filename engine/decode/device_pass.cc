@@ -495,6 +495,19 @@ absl::StatusOr<std::vector<int32_t>> DevicePass::Guess(int64_t l, bool from_slow
   return guessed;
 }
 
+absl::StatusOr<std::vector<int32_t>> DevicePass::KnownRoutes() {
+  for (int64_t l = 0; l < config_.layers; ++l) {
+    if (config_.IsAttention(l)) continue;
+    const float* u = states_.at(segments_[0].state).slow + RecurrentBefore(config_, l) * config_.d;
+    device::Route(RouterOf(l, true), u, width_, batch_.as<int32_t>(), 1, routes(l), stream_);
+  }
+  CopyRoutes();
+  if (absl::Status s = DeviceStatus(device::Synchronize(stream_), "routes ahead"); !s.ok()) return s;
+  std::vector<int32_t> known;
+  for (int64_t l = 0; l < config_.layers; ++l) known.push_back(routes_out()[l * max_rows_]);
+  return known;
+}
+
 absl::StatusOr<std::vector<float>> DevicePass::Seen(int64_t) {
   std::vector<float> seen(static_cast<size_t>(n_ * width_));
   device::Failure failure =

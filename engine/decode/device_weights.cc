@@ -155,6 +155,7 @@ struct DeviceExperts::Impl {
   int next = 0;  // to be filled
   DeviceBuffer slot_tables;
   device::Stream copies = nullptr;
+  bool source_is_pinned = false;
   int64_t brought = 0;
 };
 
@@ -221,8 +222,9 @@ device::Experts DeviceExperts::Of(LayerId layer) const {
 }
 
 absl::StatusOr<DeviceExperts> DeviceExperts::Streamed(const ModelConfig& config, ExpertSource& source,
-                                                      DevicePool& pool) {
+                                                      DevicePool& pool, bool source_is_pinned) {
   auto impl = std::make_unique<Impl>(config, source);
+  impl->source_is_pinned = source_is_pinned;
   const int64_t tiles = impl->shape.tiles, table_bytes = tiles * static_cast<int64_t>(sizeof(const uint8_t*));
   absl::StatusOr<DeviceBuffer> tables = pool.Allocate(2 * table_bytes, "the tables of two experts' tiles");
   if (!tables.ok()) return tables.status();
@@ -233,9 +235,11 @@ absl::StatusOr<DeviceExperts> DeviceExperts::Streamed(const ModelConfig& config,
     absl::StatusOr<DeviceBuffer> buffer = pool.Allocate(tiles * impl->stride, "a buffer of one expert");
     if (!buffer.ok()) return buffer.status();
     slot.tiles = *std::move(buffer);
-    absl::StatusOr<PinnedBuffer> pinned = PinnedBuffer::Make(tiles * impl->stride);
-    if (!pinned.ok()) return pinned.status();
-    slot.pinned = *std::move(pinned);
+    if (!source_is_pinned) {
+      absl::StatusOr<PinnedBuffer> pinned = PinnedBuffer::Make(tiles * impl->stride);
+      if (!pinned.ok()) return pinned.status();
+      slot.pinned = *std::move(pinned);
+    }
     slot.table = impl->slot_tables.as<const uint8_t*>() + table.size();
     for (int64_t t = 0; t < tiles; ++t) table.push_back(slot.tiles.data() + t * impl->stride);
     for (device::Event* event : {&slot.filled, &slot.used}) {
@@ -265,22 +269,26 @@ absl::Status DeviceExperts::Bring(LayerId layer, ExpertId expert, device::Stream
   if (failure.code == 0) failure = device::WaitFor(impl.copies, slot.used);
   if (failure.code == 0 && slot.pinned_busy) failure = device::Synchronize(impl.copies);
   const int64_t payload = TileLayout(impl.config.d).payload(), count = impl.shape.tiles;
-  for (int64_t t = 0; t < count; ++t) {
+  for (int64_t t = 0; t < count && failure.code == 0; ++t) {
     if (tiles->check) {
       if (absl::Status s = tiles->check(t); !s.ok()) return s;
     }
-    std::memcpy(slot.pinned.as<uint8_t>(t * impl.stride), tiles->tiles[static_cast<size_t>(t)],
-                static_cast<size_t>(payload));
+    const uint8_t* tile = tiles->tiles[static_cast<size_t>(t)];
+    if (impl.source_is_pinned) {
+      failure = device::CopyIn(slot.tiles.data() + t * impl.stride, tile, payload, impl.copies);
+    } else {
+      std::memcpy(slot.pinned.as<uint8_t>(t * impl.stride), tile, static_cast<size_t>(payload));
+    }
   }
-  if (failure.code == 0) {
+  if (failure.code == 0 && !impl.source_is_pinned) {
     failure = device::CopyIn(slot.tiles.data(), slot.pinned.as<uint8_t>(), count * impl.stride, impl.copies);
   }
   if (failure.code == 0) failure = device::Record(slot.filled, impl.copies);
   if (absl::Status s = DeviceStatus(failure, "streaming an expert"); !s.ok()) return s;
-  slot.pinned_busy = true;
+  slot.pinned_busy = !impl.source_is_pinned;
   slot.layer = layer.value;
   slot.expert = expert.value;
-  impl.brought += count * impl.stride;
+  impl.brought += count * payload;
   return absl::OkStatus();
 }
 

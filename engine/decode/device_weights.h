@@ -35,9 +35,10 @@ class DeviceExperts {
   // Every expert of every layer, each distinct tile once.
   static absl::StatusOr<DeviceExperts> Resident(const ModelConfig& config, ExpertSource& source,
                                                 DevicePool& pool);
-  // Two buffers of an expert, and pinned memory to fill them from.
+  // Two buffers of an expert, filled from pinned memory: the source's own, where all its tiles lie in such
+  // and stay there, or two more buffers of the host's, into which each expert is copied first.
   static absl::StatusOr<DeviceExperts> Streamed(const ModelConfig& config, ExpertSource& source,
-                                                DevicePool& pool);
+                                                DevicePool& pool, bool source_is_pinned);
   ~DeviceExperts();
   DeviceExperts(DeviceExperts&&) noexcept;
   DeviceExperts& operator=(DeviceExperts&&) noexcept;

@@ -113,16 +113,18 @@ __global__ void RotateRowsKernel(Attention a) {
     a.values[row * width + i] = HalfOf(a.v[row * a.kv_stride + i]);
 }
 
-// Where slot j of the ring is found by the row at `position`: among this batch's own rows if one of them, up
-// to that one, is the last that wrote it. `own` and `ring` are of one key/value head.
-__device__ __forceinline__ const uint16_t* SlotAt(const uint16_t* own, const uint16_t* ring,
-                                                  int64_t own_stride, const Segment& segment,
-                                                  const Attention& a, int64_t position, int64_t j) {
-  // The last position up to this one that is j modulo the window.
-  const int64_t back = (position % a.window - j + a.window) % a.window, written = position - back;
-  if (written >= segment.position) return own + (segment.first_row + written - segment.position) * own_stride;
-  return ring + j * a.h;
-}
+// Where a row finds slot j of the ring: among this batch's own rows, if one of them, up to that row, is the
+// last that wrote it. own and ring are of one key/value head.
+struct Slots {
+  int now, window;  // the row's own slot, and how many there are
+  int fresh;        // rows of its segment before it
+  int64_t row;
+  __device__ __forceinline__ const uint16_t* At(const uint16_t* own, const uint16_t* ring, int64_t own_stride,
+                                                int64_t h, int j) const {
+    const int back = now - j + (now < j ? window : 0);
+    return back <= fresh ? own + (row - back) * own_stride : ring + j * h;
+  }
+};
 
 // One query head of one row. Half a warp a score; then a thread an element of the output and eight of the
 // sixteen partial sums. grid: (heads, n). Dynamic shared memory: a float a position, and kLanes / 2 partial
@@ -131,7 +133,7 @@ inline constexpr int kAttendThreads = 256;
 __global__ void __launch_bounds__(kAttendThreads)
     AttendKernel(Attention a, const Segment* segments, const int32_t* row_segment, float* out,
                  int64_t out_stride) {
-  constexpr int kParts = kLanes / 2;
+  constexpr int kParts = static_cast<int>(kLanes) / 2;
   OMNI_DYNAMIC_SHARED(float, score);  // window
   OMNI_SHARED(float, upper, kAttendThreads / 2 * kParts);
   OMNI_SHARED(unsigned, largest, 1);
@@ -139,21 +141,24 @@ __global__ void __launch_bounds__(kAttendThreads)
   const int64_t head = blockIdx.x, row = blockIdx.y, kv_head = head / (a.heads / a.kv_heads);
   const Segment segment = segments[row_segment[row]];
   const int64_t position = segment.position + row - segment.first_row;
-  const int64_t len = position + 1 < a.window ? position + 1 : a.window;
+  const int len = static_cast<int>(position + 1 < a.window ? position + 1 : a.window);
+  const Slots slots{static_cast<int>(position % a.window), static_cast<int>(a.window),
+                    static_cast<int>(row - segment.first_row), row};
   const int64_t width = a.kv_heads * a.h, head_ring = a.window * a.h;
   const uint16_t* ring = segment.ring + a.offset + kv_head * head_ring;
   const float* q = a.q + row * a.stride + head * a.h;
-  const int t = static_cast<int>(threadIdx.x), lane = Lane() % kLanes, halves = kAttendThreads / kLanes;
+  const int t = static_cast<int>(threadIdx.x), lane = Lane() % static_cast<int>(kLanes);
+  const int halves = kAttendThreads / static_cast<int>(kLanes), h = static_cast<int>(a.h);
 
   if (t == 0) largest[0] = 0;
   __syncthreads();
   unsigned most = 0;  // of the scores, as numbers that order as they do
-  for (int64_t first = 0; first < len; first += halves) {
-    const int64_t j = first + t / kLanes;
+  for (int first = 0; first < len; first += halves) {
+    const int j = first + t / static_cast<int>(kLanes);
     float part = 0;
     if (j < len) {
-      const uint16_t* key = SlotAt(a.keys + kv_head * a.h, ring, width, segment, a, position, j);
-      for (int64_t i = lane; i < a.h; i += kLanes) part = fmaf(q[i], FloatOf(key[i]), part);
+      const uint16_t* key = slots.At(a.keys + kv_head * h, ring, width, h, j);
+      for (int i = lane; i < h; i += static_cast<int>(kLanes)) part = fmaf(q[i], FloatOf(key[i]), part);
     }
     const float s = FixedTotal(part) * a.scale;
     if (j < len) {
@@ -170,35 +175,34 @@ __global__ void __launch_bounds__(kAttendThreads)
   __syncthreads();
   const unsigned rising = largest[0];
   const float max = __uint_as_float(rising >> 31 ? rising & 0x7fffffffu : ~rising) + 0.0f;
-  for (int64_t j = t; j < len; j += kAttendThreads) score[j] = ExpOf(score[j] - max);
+  for (int j = t; j < len; j += kAttendThreads) score[j] = ExpOf(score[j] - max);
   if (!OMNI_DEVICE_PLANTED(kWeightsWithoutBarrier)) __syncthreads();
   if (t < kWarpLanes) {
     float part = 0;
 #pragma unroll 4
-    for (int64_t j = lane; j < len; j += kLanes) part = fmaf(score[j], 1.0f, part);
+    for (int j = lane; j < len; j += static_cast<int>(kLanes)) part = fmaf(score[j], 1.0f, part);
     part = FixedTotal(part);
     if (t == 0) divisor[0] = part;
   }
   __syncthreads();
   const float sum = divisor[0];
-  for (int64_t j = t; j < len; j += kAttendThreads) score[j] = score[j] / sum;
+  for (int j = t; j < len; j += kAttendThreads) score[j] = score[j] / sum;
   __syncthreads();
 
   const uint16_t* value_ring = ring + a.kv_heads * head_ring;
   const int which = t / (kAttendThreads / 2);  // of the two halves of the partial sums
   const int column = t % (kAttendThreads / 2);
-  for (int64_t first = 0; first < a.h; first += kAttendThreads / 2) {
-    const int64_t i = first + column;
+  for (int first = 0; first < h; first += kAttendThreads / 2) {
+    const int i = first + column;
     float part[kParts];
 #pragma unroll
     for (int p = 0; p < kParts; ++p) part[p] = 0;
-    if (i < a.h) {
-      for (int64_t j = which * kParts; j < len; j += kLanes) {
+    if (i < h) {
+      for (int j = which * kParts; j < len; j += static_cast<int>(kLanes)) {
 #pragma unroll
         for (int p = 0; p < kParts; ++p) {
           if (j + p < len) {
-            const uint16_t* v =
-                SlotAt(a.values + kv_head * a.h, value_ring, width, segment, a, position, j + p);
+            const uint16_t* v = slots.At(a.values + kv_head * h, value_ring, width, h, j + p);
             part[p] = fmaf(score[j + p], FloatOf(v[i]), part[p]);
           }
         }
@@ -209,7 +213,7 @@ __global__ void __launch_bounds__(kAttendThreads)
       for (int p = 0; p < kParts; ++p) upper[column * kParts + p] = part[p];
     }
     __syncthreads();
-    if (which == 0 && i < a.h) {
+    if (which == 0 && i < h) {
 #pragma unroll
       for (int p = 0; p < kParts; ++p) part[p] = part[p] + upper[column * kParts + p];
 #pragma unroll
@@ -219,7 +223,7 @@ __global__ void __launch_bounds__(kAttendThreads)
           if (p < step) part[p] = part[p] + part[p + step];
         }
       }
-      out[row * out_stride + head * a.h + i] = part[0];
+      out[row * out_stride + head * h + i] = part[0];
     }
     if (!OMNI_DEVICE_PLANTED(kPartsOverwritten)) __syncthreads();
   }

@@ -22,7 +22,7 @@ enum cudaError_t {
 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
 inline constexpr unsigned cudaStreamNonBlocking = 1;
-inline constexpr int cudaStreamCaptureModeThreadLocal = 1;
+inline constexpr int cudaStreamCaptureModeRelaxed = 2;
 struct cudaDeviceProp {
   char name[256] = {};
   int major = 0, minor = 0, multiProcessorCount = 0;
