@@ -397,13 +397,13 @@ TEST_F(TaskRunnerTest, AResultOrALogThatIsRefusedIsAFailureAndNotTriedAgain) {
 }
 
 TEST_F(TaskRunnerTest, AsManyRunAsThereAreSlotsAndAFreeOneIsFilledAtOnce) {
-  std::atomic<int> running = 0, most = 0;
+  int running = 0, most = 0;
   std::mutex mutex;
   std::condition_variable go;
   int let = 0;
   Start(2, [&](TaskAttempt&) {
-    most = std::max(most.load(), ++running);
     std::unique_lock lock(mutex);
+    most = std::max(most, ++running);
     go.wait(lock, [&] { return let > 0; });
     --let;
     --running;
@@ -421,6 +421,7 @@ TEST_F(TaskRunnerTest, AsManyRunAsThereAreSlotsAndAFreeOneIsFilledAtOnce) {
     Settle("succeed");
   }
   WaitForRunning(0);
+  const std::lock_guard lock(mutex);
   EXPECT_EQ(most, 2);
   EXPECT_LE(lender_.takes(), asked + 14) << "nobody asks again and again";
 }
