@@ -10,6 +10,7 @@
 #include "kernels/device/norms.cuh"
 #include "kernels/device/products.cuh"
 #include "kernels/device/routes.cuh"
+#include "kernels/device/sampling.cuh"
 
 namespace omni::kernels::device {
 namespace {
@@ -285,6 +286,12 @@ void Route(const Router& router, const float* seen, int64_t seen_stride, const i
 void ArgMax(const float* logits, int64_t stride, int64_t vocab, int n, int32_t* tokens, Stream stream) {
   OMNI_LAUNCH(ArgMaxKernel, Grid(static_cast<unsigned>(n)), Threads(kArgMaxThreads), 0, stream, logits,
               stride, vocab, tokens);
+}
+
+void Sample(const float* logits, int64_t stride, int64_t vocab, int n, const Draw* draws, float* scratch,
+            int32_t* tokens, Stream stream) {
+  OMNI_LAUNCH(SampleKernel, Grid(static_cast<unsigned>(n)), Threads(kSampleThreads), 0, stream, logits,
+              stride, vocab, draws, scratch, tokens);
 }
 
 }  // namespace omni::kernels::device

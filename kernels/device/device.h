@@ -197,4 +197,18 @@ void AddRows(float* x, const float* y, int64_t stride, int n, int64_t d, Stream 
 // The token of the largest logit of each row, as Sample with temperature 0 and no penalty chooses.
 void ArgMax(const float* logits, int64_t stride, int64_t vocab, int n, int32_t* tokens, Stream stream);
 
+// How a row's token is drawn: SamplerSettings (engine/text/sampler.h) and what belongs to the row. penalized:
+// the distinct tokens of its window, none without a penalty. uniform: of the row's seed and position.
+inline constexpr int kMaxTopK = 1024;
+struct Draw {
+  float temperature = 0, top_p = 1, min_p = 0, penalty = 1;
+  int32_t top_k = 1;  // 1 .. kMaxTopK
+  int32_t num_penalized = 0;
+  const int32_t* penalized = nullptr;
+  double uniform = 0;
+};
+// The token of each row that Sample chooses. scratch: n * vocab floats.
+void Sample(const float* logits, int64_t stride, int64_t vocab, int n, const Draw* draws, float* scratch,
+            int32_t* tokens, Stream stream);
+
 }  // namespace omni::kernels::device

@@ -152,21 +152,29 @@ __global__ void __launch_bounds__(kAttendThreads)
 
   if (t == 0) largest[0] = 0;
   __syncthreads();
-  unsigned most = 0;  // of the scores, as numbers that order as they do
-  for (int first = 0; first < len; first += halves) {
-    const int j = first + t / static_cast<int>(kLanes);
-    float part = 0;
-    if (j < len) {
-      const uint16_t* key = slots.At(a.keys + kv_head * h, ring, width, h, j);
-      for (int i = lane; i < h; i += static_cast<int>(kLanes)) part = fmaf(q[i], FloatOf(key[i]), part);
+  unsigned most = 0;            // of the scores, as numbers that order as they do
+  constexpr int kTogether = 4;  // positions of a half-warp whose keys are on their way at once
+  for (int first = 0; first < len; first += kTogether * halves) {
+    float part[kTogether];
+#pragma unroll
+    for (int u = 0; u < kTogether; ++u) {
+      const int j = first + u * halves + t / static_cast<int>(kLanes);
+      const uint16_t* key = slots.At(a.keys + kv_head * h, ring, width, h, j < len ? j : 0);
+      part[u] = 0;
+#pragma unroll 8
+      for (int i = lane; i < h; i += static_cast<int>(kLanes)) part[u] = fmaf(q[i], FloatOf(key[i]), part[u]);
     }
-    const float s = FixedTotal(part) * a.scale;
-    if (j < len) {
-      if (lane == 0) score[j] = s;
-      if (s == s) {
-        const unsigned bits = __float_as_uint(s + 0.0f);
-        const unsigned rising = bits >> 31 ? ~bits : bits | 0x80000000u;
-        most = rising > most ? rising : most;
+#pragma unroll
+    for (int u = 0; u < kTogether; ++u) {
+      const int j = first + u * halves + t / static_cast<int>(kLanes);
+      const float s = FixedTotal(part[u]) * a.scale;
+      if (j < len) {
+        if (lane == 0) score[j] = s;
+        if (s == s) {
+          const unsigned bits = __float_as_uint(s + 0.0f);
+          const unsigned rising = bits >> 31 ? ~bits : bits | 0x80000000u;
+          most = rising > most ? rising : most;
+        }
       }
     }
   }
@@ -198,13 +206,26 @@ __global__ void __launch_bounds__(kAttendThreads)
 #pragma unroll
     for (int p = 0; p < kParts; ++p) part[p] = 0;
     if (i < h) {
-      for (int j = which * kParts; j < len; j += static_cast<int>(kLanes)) {
+      const uint16_t* own = a.values + kv_head * h;
+      int j = which * kParts;
+      for (; j + kLanes + kParts <= len; j += 2 * static_cast<int>(kLanes)) {
+        float v[2 * kParts];
+#pragma unroll
+        for (int p = 0; p < 2 * kParts; ++p) {
+          const int at = j + p % kParts + p / kParts * static_cast<int>(kLanes);
+          v[p] = FloatOf(slots.At(own, value_ring, width, h, at)[i]);
+        }
+#pragma unroll
+        for (int p = 0; p < kParts; ++p) part[p] = fmaf(score[j + p], v[p], part[p]);
+#pragma unroll
+        for (int p = 0; p < kParts; ++p)
+          part[p] = fmaf(score[j + static_cast<int>(kLanes) + p], v[kParts + p], part[p]);
+      }
+      for (; j < len; j += static_cast<int>(kLanes)) {
 #pragma unroll
         for (int p = 0; p < kParts; ++p) {
-          if (j + p < len) {
-            const uint16_t* v = slots.At(a.values + kv_head * h, value_ring, width, h, j + p);
-            part[p] = fmaf(score[j + p], FloatOf(v[i]), part[p]);
-          }
+          if (j + p < len)
+            part[p] = fmaf(score[j + p], FloatOf(slots.At(own, value_ring, width, h, j + p)[i]), part[p]);
         }
       }
     }

@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(kRouteThreads)
     const float* axis = router.route + Warp() * router.d;
     const float* h = seen + row * seen_stride;
     float part = 0;
-#pragma unroll 8
+#pragma unroll 32
     for (int64_t j = Lane() % kLanes; j < router.d; j += kLanes) part = fmaf(axis[j], h[j], part);
     const float dot = FixedTotal(part);
     const float fraction = dot - floorf(dot);
