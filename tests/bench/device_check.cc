@@ -94,8 +94,10 @@ class Report {
 int Run(const std::string& path, bool small) {
   Report report;
   kernels::device::Properties properties;
-  if (kernels::device::Count() == 0 || kernels::device::Describe(0, &properties)) {
-    std::printf("{\"error\": \"no CUDA device\"}\n");
+  kernels::device::Failure failure = kernels::device::Use(0);
+  if (failure.code == 0) failure = kernels::device::Describe(0, &properties);
+  if (failure) {
+    std::printf("{\"error\": \"%s\"}\n", kernels::device::FailureText(failure));
     return 1;
   }
   report.Add("device", absl::StrCat("\"", properties.name, "\""));
