@@ -177,8 +177,9 @@ void CpuDecoder::Impl::AskPolicies(LayerId layer, const LayerWeights& weights) {
     for (int64_t i = 0; i < segment.count; ++i) {
       const auto row = static_cast<size_t>(segment.first_row + i);
       if (policies[row] == nullptr) continue;
-      routes[row] = policies[row]->Choose({layer, segment.position + i, points[row], routes[row],
-                                           weights.positions, pass.config.num_experts()});
+      routes[row] =
+          policies[row]->Choose({layer, segment.position + i, points[row], routes[row], weights.positions,
+                                 pass.config.num_experts(), weights.route_bias, &pass.config});
     }
   }
 }

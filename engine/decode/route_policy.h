@@ -6,6 +6,7 @@
 
 #include "engine/base/ids.h"
 #include "engine/decode/router.h"
+#include "engine/model/config.h"
 
 namespace omni {
 
@@ -17,6 +18,8 @@ struct RouteChoice {
   ExpertId nearest;                  // the router's own choice
   const float* positions = nullptr;  // of the layer's experts: [experts, 3]
   int64_t experts = 0;
+  const float* bias = nullptr;  // what the router takes off squared distances: [experts], or null
+  const ModelConfig* config = nullptr;
 };
 
 // Replaces the router's choice for the rows that name it (perspectives, measurements). Called on the thread

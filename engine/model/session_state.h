@@ -19,6 +19,8 @@ class SessionState {
   SessionState& operator=(SessionState&&) = default;
   // An independent copy. A state is hundreds of megabytes at full size: only whoever names it gets one.
   SessionState Clone() const { return SessionState(*this); }
+  // Becomes such a copy, in the memory that it has.
+  void CopyFrom(const SessionState& other) { *this = other; }
 
   int64_t position() const { return position_; }  // tokens consumed so far
   void set_position(int64_t p) { position_ = p; }
@@ -44,6 +46,7 @@ class SessionState {
 
  private:
   SessionState(const SessionState&) = default;
+  SessionState& operator=(const SessionState&) = default;
 
   ModelConfig config_;
   int64_t position_ = 0;
