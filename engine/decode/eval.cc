@@ -39,6 +39,8 @@ class Evaluation {
         documents_(std::move(documents)),
         decoder_(weights, pool, ops),
         nats_(documents_.size()) {
+    const auto count = std::ssize(documents_);
+    if (options.max_tokens > 0 && count > 0) per_document_ = (options.max_tokens + count - 1) / count;
     for (std::string_view document : documents_) all_bytes_ += static_cast<double>(document.size());
   }
 
@@ -72,10 +74,20 @@ class Evaluation {
     } else {
       stream.tokens.insert(stream.tokens.begin(), Tokenizer::kEndOfText);
       stream.tokens.push_back(Tokenizer::kEndOfText);
+      if (per_document_ > 0 && std::ssize(stream.tokens) > per_document_ + 1) Cut(stream, text.size());
     }
     stream.bytes_per_token =
         static_cast<double>(text.size()) / std::max(1.0, static_cast<double>(stream.left()));
     if (!stream.tokens.empty()) result_.tokens += static_cast<int64_t>(stream.tokens.size()) - 1;
+  }
+
+  // Only the bytes of the document's tokens that are left count.
+  void Cut(Stream& stream, size_t bytes) {
+    stream.tokens.resize(static_cast<size_t>(per_document_ + 1));
+    result_.bytes -= static_cast<int64_t>(bytes);
+    for (TokenId token : stream.tokens)
+      if (token != Tokenizer::kEndOfText)
+        result_.bytes += static_cast<int64_t>(tokenizer_.Bytes(token).size());
   }
 
   // Shares the rows of a pass among the documents under way; false when all is predicted.
@@ -93,7 +105,7 @@ class Evaluation {
       const size_t take = std::min(stream->left(), room / live--);
       done_bytes_ += static_cast<double>(take) * stream->bytes_per_token;
       for (size_t i = 0; i < take; ++i, ++stream->next) {
-        rows_.push_back({&stream->state, stream->tokens[stream->next], true});
+        rows_.push_back({&stream->state, stream->tokens[stream->next], true, options_.policy});
         targets_.push_back({stream->tokens[stream->next + 1], stream->document});
       }
     }
@@ -128,6 +140,7 @@ class Evaluation {
   CpuDecoder decoder_;
   EvalResult result_;
   size_t next_document_ = 0;
+  int64_t per_document_ = 0;  // tokens predicted at most; 0: all
   double all_bytes_ = 0, done_bytes_ = 0;
   std::vector<std::unique_ptr<Stream>> streams_;
   std::vector<BatchRow> rows_;
@@ -180,6 +193,10 @@ double NegativeLogLikelihood(const float* logits, int64_t vocab, TokenId target)
 absl::StatusOr<EvalResult> EvalText(const ModelWeights& weights, ExpertSource& source,
                                     const Tokenizer& tokenizer, WorkerPool& pool, std::string_view text,
                                     const EvalOptions& options, const kernels::Ops& ops) {
+  if (options.max_tokens < 0 || (options.carry && options.max_tokens > 0)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("eval: ", options.max_tokens, " tokens at most must be 0 or more, and with carry 0"));
+  }
   if (options.rows_per_batch < 1 || options.parallel_documents < 1) {
     return absl::InvalidArgumentError(absl::StrCat("eval: rows per batch ", options.rows_per_batch,
                                                    " and parallel documents ", options.parallel_documents,

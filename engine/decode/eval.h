@@ -8,6 +8,7 @@
 
 #include <absl/status/statusor.h>
 
+#include "engine/decode/route_policy.h"
 #include "engine/decode/worker_pool.h"
 #include "engine/model/expert_source.h"
 #include "engine/model/weights.h"
@@ -23,6 +24,10 @@ struct EvalOptions {
   bool carry = false;
   int64_t rows_per_batch = 256;     // tokens per pass; bounds the memory of the logits to rows x V
   int64_t parallel_documents = 16;  // share a pass; changes speed, never a result
+  // Tokens predicted in all, 0: every one. Fewer than there are: documents share them equally, each from its
+  // beginning, and what a short one leaves nobody gets. Not with carry.
+  int64_t max_tokens = 0;
+  RoutePolicy* policy = nullptr;  // in the routers' place; null: they decide
   // Called by the calling thread after every pass with the share of the text's bytes that is done. Empty: not
   // called.
   std::function<void(double share)> progress = nullptr;

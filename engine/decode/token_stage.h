@@ -18,6 +18,8 @@
 
 namespace omni {
 
+struct PerspectiveVerdict;  // engine/around/perspectives.h
+
 // One row on its way. The spans are valid until the stage is over.
 struct TokenRow {
   SessionId session;
@@ -27,6 +29,8 @@ struct TokenRow {
   const SamplerSettings* sampler = nullptr;
   std::span<float> hidden;        // y, [d]; what a project stage writes there becomes the logits
   std::span<const float> logits;  // [V], for decide stages; may be pointed elsewhere
+  // What the four perspectives say of the token to come, if they looked; for decide stages.
+  const PerspectiveVerdict* verdict = nullptr;
   std::optional<Sampled> choice;  // set by a decide stage: the sampler is not asked
   absl::Status status;            // an error ends the row's session with it
 };

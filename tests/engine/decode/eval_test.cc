@@ -54,6 +54,45 @@ class EvalTest : public ::testing::Test {
   Tokenizer tokenizer_;
 };
 
+TEST_F(EvalTest, FewerTokensAreEachDocumentsFirstOnes) {
+  const std::string text = "the cat\n<|endoftext|>\nthe hat and the cat\n<|endoftext|>\naaa bbb aaa bbb";
+  EvalOptions options;
+  options.max_tokens = 6;
+  const EvalResult result = Eval(text, options);
+  EXPECT_EQ(result.tokens, 6);
+  double nats = 0;
+  int64_t bytes = 0;
+  for (const std::string_view document : SplitDocuments(text)) {
+    std::vector<TokenId> tokens = Framed(document);
+    tokens.resize(3);
+    nats += Stepped(tokens);
+    for (size_t i = 1; i < 3; ++i) bytes += static_cast<int64_t>(tokenizer_.Bytes(tokens[i]).size());
+  }
+  EXPECT_NEAR(result.nats, nats, 1e-4);
+  EXPECT_EQ(result.bytes, bytes);
+  options.max_tokens = 1000;  // more than there are
+  EXPECT_EQ(Eval(text, options).nats, Eval(text).nats);
+  EXPECT_EQ(Eval(text, options).bytes, Eval(text).bytes);
+}
+
+TEST_F(EvalTest, APolicyRoutesInTheRoutersPlace) {
+  class Fixed : public RoutePolicy {
+   public:
+    ExpertId Choose(const RouteChoice& choice) override {
+      ++asked;
+      return keep ? choice.nearest : ExpertId(0);
+    }
+    bool keep = true;
+    int asked = 0;
+  } policy;
+  EvalOptions options;
+  options.policy = &policy;
+  EXPECT_EQ(Eval("the cat and the hat", options).nats, Eval("the cat and the hat").nats);
+  EXPECT_GT(policy.asked, 0);
+  policy.keep = false;
+  EXPECT_NE(Eval("the cat and the hat", options).nats, Eval("the cat and the hat").nats);
+}
+
 TEST(SplitDocumentsTest, TheSeparatorOwnsTheNewlinesAroundIt) {
   EXPECT_THAT(SplitDocuments("one\ntwo\n<|endoftext|>\nthree\n<|endoftext|>\n"),
               ElementsAre("one\ntwo", "three"));
