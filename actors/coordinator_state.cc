@@ -26,7 +26,8 @@ CoordinatorState::CoordinatorState(const ModelConfig& config, Decoder& decoder,
       decoder_(decoder),
       calls_(config, options.calls, counters, *this),
       guess_(config, config.has_slow_state() ? 0 : options.predict_ahead, counters),
-      queue_(options.max_queued) {}
+      queue_(options.max_queued),
+      looks_(decoder.ops(), options.calibration) {}
 
 void CoordinatorState::Connect(StepTimer* timer, std::vector<std::shared_ptr<RegionLink>> links) {
   timer_ = timer;
@@ -38,10 +39,11 @@ void CoordinatorState::Connect(StepTimer* timer, std::vector<std::shared_ptr<Reg
 void CoordinatorState::Submit(std::shared_ptr<Session> session) {
   if (shut_down_) {
     session->Fail(absl::UnavailableError("the swarm is shutting down"));
-  } else if (options_.state_bytes.has_value() && bytes_per_session_ > *options_.state_bytes) {
-    session->Fail(absl::ResourceExhaustedError(absl::StrCat(
-        "a session's state takes ", bytes_per_session_ >> 20, " MiB, and the memory plan leaves ",
-        *options_.state_bytes >> 20, " MiB for all of them; give the program more memory")));
+  } else if (const int64_t bytes = bytes_per_session_ * session->states();
+             options_.state_bytes.has_value() && bytes > *options_.state_bytes) {
+    session->Fail(absl::ResourceExhaustedError(
+        absl::StrCat("a session's state takes ", bytes >> 20, " MiB, and the memory plan leaves ",
+                     *options_.state_bytes >> 20, " MiB for all of them; give the program more memory")));
   } else if (absl::Status s = queue_.MayWait(session->caller()); !s.ok()) {
     session->Fail(s);
   } else {
@@ -53,11 +55,15 @@ void CoordinatorState::Submit(std::shared_ptr<Session> session) {
   }
 }
 
-// Whether so many sessions may be active.
+// Whether so many sessions may be active: those that are, and others of the queue.
 bool CoordinatorState::Fits(size_t sessions) const {
-  return sessions <= static_cast<size_t>(options_.max_active) &&
-         (!options_.state_bytes.has_value() ||
-          static_cast<int64_t>(sessions) <= *options_.state_bytes / bytes_per_session_);
+  if (sessions > static_cast<size_t>(options_.max_active)) return false;
+  if (!options_.state_bytes.has_value()) return true;
+  int64_t states = 0, most = 1;
+  for (const auto& session : active_) states += session->states();
+  for (const auto& session : queue_) most = std::max(most, session->states());
+  states += most * (static_cast<int64_t>(sessions) - std::ssize(active_));
+  return states <= *options_.state_bytes / bytes_per_session_;
 }
 
 std::shared_ptr<Session> CoordinatorState::Find(SessionId session) const {
@@ -128,6 +134,7 @@ void CoordinatorState::AddPart(const std::shared_ptr<Session>& session, int64_t 
             static_cast<int32_t>(rows_.size()),
             static_cast<int32_t>(rows),
             !session->embeds() && rows == static_cast<int64_t>(tokens.size()),
+            0,
             {}};
   tells_routes_ = tells_routes_ || (part.wants_logits && session->tells_routes());
   embeds_ = embeds_ || session->embeds();
@@ -180,8 +187,10 @@ void CoordinatorState::PlanPrompts(const std::vector<std::shared_ptr<Session>>& 
     for (size_t j = 0; j < own.size() && left > 0; ++j) {
       // Not in step with the callers' turns, which with few rows would always meet the same prompt.
       const auto& session = own[(next_prefill_ / callers.size() + j) % own.size()];
-      const int64_t rows =
-          std::min(Share(left, own.size() - j), static_cast<int64_t>(session->pending().size()));
+      const auto pending = static_cast<int64_t>(session->pending().size());
+      int64_t rows = std::min(Share(left, own.size() - j), pending);
+      // The last one, from whose state perspectives begin, is a step's own.
+      if (session->perspectives().has_value() && rows == pending && rows > 1) --rows;
       AddPart(session, rows);
       left -= rows;
       room -= rows;
@@ -203,6 +212,7 @@ void CoordinatorState::Step() {
   Admit();
   Plan();
   if (rows_.empty()) return;
+  AddLooks();
   in_step_ = true;
   given_up_ = false;
   if (!tick_armed_) {
@@ -273,9 +283,9 @@ void CoordinatorState::Run() {
       case Phase::kProject:
         if (stage_ == 0) {
           MakeTokenRows();
-          if (embeds_) TakeHidden();
+          if (embeds_ && !second_pass_) TakeHidden();
         }
-        if (!RunStages(options_.project, Phase::kLogits)) return;
+        if (!RunStages(options_.project, token_rows_, Phase::kLogits)) return;
         break;
       case Phase::kLogits:
         phase_ = Phase::kDecide;
@@ -289,7 +299,11 @@ void CoordinatorState::Run() {
             break;
           }
         }
-        if (!RunStages(options_.decide, Phase::kEmit)) return;
+        if (stage_ == 0 && !looks_.empty()) {
+          ConcludeLooks();
+          if (LookAgain()) break;
+        }
+        if (!RunStages(options_.decide, std::span(token_rows_).first(own_rows_), Phase::kEmit)) return;
         break;
       case Phase::kEmit:
         Timed([&] { Sample(); });
@@ -326,88 +340,6 @@ bool CoordinatorState::RunLayer() {
   return calls_.idle();
 }
 
-// Experts that the rows' policies know before the layer starts.
-void CoordinatorState::ReadAhead(LayerId layer) {
-  if (!has_policies_ || config_.IsAttention(layer.value)) return;
-  known_.clear();
-  for (size_t i = 0; i < rows_.size(); ++i) {
-    if (rows_[i].policy == nullptr) continue;
-    if (const auto expert = rows_[i].policy->KnownBefore(layer, positions_[i])) known_.push_back(*expert);
-  }
-  Announce(layer, Foresight::kKnown);
-}
-
-// What the sessions' first rows will ask of every layer, in the order in which it is needed.
-void CoordinatorState::AnnounceRoutes() {
-  const bool routers_know = config_.has_slow_state() && options_.predict_ahead > 0;
-  if (!routers_know && !has_policies_) return;
-  for (int64_t l = 0; l < config_.layers; ++l) {
-    if (config_.IsAttention(l)) continue;
-    const LayerId layer(static_cast<int32_t>(l));
-    std::span<const ExpertId> routes;
-    if (routers_know) routes = Timed([&] { return decoder_.KnownRoutes(layer); });
-    known_.clear();
-    for (size_t i = 0; i < parts_.size(); ++i) {
-      const auto first = static_cast<size_t>(parts_[i].begin);
-      std::optional<ExpertId> expert;
-      if (rows_[first].policy != nullptr)
-        expert = rows_[first].policy->KnownAtStart(layer, positions_[first]);
-      if (!expert.has_value() && i < routes.size()) expert = routes[i];
-      if (expert.has_value()) known_.push_back(*expert);
-    }
-    Timed([&] { Announce(layer, Foresight::kKnown); });
-  }
-}
-
-// Of the layer that has just been asked for its experts.
-void CoordinatorState::AnnounceNext(LayerId layer) {
-  known_.clear();
-  for (const Part& part : parts_) {
-    const auto last = static_cast<size_t>(part.begin + part.rows - 1);
-    if (rows_[last].policy == nullptr) continue;
-    const std::optional<ExpertId> next = rows_[last].policy->KnownNext(layer, positions_[last] + 1);
-    if (next.has_value()) known_.push_back(*next);
-  }
-  Foresight foresight = Foresight::kKnown;
-  if (known_.empty() && config_.has_slow_state() && options_.predict_ahead > 0) {
-    const std::span<const ExpertId> routes = Timed([&] { return decoder_.NextRoutes(layer); });
-    known_.assign(routes.begin(), routes.end());
-    if (config_.route_from == RouteFrom::kAddress) foresight = Foresight::kRegionKnown;
-  }
-  Timed([&] { Announce(layer, foresight); });
-}
-
-// The experts in known_.
-void CoordinatorState::Announce(LayerId layer, Foresight foresight) {
-  if (known_.empty()) return;
-  std::sort(known_.begin(), known_.end());
-  known_.erase(std::unique(known_.begin(), known_.end()), known_.end());
-  calls_.Prefetch(layer, known_, foresight);
-}
-
-// Of the expert layer that has just been run.
-void CoordinatorState::KeepRoutes() {
-  const std::span<const ExpertId> routes = decoder_.routes();
-  for (Part& part : parts_) {
-    if (part.wants_logits && part.session->tells_routes())
-      part.routes.push_back(routes[static_cast<size_t>(part.begin + part.rows - 1)]);
-  }
-}
-
-void CoordinatorState::MakeTokenRows() {
-  token_rows_.clear();
-  for (const Part& part : parts_) {
-    if (!part.wants_logits) continue;
-    TokenRow row;
-    row.session = part.session->id();
-    row.state = part.session->state();
-    row.history = part.session->tokens();
-    row.sampler = &part.session->sampler();
-    row.hidden = decoder_.hidden(static_cast<int64_t>(token_rows_.size()));
-    token_rows_.push_back(std::move(row));
-  }
-}
-
 // Before a stage changes anything.
 void CoordinatorState::TakeHidden() {
   auto next = static_cast<int64_t>(token_rows_.size());
@@ -429,10 +361,11 @@ absl::Status CoordinatorState::TakeLogits() {
 }
 
 // False: one of them goes on elsewhere.
-bool CoordinatorState::RunStages(const std::vector<TokenStage*>& stages, Phase next) {
-  while (stage_ < stages.size() && !token_rows_.empty()) {
+bool CoordinatorState::RunStages(const std::vector<TokenStage*>& stages, std::span<TokenRow> rows,
+                                 Phase next) {
+  while (stage_ < stages.size() && !rows.empty()) {
     TokenStage& stage = *stages[stage_++];
-    if (!Start([&](const TokenStage::Done& done) { return stage.Run(token_rows_, done); })) return false;
+    if (!Start([&](const TokenStage::Done& done) { return stage.Run(rows, done); })) return false;
   }
   phase_ = next;
   return true;
@@ -446,7 +379,7 @@ void CoordinatorState::Sample() {
       row.choice = omni::Sample(row.logits, row.history, row.history.size(), *row.sampler);
     }
   };
-  const auto rows = static_cast<int64_t>(token_rows_.size());
+  const auto rows = static_cast<int64_t>(own_rows_);
   if (options_.pool == nullptr) {
     draw(0, rows);
   } else {
@@ -467,16 +400,17 @@ void CoordinatorState::Emit() {
   StepCounters& counters = has_prefill_ ? counters_.mixed : counters_.decode;
   counters.steps.Add(1);
   counters.hops.Add(step_hops_ + calls_.TakeHops());
-  counters.rows.Add(static_cast<int64_t>(rows_.size()));
-  size_t next = 0;
-  for (Part& part : parts_) {
+  counters.rows.Add(static_cast<int64_t>(first_pass_rows_ + rows_.size()));
+  for (size_t i = 0; i < parts_.size(); ++i) {
+    Part& part = parts_[i];
     if (!part.session->decoding()) counters_.prompt_rows.Add(part.rows);
     part.session->OnComputed(part.rows);
     if (!part.wants_logits) continue;
-    const TokenRow& row = token_rows_[next++];
+    const TokenRow& row = token_rows_[part.token_row];
     if (row.status.ok()) {
       counters_.tokens.Add(1);
-      part.session->OnToken(*row.choice, now, Alternatives(part, row), std::move(part.routes));
+      part.session->OnToken(*row.choice, now, Alternatives(part, row), std::move(part.routes),
+                            Timed([&] { return looks_.Confidence(i, row); }));
     } else {
       part.session->Fail(row.status);
     }
@@ -490,6 +424,7 @@ void CoordinatorState::EndStep() {
   in_step_ = false;
   given_up_ = false;
   parts_.clear();
+  looks_.Clear();
   calls_.GiveUp();
   calls_.TakeHops();
   Answer();
@@ -556,9 +491,7 @@ void CoordinatorState::OnOutput(const ExpertJob& job, const float* out) {
 void CoordinatorState::OnFailed(const ExpertJob& job, const absl::Status& status) {
   counters_.failed_jobs.Add(1);
   for (int32_t row : job.rows) {
-    for (Part& part : parts_) {
-      if (row >= part.begin && row < part.begin + part.rows) part.session->Fail(status);
-    }
+    if (Part* part = PartOf(row)) part->session->Fail(status);
   }
 }
 

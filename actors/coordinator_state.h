@@ -8,6 +8,9 @@
 //                                (requests out,
 //                                 replies in)
 //
+// Where sessions have perspectives, these are rows of the same pass, or if it is the logits that ask for
+// them, of a second pass through the layers before the decide stages.
+//
 // Every arrow may be waited for, none blocks: a part of the step that goes on elsewhere says when it is over
 // (PartDone), a region answers by its link. A region that is lost or silent is asked again (region_calls.h);
 // after the last attempt the sessions whose rows are concerned end with an error and the others go on.
@@ -23,6 +26,7 @@
 #include <absl/status/status.h>
 
 #include "actors/counters.h"
+#include "actors/looks.h"
 #include "actors/region_calls.h"
 #include "actors/route_guess.h"
 #include "actors/session.h"
@@ -47,6 +51,9 @@ struct CoordinatorOptions {
   int predict_ahead = 0;
   // On whose threads the tokens of a step are drawn; it outlives the coordinator. Null: on the coordinator's.
   WorkerPool* pool = nullptr;
+  // Of the model, for what sessions with perspectives tell of their tokens; outlives the coordinator. Null:
+  // none.
+  const Calibration* calibration = nullptr;
   // Between hidden state and token (token_stage.h), in this order. They outlive the coordinator.
   std::vector<TokenStage*> project, decide;
 };
@@ -96,6 +103,7 @@ class CoordinatorState : private RegionCalls::Owner {
     std::shared_ptr<Session> session;
     int32_t begin = 0, rows = 0;
     bool wants_logits = false;
+    size_t token_row = 0;          // if it wants them
     std::vector<ExpertId> routes;  // by expert layer, of the last row, if they are to be told
   };
   struct Question {
@@ -106,17 +114,20 @@ class CoordinatorState : private RegionCalls::Owner {
   std::shared_ptr<Session> Find(SessionId session) const;
   void Wake();
   bool Fits(size_t sessions) const;
+  Part* PartOf(int32_t row);
   void Admit();
   void Sweep();
   void Plan();
   void PlanPrompts(const std::vector<std::shared_ptr<Session>>& prompts, int64_t room);
   void AddPart(const std::shared_ptr<Session>& session, int64_t rows);
+  void AddLooks();
+  void AddLookRows(const std::vector<Looks::Rows>& looks);
 
   void Run();  // on with the step, until something is waited for
   template <typename F>
   bool Start(F&& part);  // false: it goes on elsewhere, and Run must return
   bool RunLayer();
-  bool RunStages(const std::vector<TokenStage*>& stages, Phase next);
+  bool RunStages(const std::vector<TokenStage*>& stages, std::span<TokenRow> rows, Phase next);
   void ReadAhead(LayerId layer);
   void AnnounceRoutes();
   void AnnounceNext(LayerId layer);
@@ -125,6 +136,8 @@ class CoordinatorState : private RegionCalls::Owner {
   void MakeTokenRows();
   void TakeHidden();
   absl::Status TakeLogits();
+  bool LookAgain();
+  void ConcludeLooks();
   void Sample();
   std::vector<Sampled> Alternatives(const Part& part, const TokenRow& row);
   void Emit();
@@ -177,8 +190,17 @@ class CoordinatorState : private RegionCalls::Owner {
   size_t stage_ = 0;   // of the present kind
   std::vector<Part> parts_;
   std::vector<BatchRow> rows_;
-  std::vector<int64_t> positions_;  // by row
-  std::vector<TokenRow> token_rows_;
+  std::vector<int64_t> positions_;    // by row
+  std::vector<TokenRow> token_rows_;  // the sessions' own, then those of perspectives
+  size_t own_rows_ = 0;               // of token_rows_
+  Looks looks_;
+  // Whose the rows of perspectives are, which come after all others, and where they begin.
+  std::vector<size_t> look_parts_;  // by three rows
+  size_t first_look_row_ = 0;
+  bool second_pass_ = false;         // of perspectives alone
+  size_t first_pass_rows_ = 0;       // before it
+  std::vector<TokenRow> kept_rows_;  // the sessions' own in a second pass, and what they point to
+  std::vector<float> kept_hidden_, kept_logits_;
   std::vector<ExpertId> known_;
   int64_t step_hops_ = 0;
   Clock::time_point step_start_;

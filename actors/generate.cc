@@ -18,6 +18,16 @@ const char* StopReasonName(StopReason reason) {
   return "unknown";
 }
 
+void ConfidenceSummary::Add(const TokenConfidence& confidence) {
+  ++tokens;
+  sum += static_cast<double>(confidence.confidence);
+  if (!confidence.looked.has_value()) return;
+  ++looked;
+  disagreeing += confidence.looked->disagree;
+  uncertain += confidence.looked->uncertain;
+  changed += confidence.looked->changed;
+}
+
 namespace {
 double Rate(int64_t tokens, std::chrono::nanoseconds time) {
   if (tokens <= 0 || time.count() <= 0) return 0;

@@ -5,10 +5,12 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <stop_token>
 #include <string>
 #include <vector>
 
+#include "engine/around/perspectives.h"
 #include "engine/base/ids.h"
 #include "engine/text/sampler.h"
 
@@ -34,6 +36,9 @@ struct GenerateRequest {
   std::string caller;
   int32_t alternatives = 0;  // of the likeliest tokens told with each token: 0 .. kMostAlternatives
   bool routes = false;       // each token tells its experts
+  // Tokens tell how sure they are, and some are looked at from four routings. Nothing: none of it costs
+  // anything.
+  std::optional<PerspectiveSettings> perspectives;
   // No token is drawn: the result is an embedding of the prompt. What would concern tokens must be off, and a
   // snapshot is neither gone on from nor kept; max_tokens, sampler and stops do not matter.
   bool embed = false;
@@ -61,6 +66,21 @@ struct Timings {
   double DecodeRate() const;   // of the tokens after the first
 };
 
+// How sure a token is.
+struct TokenConfidence {
+  // That the likeliest token of the place is the right one; calibrated where the model has a calibration.
+  float confidence = 0;
+  std::optional<PerspectiveVerdict> looked;  // of a token that was looked at
+};
+
+// The confidences of an answer together.
+struct ConfidenceSummary {
+  int64_t tokens = 0, looked = 0, disagreeing = 0, uncertain = 0, changed = 0;
+  double sum = 0;  // of the tokens' confidences, in order
+  double mean() const { return tokens > 0 ? sum / static_cast<double>(tokens) : 0; }
+  void Add(const TokenConfidence& confidence);
+};
+
 // One thing that happened to a session: progress of its prompt, a new token, or (no token) text that had been
 // held back until the end.
 struct GenerateEvent {
@@ -74,6 +94,7 @@ struct GenerateEvent {
   // Tokens only, if asked for: the expert of each expert layer, in order, of the row from which the token was
   // drawn, which is the token before it.
   std::vector<ExpertId> routes;
+  std::optional<TokenConfidence> confidence;  // tokens of sessions with perspectives
   std::string text;  // what may be shown now; whole characters where the text is valid UTF-8, may be empty
 };
 

@@ -88,7 +88,7 @@ void Session::OnComputed(int64_t rows) {
 }
 
 void Session::OnToken(const Sampled& sampled, Clock::time_point now, std::vector<Sampled> alternatives,
-                      std::vector<ExpertId> routes) {
+                      std::vector<ExpertId> routes, std::optional<TokenConfidence> confidence) {
   if (over_) return;
   Timings& timings = result_.timings;
   if (timings.generated_tokens == 0) {
@@ -109,6 +109,7 @@ void Session::OnToken(const Sampled& sampled, Clock::time_point now, std::vector
   event.probability = sampled.probability;
   event.alternatives = std::move(alternatives);
   event.routes = std::move(routes);
+  event.confidence = std::move(confidence);
   if (!end && sampled.token != Tokenizer::kEndOfText)
     event.text = matcher_.Push(tokenizer_.Bytes(sampled.token));
   result_.text += event.text;
@@ -210,6 +211,7 @@ absl::Status CheckExtras(const GenerateRequest& request, const SessionSnapshot* 
                      : !request.generated.empty() ? "tokens that are known already"
                      : request.alternatives > 0   ? "alternatives"
                      : request.routes             ? "routes"
+                     : request.perspectives       ? "perspectives"
                                                   : nullptr;
   if (with == nullptr) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(

@@ -37,6 +37,9 @@ class Session {
   int32_t alternatives() const { return request_.alternatives; }
   bool tells_routes() const { return request_.routes; }
   bool embeds() const { return request_.embed; }
+  const std::optional<PerspectiveSettings>& perspectives() const { return request_.perspectives; }
+  // That a step may need for it, its own included.
+  int64_t states() const { return request_.perspectives.has_value() ? kPerspectives : 1; }
 
   // Makes the model state, or a copy of the snapshot's; the session takes part in steps from now on.
   // ResourceExhausted if there is no memory for it.
@@ -62,7 +65,7 @@ class Session {
   const SamplerSettings& sampler() const { return request_.sampler; }
   // Appends the token drawn, streams it and, at an end, closes the session.
   void OnToken(const Sampled& sampled, Clock::time_point now, std::vector<Sampled> alternatives = {},
-               std::vector<ExpertId> routes = {});
+               std::vector<ExpertId> routes = {}, std::optional<TokenConfidence> confidence = {});
 
   // Between two steps, once the session is active: all that it is, the state copied.
   absl::StatusOr<SnapshotPtr> Snapshot() const;

@@ -60,22 +60,24 @@ Json ToJson(const SessionSnapshot& snapshot, std::string_view model_hash) {
   Json tokens = Json::array(), stops = Json::array();
   for (TokenId t : snapshot.tokens) tokens.push_back(t.value);
   for (const std::string& stop : r.stops) stops.push_back(ToHex(stop));
-  return {{"model", std::string(model_hash)},
-          {"tokens", std::move(tokens)},
-          {"generated", snapshot.generated},
-          {"max_tokens", r.max_tokens},
-          {"stops", std::move(stops)},
-          {"stop_at_end_of_text", r.stop_at_end_of_text},
-          {"keep", r.keep},
-          {"alternatives", r.alternatives},
-          {"routes", r.routes},
-          {"temperature", r.sampler.temperature},
-          {"top_k", r.sampler.top_k},
-          {"top_p", r.sampler.top_p},
-          {"min_p", r.sampler.min_p},
-          {"repetition_penalty", r.sampler.repetition_penalty},
-          {"repetition_window", r.sampler.repetition_window},
-          {"seed", r.sampler.seed}};
+  Json json = {{"model", std::string(model_hash)},
+               {"tokens", std::move(tokens)},
+               {"generated", snapshot.generated},
+               {"max_tokens", r.max_tokens},
+               {"stops", std::move(stops)},
+               {"stop_at_end_of_text", r.stop_at_end_of_text},
+               {"keep", r.keep},
+               {"alternatives", r.alternatives},
+               {"routes", r.routes},
+               {"temperature", r.sampler.temperature},
+               {"top_k", r.sampler.top_k},
+               {"top_p", r.sampler.top_p},
+               {"min_p", r.sampler.min_p},
+               {"repetition_penalty", r.sampler.repetition_penalty},
+               {"repetition_window", r.sampler.repetition_window},
+               {"seed", r.sampler.seed}};
+  if (r.perspectives.has_value()) json["perspectives"] = PerspectiveText(*r.perspectives);
+  return json;
 }
 
 absl::Status Bad(std::string_view what) {
@@ -105,6 +107,11 @@ absl::Status FromJson(const Json& json, const ModelConfig& config, SessionSnapsh
     return Bad("its number of alternatives is out of range");
   r.alternatives = static_cast<int32_t>(alternatives);
   r.routes = json.value("routes", false);
+  if (const auto perspectives = json.find("perspectives"); perspectives != json.end()) {
+    const absl::StatusOr<PerspectiveSettings> read = ParsePerspectives(perspectives->get<std::string>());
+    if (!read.ok()) return Bad("its perspectives cannot be read");
+    r.perspectives = *read;
+  }
   r.sampler.temperature = json.at("temperature").get<float>();
   r.sampler.top_k = json.at("top_k").get<int32_t>();
   r.sampler.top_p = json.at("top_p").get<float>();

@@ -11,6 +11,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include "cluster/channel_credentials.h"
+#include "cluster/confidence_proto.h"
 #include "cluster/grpc_status.h"
 #include "cluster/loopback.h"
 #include "cluster/node_credentials.h"
@@ -219,6 +220,7 @@ absl::StatusOr<ClusterClient::Answer> ClusterClient::Generate(const Request& req
   s.set_seed(request.sampler.seed);
   for (const std::string& stop : request.stops) ask.add_stops(stop);
   ask.set_ignore_end_of_text(!request.stop_at_end_of_text);
+  if (request.perspectives.has_value()) ask.set_perspectives(PerspectiveText(*request.perspectives));
 
   const auto nanoseconds = [](double seconds) {
     return std::chrono::nanoseconds(static_cast<int64_t>(seconds * 1e9));
@@ -268,6 +270,7 @@ absl::StatusOr<ClusterClient::Answer> ClusterClient::Generate(const Request& req
           event.token = TokenId(t.id());
           event.probability = t.probability();
           event.text = t.text();
+          if (t.has_confidence()) event.confidence = FromProto(t.confidence(), event.token);
           if (on_event) wanted = on_event(event);
           break;
         }

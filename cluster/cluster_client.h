@@ -48,6 +48,7 @@ class ClusterClient {
     SamplerSettings sampler;
     std::vector<std::string> stops;
     bool stop_at_end_of_text = true;
+    std::optional<PerspectiveSettings> perspectives;
     std::stop_token cancel;
   };
   struct Answer {

@@ -33,6 +33,7 @@
 #include "cluster/host.h"
 #include "cluster/inference_service.h"
 #include "cluster/joiner.h"
+#include "cluster/model_calibration.h"
 #include "cluster/node_credentials.h"
 #include "cluster/node_memory.h"
 #include "cluster/node_status.h"
@@ -209,6 +210,7 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   std::unique_ptr<ClusterNodeStatus> status;
   std::unique_ptr<CoordinatorRole> role;
   std::shared_mutex swarm_mutex;
+  std::optional<Calibration> calibration;
   std::unique_ptr<omni::Swarm> swarm;  // its links go before the role
   std::unique_ptr<InferenceService> inference;
   std::unique_ptr<grpc::Service> inference_calls;
@@ -365,6 +367,8 @@ absl::Status ClusterNode::Impl::StartSwarm() {
     if (options.offer_bytes.has_value()) bytes = std::max(bytes, Machine().DefaultBudget().value_or(bytes));
     with.coordinator.state_bytes = bytes;
   }
+  calibration = CalibrationBeside(options.model, model->hash());
+  with.coordinator.calibration = calibration.has_value() ? &*calibration : nullptr;
   with.make_link = role->MakeLinks();
   absl::StatusOr<std::unique_ptr<omni::Swarm>> started =
       omni::Swarm::Start(*actors, model->weights(), model->experts(), model->tokenizer(), with);

@@ -8,6 +8,7 @@
 #include <absl/strings/str_format.h>
 
 #include "actors/session.h"
+#include "cluster/confidence_proto.h"
 #include "cluster/forwarded_answer.h"
 #include "cluster/grpc_status.h"
 
@@ -44,6 +45,7 @@ pb::GenerateRequest ToProto(const GenerateRequest& request) {
   ask.set_ignore_end_of_text(!request.stop_at_end_of_text);
   ask.set_alternatives(static_cast<uint32_t>(request.alternatives));
   ask.set_routes(request.routes);
+  if (request.perspectives.has_value()) ask.set_perspectives(PerspectiveText(*request.perspectives));
   return ask;
 }
 
@@ -56,6 +58,7 @@ GenerateEvent ToEvent(const pb::Token& token) {
   for (const pb::Alternative& other : token.alternatives())
     event.alternatives.push_back({TokenId(other.id()), other.probability()});
   for (uint32_t expert : token.experts()) event.routes.emplace_back(static_cast<int32_t>(expert));
+  if (token.has_confidence()) event.confidence = FromProto(token.confidence(), event.token);
   return event;
 }
 

@@ -7,6 +7,7 @@
 
 #include <absl/strings/str_cat.h>
 
+#include "cluster/confidence_proto.h"
 #include "cluster/grpc_access.h"
 #include "cluster/grpc_status.h"
 #include "cluster/inference_impl.h"
@@ -393,6 +394,9 @@ absl::Status CheckGenerate(const pb::GenerateRequest& r) {
     return absl::InvalidArgumentError(
         absl::StrCat("alternatives is ", r.alternatives(), ", but may be ", kMostAlternatives, " at most"));
   }
+  if (!r.perspectives().empty()) {
+    if (absl::Status s = ParsePerspectives(r.perspectives()).status(); !s.ok()) return s;
+  }
   const auto long_stop = [](const std::string& stop) { return stop.size() > kMostStopBytes; };
   if (r.stops_size() > static_cast<int>(kMostStops) ||
       std::any_of(r.stops().begin(), r.stops().end(), long_stop)) {
@@ -420,6 +424,8 @@ GenerateRequest ToRequest(const pb::GenerateRequest& r) {
   request.stop_at_end_of_text = !r.ignore_end_of_text();
   request.alternatives = static_cast<int32_t>(r.alternatives());
   request.routes = r.routes();
+  // CheckGenerate has read them.
+  if (!r.perspectives().empty()) request.perspectives = *ParsePerspectives(r.perspectives());
   return request;
 }
 
@@ -465,6 +471,7 @@ void TellToken(const DrawnToken& drawn, const Tokenizer& tokenizer, pb::Token& t
     alternative.set_log_probability(LogOf(other.probability));
   }
   for (ExpertId expert : drawn.experts) token.add_experts(static_cast<uint32_t>(expert.value));
+  if (drawn.confidence.has_value()) *token.mutable_confidence() = ToProto(*drawn.confidence);
 }
 
 ErrorDetails NotLeading(InferenceBackend& backend) {

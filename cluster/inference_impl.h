@@ -43,6 +43,7 @@ struct DrawnToken {
   std::optional<float> probability = {};  // none: it is told again
   std::vector<Sampled> alternatives = {};
   std::vector<ExpertId> experts = {};
+  std::optional<TokenConfidence> confidence = {};
 };
 
 // An answer under way, on the executor's thread.

@@ -305,8 +305,8 @@ void InferenceService::Impl::Poll(const StreamPtr& stream) {
       RequestRecord& record = stream->call.record;
       if (record.first_token.count() == 0)
         record.first_token = std::chrono::steady_clock::now() - stream->call.asked;
-      stream->drawn.push_back(
-          {event.token, event.probability, std::move(event.alternatives), std::move(event.routes)});
+      stream->drawn.push_back({event.token, event.probability, std::move(event.alternatives),
+                               std::move(event.routes), std::move(event.confidence)});
     } else if (event.text.empty()) {
       pb::GenerateResponse progress;
       progress.mutable_progress()->set_prompt_tokens(static_cast<uint64_t>(event.position));

@@ -4,6 +4,7 @@
 
 #include <absl/strings/str_cat.h>
 
+#include "cluster/model_calibration.h"
 #include "store/plan/memory_plan.h"
 
 namespace omni {
@@ -18,6 +19,7 @@ absl::StatusOr<std::unique_ptr<Node>> Node::Start(std::shared_ptr<ActorSystem> a
   }
   const SwarmOptions swarm = options.swarm;
   std::unique_ptr<Node> node(new Node(std::move(actors), std::move(options), *std::move(model)));
+  node->calibration_ = CalibrationBeside(node->path(), node->model_.hash());
   if (absl::Status s = node->Restart(swarm); !s.ok()) return s;
   return node;
 }
@@ -39,6 +41,7 @@ absl::Status Node::Restart(const SwarmOptions& options) {
   if (!filled.coordinator.state_bytes.has_value() && model_.plan() != nullptr) {
     filled.coordinator.state_bytes = model_.plan()->bytes_for_sessions();
   }
+  filled.coordinator.calibration = calibration_.has_value() ? &*calibration_ : nullptr;
   absl::StatusOr<std::unique_ptr<Swarm>> swarm =
       Swarm::Start(*actors_, model_.weights(), model_.experts(), model_.tokenizer(), filled);
   if (!swarm.ok()) return swarm.status();

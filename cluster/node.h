@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include <absl/status/status.h>
@@ -9,6 +10,7 @@
 
 #include "actors/actor_system.h"
 #include "actors/swarm.h"
+#include "engine/around/calibration.h"
 #include "store/model/model.h"
 
 namespace omni {
@@ -16,7 +18,8 @@ namespace omni {
 struct NodeOptions {
   std::string model;  // the directory
   OpenOptions open;
-  // Its coordinator's state_bytes is filled in from the memory plan where it says nothing.
+  // Its coordinator's state_bytes is filled in from the memory plan where it says nothing, and its
+  // calibration is what lies beside the model.
   SwarmOptions swarm;
 };
 
@@ -50,6 +53,7 @@ class Node {
   std::shared_ptr<ActorSystem> actors_;
   NodeOptions options_;
   Model model_;
+  std::optional<Calibration> calibration_;
   std::unique_ptr<Swarm> swarm_;
 };
 

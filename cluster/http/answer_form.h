@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,7 @@ struct AnswerToken {
   float probability = 0;
   std::vector<AnswerToken>
       alternatives;  // if asked for: the likeliest in this token's place, likeliest first
+  std::optional<TokenConfidence> confidence = {};  // of a session with perspectives
 };
 
 struct AnswerUsage {
@@ -27,6 +29,7 @@ struct AnswerChoice {
   std::string text;
   std::vector<AnswerToken> tokens;  // if asked for
   StopReason reason = StopReason::kLength;
+  std::optional<ConfidenceSummary> confidence;  // of a session with perspectives
   std::vector<float> embedding;
 };
 

@@ -190,8 +190,13 @@ void Generation::Take(size_t choice, const GenerateEvent& event) {
     record_->tokens = usage_.completion_tokens;
     context_.metrics->OnTokens(1);
     if (permit_ != nullptr) permit_->OnTokens(1);
+    if (event.confidence.has_value()) {
+      if (!part.all.confidence.has_value()) part.all.confidence.emplace();
+      part.all.confidence->Add(*event.confidence);
+    }
     if (asked_.tokens) {
       AnswerToken token = Token(event.token, event.probability);
+      token.confidence = event.confidence;
       for (const Sampled& other : event.alternatives)
         token.alternatives.push_back(Token(other.token, other.probability));
       if (!asked_.stream || asked_.said_again) part.all.tokens.push_back(token);

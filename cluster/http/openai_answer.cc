@@ -104,9 +104,29 @@ Json TokenList(const std::vector<AnswerToken>& tokens) {
     Json json = TokenJson(token), tops = Json::array();
     for (const AnswerToken& other : token.alternatives) tops.push_back(TokenJson(other));
     json["top_logprobs"] = std::move(tops);
+    if (token.confidence.has_value()) json["confidence"] = ConfidenceJson(*token.confidence);
     list.push_back(std::move(json));
   }
   return list;
+}
+
+Json ConfidenceJson(const TokenConfidence& confidence) {
+  Json json = {{"confidence", confidence.confidence}};
+  if (!confidence.looked.has_value()) return json;
+  const PerspectiveVerdict& verdict = *confidence.looked;
+  json["perspectives"] = kPerspectives;
+  json["agreement"] = static_cast<float>(verdict.votes) / static_cast<float>(kPerspectives);
+  json["disagreement"] = verdict.disagreement;
+  json["disagree"] = verdict.disagree;
+  json["uncertain"] = verdict.uncertain;
+  json["changed"] = verdict.changed;
+  return json;
+}
+
+Json ConfidenceJson(const ConfidenceSummary& summary) {
+  return {{"mean", summary.mean()},         {"tokens", summary.tokens},
+          {"looked", summary.looked},       {"disagreeing", summary.disagreeing},
+          {"uncertain", summary.uncertain}, {"changed", summary.changed}};
 }
 
 std::string NewAnswerId(const char* prefix) { return prefix + RandomHex(24); }

@@ -23,8 +23,14 @@ nlohmann::json ErrorJson(const absl::Status& status);
 std::string EventText(const nlohmann::json& json, std::string_view name = {});
 
 double LogProbability(float probability);  // of nothing: -9999, as clients know it
-// Each token with "token", "logprob", "bytes" and "top_logprobs".
+// Each token with "token", "logprob", "bytes" and "top_logprobs", and with perspectives "confidence".
 nlohmann::json TokenList(const std::vector<AnswerToken>& tokens);
+
+// "confidence", and of a token that was looked at "perspectives", "agreement", "disagreement", "disagree",
+// "uncertain" and "changed".
+nlohmann::json ConfidenceJson(const TokenConfidence& confidence);
+// "mean", and how many "tokens" there are, and of them "looked", "disagreeing", "uncertain" and "changed".
+nlohmann::json ConfidenceJson(const ConfidenceSummary& summary);
 
 // A new id of an answer.
 std::string NewAnswerId(const char* prefix);

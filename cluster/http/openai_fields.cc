@@ -150,6 +150,14 @@ void ReadSampling(Fields& fields, uint64_t seed, GenerateRequest& generate) {
       fields.Integer("seed", INT64_MIN, INT64_MAX).value_or(static_cast<int64_t>(seed)));
   ReadStops(fields, generate.stops);
   generate.stop_at_end_of_text = !fields.Bool("ignore_eos", false);
+  if (const std::string text = fields.Text("perspectives"); !text.empty() && text != "off") {
+    const absl::StatusOr<PerspectiveSettings> read = ParsePerspectives(text);
+    if (read.ok()) {
+      generate.perspectives = *read;
+    } else {
+      fields.Fail(Bad("perspectives", std::string(read.status().message())));
+    }
+  }
   constexpr std::string_view kPenalty = "is not there; 'repeat_penalty' is";
   for (const char* name : {"presence_penalty", "frequency_penalty"}) {
     if (fields.Real(name, 0, {-2, 2}) != 0) fields.Refuse(name, 0, kPenalty);

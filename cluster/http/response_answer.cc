@@ -65,6 +65,7 @@ void ResponseAnswer::Complete(const AnswerChoice& choice) {
   incomplete_ = cut && (head_.bounded || choice.reason == StopReason::kContext);
   // As clients see it: what goes on from it is what would go on from what they have.
   text_ = Json::parse(JsonText(Json(choice.text))).get<std::string>();
+  confidence_ = choice.confidence;
   item_ = Item(incomplete_ ? "incomplete" : "completed",
                Json::array({Part(text_, head_.logprobs ? TokenList(choice.tokens) : Json::array())}));
 }
@@ -74,6 +75,7 @@ Json ResponseAnswer::Finish(const AnswerUsage& usage) const {
   if (incomplete_) json["incomplete_details"] = {{"reason", "max_output_tokens"}};
   json["output"] = Json::array({item_});
   json["usage"] = UsageJson(usage);
+  if (confidence_.has_value()) json["confidence"] = ConfidenceJson(*confidence_);
   return json;
 }
 

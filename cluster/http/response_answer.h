@@ -52,6 +52,7 @@ class ResponseAnswer final : public AnswerForm {
   // Once the text has ended.
   std::string text_;
   nlohmann::json item_;
+  std::optional<ConfidenceSummary> confidence_;
   bool incomplete_ = false;
 };
 

@@ -64,6 +64,26 @@ TEST_F(InferenceCallsTest, ATokenTellsItsAlternativesAndExpertsIfAsked) {
   }
 }
 
+TEST_F(InferenceCallsTest, ATokenTellsHowSureItIsIfPerspectivesAreAskedFor) {
+  pb::GenerateRequest request = Request("the sea", 16);
+  const std::vector<int32_t> plain = MustGenerate(request);
+  request.set_perspectives("far,use=confidence,every=4,examine=0,tau=0");
+  const Whole whole = Generate(request);
+  EXPECT_EQ(whole.tokens, plain);
+  uint64_t position = whole.answer.begun().prompt_tokens();
+  for (const pb::Token& token : whole.answer.tokens()) {
+    ASSERT_TRUE(token.has_confidence());
+    const pb::Confidence& confidence = token.confidence();
+    EXPECT_GE(confidence.confidence(), 0.0f);
+    EXPECT_LE(confidence.confidence(), 1.0f);
+    EXPECT_EQ(confidence.perspectives(), position % 4 == 0 ? 4u : 0u) << position;
+    EXPECT_EQ(confidence.disagree(), position % 4 == 0) << position;
+    EXPECT_EQ(confidence.agreement() > 0, position % 4 == 0) << position;
+    EXPECT_FALSE(confidence.changed());
+    ++position;
+  }
+}
+
 TEST_F(InferenceCallsTest, WhatAClientNoLongerWaitsForIsNotComputed) {
   {
     grpc::ClientContext context;
@@ -118,6 +138,7 @@ TEST_F(InferenceCallsTest, ErrorsSayWhyAndWhenToAskAgain) {
     EXPECT_FALSE(DetailsOf(status).retry.has_value());
   };
   refused([](auto& r) { r.set_alternatives(21); }, "alternatives is 21");
+  refused([](auto& r) { r.set_perspectives("sideways"); }, "near or far");
   refused([](auto& r) { r.add_tokens(5); }, "prompt and tokens");
   refused([](auto& r) { r.clear_prompt(), r.add_tokens(-1); }, "prompt token -1");
   refused([](auto& r) { r.set_request_id("a/b"); }, "request_id may have");

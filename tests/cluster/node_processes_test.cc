@@ -54,6 +54,9 @@ ClusterClient::Request RequestOf(int session) {
   request.sampler.seed = static_cast<uint64_t>(session) + 1;
   request.sampler.temperature = session % 2 == 0 ? 0.0f : 0.9f;
   request.stop_at_end_of_text = false;
+  // Two of four have perspectives, whose rows go to the regions like all others.
+  if (session % 4 == 1) request.perspectives = *ParsePerspectives("far,every=4,examine=2,tau=0.01");
+  if (session % 4 == 2) request.perspectives = *ParsePerspectives("near,use=average,every=3");
   return request;
 }
 
@@ -73,6 +76,7 @@ class NodeProcessesTest : public ::testing::Test {
       request.prompt = PromptTokens((*node)->model().tokenizer(), ask.prompt);
       request.max_tokens = ask.max_tokens;
       request.sampler = ask.sampler;
+      request.perspectives = ask.perspectives;
       request.stop_at_end_of_text = false;
       auto result = (*node)->swarm().Generate(std::move(request), nullptr);
       ASSERT_TRUE(result.ok()) << result.status();

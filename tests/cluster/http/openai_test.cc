@@ -129,6 +129,18 @@ TEST_F(OpenAiRequest, EveryPromptHasItsChoices) {
   EXPECT_EQ(CompletionWith(R"("logprobs": 5)")->choices[0].alternatives, 5);
 }
 
+TEST_F(OpenAiRequest, PerspectivesAreOneTextOrNone) {
+  const auto read = ChatWith(R"("perspectives": "far,use=average,every=2")");
+  ASSERT_TRUE(read.ok()) << read.status();
+  ASSERT_TRUE(read->choices[0].perspectives.has_value());
+  EXPECT_EQ(PerspectiveText(*read->choices[0].perspectives),
+            PerspectiveText(*ParsePerspectives("far,use=average,every=2")));
+  for (const char* none : {R"("perspectives": "off")", R"("perspectives": "")", R"("perspectives": null)"})
+    EXPECT_FALSE(ChatWith(none)->choices[0].perspectives.has_value()) << none;
+  ExpectBad(ChatWith(R"("perspectives": "sideways")"), "perspectives", "near or far");
+  ExpectBad(CompletionWith(R"("perspectives": 4)"), "perspectives");
+}
+
 TEST_F(OpenAiRequest, MoreThanOneRequestMayHoldIsRefused) {
   ExpectBad(Completion(R"({"prompt": ["a", "b"], "n": 65})"), "n", "128");
   std::string many = "[";

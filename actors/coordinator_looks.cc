@@ -1,0 +1,128 @@
+// The perspectives of CoordinatorState's step.
+#include <algorithm>
+#include <utility>
+
+#include "actors/coordinator_state.h"
+
+namespace omni {
+namespace {
+
+constexpr size_t kOthers = kPerspectives - 1;
+
+}  // namespace
+
+// After all parts are planned.
+void CoordinatorState::AddLooks() {
+  looks_.Clear();
+  look_parts_.clear();
+  kept_rows_.clear();
+  first_look_row_ = rows_.size();
+  first_pass_rows_ = 0;
+  second_pass_ = false;
+  for (size_t i = 0; i < parts_.size(); ++i) {
+    const Session& session = *parts_[i].session;
+    if (!parts_[i].wants_logits || !session.perspectives().has_value()) continue;
+    const auto row = static_cast<size_t>(parts_[i].begin + parts_[i].rows - 1);
+    const absl::Status status =
+        looks_.Add(i, *session.perspectives(), session.sampler().seed,
+                   static_cast<int64_t>(session.tokens().size()), *rows_[row].state, rows_[row].token);
+    if (!status.ok()) parts_[i].session->Fail(status);
+  }
+  AddLookRows(looks_.Due());
+}
+
+void CoordinatorState::AddLookRows(const std::vector<Looks::Rows>& looks) {
+  for (const Looks::Rows& look : looks) {
+    look_parts_.push_back(look.part);
+    for (const BatchRow& row : look.rows) {
+      positions_.push_back(row.state->position());
+      rows_.push_back(row);
+    }
+    has_policies_ = true;
+  }
+}
+
+CoordinatorState::Part* CoordinatorState::PartOf(int32_t row) {
+  if (static_cast<size_t>(row) >= first_look_row_)
+    return &parts_[look_parts_[(static_cast<size_t>(row) - first_look_row_) / kOthers]];
+  for (Part& part : parts_) {
+    if (row >= part.begin && row < part.begin + part.rows) return &part;
+  }
+  return nullptr;
+}
+
+void CoordinatorState::MakeTokenRows() {
+  token_rows_.clear();
+  const auto add = [this](const Session& session, SessionState* state) {
+    TokenRow row;
+    row.session = session.id();
+    row.state = state;
+    row.history = session.tokens();
+    row.sampler = &session.sampler();
+    row.hidden = decoder_.hidden(static_cast<int64_t>(token_rows_.size()));
+    token_rows_.push_back(std::move(row));
+  };
+  if (!second_pass_) {
+    for (Part& part : parts_) {
+      if (!part.wants_logits) continue;
+      part.token_row = token_rows_.size();
+      add(*part.session, part.session->state());
+    }
+    own_rows_ = token_rows_.size();
+  }
+  for (size_t i = 0; i < kOthers * look_parts_.size(); ++i)
+    add(*parts_[look_parts_[i / kOthers]].session, rows_[first_look_row_ + i].state);
+}
+
+// The rows of perspectives that were computed are judged; what is left are the sessions' own.
+void CoordinatorState::ConcludeLooks() {
+  std::vector<TokenRow>& own = second_pass_ ? kept_rows_ : token_rows_;
+  const std::span<const TokenRow> others = std::span(token_rows_).subspan(second_pass_ ? 0 : own_rows_);
+  Timed([&] {
+    for (size_t i = 0; i < look_parts_.size(); ++i) {
+      const size_t part = look_parts_[i];
+      looks_.Conclude(part, others.subspan(kOthers * i, kOthers), own[parts_[part].token_row]);
+    }
+  });
+  look_parts_.clear();
+  if (second_pass_) token_rows_ = std::exchange(kept_rows_, {});
+  token_rows_.resize(own_rows_);
+}
+
+// Whether distributions ask for perspectives: then a second pass begins, of their rows alone.
+bool CoordinatorState::LookAgain() {
+  if (second_pass_) return false;
+  const std::vector<Looks::Rows> asked = Timed([&] {
+    return looks_.Asked([this](size_t part) -> TokenRow& { return token_rows_[parts_[part].token_row]; });
+  });
+  if (asked.empty()) return false;
+  // The decoder's rows are overwritten.
+  kept_hidden_.clear();
+  kept_logits_.clear();
+  for (const TokenRow& row : token_rows_) {
+    kept_hidden_.insert(kept_hidden_.end(), row.hidden.begin(), row.hidden.end());
+    kept_logits_.insert(kept_logits_.end(), row.logits.begin(), row.logits.end());
+  }
+  const auto width = static_cast<size_t>(config_.d), vocab = static_cast<size_t>(config_.vocab);
+  for (size_t i = 0; i < token_rows_.size(); ++i) {
+    token_rows_[i].hidden = std::span(kept_hidden_).subspan(i * width, width);
+    token_rows_[i].logits = std::span<const float>(kept_logits_).subspan(i * vocab, vocab);
+  }
+  kept_rows_ = std::exchange(token_rows_, {});
+  second_pass_ = true;
+  first_look_row_ = 0;
+  first_pass_rows_ = rows_.size();
+  rows_.clear();
+  positions_.clear();
+  AddLookRows(asked);
+  if (const absl::Status begun = Timed([&] { return decoder_.Begin(rows_); }); !begun.ok()) {
+    FailParts(begun);
+    return true;
+  }
+  guess_.BeginStep();
+  phase_ = Phase::kLayer;
+  layer_ = 0;
+  return true;
+}
+
+}  // namespace omni

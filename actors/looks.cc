@@ -1,0 +1,101 @@
+#include "actors/looks.h"
+
+#include <new>
+#include <utility>
+
+#include <absl/strings/str_cat.h>
+
+namespace omni {
+namespace {
+
+constexpr size_t kOthers = kPerspectives - 1;
+
+}  // namespace
+
+absl::Status Looks::Copy(Look& look, const SessionState& from, size_t copies) {
+  try {
+    while (look.states.size() < copies) look.states.push_back(from.Clone());
+  } catch (const std::bad_alloc&) {
+    look.states.clear();
+    return absl::ResourceExhaustedError(
+        absl::StrCat("no memory for ", copies, " copies of the session's state, ", from.bytes() >> 20,
+                     " MiB each, which its perspectives take; ask without them or end other sessions"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Looks::Add(size_t part, const PerspectiveSettings& settings, uint64_t seed, int64_t position,
+                        const SessionState& state, TokenId token) {
+  const bool due = DueAt(settings, position), examined = ExaminedAt(settings, position);
+  Look& look = looks_.emplace_back(
+      Look{part, settings, token, due, examined, false, PerspectiveRoutes(settings.kind, seed), {}, {}, 0});
+  const size_t copies = due ? kOthers : examined ? 1 : 0;
+  look.states.reserve(kOthers);
+  absl::Status status = Copy(look, state, copies);
+  if (!status.ok()) looks_.pop_back();
+  return status;
+}
+
+Looks::Rows Looks::RowsOf(Look& look) {
+  Rows rows{look.part, {}};
+  for (size_t k = 0; k < kOthers; ++k) rows.rows[k] = {&look.states[k], look.token, true, &look.routes[k]};
+  return rows;
+}
+
+std::vector<Looks::Rows> Looks::Due() {
+  std::vector<Rows> all;
+  for (Look& look : looks_) {
+    if (look.due) all.push_back(RowsOf(look));
+  }
+  return all;
+}
+
+std::vector<Looks::Rows> Looks::Asked(absl::FunctionRef<TokenRow&(size_t part)> own) {
+  std::vector<Rows> all;
+  for (Look& look : looks_) {
+    if (look.due || !look.examined) continue;
+    TokenRow& row = own(look.part);
+    if (!row.status.ok() || !Uncertain(look.settings, ops_, row.logits)) continue;
+    row.status = Copy(look, look.states.front(), kOthers);
+    if (row.status.ok()) all.push_back(RowsOf(look));
+  }
+  return all;
+}
+
+Looks::Look* Looks::Of(size_t part) {
+  for (Look& look : looks_) {
+    if (look.part == part) return &look;
+  }
+  return nullptr;
+}
+
+void Looks::Conclude(size_t part, std::span<const TokenRow> perspectives, TokenRow& own) {
+  Look& look = *Of(part);
+  look.states.clear();
+  std::vector<std::span<const float>> logits = {own.logits};
+  for (const TokenRow& row : perspectives) {
+    if (!row.status.ok()) own.status = row.status;
+    logits.push_back(row.logits);
+  }
+  if (!own.status.ok()) return;
+  const float tau = TauOf(look.settings, calibration_);
+  look.judgement = Judge(look.settings, ops_, logits, own.history, *own.sampler, tau);
+  const PerspectiveVerdict& verdict = look.judgement->verdict;
+  look.confidence =
+      PerspectiveConfidence(calibration_, look.settings.kind, ops_, logits, verdict.disagreement, tau);
+  own.verdict = &verdict;
+  if (!look.judgement->average.empty()) {
+    own.logits = look.judgement->average;
+  } else if (verdict.changed) {
+    own.choice = Sampled{verdict.token, verdict.probability};
+  }
+}
+
+std::optional<TokenConfidence> Looks::Confidence(size_t part, const TokenRow& own) const {
+  const Look* look = Of(part);
+  if (look == nullptr) return std::nullopt;
+  if (look->judgement.has_value()) return TokenConfidence{look->confidence, look->judgement->verdict};
+  return TokenConfidence{OwnConfidence(calibration_, ops_, own.logits), std::nullopt};
+}
+
+}  // namespace omni

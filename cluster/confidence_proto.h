@@ -1,0 +1,13 @@
+// A token's confidence as the inference service tells it, and back.
+#pragma once
+
+#include "actors/generate.h"
+#include "omni/inference/v1/inference.pb.h"
+
+namespace omni {
+
+inference::v1::Confidence ToProto(const TokenConfidence& confidence);
+// Of the token `token`; the probability in its verdict is not told.
+TokenConfidence FromProto(const inference::v1::Confidence& confidence, TokenId token);
+
+}  // namespace omni
