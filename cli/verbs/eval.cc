@@ -7,9 +7,13 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/output.h"
+#include "cli/perspective_flag.h"
 #include "cli/stream_flags.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
+#include "cli/verbs/eval_ablate.h"
+#include "cli/verbs/eval_calibration.h"
+#include "cli/verbs/eval_gate.h"
 #include "cli/verbs/eval_routes.h"
 #include "engine/base/json.h"
 #include "engine/base/log.h"
@@ -26,6 +30,9 @@ struct EvalArgs {
   int64_t threads = 0;
   StreamFlags stream;
   bool carry = false, json = false;
+  CalibrationArgs calibration;
+  std::function<bool()> carry_typed, tokens_typed;
+  GivenFlags of_calibration;
 };
 
 absl::StatusOr<std::vector<std::string>> ReadTexts(const std::vector<std::string>& files) {
@@ -61,7 +68,43 @@ void PrintResult(const EvalResult& sum, const EvalArgs& args, int threads, const
   PrintF("%s\n", JsonText(json));
 }
 
+absl::StatusOr<int> Gate(const EvalArgs& args) {
+  std::vector<GateCheck> checks;
+  for (const std::string& file : args.files) {
+    absl::StatusOr<std::vector<GateCheck>> read = ReadGate(file);
+    if (!read.ok()) return read.status();
+    checks.insert(checks.end(), read->begin(), read->end());
+  }
+  absl::StatusOr<std::string> path = FindModel(args.model);
+  if (!path.ok()) return path.status();
+  absl::StatusOr<OpenOptions> open = args.stream.Options(*path);
+  if (!open.ok()) return open.status();
+  absl::StatusOr<Model> model = OpenModel(*path, *open);
+  if (!model.ok()) return model.status();
+  WorkerPool pool(ThreadsOrDefault(args.threads));
+  if (!pool.status().ok()) return pool.status();
+  const absl::StatusOr<bool> passed = EvalGate(*path, *model, pool, checks, args.json);
+  if (!passed.ok()) return passed.status();
+  return *passed ? kExitOk : kExitFailure;
+}
+
 absl::StatusOr<int> Eval(const EvalArgs& args) {
+  if (args.metric != "calibration" && !args.of_calibration.First().empty()) {
+    return UsageError(absl::StrCat(args.of_calibration.First(), " does nothing for ", args.metric,
+                                   "; it belongs to omni eval calibration"));
+  }
+  if (args.metric != "ppl" && args.metric != "routes" && args.carry_typed()) {
+    return UsageError(
+        absl::StrCat("--carry does nothing for ", args.metric, ", whose texts start afresh; leave it out"));
+  }
+  const bool takes_tokens = args.metric == "calibration" || args.metric == "ablate" || args.metric == "ppl";
+  if (args.tokens_typed() && (!takes_tokens || args.carry)) {
+    return UsageError(absl::StrCat("--first-tokens does nothing for ", args.metric,
+                                   args.carry ? " with --carry" : "", "; leave it out"));
+  }
+  if (args.calibration.fit && !args.calibration.svg.empty())
+    return UsageError("--svg draws what was measured, and --fit measures nothing; leave one of the two out");
+  if (args.metric == "gate") return Gate(args);
   // First, so that a wrong name is said before a model is loaded.
   const absl::StatusOr<std::vector<std::string>> texts = ReadTexts(args.files);
   if (!texts.ok()) return texts.status();
@@ -79,9 +122,25 @@ absl::StatusOr<int> Eval(const EvalArgs& args) {
     if (!done.ok()) return done;
     return kExitOk;
   }
+  if (args.metric == "calibration") {
+    const absl::Status done = EvalCalibration(*path, *model, pool, *texts, args.calibration, args.json);
+    if (!done.ok()) return done;
+    return kExitOk;
+  }
+  if (args.metric == "ablate") {
+    const absl::Status done = EvalAblate(*model, pool, *texts, args.calibration.tokens, args.json);
+    if (!done.ok()) return done;
+    return kExitOk;
+  }
+  if (args.metric == "lambada") {
+    const absl::Status done = EvalLambada(*model, pool, args.files, *texts, args.json);
+    if (!done.ok()) return done;
+    return kExitOk;
+  }
   const Tokenizer& tokenizer = model->tokenizer();
   EvalOptions options;
   options.carry = args.carry;
+  if (!args.carry) options.max_tokens = args.calibration.tokens;
   EvalResult sum;
   std::vector<std::string> skipped;
   StatusLine status(StderrCanErase());
@@ -122,7 +181,11 @@ void AddEval(CLI::App& root, Invocation& invocation) {
       "  omni eval ppl valid.txt\n"
       "  omni eval ppl test.txt.xz --json | jq .bits_per_byte\n"
       "  zcat test.txt.gz | omni eval ppl -\n"
-      "  omni eval routes test.txt --json | jq .same_region\n\n"
+      "  omni eval routes test.txt --json | jq .same_region\n"
+      "  omni eval calibration valid.txt.xz --fit     # keeps the maps beside the model\n"
+      "  omni eval calibration test.txt.xz --svg reliability.svg\n"
+      "  omni eval lambada lambada_test.jsonl\n"
+      "  omni eval gate limits.json                   # exit code 1 if anything falls short\n\n"
       "Documents are separated by lines that are <|endoftext|> and nothing else, not even a space; a "
       "CR before\n"
       "the line feed is allowed. The line feed before a separator belongs to it and not to the "
@@ -141,16 +204,38 @@ void AddEval(CLI::App& root, Invocation& invocation) {
       "share of it that the token's id tells; the share of experts known before their token starts; and, "
       "for\n"
       "caches that keep as many tiles of each layer as 8, 16 and 32 experts have and give up what was used\n"
-      "longest ago, the share of the bytes that they hold and the bytes a token then reads from disk.");
+      "longest ago, the share of the bytes that they hold and the bytes a token then reads from disk.\n\n"
+      "calibration: how true probabilities and confidences are, of the plain softmax, of one with a "
+      "temperature,\n"
+      "and of four perspectives at every token: expected calibration error of the likeliest token (ECE) and "
+      "of the\n"
+      "whole vocabulary (Full-ECE), Brier score, and the area under the risk-coverage curve (AURC).\n\n"
+      "ablate: the model's loss beside that of other routes for every token, and of the average of four "
+      "perspectives.\n"
+      "lambada: how often the last word of a passage is the likeliest, and its perplexity; a file has a JSON "
+      "object\n"
+      "with the passage in \"text\" on every line. gate: a file of measures and their limits "
+      "(docs/formats/gate.md),\n"
+      "each printed with what was measured.");
   auto args = std::make_shared<EvalArgs>();
-  verb.Argument("METRIC", args->metric, "What to measure: ppl or routes")
+  verb.Argument("METRIC", args->metric, "What to measure: ppl, routes, calibration, ablate, lambada or gate")
       ->required()
-      ->check(CLI::IsMember({"ppl", "routes"}));
+      ->check(CLI::IsMember({"ppl", "routes", "calibration", "ablate", "lambada", "gate"}));
   verb.Files("FILE", args->files, "Text files, plain or .xz; - reads standard input")->required();
   verb.Model(args->model);
   verb.Threads(args->threads);
   args->stream.Add(verb);
-  verb.Bool("--carry", args->carry, "One continuous state over each file instead of one per document");
+  args->carry_typed = Verb::OnCommandLine(
+      verb.Bool("--carry", args->carry, "One continuous state over each file instead of one per document"));
+  args->of_calibration.Add(
+      verb.Bool("--fit", args->calibration.fit,
+                "calibration: fit the maps to the texts and keep them beside the model"));
+  args->tokens_typed = Verb::OnCommandLine(
+      verb.Number("--first-tokens", args->calibration.tokens, {1, int64_t{1} << 40},
+                  "Of ppl, calibration and ablate: so many tokens in all, each document's first ones"));
+  args->of_calibration.Add(AddPerspectives(verb, args->calibration.perspectives));
+  args->of_calibration.Add(
+      verb.Path("--svg", args->calibration.svg, "calibration: draw the reliability into this file"));
   verb.Json(args->json);
   verb.Body([args] { return Eval(*args); });
 }

@@ -12,6 +12,7 @@
 #include "cli/cluster_flags.h"
 #include "cli/open_node.h"
 #include "cli/output.h"
+#include "cli/perspective_flag.h"
 #include "cli/place.h"
 #include "cli/prompt.h"
 #include "cli/sampler_flags.h"
@@ -36,6 +37,7 @@ struct RunArgs {
   std::string prompt, prompt_flag, model;
   int64_t tokens = 128, threads = 0, ctx = SwarmOptions().max_context;
   SamplerFlags sampler;
+  std::optional<PerspectiveSettings> perspectives;
   std::vector<std::string> stops;
   StreamFlags stream;
   ClusterFlags cluster;
@@ -147,10 +149,55 @@ nlohmann::json AnswerJson(const std::string& text, const std::vector<TokenId>& a
             {"decode_tok_per_s", t.DecodeRate()}}}};
 }
 
-void PrintJson(const GenerateResult& result, uint64_t seed, double load_seconds, const Model& model) {
+// What the perspectives say of an answer, collected token by token.
+class Confidences {
+ public:
+  void Add(const GenerateEvent& event) {
+    if (!event.is_token || !event.confidence.has_value()) return;
+    summary_.Add(*event.confidence);
+    of_tokens_.push_back(event.confidence->confidence);
+    if (!event.confidence->looked.has_value()) return;
+    const PerspectiveVerdict& verdict = *event.confidence->looked;
+    looks_.push_back({{"token", of_tokens_.size() - 1},
+                      {"disagreement", verdict.disagreement},
+                      {"disagree", verdict.disagree},
+                      {"votes", verdict.votes},
+                      {"uncertain", verdict.uncertain},
+                      {"changed", verdict.changed}});
+  }
+
+  // For --json; does nothing to answers without perspectives.
+  void AddTo(nlohmann::json& json) const {
+    if (summary_.tokens == 0) return;
+    json["perspectives"] = {{"mean_confidence", summary_.mean()},
+                            {"looked", summary_.looked},
+                            {"disagreeing", summary_.disagreeing},
+                            {"uncertain", summary_.uncertain},
+                            {"changed", summary_.changed},
+                            {"confidence", of_tokens_},
+                            {"looks", looks_}};
+  }
+  // For people.
+  std::string Line() const {
+    return absl::StrCat("confidence ", absl::StrFormat("%.2f", summary_.mean()), " · looked at ",
+                        summary_.looked, " of ", summary_.tokens,
+                        " tokens from four sides: ", summary_.disagreeing, " disagreed, ", summary_.changed,
+                        " changed, ", summary_.uncertain, " uncertain");
+  }
+  bool any() const { return summary_.tokens > 0; }
+
+ private:
+  ConfidenceSummary summary_;
+  std::vector<float> of_tokens_;
+  nlohmann::json looks_ = nlohmann::json::array();
+};
+
+void PrintJson(const GenerateResult& result, const Confidences& confidences, uint64_t seed,
+               double load_seconds, const Model& model) {
   nlohmann::json json = AnswerJson(result.text, result.tokens, StopReasonName(result.reason), seed,
                                    model.hash(), result.timings);
   json["timings"]["load_s"] = load_seconds;
+  confidences.AddTo(json);
   PrintF("%s\n", JsonText(json));
 }
 
@@ -195,10 +242,13 @@ absl::StatusOr<int> RunInCluster(const RunArgs& args, const std::string& prompt)
   request.sampler = args.sampler.Settings();
   request.stops = args.stops;
   request.stop_at_end_of_text = !args.ignore_end;
+  request.perspectives = args.perspectives;
   if (args.Echoes()) Echo(prompt);
   const InterruptGuard interrupt;
+  Confidences confidences;
   absl::StatusOr<ClusterClient::Answer> answer =
       (*client)->Generate(request, [&](const GenerateEvent& event) {
+        confidences.Add(event);
         if (!args.json) Print(event.text);
         return FlushOutput() && !InterruptGuard::Requested();
       });
@@ -214,6 +264,7 @@ absl::StatusOr<int> RunInCluster(const RunArgs& args, const std::string& prompt)
                                      request.sampler.seed, answer->model_hash, t);
     json["reconnects"] = answer->reconnects;
     json["timings"]["longest_gap_s"] = Seconds(answer->longest_gap);
+    confidences.AddTo(json);
     PrintF("%s\n", JsonText(json));
   } else {
     Print("\n");
@@ -224,6 +275,7 @@ absl::StatusOr<int> RunInCluster(const RunArgs& args, const std::string& prompt)
                       " tok/s · stopped: ", answer->reason, " · seed ", request.sampler.seed,
                       " · reconnected ", answer->reconnects, " times · longest gap ",
                       absl::StrFormat("%.3f s", Seconds(answer->longest_gap))));
+    if (confidences.any()) Note(confidences.Line());
   }
   return InterruptGuard::Requested() ? kExitInterrupted : kExitOk;
 }
@@ -247,6 +299,10 @@ nlohmann::json AnswerJson(const RemoteAnswer& answer, uint64_t seed) {
 
 // The same by a server.
 absl::StatusOr<int> RunAtServer(const RunArgs& args, const std::string& prompt) {
+  if (args.perspectives.has_value()) {
+    return UsageError(
+        "--perspectives is not asked of a server by this verb; leave it out, or ask a cluster (--cluster)");
+  }
   absl::StatusOr<std::unique_ptr<OpenAiClient>> client =
       args.server.Connect(args.model_typed() ? args.model : "", args.cluster.allow_plain);
   if (!client.ok()) return client.status();
@@ -327,6 +383,7 @@ absl::StatusOr<int> Run(const RunArgs& args) {
   request.sampler = args.sampler.Settings();
   request.stops = args.stops;
   request.stop_at_end_of_text = !args.ignore_end;
+  request.perspectives = args.perspectives;
   const uint64_t seed = request.sampler.seed;
 
   const bool talk = args.stats || StderrIsTerminal();
@@ -334,19 +391,22 @@ absl::StatusOr<int> Run(const RunArgs& args) {
   if (args.Echoes()) Echo(*prompt);
   Progress progress(swarm, model, talk, static_cast<int64_t>(request.prompt.size()));
   const InterruptGuard interrupt;
+  Confidences confidences;
   absl::StatusOr<GenerateResult> result = swarm.Generate(std::move(request), [&](const GenerateEvent& event) {
     progress.OnEvent(event);
+    confidences.Add(event);
     if (!args.json) Print(event.text);
     return FlushOutput() && !InterruptGuard::Requested();
   });
   if (!result.ok()) return result.status();
   if (args.json) {
-    PrintJson(*result, seed, load_seconds, model);
+    PrintJson(*result, confidences, seed, load_seconds, model);
   } else {
     Print("\n");
   }
   FlushOutput();
   progress.Finish(*result, seed);
+  if (talk && confidences.any()) Note(confidences.Line());
   KeepRoutingCounts(swarm, model, args.stats);
   return InterruptGuard::Requested() ? kExitInterrupted : kExitOk;
 }
@@ -360,6 +420,7 @@ void AddRun(CLI::App& root, Invocation& invocation) {
       "  omni run 'The sea' --temp 0                 # the same text every time\n"
       "  omni run - --stop $'\\n\\n' --seed 7 < opening.txt\n"
       "  omni run 'The sea' --json | jq -r .text\n"
+      "  omni run 'The sea' --perspectives near --json | jq .perspectives\n"
       "  omni run 'The sea' --cluster 127.0.0.1:7300  # by the nodes of a cluster\n"
       "  omni run 'The sea' --server http://127.0.0.1:8080  # by a server, as omni serve\n\n"
       "The prompt may hold any bytes; the tokenizer works on bytes, so invalid UTF-8 is accepted as it is.");
@@ -379,6 +440,7 @@ void AddRun(CLI::App& root, Invocation& invocation) {
   args->server.Add(verb);
   args->sampler.Add(verb);
   verb.Texts("--stop", args->stops, "End before this text; may be given several times");
+  AddPerspectives(verb, args->perspectives);
   verb.Bool("--ignore-eos", args->ignore_end, "Go on after the model ends the text");
   verb.Bool("--echo,!--no-echo", args->echo, "Print the prompt first (default: on a terminal)");
   verb.Json(args->json);

@@ -19,6 +19,13 @@ GROUPS = {
         (r"hops_per_token", "hops_per_token", "", 1, 2),
         (r"actor_share", "actor_share", "%", 100, 2),
     ],
+    "mind": [
+        (r"((?:near|far)\.)?(\w*_cost)", r"\1\2", "×", 1, 3),
+        (r"((?:near|far)\.)?(\w*_gain)", r"\1\2", "%", 100, 2),
+        (r"(\w+\.)?((?:full_)?ece(?:_temperature)?)", r"\1\2", "", 1, 3),
+        (r"(\w+\.)?((?:plain_rule_)?aurc(?:_temperature)?|brier|accuracy|disagreement)", r"\1\2", "", 1, 4),
+        (r"(\w+\.bits_per_byte)", r"\1", "", 1, 4),
+    ],
     "kernels": [
         (r"(\w+_share(?:_\w+)?|rows8_cost(?:_\w+)?|contention_loss)", r"\1", "", 1, 2),
         (r"(\w+_vs_\w+)", r"\1", "×", 1, 2),

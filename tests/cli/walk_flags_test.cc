@@ -50,6 +50,7 @@ std::string GoodValue(const CLI::Option& option) {
   if (kind == "TIME") return "1h30m";
   if (kind == "HOST:PORT[,...]") return "10.0.0.1:7300,kitchen:1";
   if (kind == "URL") return "https://kitchen:8443/v1";
+  if (kind == "KIND[,...]") return "near,tau=0.2";
   if (kind == "PATH") return "/some/path with = and [a,b]";
   if (kind == "TEXT") return "[September.]";
   if (kind.starts_with('{')) return kind.substr(1, kind.find_first_of(",}") - 1);

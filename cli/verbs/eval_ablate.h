@@ -1,0 +1,20 @@
+// What `omni eval ablate` measures: a model with parts of it taken away or put in.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <absl/status/status.h>
+
+#include "engine/decode/worker_pool.h"
+#include "store/model/model.h"
+
+namespace omni::cli {
+
+// Prints a line for each variant. texts are joined as documents. tokens: of each variant, each document's
+// first ones; 0: all.
+absl::Status EvalAblate(Model& model, WorkerPool& pool, const std::vector<std::string>& texts, int64_t tokens,
+                        bool json);
+
+}  // namespace omni::cli

@@ -1,0 +1,110 @@
+#!/usr/bin/env python3
+"""What acts around the token step, measured with one model: each part is a function that takes the measurement's
+settings and gives keys of the result.
+
+usage: mind.py --omni PROGRAM -m MODEL --valid TEXT --test TEXT [--fit-tokens N] [--tokens N] [--rounds N] [--json]
+
+The model is copied first, since what is fitted lies beside it."""
+
+import argparse
+import json
+import pathlib
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+
+PROMPT = "The captain looked at the sea, and"
+
+
+def omni(settings, *words):
+    """The JSON that the program prints."""
+    command = [settings.omni, *words, "-m", settings.model, "--json"]
+    done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, check=False)
+    if done.returncode != 0:
+        sys.exit(f"mind: {' '.join(str(word) for word in command)} ended with {done.returncode}")
+    return json.loads(done.stdout)
+
+
+def decode_seconds(settings, seed, *more):
+    """Of a token after the first, of one answer."""
+    words = ["run", PROMPT, "-n", 256, "--ignore-eos", "--seed", seed, "--stop", "\x01", *more]
+    return 1 / omni(settings, *words)["timings"]["decode_tok_per_s"]
+
+
+def cost(settings, *more):
+    """Time of a token with these flags over time without, the median of answers in turns."""
+    ratios = []
+    for seed in range(1, settings.rounds + 1):
+        plain = decode_seconds(settings, seed)
+        ratios.append(decode_seconds(settings, seed, *more) / plain)
+    return statistics.median(ratios)
+
+
+def perspectives(settings):
+    keys = {}
+    for kind in ("near", "far"):
+        flags = ["--perspectives", kind]
+        omni(settings, "eval", "calibration", settings.valid, "--fit", "--first-tokens", settings.fit_tokens, *flags)
+        measured = omni(settings, "eval", "calibration", settings.test, "--first-tokens", settings.tokens, *flags)
+        plain, scaled = measured["softmax"], measured["temperature"]
+        own, average = measured["perspectives"], measured["average"]
+        keys |= {f"{kind}.{name}": value for name, value in {
+            "ece": own["ece"],
+            "full_ece": own["full_ece"],
+            "aurc": own["aurc"],
+            "brier": own["brier"],
+            "accuracy": own["accuracy"],
+            "ensemble_gain": 1 - average["bits_per_byte"] / plain["bits_per_byte"],
+            "mixture_gain": 1 - own["bits_per_byte"] / scaled["bits_per_byte"],
+            "disagreement": measured["disagreement"],
+            "plain_rule_aurc": measured["plain_rule"]["aurc"],
+        }.items()}
+        for method, of in (("plain", plain), ("temperature", scaled), ("isotonic", measured["isotonic"])):
+            for name in ("ece", "full_ece", "aurc", "brier", "accuracy", "bits_per_byte"):
+                keys[f"{method}.{name}"] = of[name]
+        keys[f"{kind}.mpd_cost"] = cost(settings, *flags)
+        keys[f"{kind}.every_token_cost"] = cost(settings, "--perspectives", f"{kind},use=average,every=1,examine=0")
+    # The cheap kind is the default one.
+    for name in ("ece", "full_ece", "aurc", "ensemble_gain", "mpd_cost"):
+        keys[name] = keys[f"near.{name}"]
+    for name in ("ece", "full_ece", "aurc"):
+        keys[f"{name}_temperature"] = keys[f"temperature.{name}"]
+    return keys
+
+
+PARTS = {"perspectives": perspectives}
+
+
+def main():
+    parser = argparse.ArgumentParser(usage=__doc__.split("usage: ")[1].split("\n")[0])
+    parser.add_argument("--omni", required=True)
+    parser.add_argument("-m", "--model", required=True)
+    parser.add_argument("--valid", required=True)
+    parser.add_argument("--test", required=True)
+    parser.add_argument("--fit-tokens", type=int, default=65536)
+    parser.add_argument("--tokens", type=int, default=65536)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--parts", default=",".join(PARTS), help="of: " + ", ".join(PARTS))
+    parser.add_argument("--json", action="store_true")
+    settings = parser.parse_args()
+    for part in settings.parts.split(","):
+        if part not in PARTS:
+            sys.exit(f"mind: there is no part {part}; there are {', '.join(PARTS)}")
+    keys = {}
+    with tempfile.TemporaryDirectory() as folder:
+        copy = pathlib.Path(folder) / "model"
+        shutil.copytree(settings.model, copy)
+        settings.model = copy
+        for part in settings.parts.split(","):
+            keys |= PARTS[part](settings)
+    if settings.json:
+        print(json.dumps(keys))
+        return
+    for name, value in keys.items():
+        print(f"{name:28} {value:.5g}")
+
+
+if __name__ == "__main__":
+    main()
