@@ -276,10 +276,11 @@ void DeviceDecoder::Impl::AskPolicies(int64_t l) {
       if (policies[row] == nullptr) continue;
       const TorusPoint z = omni::Route(kernels::ActiveOps(), layer_weights.route,
                                        seen->data() + static_cast<int64_t>(row) * pass->width(), config.d);
-      to[row] = policies[row]
-                    ->Choose({LayerId(static_cast<int32_t>(l)), segment.position + i, z, ExpertId(to[row]),
-                              layer_weights.positions, config.num_experts()})
-                    .value;
+      to[row] =
+          policies[row]
+              ->Choose({LayerId(static_cast<int32_t>(l)), segment.position + i, z, ExpertId(to[row]),
+                        layer_weights.positions, config.num_experts(), layer_weights.route_bias, &config})
+              .value;
     }
   }
   pass->SetRoutes(l, to);
