@@ -15,6 +15,9 @@
 namespace omni {
 namespace {
 
+// What was fitted to the model's outputs, by and for whoever decodes with it, and what writes it.
+constexpr char kCalibration[] = "calibration.json";
+
 namespace fs = std::filesystem;
 
 constexpr int64_t kMaxManifestBytes = int64_t{64} << 20;
@@ -138,9 +141,9 @@ absl::StatusOr<MisplacedFiles> FindMisplacedFiles(const ModelFiles& files) {
   const std::string empty_packs = absl::StrCat(kPacksFolder, "/"),
                     partial = absl::StrCat(kPartialFolder, "/");
   for (const std::string& name : found) {
-    if (name == kModelFile || name == kDeltasFile || name == kChatTemplateFile || name == empty_packs ||
-        files.manifest.files.contains(name) || files.deltas.files.contains(name) ||
-        (files.present.has_value() && name.starts_with(partial))) {
+    if (name == kModelFile || name == kDeltasFile || name == kChatTemplateFile ||
+        name.starts_with(kCalibration) || name == empty_packs || files.manifest.files.contains(name) ||
+        files.deltas.files.contains(name) || (files.present.has_value() && name.starts_with(partial))) {
       continue;
     }
     misplaced.unlisted.push_back(name);
