@@ -11,11 +11,12 @@
 #include "cluster/grpc_access.h"
 #include "cluster/grpc_status.h"
 #include "cluster/inference_impl.h"
+#include "engine/text/stop_limits.h"
 
 namespace omni {
 namespace {
 
-constexpr size_t kMostPromptBytes = 8 << 20, kMostStops = 64, kMostStopBytes = 4096;
+constexpr size_t kMostPromptBytes = 8 << 20;
 constexpr size_t kMostTextBytes = 1 << 20;    // of Tokenize and Detokenize
 constexpr int kMostTokens = 1 << 18;          // of Detokenize
 constexpr size_t kMostAnswerBytes = 3 << 20;  // of a whole answer: clients take 4 MiB by default
@@ -397,11 +398,11 @@ absl::Status CheckGenerate(const pb::GenerateRequest& r) {
   if (!r.perspectives().empty()) {
     if (absl::Status s = ParsePerspectives(r.perspectives()).status(); !s.ok()) return s;
   }
-  const auto long_stop = [](const std::string& stop) { return stop.size() > kMostStopBytes; };
-  if (r.stops_size() > static_cast<int>(kMostStops) ||
+  const auto long_stop = [](const std::string& stop) { return stop.size() > kMostStopStringBytes; };
+  if (r.stops_size() > static_cast<int>(kMostStopStrings) ||
       std::any_of(r.stops().begin(), r.stops().end(), long_stop)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("stops may be ", kMostStops, " at most, of ", kMostStopBytes, " bytes at most"));
+    return absl::InvalidArgumentError(absl::StrCat("stops may be ", kMostStopStrings, " at most, of ",
+                                                   kMostStopStringBytes, " bytes at most"));
   }
   return absl::OkStatus();
 }

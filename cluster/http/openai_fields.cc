@@ -10,6 +10,7 @@
 
 #include "engine/text/prompt.h"
 #include "engine/text/sampler.h"
+#include "engine/text/stop_limits.h"
 
 namespace omni {
 namespace {
@@ -38,7 +39,6 @@ namespace openai {
 namespace {
 
 constexpr size_t kMaxRequestDepth = 64;  // tools bring schemas of their own
-constexpr size_t kMostStops = 16, kLongestStop = 1024;
 
 }  // namespace
 
@@ -124,16 +124,16 @@ void ReadStops(Fields& fields, std::vector<std::string>& stops) {
   if (stop == nullptr) return;
   const auto add = [&](const Json& text) {
     const bool good = text.is_string() && !text.get_ref<const std::string&>().empty() &&
-                      text.get_ref<const std::string&>().size() <= kLongestStop;
+                      text.get_ref<const std::string&>().size() <= kMostStopStringBytes;
     if (good) stops.push_back(text.get<std::string>());
     return good;
   };
-  bool good = stop->is_array() ? stop->size() <= kMostStops : add(*stop);
+  bool good = stop->is_array() ? stop->size() <= kMostStopStrings : add(*stop);
   if (stop->is_array() && good) good = std::all_of(stop->begin(), stop->end(), add);
   if (!good) {
-    fields.Fail(
-        Bad("stop", absl::StrCat("'stop' must be a text or a list of up to ", kMostStops,
-                                 " texts, none of them empty or longer than ", kLongestStop, " bytes")));
+    fields.Fail(Bad(
+        "stop", absl::StrCat("'stop' must be a text or a list of up to ", kMostStopStrings,
+                             " texts, none of them empty or longer than ", kMostStopStringBytes, " bytes")));
   }
 }
 

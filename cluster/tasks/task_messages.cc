@@ -13,6 +13,7 @@
 #include "engine/base/json.h"
 #include "engine/base/quoted.h"
 #include "engine/text/sampler.h"
+#include "engine/text/stop_limits.h"
 
 namespace omni {
 namespace {
@@ -23,8 +24,6 @@ namespace protobuf = ::google::protobuf;
 constexpr int64_t kLastSecond = 253'402'300'799;  // of the year 9999, the last of a Timestamp
 constexpr int64_t kLongestSeconds = int64_t{10} * 365 * 24 * 3600;
 constexpr uint64_t kMostTokens = uint64_t{1} << 40;
-constexpr int kMostStops = 64;
-constexpr size_t kMostStopBytes = 4096;
 const char* const kJobs[] = {"train", "eval", "pack"};
 
 static_assert(pb::SCHEDULED == static_cast<int>(TaskStatus::kScheduled) &&
@@ -77,11 +76,12 @@ absl::Status CheckModel(const std::string& field, const pb::ModelWork& work) {
   if (absl::Status s = Validate(sampler); !s.ok())
     return Wrong(field, absl::StrCat("is refused: ", s.message()));
   const auto wrong_stop = [](const std::string& stop) {
-    return stop.empty() || stop.size() > kMostStopBytes;
+    return stop.empty() || stop.size() > kMostStopStringBytes;
   };
-  if (work.stops_size() > kMostStops || std::any_of(work.stops().begin(), work.stops().end(), wrong_stop)) {
-    return Wrong(field + ".stops",
-                 absl::StrCat("may be ", kMostStops, " at most, of 1 to ", kMostStopBytes, " bytes each"));
+  if (work.stops_size() > static_cast<int>(kMostStopStrings) ||
+      std::any_of(work.stops().begin(), work.stops().end(), wrong_stop)) {
+    return Wrong(field + ".stops", absl::StrCat("may be ", kMostStopStrings, " at most, of 1 to ",
+                                                kMostStopStringBytes, " bytes each"));
   }
   return absl::OkStatus();
 }
@@ -315,6 +315,7 @@ void TellEvent(const TaskId& id, const TaskEvent& event, pb::TaskEvent& message)
   message.set_kind(static_cast<pb::TaskEvent::Kind>(event.kind));
   message.set_attempt(event.attempt);
   message.set_status(static_cast<pb::TaskStatus>(event.status));
+  message.clear_ready();  // the event before it in a stream may have had one
   if (event.ready != TaskTime{}) *message.mutable_ready() = ToTime(event.ready);
   message.set_node(ToUtf8(event.node));
   message.set_name(ToUtf8(event.name));

@@ -26,6 +26,29 @@ class TaskWatchTest : public TasksFixture {
   }
 };
 
+// What a stream told of one event it told of the next ones too, so that they read otherwise later.
+TEST_F(TaskWatchTest, AnEventIsToldTheSameWhereverItsStreamBegins) {
+  pb::SubmitTaskRequest request = Command("sort");
+  request.mutable_spec()->mutable_retry()->mutable_first_wait()->set_nanos(1'000'000);
+  const std::string id = Submit(request);
+  Fail(Take().value().token, "exit", "code 1");
+  std::optional<TaskAssignment> again;
+  while (!again.has_value()) again = Take();
+  Report(again->token, {"output"});
+  Succeed(again->token, "r");
+  const Watched whole = Watch(id);
+  ASSERT_EQ(whole.events.size(), 6u);
+  for (const pb::TaskEvent& event : whole.events)
+    EXPECT_EQ(event.has_ready(), event.kind() == pb::TaskEvent::ATTEMPT_FAILED) << event.ShortDebugString();
+  for (int64_t after = 0; after < 6; ++after) {
+    const Watched rest = Watch(id, after);
+    ASSERT_EQ(rest.events.size(), static_cast<size_t>(6 - after));
+    for (size_t i = 0; i < rest.events.size(); ++i)
+      EXPECT_EQ(rest.events[i].SerializeAsString(),
+                whole.events[i + static_cast<size_t>(after)].SerializeAsString());
+  }
+}
+
 TEST_F(TaskWatchTest, TellsWhatWasThenWhatComesAndEndsWithTheTask) {
   const std::string id = Submit(Command("sort"));
   std::promise<void> first;
