@@ -17,6 +17,7 @@
 #include <grpcpp/impl/service_type.h>
 
 #include "cluster/admin_service.h"
+#include "cluster/begin_model.h"
 #include "cluster/channel_credentials.h"
 #include "cluster/cluster_client.h"
 #include "cluster/cluster_log.h"
@@ -74,8 +75,10 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
     if (frames != nullptr) frames->Stop();
     health.Detach();
     server = nullptr;
-    tasks = nullptr;
+    // What is given back needs the tasks' records, and to write those whoever leads.
+    if (tasks != nullptr) tasks->Drain();
     if (role != nullptr) role->Stop();
+    tasks = nullptr;
     store = nullptr;  // with it, the last of its answers to the role and to the session log
     inference = nullptr;
     restarter = nullptr;
@@ -87,7 +90,6 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   }
 
   absl::Status Start();
-  absl::Status FetchTheModel();  // what every node needs of it, into an empty directory
   absl::Status OpenTheModel();
   absl::Status TakeStateFolder();
   absl::Status OpenStores();
@@ -115,6 +117,7 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   void OnElected(uint64_t t) override {
     term = t;
     leading = true;
+    tasks->OnElected(t);
     TellHealth();
     std::lock_guard lock(other_mutex);
     other = {};
@@ -128,6 +131,7 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
         absl::UnavailableError(absl::StrCat("the coordinator leads no more: ", reason.message()));
     inference->EndAll(ended);
     tasks->EndWatches(ended);
+    tasks->OnDeposed();
     // What the swarm still computes is not logged, and so not shown; it is ended all the same.
     restarter->Post([this] {
       std::unique_lock lock(swarm_mutex);
@@ -213,7 +217,7 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   std::optional<Calibration> calibration;
   std::unique_ptr<omni::Swarm> swarm;  // its links go before the role
   std::unique_ptr<InferenceService> inference;
-  std::unique_ptr<grpc::Service> inference_calls;
+  std::unique_ptr<grpc::Service> inference_calls, task_calls;
   std::unique_ptr<ForwardingBackend> forwarding;
   std::unique_ptr<NodeExecutors> executors;
   std::unique_ptr<NodeTasks> tasks;  // goes before its executors
@@ -232,40 +236,11 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   std::mutex other_mutex;
   std::condition_variable led;
   LeaderRecord other;
+  std::string known_address;  // as `address`, for whoever may ask before that is known
 };
 
-absl::Status ClusterNode::Impl::FetchTheModel() {
-  std::error_code error;
-  const std::filesystem::path dir(options.model);
-  std::filesystem::create_directories(dir, error);
-  if (error)
-    return absl::UnavailableError(
-        absl::StrCat(options.model, ": the folder cannot be made: ", error.message()));
-  const bool empty = std::filesystem::is_empty(dir, error) && !error;
-  if (!empty || options.join.empty()) return absl::OkStatus();
-  absl::Status last;
-  std::string hash;
-  for (const std::string& peer : options.join) {
-    const absl::StatusOr<JoinAnswer> answer =
-        AskToJoin(peer, *credentials, Offer(""), std::chrono::seconds(10));
-    if (!answer.ok()) {
-      last =
-          absl::Status(answer.status().code(),
-                       absl::StrCat(peer, " does not say which model to fetch: ", answer.status().message()));
-      continue;
-    }
-    hash = answer->model_hash;
-    break;
-  }
-  if (hash.empty()) return last;
-  FillOptions fill;
-  fill.peers = options.join;
-  fill.credentials = credentials->channel();
-  return OpenOrBeginPartial(options.model, hash, fill).status();
-}
-
 absl::Status ClusterNode::Impl::OpenTheModel() {
-  if (absl::Status s = FetchTheModel(); !s.ok()) return s;
+  if (absl::Status s = BeginModel(options.model, options.join, *credentials, Offer("")); !s.ok()) return s;
   absl::StatusOr<std::unique_ptr<PartialModel>> partial = PartialModel::Open(options.model);
   if (!partial.ok()) return partial.status();
   model_files = *std::move(partial);
@@ -399,14 +374,27 @@ absl::Status ClusterNode::Impl::OpenTasks() {
   // What is known of tasks can be asked for until the end.
   with.serving = [this] { return Leading(); };
   with.elsewhere = [this] { return Elsewhere(); };
-  absl::StatusOr<std::unique_ptr<NodeTasks>> opened =
-      NodeTasks::Open(coordinates() ? absl::StrCat(options.state_dir, "/tasks") : "", std::move(with));
+  NodeTasksOptions keep;
+  keep.service = std::move(with);
+  if (coordinates()) keep.dir = absl::StrCat(options.state_dir, "/tasks");
+  if (coordinates() && !options.etcd.empty()) keep.store = store.get();
+  keep.credentials = credentials->channel();
+  keep.keeper = [this](size_t turn) { return leading ? "" : LeaderAddress(turn); };
+  absl::StatusOr<std::unique_ptr<NodeTasks>> opened = NodeTasks::Open(std::move(keep));
   if (!opened.ok()) return opened.status();
   tasks = *std::move(opened);
-  if (!coordinates()) return absl::OkStatus();
+  if (!coordinates() && options.executors.empty()) return absl::OkStatus();
+  std::string folder = options.state_dir;
+  if (!coordinates()) {
+    // Of several on one machine each has its own: what an earlier one has left running is ended.
+    absl::StatusOr<HeldFolder> held = TakeFreeFolder(absl::StrCat(folder, "/joined"));
+    if (!held.ok()) return held.status();
+    folder = std::move(held->dir);
+    holder = std::move(held->holder);
+  }
   absl::StatusOr<std::unique_ptr<NodeExecutors>> made =
-      NodeExecutors::Make(*this, {.model_name = options.model_name}, options.executors,
-                          absl::StrCat(options.state_dir, "/executors"));
+      NodeExecutors::Make(coordinates() ? this : nullptr, {.model_name = options.model_name},
+                          options.executors, absl::StrCat(folder, "/executors"));
   if (!made.ok()) return made.status();
   executors = *std::move(made);
   return absl::OkStatus();
@@ -428,9 +416,12 @@ absl::Status ClusterNode::Impl::StartServer() {
   frames = std::make_unique<GrpcFrameService>(builder, *loop, *host);
   builder.RegisterService(admin->service());
   builder.RegisterService(&tiles->service());
-  builder.RegisterService(tasks->service());
-  inference_calls =
-      forwarding->MakeService(inference == nullptr ? nullptr : inference->service(), options.access.get());
+  task_calls =
+      forwarding->MakeTaskService(*tasks->service(), options.access.get(), [this] { return Leading(); });
+  builder.RegisterService(task_calls.get());
+  builder.RegisterService(tasks->lending());
+  inference_calls = forwarding->MakeService(inference == nullptr ? nullptr : inference->service(),
+                                            options.access.get(), options.log_requests);
   builder.RegisterService(inference_calls.get());
   reflection = std::make_unique<ReflectionServices>(NodeServices());
   for (grpc::Service* service : reflection->services()) builder.RegisterService(service);
@@ -444,6 +435,8 @@ absl::Status ClusterNode::Impl::StartServer() {
   const std::string host_part = options.listen.substr(0, options.listen.rfind(':'));
   address = options.advertise.empty() ? absl::StrCat(host_part, ":", port) : options.advertise;
   if (id.empty()) id = address;
+  std::lock_guard lock(other_mutex);
+  known_address = address;
   return absl::OkStatus();
 }
 
@@ -492,7 +485,11 @@ absl::Status ClusterNode::Impl::Start() {
   forwarding = std::make_unique<ForwardingBackend>(
       *this, credentials->channel(),
       ForwardingBackend::Leader{[this](size_t turn) { return LeaderAddress(turn); },
-                                [this] { return stopping.load(); }});
+                                [this] { return stopping.load(); },
+                                [this] {
+                                  std::lock_guard lock(other_mutex);
+                                  return known_address;
+                                }});
   admin = std::make_unique<AdminService>(cluster, [this] { return Elsewhere(); });
   if (absl::Status s = StartServer(); !s.ok()) return s;
 
@@ -530,8 +527,9 @@ absl::Status ClusterNode::Impl::Start() {
     admin->set_role(role.get());
     status->Follow(*role);
     role->Start();
-    if (absl::Status s = tasks->Begin(id, executors->all()); !s.ok()) return s;
   }
+  if (executors != nullptr)
+    if (absl::Status s = tasks->Begin(id, executors->all()); !s.ok()) return s;
   frames->Start();
   if (!options.join.empty()) {
     JoinOffer offer = Offer(model->hash());

@@ -70,7 +70,7 @@ struct ClusterNodeOptions {
   std::shared_ptr<CallerLimits> limits;    // of those who ask for answers; null: none
   int64_t most_tokens = int64_t{1} << 40;  // of one answer
   std::shared_ptr<TlsContext> tls;         // with `access` and no `certificates`: TLS for those clients
-  // Of a node that coordinates: the file of programs that are run for tasks (docs/executors.md); empty: none.
+  // The file of programs that are run for tasks (docs/executors.md); empty: none.
   std::string executors;
   OpenOptions open;     // ram_bytes and residency are filled in
   bool fitted = false;  // they are already

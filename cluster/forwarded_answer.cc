@@ -91,10 +91,13 @@ CallMetadata ForwardedFor(const std::string& caller, const RequestIds& ids) {
   return metadata;
 }
 
-std::string HintOf(const grpc::ClientContext& context) {
+std::string Forwarding::HintOf(const grpc::ClientContext& context) {
   const auto& trailing = context.GetServerTrailingMetadata();
   const auto found = trailing.find(kCoordinatorMetadata);
-  return found == trailing.end() ? "" : std::string(found->second.data(), found->second.size());
+  if (found == trailing.end()) return "";
+  const std::string hint(found->second.data(), found->second.size());
+  std::lock_guard lock(mutex_);
+  return leader_ && own_ && hint == own_() ? "" : hint;
 }
 
 grpc::Status SaidBy(const std::string& address, const grpc::Status& status) {
@@ -207,7 +210,7 @@ bool ForwardedAnswer::MayAskAgain(const grpc::Status& over) const {
 
 void ForwardedAnswer::OnOver(const grpc::Status& over) {
   std::unique_lock lock(mutex_);
-  hint_ = HintOf(call_->context);
+  hint_ = forwarding_->HintOf(call_->context);
   delete std::exchange(call_, nullptr);
   paused_ = resumed_ = false;
   if (!cancelled_ && !finished_ && broken_.ok() && MayAskAgain(over)) return AskAgainSoon();

@@ -1,5 +1,6 @@
 // The inside of cluster/forwarding_backend.h: an answer that another node gives. Nobody includes this but
-// forwarded_answer.cc, forwarding_backend.cc and forwarding_service.cc.
+// forwarded_answer.cc, forwarding_backend.cc and what sends calls on: forwarding_service.cc,
+// forwarded_unary.h and forwarded_tasks.cc.
 #pragma once
 
 #include <chrono>
@@ -30,10 +31,15 @@ class Forwarding {
   // `leader`: the address of whoever leads, or of who may know; empty: nobody is known. The number says the
   // how manieth question it is about one request. It is not called after End.
   using AskForLeader = std::function<std::string(size_t)>;
-  Forwarding(std::shared_ptr<grpc::ChannelCredentials> credentials, AskForLeader leader)
-      : credentials_(std::move(credentials)), leader_(std::move(leader)) {}
+  // `own`: this node's address.
+  Forwarding(std::shared_ptr<grpc::ChannelCredentials> credentials, AskForLeader leader,
+             std::function<std::string()> own)
+      : credentials_(std::move(credentials)), leader_(std::move(leader)), own_(std::move(own)) {}
 
   std::string Leader(size_t turn);  // empty after End
+  // Where a status that came over the wire says to ask instead; empty: nowhere, or this node itself, which
+  // has just asked because it does not lead.
+  std::string HintOf(const grpc::ClientContext& context);
   std::shared_ptr<grpc::Channel> ChannelTo(const std::string& address);
   // Whether there may be another; it keeps the answer until it leaves.
   bool Enter(const std::shared_ptr<ForwardedAnswer>& answer);
@@ -49,7 +55,8 @@ class Forwarding {
   const std::shared_ptr<grpc::ChannelCredentials> credentials_;
   std::mutex mutex_;
   std::condition_variable none_;
-  AskForLeader leader_;  // empty: the end
+  AskForLeader leader_;               // empty: the end
+  std::function<std::string()> own_;  // as leader_
   std::map<std::string, std::shared_ptr<grpc::Channel>> channels_;
   std::set<std::shared_ptr<ForwardedAnswer>> answers_;
   int64_t others_ = 0;
@@ -58,8 +65,6 @@ class Forwarding {
 // For whom a call is made, and that it is not to be sent on once more: NOT_LEADING is the answer then.
 using CallMetadata = std::vector<std::pair<std::string, std::string>>;
 CallMetadata ForwardedFor(const std::string& caller, const RequestIds& ids);
-// Where a status that came over the wire says to ask instead; empty: nowhere.
-std::string HintOf(const grpc::ClientContext& context);
 // With the address of whoever said it.
 grpc::Status SaidBy(const std::string& address, const grpc::Status& status);
 

@@ -126,7 +126,8 @@ ForwardingBackend::ForwardingBackend(InferenceBackend& own,
                                      std::shared_ptr<grpc::ChannelCredentials> credentials, Leader leader)
     : own_(own),
       stopping_(std::move(leader.stopping)),
-      forwarding_(std::make_shared<Forwarding>(std::move(credentials), std::move(leader.address))) {}
+      forwarding_(std::make_shared<Forwarding>(std::move(credentials), std::move(leader.address),
+                                               std::move(leader.own))) {}
 ForwardingBackend::~ForwardingBackend() { forwarding_->End(); }
 
 bool ForwardingBackend::WaitForNone(std::chrono::steady_clock::time_point until) {
@@ -143,8 +144,9 @@ absl::Status ForwardingBackend::Serving() {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::unique_ptr<SessionHandle>> ForwardingBackend::Submit(GenerateRequest request,
-                                                                         SubmitOptions options) {
+absl::StatusOr<std::unique_ptr<SessionHandle>> ForwardingBackend::SubmitNamed(GenerateRequest request,
+                                                                              SubmitOptions options,
+                                                                              const RequestIds& ids) {
   const absl::Status own = own_.Serving();
   if (own.ok()) return own_.Submit(std::move(request), std::move(options));
   if (absl::Status s = Serving(); !s.ok()) return s;
@@ -156,7 +158,7 @@ absl::StatusOr<std::unique_ptr<SessionHandle>> ForwardingBackend::Submit(Generat
   if (absl::Status s = CheckRequest(request, vocab, own_.max_context()); !s.ok()) return s;
   auto channel = std::make_shared<SessionChannel>(kUnread, std::move(options.notify));
   auto answer =
-      std::make_shared<ForwardedAnswer>(forwarding_, ToProto(request), ForwardedFor(request.caller, {}),
+      std::make_shared<ForwardedAnswer>(forwarding_, ToProto(request), ForwardedFor(request.caller, ids),
                                         std::chrono::system_clock::time_point::max());
   auto* client = new ToChannel(static_cast<int64_t>(request.prompt.size()), channel);
   answer->Start(*client);

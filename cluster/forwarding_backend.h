@@ -6,11 +6,13 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include <absl/status/status.h>
 
 #include "cluster/access.h"
 #include "cluster/inference_backend.h"
+#include "cluster/named_submit.h"
 
 namespace grpc {
 class ChannelCredentials;
@@ -23,13 +25,14 @@ class Forwarding;
 
 // While `own` serves, it is `own`. Else a request goes to whoever leads, under a name of its own, so that it
 // goes on over the end of that node too, by whichever leads then; for so long nobody may answer.
-class ForwardingBackend final : public InferenceBackend {
+class ForwardingBackend final : public InferenceBackend, public NamedSubmit {
  public:
   struct Leader {
     // The address of whoever leads, this node's own included, or of who may know; empty: nobody is known. The
     // number says the how manieth question it is about one request.
     std::function<std::string(size_t)> address;
-    std::function<bool()> stopping;  // nothing new is taken
+    std::function<bool()> stopping;    // nothing new is taken
+    std::function<std::string()> own;  // this node's address: who names it as the one to ask is not believed
   };
   // `own` and what `leader` needs outlive it; sessions may outlive it, and end with it.
   ForwardingBackend(InferenceBackend& own, std::shared_ptr<grpc::ChannelCredentials> credentials,
@@ -40,7 +43,11 @@ class ForwardingBackend final : public InferenceBackend {
   std::string Elsewhere() override { return own_.Elsewhere(); }
   // Unavailable: an embedding is asked for, and another node leads.
   absl::StatusOr<std::unique_ptr<SessionHandle>> Submit(GenerateRequest request,
-                                                        SubmitOptions options) override;
+                                                        SubmitOptions options) override {
+    return SubmitNamed(std::move(request), std::move(options), {});
+  }
+  absl::StatusOr<std::unique_ptr<SessionHandle>> SubmitNamed(GenerateRequest request, SubmitOptions options,
+                                                             const RequestIds& ids) override;
   const Tokenizer& tokenizer() override { return own_.tokenizer(); }
   int64_t max_context() override { return own_.max_context(); }
   std::string model_hash() override { return own_.model_hash(); }
@@ -50,9 +57,13 @@ class ForwardingBackend final : public InferenceBackend {
   bool WaitForNone(std::chrono::steady_clock::time_point until);
 
   // omni.inference.v1.Inference: `local`'s while `own` serves, else what the one that leads says. `local` is
-  // InferenceService's, and outlives it; null: nothing is answered here. `access` says who calls (CallerOf).
+  // InferenceService's, and outlives it; null: nothing is answered here. `access` says who calls (CallerOf);
+  // `log`: a call that is sent on leaves a line in the log, as those of `local` do.
   // It may be used until its server has been shut down; after this backend's end it refuses all.
-  std::unique_ptr<grpc::Service> MakeService(grpc::Service* local, Access* access);
+  std::unique_ptr<grpc::Service> MakeService(grpc::Service* local, Access* access, bool log = true);
+  // The same of omni.tasks.v1.SwarmTasks; `leads`: whether tasks are kept here.
+  std::unique_ptr<grpc::Service> MakeTaskService(grpc::Service& local, Access* access,
+                                                 std::function<absl::Status()> leads);
 
  private:
   InferenceBackend& own_;

@@ -1,8 +1,10 @@
 // omni.inference.v1.Inference of a node that may not lead: each call is this node's own, or goes to the one
 // that leads as it came.
+#include <optional>
 #include <utility>
 
 #include "cluster/forwarded_answer.h"
+#include "cluster/forwarded_unary.h"
 #include "cluster/forwarding_backend.h"
 #include "cluster/grpc_access.h"
 #include "cluster/grpc_errors.h"
@@ -20,6 +22,7 @@ using Unary = grpc::ServerUnaryReactor;
 class ForwardedStream final : public grpc::ServerWriteReactor<pb::GenerateResponse>,
                               public ForwardedAnswer::Client {
  public:
+  explicit ForwardedStream(std::optional<GrpcRequest> log) : log_(std::move(log)) {}
   void Start(std::shared_ptr<ForwardedAnswer> answer) {
     answer_ = std::move(answer);
     const std::shared_ptr<ForwardedAnswer> keep =
@@ -28,11 +31,15 @@ class ForwardedStream final : public grpc::ServerWriteReactor<pb::GenerateRespon
   }
 
   bool OnMessage(const pb::GenerateResponse& message) override {
+    if (log_.has_value()) Note(message);
     message_ = message;  // the other's may be gone before it is written
     StartWrite(&message_);
     return false;
   }
-  void OnEnd(const grpc::Status& status) override { Finish(status); }
+  void OnEnd(const grpc::Status& status) override {
+    if (log_.has_value()) LogGrpcRequest(*log_, FromGrpc(status));
+    Finish(status);
+  }
 
   void OnWriteDone(bool ok) override { ok ? answer_->Resume() : answer_->Cancel(); }
   void OnCancel() override {
@@ -41,85 +48,46 @@ class ForwardedStream final : public grpc::ServerWriteReactor<pb::GenerateRespon
   void OnDone() override { delete this; }
 
  private:
+  void Note(const pb::GenerateResponse& message) {
+    RequestRecord& record = log_->record;
+    if (message.has_progress())
+      record.prompt_tokens = static_cast<int64_t>(message.progress().prompt_tokens());
+    if (message.has_token() && record.tokens++ == 0)
+      record.first_token = std::chrono::steady_clock::now() - log_->asked;
+  }
+
+  std::optional<GrpcRequest> log_;
   std::shared_ptr<ForwardedAnswer> answer_;
   pb::GenerateResponse message_;
-};
-
-// One that has one answer: asked once, and once more of whoever is said to lead. Owns itself.
-template <typename Request, typename Response>
-class ForwardedUnary {
- public:
-  // Of the stub: asks, and calls back.
-  using Ask = void (*)(pb::Inference::Stub&, grpc::ClientContext*, const Request*, Response*,
-                       std::function<void(grpc::Status)>);
-
-  ForwardedUnary(std::shared_ptr<Forwarding> forwarding, Context* context, Unary* reactor,
-                 CallMetadata metadata, const Request* request, Response* response, Ask ask)
-      : forwarding_(std::move(forwarding)),
-        context_(context),
-        reactor_(reactor),
-        metadata_(std::move(metadata)),
-        request_(request),
-        response_(response),
-        ask_(ask) {
-    forwarding_->EnterOther();
-  }
-
-  void Start(const std::string& address) {
-    address_ = address;
-    stub_ = pb::Inference::NewStub(forwarding_->ChannelTo(address));
-    call_ = grpc::ClientContext::FromCallbackServerContext(*context_);  // it ends with the client's, too
-    for (const auto& [key, value] : metadata_) call_->AddMetadata(key, value);
-    ask_(*stub_, call_.get(), request_, response_, [this](const grpc::Status& status) { OnOver(status); });
-  }
-
- private:
-  void OnOver(const grpc::Status& status) {
-    const std::string hint = HintOf(*call_);
-    const bool again = status.error_code() == grpc::StatusCode::UNAVAILABLE && !hint.empty() &&
-                       hint != address_ && left_-- > 0 && !forwarding_->over();
-    if (again) return Start(hint);
-    if (!hint.empty()) context_->AddTrailingMetadata(kCoordinatorMetadata, hint);
-    reactor_->Finish(SaidBy(address_, status));
-    forwarding_->LeaveOther();
-    delete this;
-  }
-
-  const std::shared_ptr<Forwarding> forwarding_;
-  Context* const context_;
-  Unary* const reactor_;
-  const CallMetadata metadata_;
-  const Request* const request_;
-  Response* const response_;
-  const Ask ask_;
-  int left_ = 2;
-  std::string address_;
-  std::unique_ptr<pb::Inference::Stub> stub_;
-  std::unique_ptr<grpc::ClientContext> call_;
 };
 
 class ForwardingService final : public pb::Inference::CallbackService {
  public:
   ForwardingService(std::shared_ptr<Forwarding> forwarding, InferenceBackend& own,
-                    std::function<bool()> stopping, pb::Inference::CallbackService* local, Access* access)
+                    std::function<bool()> stopping, pb::Inference::CallbackService* local, Access* access,
+                    bool log)
       : forwarding_(std::move(forwarding)),
         own_(own),
         stopping_(std::move(stopping)),
         local_(local),
-        access_(access) {}
+        access_(access),
+        log_(log) {}
 
   grpc::ServerWriteReactor<pb::GenerateResponse>* GenerateStream(
       Context* context, const pb::GenerateRequest* request) override {
     absl::StatusOr<std::string> leader = LeaderFor(*context);
     if (leader.ok() && leader->empty()) return local_->GenerateStream(context, request);
     const RequestIds ids = NameRequest(*context);
-    auto* stream = new ForwardedStream();
     const absl::StatusOr<Caller> caller = CallerOf(*context, access_);
+    std::optional<GrpcRequest> log = LogOf("GenerateStream", ids, caller);
     const absl::Status status = leader.ok() ? caller.status() : leader.status();
     if (!status.ok()) {
+      if (log.has_value()) LogGrpcRequest(*log, status);
+      auto* stream = new ForwardedStream(std::nullopt);
       stream->Finish(Refused(context, status));
       return stream;
     }
+    auto* stream = new ForwardedStream(std::move(log));
     stream->Start(std::make_shared<ForwardedAnswer>(forwarding_, *request, ForwardedFor(caller->name, ids),
                                                     context->deadline()));
     return stream;
@@ -128,7 +96,7 @@ class ForwardingService final : public pb::Inference::CallbackService {
 #define OMNI_FORWARD(Method, Request, Response)                                                              \
   Unary* Method(Context* context, const pb::Request* request, pb::Response* response) override {             \
     return Forward<pb::Request, pb::Response>(                                                               \
-        context, request, response, [&] { return local_->Method(context, request, response); },              \
+        #Method, context, request, response, [&] { return local_->Method(context, request, response); },     \
         [](pb::Inference::Stub& stub, grpc::ClientContext* call, const pb::Request* asked, pb::Response* to, \
            std::function<void(grpc::Status)> done) {                                                         \
           stub.async()->Method(call, asked, to, std::move(done));                                            \
@@ -169,21 +137,35 @@ class ForwardingService final : public pb::Inference::CallbackService {
     return ToDetailedGrpc(status, details);
   }
 
+  // The line that a call leaves; none: it leaves none.
+  std::optional<GrpcRequest> LogOf(const char* method, const RequestIds& ids,
+                                   const absl::StatusOr<Caller>& caller) const {
+    if (!log_) return std::nullopt;
+    GrpcRequest request;
+    request.method = method;
+    request.record.ids = ids;
+    if (caller.ok()) request.record.caller = caller->name;
+    return request;
+  }
+
   template <typename Request, typename Response, typename Local>
-  Unary* Forward(Context* context, const Request* request, Response* response, const Local& here,
-                 typename ForwardedUnary<Request, Response>::Ask ask) {
+  Unary* Forward(const char* method, Context* context, const Request* request, Response* response,
+                 const Local& here, typename ForwardedUnary<pb::Inference, Request, Response>::Ask ask) {
     const absl::StatusOr<std::string> leader = LeaderFor(*context);
     if (leader.ok() && leader->empty()) return here();
     const RequestIds ids = NameRequest(*context);
     Unary* reactor = context->DefaultReactor();
     const absl::StatusOr<Caller> caller = CallerOf(*context, access_);
+    std::optional<GrpcRequest> log = LogOf(method, ids, caller);
     const absl::Status status = leader.ok() ? caller.status() : leader.status();
     if (!status.ok()) {
+      if (log.has_value()) LogGrpcRequest(*log, status);
       reactor->Finish(Refused(context, status));
       return reactor;
     }
-    auto* call = new ForwardedUnary<Request, Response>(
-        forwarding_, context, reactor, ForwardedFor(caller->name, ids), request, response, ask);
+    auto* call = new ForwardedUnary<pb::Inference, Request, Response>(
+        forwarding_, std::move(log), context, reactor, ForwardedFor(caller->name, ids), request, response,
+        ask);
     call->Start(*leader);
     return reactor;
   }
@@ -193,13 +175,15 @@ class ForwardingService final : public pb::Inference::CallbackService {
   const std::function<bool()> stopping_;
   pb::Inference::CallbackService* const local_;
   Access* const access_;
+  const bool log_;
 };
 
 }  // namespace
 
-std::unique_ptr<grpc::Service> ForwardingBackend::MakeService(grpc::Service* local, Access* access) {
-  return std::make_unique<ForwardingService>(forwarding_, own_, stopping_,
-                                             dynamic_cast<pb::Inference::CallbackService*>(local), access);
+std::unique_ptr<grpc::Service> ForwardingBackend::MakeService(grpc::Service* local, Access* access,
+                                                              bool log) {
+  return std::make_unique<ForwardingService>(
+      forwarding_, own_, stopping_, dynamic_cast<pb::Inference::CallbackService*>(local), access, log);
 }
 
 }  // namespace omni

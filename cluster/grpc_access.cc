@@ -25,6 +25,7 @@ constexpr RpcRule kRules[] = {
     {"/grpc.reflection.v1alpha.ServerReflection/", RpcNeeds::kKey},
     {"/omni.inference.v1.Inference/", RpcNeeds::kInfer},
     {"/omni.tasks.v1.SwarmTasks/", RpcNeeds::kTasks},
+    {"/omni.tasks.v1.TaskLending/", RpcNeeds::kNode},
     {"/omni.cluster.v1.Admin/Join", RpcNeeds::kNode},
     {"/omni.cluster.v1.Admin/", RpcNeeds::kAdmin},
     {"/omni.cluster.v1.Regions/", RpcNeeds::kNode},

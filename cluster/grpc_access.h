@@ -20,6 +20,9 @@ namespace omni {
 // sent on to yet another node.
 inline constexpr char kForwardedMetadata[] = "omni-forwarded-bin";
 
+// The same of a call about tasks, which is for somebody who may see everybody's.
+inline constexpr char kForwardedAllMetadata[] = "omni-forwarded-all";
+
 // A client that shows a node's certificate may call everything.
 enum class RpcNeeds {
   kNode,     // such a certificate

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "cluster/http/openai_answer.h"
+#include "cluster/named_submit.h"
 
 namespace omni {
 namespace {
@@ -140,8 +141,10 @@ absl::Status Generation::Start(size_t choice) {
   GenerateRequest request = parts_.size() == 1 ? std::move(asked_.choices[choice]) : asked_.choices[choice];
   request.caller = caller_;
   parts_[choice].prompt_tokens = static_cast<int64_t>(request.prompt.size());
+  auto* named = dynamic_cast<NamedSubmit*>(context_.backend);
   absl::StatusOr<std::unique_ptr<SessionHandle>> handle =
-      context_.backend->Submit(std::move(request), std::move(options));
+      named != nullptr ? named->SubmitNamed(std::move(request), std::move(options), record_->ids)
+                       : context_.backend->Submit(std::move(request), std::move(options));
   if (!handle.ok()) return handle.status();
   parts_[choice].handle = *std::move(handle);
   if (record_->session == 0) record_->session = static_cast<int64_t>(parts_[choice].handle->id().value);

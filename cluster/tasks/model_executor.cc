@@ -14,13 +14,13 @@
 
 #include "engine/base/quoted.h"
 #include "engine/text/prompt.h"
+#include "engine/text/stop_limits.h"
 #include "engine/text/stop_matcher.h"
 #include "omni/tasks/v1/tasks.pb.h"
 
 namespace omni {
 namespace {
 
-constexpr size_t kMostStops = 16, kMostStopBytes = 1024;
 constexpr std::chrono::milliseconds kFirstWait{100}, kMostWait{5000};
 
 // Pieces of a checkpoint: first a byte with the length of the model's hash and the hash, then four bytes a
@@ -53,11 +53,11 @@ absl::StatusOr<GenerateRequest> ReadWork(const std::string& input, const ModelEx
   if (!model.model().empty() && model.model() != options.model_name)
     return absl::InvalidArgumentError(absl::StrCat("another model is asked for, ", Quoted(model.model()),
                                                    ", than the one that is served here"));
-  const auto long_stop = [](const std::string& stop) { return stop.size() > kMostStopBytes; };
-  if (model.stops_size() > static_cast<int>(kMostStops) ||
+  const auto long_stop = [](const std::string& stop) { return stop.size() > kMostStopStringBytes; };
+  if (model.stops_size() > static_cast<int>(kMostStopStrings) ||
       std::any_of(model.stops().begin(), model.stops().end(), long_stop))
-    return absl::InvalidArgumentError(
-        absl::StrCat("stops may be ", kMostStops, " at most, of ", kMostStopBytes, " bytes at most"));
+    return absl::InvalidArgumentError(absl::StrCat("stops may be ", kMostStopStrings, " at most, of ",
+                                                   kMostStopStringBytes, " bytes at most"));
   GenerateRequest request;
   if (model.max_tokens() > 0) {
     const auto most = static_cast<uint64_t>(options.most_tokens);
@@ -82,7 +82,9 @@ class Answer {
         matcher_(request.stops),
         stops_at_end_(request.stop_at_end_of_text),
         most_tokens_(std::min(request.max_tokens, max_context - static_cast<int64_t>(request.prompt.size()))),
-        most_bytes_(most_bytes) {}
+        most_bytes_(most_bytes) {
+    for (const std::string& stop : request.stops) held_ = std::max(held_, stop.size() + kMostOfToken);
+  }
 
   // What may be shown with the token.
   std::string Push(TokenId token) {
@@ -94,9 +96,8 @@ class Answer {
   }
   // No other token follows.
   bool over() const {
-    constexpr size_t kMostHeld = kMostStopBytes + 2 * 64;  // that the matcher may hold back, and a token's
     if (tokens_ == 0) return false;
-    return ended_ || matcher_.stopped() || tokens_ >= most_tokens_ || text_.size() + kMostHeld > most_bytes_;
+    return ended_ || matcher_.stopped() || tokens_ >= most_tokens_ || text_.size() + held_ > most_bytes_;
   }
   std::string Flush() {
     std::string rest = matcher_.stopped() ? "" : matcher_.Flush();
@@ -106,11 +107,14 @@ class Answer {
   const std::string& text() const { return text_; }
 
  private:
+  static constexpr size_t kMostOfToken = 2 * 64;
+
   const Tokenizer& tokenizer_;
   StopMatcher matcher_;
   const bool stops_at_end_;
   const int64_t most_tokens_;
   const size_t most_bytes_;
+  size_t held_ = kMostOfToken;  // that the matcher may hold back, and a token's
   int64_t tokens_ = 0;
   bool ended_ = false;
   std::string text_;
@@ -177,6 +181,7 @@ TaskOutcome ModelExecutor::Run(TaskAttempt& attempt) {
     const std::stop_token stop = stopping.get_token();
     attempt.SetOnStop([&stopping] { stopping.request_stop(); });
     absl::StatusOr<std::unique_ptr<SessionHandle>> handle = SubmitWhenFree(backend_, request, stop);
+    const bool begun = handle.ok();
     absl::StatusOr<GenerateResult> result =
         handle.ok() ? absl::UnknownError("the session has no end") : handle.status();
     for (bool more = handle.ok(); more;) {
@@ -193,6 +198,8 @@ TaskOutcome ModelExecutor::Run(TaskAttempt& attempt) {
     attempt.SetOnStop(nullptr);
     if (!answer.over()) {
       if (attempt.stop() != TaskAttempt::Stop::kNo) return StoppedOutcome(attempt.stop());
+      // It was served here when it began: another node leads now, and goes on with it.
+      if (begun && !result.ok() && !backend_.Serving().ok()) return TaskOutcome::Returned();
       if (!result.ok()) return FailedBy(result.status());
       // The swarm is shut down; whoever takes the task next goes on with it.
       if (result->reason == StopReason::kCancelled) return TaskOutcome::Returned();

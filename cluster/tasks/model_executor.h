@@ -29,6 +29,7 @@ class ModelExecutor final : public TaskExecutor {
 
   std::vector<Offer> offers() const override;
   int slots() const override { return options_.slots; }
+  bool ready() const override { return backend_.Serving().ok(); }
   TaskOutcome Run(TaskAttempt& attempt) override;
 
  private:

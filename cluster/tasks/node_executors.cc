@@ -17,11 +17,12 @@ std::string OwnFolder() {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<NodeExecutors>> NodeExecutors::Make(InferenceBackend& backend,
+absl::StatusOr<std::unique_ptr<NodeExecutors>> NodeExecutors::Make(InferenceBackend* backend,
                                                                    ModelExecutorOptions of_model,
                                                                    const std::string& config,
                                                                    const std::string& folder) {
-  std::unique_ptr<NodeExecutors> executors(new NodeExecutors(backend, std::move(of_model)));
+  std::unique_ptr<NodeExecutors> executors(new NodeExecutors());
+  if (backend != nullptr) executors->model_ = std::make_unique<ModelExecutor>(*backend, std::move(of_model));
   if (config.empty()) return executors;
   const absl::StatusOr<ExecutorConfig> read = LoadExecutorConfig(config);
   if (!read.ok()) return read.status();
@@ -32,7 +33,8 @@ absl::StatusOr<std::unique_ptr<NodeExecutors>> NodeExecutors::Make(InferenceBack
 }
 
 std::vector<TaskExecutor*> NodeExecutors::all() {
-  std::vector<TaskExecutor*> all = {&model_};
+  std::vector<TaskExecutor*> all;
+  if (model_ != nullptr) all.push_back(model_.get());
   if (programs_ != nullptr)
     for (TaskExecutor* executor : programs_->executors()) all.push_back(executor);
   return all;

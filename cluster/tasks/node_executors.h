@@ -16,8 +16,8 @@ namespace omni {
 class NodeExecutors {
  public:
   // `config`: the file of programs (docs/executors.md); empty: none are run. `folder`: of this node alone.
-  // Errors of the file name it. The backend outlives this.
-  static absl::StatusOr<std::unique_ptr<NodeExecutors>> Make(InferenceBackend& backend,
+  // Errors of the file name it. The backend outlives this; null: no model is served here.
+  static absl::StatusOr<std::unique_ptr<NodeExecutors>> Make(InferenceBackend* backend,
                                                              ModelExecutorOptions of_model,
                                                              const std::string& config,
                                                              const std::string& folder);
@@ -25,10 +25,9 @@ class NodeExecutors {
   std::vector<TaskExecutor*> all();  // as long as this lives
 
  private:
-  NodeExecutors(InferenceBackend& backend, ModelExecutorOptions of_model)
-      : model_(backend, std::move(of_model)) {}
+  NodeExecutors() = default;
 
-  ModelExecutor model_;
+  std::unique_ptr<ModelExecutor> model_;
   std::unique_ptr<ProgramExecutors> programs_;
 };
 

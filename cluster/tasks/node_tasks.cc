@@ -1,9 +1,17 @@
 #include "cluster/tasks/node_tasks.h"
 
+#include <chrono>
+#include <condition_variable>
 #include <mutex>
 #include <optional>
 #include <utility>
 
+#include "actors/task/task_log.h"
+#include "cluster/executor.h"
+#include "cluster/tasks/coordinated_records.h"
+#include "cluster/tasks/leading_engine.h"
+#include "cluster/tasks/lending_service.h"
+#include "cluster/tasks/remote_lender.h"
 #include "cluster/tasks/task_runner.h"
 #include "store/state/database.h"
 #include "store/state/record_store.h"
@@ -12,15 +20,52 @@ namespace omni {
 namespace {
 
 constexpr char kNodeKey[] = "node";  // beside the tasks' records: the name of the process that had them last
+constexpr int64_t kMostLogBytes = 4 << 20;  // of a task's events in the coordination store, which is small
+constexpr std::chrono::milliseconds kReadAgain{500};  // what the one before has left
 
 }  // namespace
 
 struct NodeTasks::Impl {
+  CoordinationStore* coordination = nullptr;
   std::unique_ptr<Database> database;
   std::unique_ptr<RecordStore> store;
   std::unique_ptr<TaskEngine> engine;
+  LeadingEngine* leading = nullptr;  // `engine`, where tasks are in the coordination store
   std::unique_ptr<TaskService> service;
+  std::unique_ptr<LendingService> lending;
+  std::unique_ptr<RemoteLender> lender;  // where another may keep the tasks
   std::string former, node;
+
+  // The latest that became of the election; 0: this node does not lead.
+  std::mutex term_mutex;
+  std::condition_variable term_changed;
+  uint64_t term = 0;
+  bool ending = false;
+  std::unique_ptr<Executor> takeover = std::make_unique<Executor>();
+
+  TaskLender& Lender() { return lender != nullptr ? static_cast<TaskLender&>(*lender) : *engine; }
+  void SetTerm(uint64_t to) {
+    {
+      const std::lock_guard lock(term_mutex);
+      term = to;
+    }
+    term_changed.notify_all();
+  }
+  // On the thread of `takeover`, until it is done or another election has come.
+  void TakeOver(CoordinationStore& store, uint64_t by) {
+    std::unique_lock lock(term_mutex);
+    while (!ending && term == by) {
+      lock.unlock();
+      absl::StatusOr<std::unique_ptr<RecordStore>> records =
+          MakeCoordinatedRecords(store, [by] { return by; });
+      absl::Status s = records.status();
+      if (s.ok()) s = leading->Lead(*std::move(records));
+      if (!s.ok()) LogTaskStoreFailed(s);
+      lock.lock();
+      if (s.ok()) return;
+      term_changed.wait_for(lock, kReadAgain, [&] { return ending || term != by; });
+    }
+  }
 
   std::mutex runner_mutex;
   std::shared_ptr<TaskRunner> runner;  // null: Begin has not been called
@@ -32,8 +77,13 @@ struct NodeTasks::Impl {
     std::vector<TaskPlaces> places;
     const std::shared_ptr<TaskRunner> now = Runner();
     if (now == nullptr) return places;
+    std::string name;
+    {
+      const std::lock_guard lock(runner_mutex);
+      name = node;
+    }
     for (TaskRunner::Offered& offered : now->offered())
-      places.push_back({std::move(offered.offer.executor), std::move(offered.offer.target), node,
+      places.push_back({std::move(offered.offer.executor), std::move(offered.offer.target), name,
                         offered.slots, offered.running, std::move(offered.description)});
     return places;
   }
@@ -43,12 +93,18 @@ struct NodeTasks::Impl {
   std::vector<TaskState> latest;
 };
 
-absl::StatusOr<std::unique_ptr<NodeTasks>> NodeTasks::Open(const std::string& dir,
-                                                           TaskServiceOptions service) {
+absl::StatusOr<std::unique_ptr<NodeTasks>> NodeTasks::Open(NodeTasksOptions options) {
   auto impl = std::make_unique<Impl>();
-  if (!dir.empty()) {
+  if (options.store != nullptr) {
+    impl->coordination = options.store;
+    TaskEngine::Options with;
+    with.ledger.limits.log_bytes = kMostLogBytes;
+    std::unique_ptr<LeadingEngine> leading = LeadingEngine::Make(std::move(with));
+    impl->leading = leading.get();
+    impl->engine = std::move(leading);
+  } else if (!options.dir.empty()) {
     absl::StatusOr<std::unique_ptr<Database>> database =
-        Database::Open(dir, {.durability = Durability::kSynced});
+        Database::Open(options.dir, {.durability = Durability::kSynced});
     if (!database.ok()) return database.status();
     impl->database = *std::move(database);
     absl::StatusOr<std::optional<std::string>> former = impl->database->Get(kNodeKey);
@@ -59,9 +115,24 @@ absl::StatusOr<std::unique_ptr<NodeTasks>> NodeTasks::Open(const std::string& di
     if (!engine.ok()) return engine.status();
     impl->engine = *std::move(engine);
   }
-  service.places = [impl = impl.get()] { return impl->Places(); };
+  if (options.credentials != nullptr && (impl->engine == nullptr || impl->leading != nullptr)) {
+    RemoteLenderOptions with;
+    with.credentials = std::move(options.credentials);
+    with.keeper = std::move(options.keeper);
+    with.own = impl->engine.get();
+    with.own_keeps = [leading = impl->leading] { return leading != nullptr && leading->leads(); };
+    with.places = [impl = impl.get()] { return impl->Places(); };
+    impl->lender = std::make_unique<RemoteLender>(std::move(with));
+  }
+  impl->lending = std::make_unique<LendingService>(impl->engine.get(), options.service.serving,
+                                                   options.service.elsewhere);
+  options.service.places = [impl = impl.get()] {
+    std::vector<TaskPlaces> places = impl->Places();
+    for (TaskPlaces& place : impl->lending->places()) places.push_back(std::move(place));
+    return places;
+  };
   absl::StatusOr<std::unique_ptr<TaskService>> made =
-      TaskService::Make(std::move(service), impl->engine.get());
+      TaskService::Make(std::move(options.service), impl->engine.get());
   if (!made.ok()) return made.status();
   impl->service = *std::move(made);
   return std::unique_ptr<NodeTasks>(new NodeTasks(std::move(impl)));
@@ -69,26 +140,61 @@ absl::StatusOr<std::unique_ptr<NodeTasks>> NodeTasks::Open(const std::string& di
 
 NodeTasks::NodeTasks(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 NodeTasks::~NodeTasks() {
+  Drain();
+  std::shared_ptr<TaskRunner> runner;  // goes before the lender, and unlocked
+  {
+    const std::lock_guard lock(impl_->runner_mutex);
+    runner.swap(impl_->runner);
+  }
+  runner = nullptr;
+  {
+    const std::lock_guard lock(impl_->term_mutex);
+    impl_->ending = true;
+  }
+  impl_->term_changed.notify_all();
+  impl_->takeover = nullptr;
+}
+
+void NodeTasks::Drain() {
+  BeginDrain();
   // An attempt that says its last word needs the engine.
-  std::shared_ptr<TaskRunner> runner = impl_->Runner();
-  if (runner != nullptr) runner->Drain();
+  if (const std::shared_ptr<TaskRunner> runner = impl_->Runner(); runner != nullptr) runner->Drain();
 }
 
 grpc::Service* NodeTasks::service() { return impl_->service->service(); }
+grpc::Service* NodeTasks::lending() { return impl_->lending->service(); }
+
+void NodeTasks::OnElected(uint64_t term) {
+  if (impl_->leading == nullptr) {
+    // There are executors that wait for it.
+    if (const std::shared_ptr<TaskRunner> runner = impl_->Runner(); runner != nullptr) runner->Wake();
+    return;
+  }
+  impl_->SetTerm(term);
+  impl_->takeover->Post([impl = impl_.get(), term] { impl->TakeOver(*impl->coordination, term); });
+}
+
+void NodeTasks::OnDeposed() {
+  if (impl_->leading == nullptr) return;
+  impl_->SetTerm(0);
+  impl_->takeover->Post([leading = impl_->leading] { leading->Retire(); });
+}
 
 absl::Status NodeTasks::Begin(const std::string& node, std::vector<TaskExecutor*> executors) {
-  if (impl_->engine == nullptr) return absl::OkStatus();
+  if (impl_->engine == nullptr && impl_->lender == nullptr) return absl::OkStatus();
   TaskRunnerOptions options;
   options.node = node;
   absl::StatusOr<std::unique_ptr<TaskRunner>> runner =
-      TaskRunner::Start(*impl_->engine, std::move(executors), std::move(options));
+      TaskRunner::Start(impl_->Lender(), std::move(executors), std::move(options));
   if (!runner.ok()) return runner.status();
   const std::string worker = (*runner)->worker();
   {
     const std::lock_guard lock(impl_->runner_mutex);
     impl_->node = node;
     impl_->runner = *std::move(runner);
+    impl_->runner->Wake();  // it may lead since a moment ago
   }
+  if (impl_->database == nullptr) return absl::OkStatus();
   // Whatever becomes of these: leases that nobody keeps end by themselves.
   for (const std::string& name : {impl_->former, node})
     if (!name.empty()) impl_->engine->EndLeases(name, worker, [](const absl::Status&) {});
@@ -97,15 +203,15 @@ absl::Status NodeTasks::Begin(const std::string& node, std::vector<TaskExecutor*
 }
 
 void NodeTasks::BeginDrain() {
-  if (impl_->engine == nullptr) return;
-  impl_->engine->Drain();
+  if (impl_->engine != nullptr) impl_->engine->Drain();
+  if (impl_->lender != nullptr) impl_->lender->StopTaking();
   if (const std::shared_ptr<TaskRunner> runner = impl_->Runner(); runner != nullptr) runner->BeginDrain();
 }
 
 void NodeTasks::EndWatches(const absl::Status& status) { impl_->service->EndAll(status); }
 
 std::shared_ptr<const TasksNow> NodeTasks::Now() {
-  if (impl_->engine == nullptr) return nullptr;
+  if (impl_->engine == nullptr || (impl_->leading != nullptr && !impl_->leading->leads())) return nullptr;
   auto now = std::make_shared<TasksNow>();
   now->figures = impl_->engine->figures();
   now->accepted = impl_->service->accepted();

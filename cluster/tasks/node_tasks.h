@@ -1,6 +1,8 @@
 // The tasks of a process: where they are kept, who asks for them, and who does them.
 #pragma once
 
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -9,30 +11,52 @@
 #include <absl/status/statusor.h>
 
 #include "actors/task/task_engine.h"
+#include "cluster/coordination.h"
 #include "cluster/tasks/task_executor.h"
 #include "cluster/tasks/task_service.h"
 #include "cluster/tasks/tasks_now.h"
 
+namespace grpc {
+class ChannelCredentials;
+}
+
 namespace omni {
+
+struct NodeTasksOptions {
+  // Where tasks are kept: in the coordination store, while this node leads; or in a database in this folder,
+  // which is made if it is not there. Neither: none are kept here, and whoever asks is told where.
+  std::string dir;
+  CoordinationStore* store = nullptr;
+  TaskServiceOptions service;  // its places are filled in
+  // Whom to ask for tasks to do where they are another's (RemoteLenderOptions); null: nobody.
+  std::shared_ptr<grpc::ChannelCredentials> credentials;
+  std::function<std::string(size_t)> keeper;
+};
 
 class NodeTasks {
  public:
   static constexpr int kLatest = 50;  // of TasksNow
 
-  // `dir`: of the tasks' database, which is made if it is not there; empty: none are kept here, and whoever
-  // asks is told where. `service`'s places are filled in.
-  static absl::StatusOr<std::unique_ptr<NodeTasks>> Open(const std::string& dir, TaskServiceOptions service);
-  // After the server of its service has been shut down. Waits for attempts to end or be given back.
+  // What the options refer to outlives it.
+  static absl::StatusOr<std::unique_ptr<NodeTasks>> Open(NodeTasksOptions options);
+  // After the server of its services has been shut down. Waits for attempts to end or be given back.
   ~NodeTasks();
 
-  grpc::Service* service();
-  // From now on the node is known by this name, and what is kept is done by these executors, which outlive
-  // it. What a former process on these records had is lent again. ResourceExhausted: no thread can be
-  // started.
+  grpc::Service* service();  // SwarmTasks
+  grpc::Service* lending();  // TaskLending, for other nodes
+  // This node leads, by this term, or does not any more. Where tasks are in the coordination store, those
+  // that the one before had are here when they have been read; these calls do not wait for it.
+  void OnElected(uint64_t term);
+  void OnDeposed();
+  // From now on the node is known by this name, and tasks are done by these executors, which outlive it. What
+  // a former process on these records had is lent again. ResourceExhausted: no thread can be started.
   absl::Status Begin(const std::string& node, std::vector<TaskExecutor*> executors);
   // Nothing is accepted or begun from now on, and what is being done is given back, for the next process to
   // go on with. What is known can be asked for.
   void BeginDrain();
+  // The same, and waits for what is being done to end or be given back. From then on only what is known is
+  // there.
+  void Drain();
   void EndWatches(const absl::Status& status);  // those that are open
   // Null: none are kept here. Thread-safe; of a disk it waits at most for what has changed since the last
   // call.

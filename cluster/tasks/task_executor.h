@@ -76,6 +76,8 @@ class TaskExecutor {
   };
   virtual std::vector<Offer> offers() const = 0;
   virtual int slots() const = 0;  // tasks at once
+  // Whether it can be given any at present. Once it can again, whoever lends them says that something waits.
+  virtual bool ready() const { return true; }
   // Does it, on a thread of the attempt's own; as many at once as there are slots. Throws nothing. The spec's
   // input is a serialized omni.tasks.v1.Work.
   virtual TaskOutcome Run(TaskAttempt& attempt) = 0;

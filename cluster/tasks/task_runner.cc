@@ -168,7 +168,7 @@ struct TaskRunner::Impl : public TaskListener, public std::enable_shared_from_th
   }
 
   static bool MayTake(const Kind& kind) {
-    return kind.takes < kMostTakes && kind.running + kind.takes < kind.slots;
+    return kind.takes < kMostTakes && kind.running + kind.takes < kind.slots && kind.executor->ready();
   }
 
   void Look(Time now) {

@@ -86,6 +86,9 @@ struct TaskService::Impl final : public pb::SwarmTasks::CallbackService {
     if (!caller.ok()) return ToTaskGrpc(caller.status());
     by->caller = caller->name;
     by->all = caller->scopes.Has(Scope::kAdmin);
+    // A node has all scopes, and whom it asks for has not.
+    const auto& metadata = context->client_metadata();
+    if (metadata.contains(kForwardedMetadata) && !metadata.contains(kForwardedAllMetadata)) by->all = false;
     return grpc::Status::OK;
   }
 

@@ -162,7 +162,8 @@ class Reader {
 }  // namespace
 
 Output RunProcess(const std::vector<std::string>& arguments, const ProcessOptions& options) {
-  std::vector<std::string> argv = arguments, env = {"PATH=/usr/bin:/bin"};
+  std::vector<std::string> argv = arguments, env;
+  if (!options.env.contains("PATH")) env.push_back("PATH=/usr/bin:/bin");
   if (!options.env.contains("TERM")) env.push_back("TERM=xterm");
   for (const auto& [name, value] : options.env) env.push_back(name + "=" + value);
   std::vector<char*> argv_pointers = Pointers(argv), env_pointers = Pointers(env);

@@ -294,8 +294,25 @@ TEST_F(ForwardingTest, TheOneThatLeadsKnowsRequestsByTheNamesThatCallersGaveThem
   const auto told = context.GetServerInitialMetadata().find("x-request-id");
   ASSERT_NE(told, context.GetServerInitialMetadata().end());
   EXPECT_EQ(std::string(told->second.data(), told->second.size()), "over-grpc");
+  grpc::ClientContext streamed;
+  streamed.AddMetadata("x-request-id", "streamed");
+  const auto reader = stub_->GenerateStream(&streamed, Ask("the sea", 3));
+  for (pb::GenerateResponse message; reader->Read(&message);) {
+  }
+  EXPECT_TRUE(reader->Finish().ok());
+  RawClient client(other_http_);
+  client.Send(
+      Post("/v1/completions", R"({"prompt": "the sea", "max_tokens": 3})", "X-Request-Id: over-http\r\n"));
+  const auto completed = client.Read();
+  ASSERT_TRUE(completed.has_value());
+  EXPECT_EQ(completed->status, 200) << completed->body;
+  EXPECT_EQ(other_->Interrupt(), 0);
   EXPECT_EQ(leader_->Interrupt(), 0);
-  EXPECT_THAT(leader_->Log(), HasSubstr("request=over-grpc"));
+  for (const char* name : {"request=over-grpc", "request=streamed", "request=over-http"})
+    EXPECT_THAT(leader_->Log(), HasSubstr(name));
+  for (const char* line : {"Generate: OK after", "GenerateStream: OK after", "request=over-grpc",
+                           "request=streamed", "tokens=3"})
+    EXPECT_THAT(other_->Log(), HasSubstr(line));
 }
 
 TEST_F(ForwardingTest, WhatWasForwardedIsNotForwardedAgain) {

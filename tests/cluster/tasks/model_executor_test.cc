@@ -193,7 +193,7 @@ TEST_F(ModelExecutorTest, WhatCannotBeDoneIsSaid) {
   work.mutable_model()->set_temperature(-1);
   EXPECT_EQ(RunOnce(work).error, "invalid");
   work = Sea(5);
-  for (int i = 0; i < 17; ++i) work.mutable_model()->add_stops("x");
+  for (int i = 0; i < 65; ++i) work.mutable_model()->add_stops("x");
   EXPECT_EQ(RunOnce(work).error, "invalid");
   backend_->serving = absl::UnavailableError("another leads");
   EXPECT_EQ(RunOnce(Sea(5)).error, "unavailable");

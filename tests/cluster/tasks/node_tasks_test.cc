@@ -21,8 +21,15 @@ TaskServiceOptions Options() {
   return options;
 }
 
+absl::StatusOr<std::unique_ptr<NodeTasks>> Open(const std::string& dir) {
+  NodeTasksOptions options;
+  options.dir = dir;
+  options.service = Options();
+  return NodeTasks::Open(std::move(options));
+}
+
 TEST(NodeTasks, WithoutAFolderThereAreNone) {
-  const auto tasks = NodeTasks::Open("", Options());
+  const auto tasks = Open("");
   ASSERT_TRUE(tasks.ok()) << tasks.status();
   (*tasks)->Begin("n1", {}).IgnoreError();
   (*tasks)->BeginDrain();
@@ -34,7 +41,7 @@ TEST(NodeTasks, WhatAFormerProcessHadIsLentAgainWhateverItWasCalled) {
   const testing::TempDir temp = testing::TempDir::InMemory();
   const std::string dir = temp / "tasks";
   {
-    const auto tasks = NodeTasks::Open(dir, Options());
+    const auto tasks = Open(dir);
     ASSERT_TRUE(tasks.ok()) << tasks.status();
     (*tasks)->Begin("127.0.0.1:1111", {}).IgnoreError();
   }
@@ -52,7 +59,7 @@ TEST(NodeTasks, WhatAFormerProcessHadIsLentAgainWhateverItWasCalled) {
                  });
     ASSERT_TRUE(taken.get_future().get());
   }
-  const auto tasks = NodeTasks::Open(dir, Options());
+  const auto tasks = Open(dir);
   ASSERT_TRUE(tasks.ok()) << tasks.status();
   ASSERT_EQ((*tasks)->Now()->latest.size(), 1u);
   EXPECT_EQ((*tasks)->Now()->latest[0].status, TaskStatus::kRunning);

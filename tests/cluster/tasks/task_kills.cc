@@ -1,8 +1,14 @@
 #include "tests/cluster/tasks/task_kills.h"
 
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <fstream>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -46,8 +52,10 @@ class Kills {
     std::vector<std::thread> clients;
     left_ = options_.clients;
     for (int c = 0; c < options_.clients; ++c) clients.emplace_back([this, c] { Client(c); });
+    std::thread killer([this] { KillExecutors(); });
     KillAgainAndAgain();
     for (std::thread& client : clients) client.join();
+    killer.join();
     result_.tasks = static_cast<int>(told_.size());
     Compare();
     if (const int code = server_->Interrupt(); code != 0) Wrong(absl::StrCat("the server ended with ", code));
@@ -72,6 +80,13 @@ class Kills {
     const std::string listen = http_.empty() ? "127.0.0.1:0" : http_,
                       grpc = grpc_.empty() ? "127.0.0.1:0" : grpc_;
     arguments.insert(arguments.end(), {"--listen", listen, "--grpc", grpc});
+    if (command()) {
+      const std::string path = options_.folder + "/executors.json";
+      std::ofstream(path)
+          << R"({"commands": {"step": {"argv": ["/bin/sh", "-c", "echo begun; sleep 0.05; echo \"$1\"", ")"
+          << mark_ << R"("], "slots": 8}}})";
+      arguments.insert(arguments.end(), {"--executors", path});
+    }
     server_ =
         std::make_unique<NodeProcess>(options_.program, arguments, options_.folder + "/log", -1, "serve");
     http_ = server_->WaitForAddress(std::chrono::seconds(120));
@@ -98,6 +113,35 @@ class Kills {
     }
   }
 
+  // Empty: it has ended.
+  static std::string CommandLine(pid_t pid) {
+    std::string line(4096, '\0');
+    const int file = ::open(absl::StrCat("/proc/", pid, "/cmdline").c_str(), O_RDONLY | O_CLOEXEC);
+    if (file < 0) return "";
+    const ssize_t n = ::read(file, line.data(), line.size());
+    ::close(file);
+    return line.substr(0, static_cast<size_t>(std::max<ssize_t>(n, 0)));
+  }
+  // Programs of this run's tasks, or what keeps them, at random.
+  void KillExecutors() {
+    std::mt19937_64 random(options_.seed + 1);
+    while (result_.executor_kills < options_.executor_kills && left_ > 0 && !given_up_) {
+      std::vector<pid_t> pids;
+      if (DIR* processes = ::opendir("/proc")) {
+        while (const dirent* entry = ::readdir(processes)) {
+          const pid_t pid = std::atoi(entry->d_name);
+          if (pid <= 0) continue;
+          if (CommandLine(pid).find(mark_) != std::string::npos) pids.push_back(pid);
+        }
+        ::closedir(processes);
+      }
+      if (!pids.empty() && ::kill(pids[random() % pids.size()], SIGKILL) == 0) ++result_.executor_kills;
+      std::this_thread::sleep_for(std::chrono::milliseconds(random() % 40));
+    }
+  }
+
+  bool command() const { return options_.work == "command"; }
+
   // Makes a call until a server has answered.
   template <typename Call>
   grpc::Status Ask(const Call& call) {
@@ -118,19 +162,23 @@ class Kills {
   }
 
   void OneTask(int i) {
-    const bool model = options_.work == "model";
+    const bool model = options_.work == "model", done = model || command();
     pb::SubmitTaskRequest request;
     request.set_idempotency_key(absl::StrCat("key-", i));
     request.mutable_spec()->set_context(kContext);
     // A task that is lost with the server each time is still done in the end.
     request.mutable_spec()->mutable_retry()->set_losses(1000);
+    request.mutable_spec()->mutable_retry()->set_attempts(1000);
     request.mutable_spec()->mutable_retry()->mutable_first_wait()->set_nanos(10'000'000);
     request.mutable_spec()->mutable_retry()->mutable_longest_wait()->set_nanos(50'000'000);
     if (model) {
       request.mutable_spec()->mutable_work()->mutable_model()->set_prompt(absl::StrCat("the sea ", i));
       request.mutable_spec()->mutable_work()->mutable_model()->set_max_tokens(3);
     } else {
-      request.mutable_spec()->mutable_work()->mutable_command()->set_program("nobody-does-this");
+      request.mutable_spec()->mutable_work()->mutable_command()->set_program(command() ? "step"
+                                                                                       : "nobody-does-this");
+      if (command())
+        request.mutable_spec()->mutable_work()->mutable_command()->add_arguments(absl::StrCat("done ", i));
     }
     pb::SubmitTaskResponse response;
     grpc::Status status =
@@ -139,7 +187,7 @@ class Kills {
     const std::string id = response.task().id();
     ++heard_;
     Told told{request.idempotency_key(), {}};
-    if (!model || i % 4 == 0) {
+    if (!done || i % 4 == 0) {
       pb::CancelTaskRequest cancel;
       cancel.set_id(id);
       pb::Task task;
@@ -205,7 +253,10 @@ class Kills {
       Told again;
       Watch(id, &again);
       int ends = 0;
-      for (const pb::TaskEvent& event : again.events) ends += event.kind() == pb::TaskEvent::OVER;
+      for (const pb::TaskEvent& event : again.events) {
+        ends += event.kind() == pb::TaskEvent::OVER;
+        result_.attempts += event.kind() == pb::TaskEvent::STARTED;
+      }
       if (ends != 1) Wrong(absl::StrCat("task ", id, " ended ", ends, " times"));
       bool same = again.events.size() == told.events.size();
       for (size_t i = 0; same && i < told.events.size(); ++i)
@@ -220,6 +271,7 @@ class Kills {
   const TaskKillsOptions options_;
   std::unique_ptr<NodeProcess> server_;
   std::string http_, grpc_;
+  const std::string mark_ = absl::StrCat("omni-kills-step-", ::getpid());
   std::unique_ptr<Stub> stub_;
   std::atomic<int64_t> heard_{0}, asked_again_{0}, resumed_{0};
   std::atomic<int> left_{0};
