@@ -112,6 +112,11 @@ GROUPS = {
         (r"pooled_round_trip_us", "pooled_round_trip", "µs", 1, 3),
         (r"(steady|killed_worker|stopped_worker|standby)\.(median|worst)_ms", r"\1_\2", "ms", 1, 3),
     ],
+    "tasks": [
+        (r"synced_per_s_(1|64)", r"synced_per_s_\1", "tasks/s", 1, 3),
+        (r"(fsync|submit_to_start)_ms(_after|_p99)?", r"\1_ms\2", "ms", 1, 3),
+        (r"(recovery_ms|list_ms_worst|list_1000_ms|get_ms_worst)_1m", r"\1_1m", "ms", 1, 3),
+    ],
     "pair": [
         (r"figures\.(\w+)\.median_ratio", r"\1", "", 1, 3),
     ],

@@ -1,8 +1,10 @@
 // What the task engine makes of a disk, in one run on this machine.
 //
-//     tasks_bench [--dir FOLDER] [--seconds S] [--stored N] [--json]
+//     tasks_bench --omni PROGRAM -m MODEL [--dir FOLDER] [--seconds S] [--stored N] [--json]
 //
-// Every accept is synced, so the disk's own time for a sync is measured beside it, in the same folder.
+// Rates and times are those of clients of an `omni serve` over gRPC; what a million stored tasks cost is the
+// engine's. Every accept is synced, so the disk's own time for a sync is measured beside it, in the same
+// folder.
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -21,19 +23,24 @@
 #include <thread>
 #include <vector>
 
+#include <grpcpp/grpcpp.h>
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "actors/task/task_engine.h"
 #include "engine/base/splitmix.h"
+#include "omni/tasks/v1/lending.grpc.pb.h"
+#include "omni/tasks/v1/tasks.grpc.pb.h"
 #include "store/file/files.h"
 #include "store/state/database.h"
 #include "store/state/record_store.h"
+#include "tests/testing/node_process.h"
 #include "tests/testing/temp_dir.h"
 
 namespace omni::bench {
 namespace {
 
+namespace pb = ::omni::tasks::v1;
 using Clock = std::chrono::steady_clock;
 
 double Milliseconds(Clock::duration time) { return std::chrono::duration<double, std::milli>(time).count(); }
@@ -86,21 +93,65 @@ Opened Open(const std::string& dir) {
   return opened;
 }
 
-// Each submitter hands in the next task when it knows that the last one lasts.
-double AcceptedPerSecond(TaskEngine& engine, int submitters, double seconds) {
+// An `omni serve` of its own on loopback, whose tasks are on the disk that is meant.
+class Server {
+ public:
+  Server(const std::string& omni, const std::string& model, const std::string& folder) {
+    process_ = std::make_unique<testing::NodeProcess>(
+        omni,
+        std::vector<std::string>{"-m", model, "--listen", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--state",
+                                 folder + "/state", "-t", "1", "--no-log-requests"},
+        folder + "/log", -1, "serve");
+    address_ = process_->WaitForGrpcAddress();
+    if (address_.empty()) Die("omni serve did not start: " + process_->Log());
+  }
+  // Connections of their own, as different clients have them.
+  std::shared_ptr<grpc::Channel> Connect() const {
+    grpc::ChannelArguments arguments;
+    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    return grpc::CreateCustomChannel(address_, grpc::InsecureChannelCredentials(), arguments);
+  }
+
+ private:
+  std::unique_ptr<testing::NodeProcess> process_;
+  std::string address_;
+};
+
+pb::SubmitTaskRequest Request(const std::string& program) {
+  pb::SubmitTaskRequest request;
+  pb::CommandWork& work = *request.mutable_spec()->mutable_work()->mutable_command();
+  work.set_program(program);
+  work.set_input(std::string(256, 'w'));
+  return request;
+}
+
+// Each submitter hands in the next task when it has heard that the last one lasts.
+double AcceptedPerSecond(const Server& server, int submitters, double seconds, int round) {
   std::atomic<int64_t> accepted = 0;
   std::vector<std::thread> threads;
+  std::vector<std::unique_ptr<pb::SwarmTasks::Stub>> stubs;
+  for (int s = 0; s < submitters; ++s) {
+    stubs.push_back(pb::SwarmTasks::NewStub(server.Connect()));
+    grpc::ClientContext context;
+    pb::ListExecutorsResponse ignored;
+    context.set_wait_for_ready(true);
+    if (!stubs.back()->ListExecutors(&context, {}, &ignored).ok()) Die("the server does not answer");
+  }
   const auto start = Clock::now();
   const auto end =
       start + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
   for (int s = 0; s < submitters; ++s) {
     threads.emplace_back([&, s] {
+      pb::SubmitTaskRequest request = Request("nobody-does-this");
       for (int64_t n = 0; Clock::now() < end; ++n) {
-        std::promise<absl::Status> done;
-        engine.Submit({"caller" + std::to_string(s % 8), std::to_string(s) + "/" + std::to_string(n), Work()},
-                      [&](const absl::StatusOr<TaskSubmitted>& task) { done.set_value(task.status()); });
-        if (const absl::Status status = done.get_future().get(); !status.ok())
-          Die(std::string(status.message()));
+        request.set_idempotency_key(std::to_string(round) + "/" + std::to_string(s) + "/" +
+                                    std::to_string(n));
+        grpc::ClientContext context;
+        pb::SubmitTaskResponse response;
+        if (const grpc::Status status =
+                stubs[static_cast<size_t>(s)]->SubmitTask(&context, request, &response);
+            !status.ok())
+          Die(status.error_message());
         ++accepted;
       }
     });
@@ -109,58 +160,42 @@ double AcceptedPerSecond(TaskEngine& engine, int submitters, double seconds) {
   return static_cast<double>(accepted) / std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// From the call of Submit until an executor that waits has the task, as lent and synced.
-std::vector<double> SubmitToStart(TaskEngine& engine, int tasks) {
-  class Worker {
-   public:
-    explicit Worker(TaskEngine& engine) : engine_(engine) { Await(); }
-    // The last one waits until it is given nothing.
-    ~Worker() {
-      std::unique_lock lock(mutex_);
-      over_ = true;
-      changed_.wait(lock, [&] { return !waiting_; });
-    }
-    Clock::time_point StartOf(const TaskId& id) {
-      std::unique_lock lock(mutex_);
-      changed_.wait(lock, [&] { return started_.contains(id); });
-      return started_.at(id);
-    }
-
-   private:
-    void Await() {
-      engine_.Await("bench", "here", {{"bench", "*"}}, std::chrono::milliseconds(200),
-                    [this](absl::StatusOr<std::optional<TaskAssignment>> given) {
-                      const bool has = given.ok() && given->has_value();
-                      if (has) engine_.Succeed((*given)->token, {}, "", [](const absl::Status&) {});
-                      const std::lock_guard lock(mutex_);
-                      if (has) started_[(*given)->state.id] = Clock::now();
-                      if (has || !over_) {
-                        Await();
-                      } else {
-                        waiting_ = false;
-                      }
-                      changed_.notify_all();
-                    });
-    }
-
-    TaskEngine& engine_;
-    bool over_ = false, waiting_ = true;
-    std::mutex mutex_;
-    std::condition_variable changed_;
-    std::map<TaskId, Clock::time_point> started_;
-  };
-  Worker worker(engine);
+// From the call of SubmitTask until a node that waits for tasks has it.
+std::vector<double> SubmitToStart(const Server& server, int tasks) {
+  const auto lending = pb::TaskLending::NewStub(server.Connect());
+  const auto clients = pb::SwarmTasks::NewStub(server.Connect());
   std::vector<double> times;
   for (int t = 0; t < tasks; ++t) {
-    TaskSpec spec = Work();
-    spec.executor = "bench";
-    std::promise<TaskId> done;
-    const auto start = Clock::now();
-    engine.Submit({"caller", "", spec}, [&](const absl::StatusOr<TaskSubmitted>& task) {
-      if (!task.ok()) Die(std::string(task.status().message()));
-      done.set_value(task->state.id);
+    Clock::time_point started;
+    std::promise<void> asking;
+    std::thread worker([&] {
+      pb::TakeRequest take;
+      take.set_node("bench");
+      take.set_worker("bench");
+      take.add_offers()->set_executor("command");
+      take.mutable_offers(0)->set_target("bench");
+      take.mutable_wait()->set_seconds(30);
+      pb::TakeResponse taken;
+      grpc::ClientContext context;
+      asking.set_value();
+      const grpc::Status status = lending->Take(&context, take, &taken);
+      if (!status.ok() || !taken.has_task()) Die("no task came: " + status.error_message());
+      started = Clock::now();
+      pb::EndRequest end;
+      end.set_token(taken.task().token());
+      end.mutable_succeeded();
+      pb::EndResponse ended;
+      grpc::ClientContext second;
+      if (!lending->End(&second, end, &ended).ok()) Die("the task was not done");
     });
-    times.push_back(Milliseconds(worker.StartOf(done.get_future().get()) - start));
+    asking.get_future().wait();
+    std::this_thread::sleep_for(std::chrono::milliseconds(3));  // until it waits there
+    grpc::ClientContext context;
+    pb::SubmitTaskResponse response;
+    const auto start = Clock::now();
+    if (!clients->SubmitTask(&context, Request("bench"), &response).ok()) Die("a task was refused");
+    worker.join();
+    times.push_back(Milliseconds(started - start));
   }
   return times;
 }
@@ -237,10 +272,12 @@ int main(int argc, char** argv) {
   using namespace omni;
   using namespace omni::bench;
   CLI::App app("What the task engine makes of a disk");
-  std::string dir;
+  std::string dir, omni, model;
   double seconds = 5;
   int64_t stored = 1'000'000;
   bool json = false;
+  app.add_option("--omni", omni, "the program")->required();
+  app.add_option("-m,--model", model)->required();
   app.add_option("--dir", dir, "on the disk that is meant; else the system's for temporary files");
   app.add_option("--seconds", seconds, "of each rate");
   app.add_option("--stored", stored, "tasks of the large store")->check(CLI::Range(100, 10'000'000));
@@ -253,11 +290,11 @@ int main(int argc, char** argv) {
 
   nlohmann::json out;
   {
-    const Opened opened = Open(folder + "/rates");
+    const Server server(omni, model, folder);
     out["fsync_ms"] = SyncMilliseconds(folder);
-    out["synced_per_s_1"] = AcceptedPerSecond(*opened.engine, 1, seconds);
-    out["synced_per_s_64"] = AcceptedPerSecond(*opened.engine, 64, seconds);
-    const std::vector<double> starts = SubmitToStart(*opened.engine, 500);
+    out["synced_per_s_1"] = AcceptedPerSecond(server, 1, seconds, 1);
+    out["synced_per_s_64"] = AcceptedPerSecond(server, 64, seconds, 2);
+    const std::vector<double> starts = SubmitToStart(server, 500);
     out["submit_to_start_ms"] = Quantile(starts, 0.5);
     out["submit_to_start_ms_p99"] = Quantile(starts, 0.99);
     out["fsync_ms_after"] = SyncMilliseconds(folder);
