@@ -18,6 +18,7 @@
 #include "cli/sampler_flags.h"
 #include "cli/server_flags.h"
 #include "cli/stream_flags.h"
+#include "cli/swarm_task.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
 #include "engine/base/interrupt.h"
@@ -42,6 +43,7 @@ struct RunArgs {
   StreamFlags stream;
   ClusterFlags cluster;
   ServerFlags server;
+  SwarmTaskFlags swarm_task;
   GivenFlags of_this_process;  // beside the model
   std::function<bool()> model_typed;
   bool json = false, stats = false, ignore_end = false;
@@ -349,6 +351,9 @@ absl::StatusOr<int> RunAtServer(const RunArgs& args, const std::string& prompt) 
 }
 
 absl::StatusOr<int> Run(const RunArgs& args) {
+  const absl::StatusOr<bool> is_task = args.swarm_task.Given();
+  if (!is_task.ok()) return is_task.status();
+  if (*is_task) return args.swarm_task.Run();
   if (!args.prompt.empty() && !args.prompt_flag.empty()) {
     return UsageError("the prompt was given twice, as an argument and with --prompt; leave one out");
   }
@@ -422,7 +427,8 @@ void AddRun(CLI::App& root, Invocation& invocation) {
       "  omni run 'The sea' --json | jq -r .text\n"
       "  omni run 'The sea' --perspectives near --json | jq .perspectives\n"
       "  omni run 'The sea' --cluster 127.0.0.1:7300  # by the nodes of a cluster\n"
-      "  omni run 'The sea' --server http://127.0.0.1:8080  # by a server, as omni serve\n\n"
+      "  omni run 'The sea' --server http://127.0.0.1:8080  # by a server, as omni serve\n"
+      "  omni run --swarm-task 'Sort my notes' --swarm-workspace ~/notes  # by an agent of ZeroClaw\n\n"
       "The prompt may hold any bytes; the tokenizer works on bytes, so invalid UTF-8 is accepted as it is.");
   auto args = std::make_shared<RunArgs>();
   verb.Argument("PROMPT", args->prompt, "Text to continue; - reads standard input");
@@ -443,6 +449,7 @@ void AddRun(CLI::App& root, Invocation& invocation) {
   AddPerspectives(verb, args->perspectives);
   verb.Bool("--ignore-eos", args->ignore_end, "Go on after the model ends the text");
   verb.Bool("--echo,!--no-echo", args->echo, "Print the prompt first (default: on a terminal)");
+  args->swarm_task.Add(verb);
   verb.Json(args->json);
   verb.Bool("--stats", args->stats, "Say on stderr what was loaded, and the rates");
   verb.Body([args, prompt_typed] {
