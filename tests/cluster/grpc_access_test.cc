@@ -23,6 +23,7 @@
 #include "omni/cluster/v1/regions.pb.h"
 #include "omni/cluster/v1/tiles.pb.h"
 #include "omni/inference/v1/inference.pb.h"
+#include "omni/tasks/v1/lending.pb.h"
 #include "omni/tasks/v1/tasks.pb.h"
 #include "tests/testing/recording_log.h"
 #include "tests/testing/temp_dir.h"
@@ -218,7 +219,7 @@ TEST(GrpcAccess, EveryMethodIsInTheTable) {
   for (const google::protobuf::FileDescriptor* file :
        {inference::v1::GenerateRequest::descriptor()->file(), cluster::v1::JoinRequest::descriptor()->file(),
         cluster::v1::DescribeRequest::descriptor()->file(), cluster::v1::Frame::descriptor()->file(),
-        tasks::v1::Task::descriptor()->file()}) {
+        tasks::v1::TakeRequest::descriptor()->file(), tasks::v1::Task::descriptor()->file()}) {
     for (int s = 0; s < file->service_count(); ++s) {
       const google::protobuf::ServiceDescriptor* service = file->service(s);
       for (int m = 0; m < service->method_count(); ++m)
