@@ -300,7 +300,8 @@ int main(int argc, char** argv) {
     out["fsync_ms_after"] = SyncMilliseconds(folder);
   }
   const nlohmann::json large = MeasureStored(folder + "/stored", stored);
-  for (const auto& [key, value] : large.items()) out[key == "stored" ? key : key + "_1m"] = value;
+  const std::string of = stored == 1'000'000 ? "_1m" : "_" + std::to_string(stored);
+  for (const auto& [key, value] : large.items()) out[key == "stored" ? key : key + of] = value;
   std::error_code ignored;
   std::filesystem::remove_all(folder, ignored);
   std::printf("%s\n", out.dump(json ? -1 : 2).c_str());
