@@ -6,6 +6,7 @@
 
 #include <gmock/gmock.h>
 
+#include "cluster/grpc_access.h"
 #include "tests/cluster/tasks/tasks_fixture.h"
 
 namespace omni::testing {
@@ -248,6 +249,23 @@ class TaskCallersTest : public TasksFixture {
     Be("anna");
   }
 };
+
+// Else whoever asks another node than the one that leads would see everybody's.
+TEST_F(TaskCallersTest, WhatIsAskedForSomebodyElseShowsNoMoreThanThatOneMaySee) {
+  const std::string id = Submit(Command("sort"));
+  Be("root");
+  const auto get = [&](const std::vector<std::string>& metadata) {
+    const auto context = Context();
+    for (const std::string& name : metadata) context->AddMetadata(name, "1");
+    pb::Task task;
+    return stub_->GetTask(context.get(), Of<pb::GetTaskRequest>(id), &task).error_code();
+  };
+  EXPECT_EQ(get({}), StatusCode::OK);
+  EXPECT_EQ(get({kForwardedMetadata}), StatusCode::NOT_FOUND);
+  EXPECT_EQ(get({kForwardedMetadata, kForwardedAllMetadata}), StatusCode::OK);
+  Be("bert");
+  EXPECT_EQ(get({kForwardedMetadata, kForwardedAllMetadata}), StatusCode::NOT_FOUND);
+}
 
 TEST_F(TaskCallersTest, AnothersTaskIsAsGoodAsNoneInEveryCall) {
   const std::string live = Submit(Command("sort")), over = Submit(Command("sort"));
