@@ -125,4 +125,11 @@ bool CoordinatorState::LookAgain() {
   return true;
 }
 
+// The memory of copies, when nobody is left whose tokens are looked at.
+void CoordinatorState::ReleaseLooks() {
+  if (std::none_of(active_.begin(), active_.end(),
+                   [](const auto& s) { return s->perspectives().has_value(); }))
+    looks_.Release();
+}
+
 }  // namespace omni

@@ -429,6 +429,7 @@ void CoordinatorState::EndStep() {
   calls_.TakeHops();
   Answer();
   Sweep();
+  ReleaseLooks();
   counters_.active.Set(static_cast<int64_t>(active_.size()));
   counters_.queued.Set(static_cast<int64_t>(queue_.size()));
   if (active_.empty() && queue_.empty()) return;

@@ -138,6 +138,7 @@ class CoordinatorState : private RegionCalls::Owner {
   absl::Status TakeLogits();
   bool LookAgain();
   void ConcludeLooks();
+  void ReleaseLooks();
   void Sample();
   std::vector<Sampled> Alternatives(const Part& part, const TokenRow& row);
   void Emit();

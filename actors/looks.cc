@@ -14,7 +14,15 @@ constexpr size_t kOthers = kPerspectives - 1;
 
 absl::Status Looks::Copy(Look& look, const SessionState& from, size_t copies) {
   try {
-    while (look.states.size() < copies) look.states.push_back(from.Clone());
+    while (look.states.size() < copies) {
+      if (spare_.empty()) {
+        look.states.push_back(from.Clone());
+      } else {
+        look.states.push_back(std::move(spare_.back()));
+        spare_.pop_back();
+        look.states.back().CopyFrom(from);
+      }
+    }
   } catch (const std::bad_alloc&) {
     look.states.clear();
     return absl::ResourceExhaustedError(
@@ -22,6 +30,16 @@ absl::Status Looks::Copy(Look& look, const SessionState& from, size_t copies) {
                      " MiB each, which its perspectives take; ask without them or end other sessions"));
   }
   return absl::OkStatus();
+}
+
+void Looks::Return(Look& look) {
+  for (SessionState& state : look.states) spare_.push_back(std::move(state));
+  look.states.clear();
+}
+
+void Looks::Clear() {
+  for (Look& look : looks_) Return(look);
+  looks_.clear();
 }
 
 absl::Status Looks::Add(size_t part, const PerspectiveSettings& settings, uint64_t seed, int64_t position,
@@ -71,7 +89,7 @@ Looks::Look* Looks::Of(size_t part) {
 
 void Looks::Conclude(size_t part, std::span<const TokenRow> perspectives, TokenRow& own) {
   Look& look = *Of(part);
-  look.states.clear();
+  Return(look);
   std::vector<std::span<const float>> logits = {own.logits};
   for (const TokenRow& row : perspectives) {
     if (!row.status.ok()) own.status = row.status;

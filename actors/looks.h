@@ -31,7 +31,9 @@ class Looks {
   Looks(const kernels::Ops& ops, const Calibration* calibration) : ops_(ops), calibration_(calibration) {}
 
   bool empty() const { return looks_.empty(); }
-  void Clear() { looks_.clear(); }  // and the copies of states with it
+  // The states' memory stays for the next step's, until it is released.
+  void Clear();
+  void Release() { spare_.clear(); }
 
   // A row of a session with perspectives is to be computed, from which its next token is drawn. `part`: what
   // the caller knows it by; `position`: of the token to be drawn; `state` as it is before the row.
@@ -67,13 +69,15 @@ class Looks {
     float confidence = 0;
   };
 
-  static absl::Status Copy(Look& look, const SessionState& from, size_t copies);
+  absl::Status Copy(Look& look, const SessionState& from, size_t copies);
+  void Return(Look& look);
   static Rows RowsOf(Look& look);
   Look* Of(size_t part);
   const Look* Of(size_t part) const { return const_cast<Looks*>(this)->Of(part); }
 
   const kernels::Ops& ops_;
   const Calibration* calibration_;
+  std::vector<SessionState> spare_;
   std::deque<Look> looks_;  // which stay where they are: rows point into them
 };
 

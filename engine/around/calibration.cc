@@ -254,7 +254,8 @@ float PerspectiveConfidence(const Calibration* calibration, PerspectiveKind kind
                             std::span<const std::span<const float>> logits, float disagreement, float tau) {
   if (calibration != nullptr && calibration->Of(kind).has_value())
     return MixPerspectives(*calibration->Of(kind), ops, logits, disagreement).confidence;
-  return tau > 0 ? std::max(0.0f, 1.0f - disagreement / tau) : 0.0f;
+  const Mixture average = MixPerspectives(PerspectiveCalibration(), ops, logits, disagreement);
+  return tau > 0 ? average.p[average.likeliest.index()] * std::max(0.0f, 1.0f - disagreement / tau) : 0.0f;
 }
 
 }  // namespace omni

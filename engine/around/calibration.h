@@ -77,7 +77,7 @@ float TauOf(const PerspectiveSettings& settings, const Calibration* calibration)
 float OwnConfidence(const Calibration* calibration, const kernels::Ops& ops, std::span<const float> logits);
 
 // Of the four together: what their mixture's confidence is made of, and that. Without a calibration, or one
-// of the other kind only, the confidence is 1 - disagreement / tau, or 0 if that is less.
+// of the other kind only, it is their average's largest probability times max(0, 1 - disagreement / tau).
 struct Mixture {
   std::vector<float> p;  // [V]
   TokenId likeliest;

@@ -25,19 +25,21 @@ float FixedSum(size_t n, Term&& term) {
   return sums[0];
 }
 
-// log x = k ln 2 + 2 atanh(s), s = (m - 1) / (m + 1), x = 2^k m with m in [1/sqrt 2, sqrt 2): no branch, so
-// that a loop of them is one of vectors.
+// log x = k ln 2 + log(1 + t), x = 2^k (1 + t) with 1 + t in [1/sqrt 2, sqrt 2);
+// log(1 + t) = t - t^2 / 2 + t^3 q(t), q through nine Chebyshev nodes of that interval. No branch and no
+// division, so that a loop of them is one of vectors.
 inline float Log(float x) {
   constexpr int32_t kHalfRoot = 0x3f3504f3;  // 1 / sqrt 2
   constexpr float kLn2High = 0.693145752f, kLn2Low = 1.42860677e-6f;
+  constexpr float kPoly[] = {0.333333312f,  -0.24999997f, 0.200007157f,  -0.166678023f, 0.142490576f,
+                             -0.124256873f, 0.116854199f, -0.114797338f, 0.0697161144f};
   x = std::max(x, std::numeric_limits<float>::min());
   const int32_t offset = std::bit_cast<int32_t>(x) - kHalfRoot;
-  const int32_t exponent = offset >> 23;
-  const float m = std::bit_cast<float>((offset & 0x7fffff) + kHalfRoot);
-  const float s = (m - 1.0f) / (m + 1.0f), z = s * s;
-  const float tail = z * (0.333333333f + z * (0.2f + z * (0.142857143f + z * 0.111111111f)));
-  const auto k = static_cast<float>(exponent);
-  return (2.0f * s + 2.0f * s * tail + k * kLn2Low) + k * kLn2High;
+  const float t = std::bit_cast<float>((offset & 0x7fffff) + kHalfRoot) - 1.0f;
+  float q = kPoly[8];
+  for (int i = 7; i >= 0; --i) q = q * t + kPoly[i];
+  const float z = t * t, k = static_cast<float>(offset >> 23);
+  return ((q * t * z - 0.5f * z) + k * kLn2Low) + t + k * kLn2High;
 }
 
 }  // namespace

@@ -51,7 +51,7 @@ struct PerspectiveSettings {
   // Tokens whose position is a multiple of `examine` are looked at if the likeliest token has less than
   // `below` or the entropy is above `above` nats; 0: none for that reason. Costs a copy of the session's
   // state at each of those positions.
-  int64_t examine = 4;
+  int64_t examine = 12;
   float below = 0.6f, above = 3.0f;
   // Disagreement, nats, from which on they are said to disagree; nothing: the calibration's (calibration.h).
   std::optional<float> tau;

@@ -123,10 +123,10 @@ TEST(ConfidenceTest, WithoutACalibrationItIsTheProbabilityOrTheRule) {
   EXPECT_NEAR(OwnConfidence(nullptr, ops, logits), 0.7f, 1e-6);
   PerspectiveSettings settings;
   const std::vector<std::span<const float>> four(4, logits);
-  EXPECT_FLOAT_EQ(PerspectiveConfidence(nullptr, settings.kind, ops, four, 0.03f, 0.15f), 0.8f);
+  EXPECT_FLOAT_EQ(PerspectiveConfidence(nullptr, settings.kind, ops, four, 0.03f, 0.15f), 0.8f * 0.7f);
   EXPECT_EQ(PerspectiveConfidence(nullptr, settings.kind, ops, four, 0.3f, 0.15f), 0.0f);
   const Calibration c = Example();  // has nothing of near ones
-  EXPECT_FLOAT_EQ(PerspectiveConfidence(&c, settings.kind, ops, four, 0.03f, 0.15f), 0.8f);
+  EXPECT_FLOAT_EQ(PerspectiveConfidence(&c, settings.kind, ops, four, 0.03f, 0.15f), 0.8f * 0.7f);
   settings.kind = PerspectiveKind::kFar;
   EXPECT_FLOAT_EQ(PerspectiveConfidence(&c, settings.kind, ops, four, 0.03f, 0.15f), 0.25f);
 }
