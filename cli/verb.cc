@@ -309,6 +309,8 @@ void AddVerbs(CLI::App& root, Invocation& invocation) {
   AddNode(root, invocation);
   AddCluster(root, invocation);
   AddKey(root, invocation);
+  AddMemory(root, invocation);
+  AddSafety(root, invocation);
   AddTask(root, invocation);
   AddCompletion(root, invocation);
 }

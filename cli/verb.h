@@ -134,6 +134,8 @@ void AddServe(CLI::App& root, Invocation& invocation);
 void AddNode(CLI::App& root, Invocation& invocation);
 void AddCluster(CLI::App& root, Invocation& invocation);
 void AddKey(CLI::App& root, Invocation& invocation);
+void AddMemory(CLI::App& root, Invocation& invocation);
+void AddSafety(CLI::App& root, Invocation& invocation);
 void AddCompletion(CLI::App& root, Invocation& invocation);
 void AddVerbs(CLI::App& root, Invocation& invocation);  // all of them
 

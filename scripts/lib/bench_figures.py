@@ -25,6 +25,9 @@ GROUPS = {
         (r"(\w+\.)?((?:full_)?ece(?:_temperature)?)", r"\1\2", "", 1, 3),
         (r"(\w+\.)?((?:plain_rule_)?aurc(?:_temperature)?|brier|accuracy|disagreement)", r"\1\2", "", 1, 4),
         (r"(\w+\.bits_per_byte)", r"\1", "", 1, 4),
+        (r"(hdm_(?:exact|noisy)_\w+)", r"\1", "%", 100, 4),
+        (r"(hdm_lookup_us_\w+|\w+_us_per_token)", r"\1", "µs", 1, 2),
+        (r"(spp_\w*share)", r"\1", "%", 100, 2),
     ],
     "kernels": [
         (r"(\w+_share(?:_\w+)?|rows8_cost(?:_\w+)?|contention_loss)", r"\1", "", 1, 2),

@@ -15,6 +15,8 @@ import subprocess
 import sys
 import tempfile
 
+import mind_memory
+
 PROMPT = "The captain looked at the sea, and"
 
 
@@ -74,7 +76,9 @@ def perspectives(settings):
     return keys
 
 
-PARTS = {"perspectives": perspectives}
+PARTS = {"perspectives": perspectives,
+         "memory": lambda settings: mind_memory.memory(omni, settings),
+         "safety": lambda settings: mind_memory.safety(omni, settings)}
 
 
 def main():

@@ -1,6 +1,7 @@
 // One full-size token with everything in memory: seeded random weights of a preset's shape, as many experts
 // of each layer as the budget holds, one session. Prints measured tokens a second beside what the bytes it
-// must read allow at the memory's speed, measured in the same run.
+// must read allow at the memory's speed, measured in the same run, and the share of a token that projecting
+// its hidden state onto a polytope of 500 half-spaces adds: of one inside, and of one that is outside.
 //
 //     token_bench [--preset NAME] [--gib BYTES/2^30] [-n TOKENS] [--threads N] [--json]
 #include <unistd.h>
@@ -17,6 +18,8 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
+#include "engine/around/safety_projection.h"
+#include "engine/base/splitmix.h"
 #include "engine/decode/cpu_decoder.h"
 #include "engine/decode/worker_pool.h"
 #include "engine/model/weights.h"
@@ -172,6 +175,31 @@ class SyntheticModel : public ExpertSource {
   std::vector<const uint8_t*> tile_pointers_;
 };
 
+// Random half-spaces at a distance of 3 from zero; of a random point of length sqrt(d), `share` of them are
+// violated by an eighth of its length.
+absl::StatusOr<Projector> RandomPolytope(int64_t d, int64_t half_spaces, const std::vector<float>& outside,
+                                         double share) {
+  Polytope p;
+  p.name = "random";
+  p.d = d;
+  for (int64_t j = 0; j < half_spaces; ++j) {
+    std::vector<float> n(static_cast<size_t>(d));
+    for (int64_t i = 0; i < d; ++i) {
+      n[static_cast<size_t>(i)] =
+          static_cast<float>(CounterUniform(static_cast<uint64_t>(j) + 1, static_cast<uint64_t>(i)) - 0.5);
+    }
+    if (static_cast<double>(j) < share * static_cast<double>(half_spaces)) {
+      // Turned towards the point, which has no part in a random direction to speak of.
+      for (size_t i = 0; i < n.size(); ++i) n[i] += 0.05f * outside[i];
+    }
+    ScaleToUnit(n);
+    p.normals.insert(p.normals.end(), n.begin(), n.end());
+    p.bounds.push_back(3);
+    p.labels.emplace_back();
+  }
+  return Projector::Make(std::move(p));
+}
+
 int64_t AvailableBytes() {
   FILE* file = std::fopen("/proc/meminfo", "r");
   char line[256];
@@ -211,7 +239,15 @@ int Main(int argc, char** argv) {
   }
   CpuDecoder decoder(model.weights(), pool);
   SessionState state(*config);
-  std::vector<double> shares, rates, roofs;
+  std::vector<double> shares, rates, roofs, inside_shares, outside_shares;
+  constexpr int64_t kHalfSpaces = 500;
+  std::vector<float> outside(static_cast<size_t>(config->d));
+  for (size_t i = 0; i < outside.size(); ++i) outside[i] = i % 3 == 0 ? 1.7f : -0.3f;
+  const absl::StatusOr<Projector> projector = RandomPolytope(config->d, kHalfSpaces, outside, 0.05);
+  if (!projector.ok()) {
+    std::fprintf(stderr, "token_bench: %s\n", std::string(projector.status().message()).c_str());
+    return 1;
+  }
   int32_t token = 1;
   for (int i = -1; i < tokens; ++i) {  // the first token touches every page and is not counted
     const double bandwidth = bench::ReadBandwidth(
@@ -225,7 +261,21 @@ int Main(int argc, char** argv) {
       return 1;
     }
     token = static_cast<int32_t>(std::max_element(logits->begin(), logits->end()) - logits->begin());
+    // The token has pushed the half-spaces out of every cache.
+    std::vector<float> within(outside.size(), 0.01f), beyond = outside;
+    const auto first = Clock::now();
+    const auto stayed = projector->Project(within);
+    const double inside_seconds = Seconds(first);
+    const auto second = Clock::now();
+    const auto moved = projector->Project(beyond);
+    const double outside_seconds = Seconds(second);
+    if (!stayed.ok() || !moved.ok() || !stayed->inside || moved->inside) {
+      std::fprintf(stderr, "token_bench: the points are not where they should be\n");
+      return 1;
+    }
     if (i < 0) continue;
+    inside_shares.push_back(inside_seconds / seconds);
+    outside_shares.push_back(outside_seconds / seconds);
     const double roof = bandwidth / static_cast<double>(model.BytesPerToken(state.position()));
     rates.push_back(1 / seconds);
     roofs.push_back(roof);
@@ -241,13 +291,17 @@ int Main(int argc, char** argv) {
                                 {"token_roofline_tok_per_s", roof},
                                 {"token_roofline_share", share},
                                 {"token_bytes", model.BytesPerToken(state.position())},
+                                {"spp_share", median(outside_shares)},
+                                {"spp_inside_share", median(inside_shares)},
                                 {"token_resident_experts", model.resident_experts()}};
     std::printf("%s\n", out.dump().c_str());
   } else {
     std::printf(
-        "%.3f tok/s, roofline %.3f tok/s, share %.3f (%lld bytes a token, %lld of %lld experts a layer)\n",
+        "%.3f tok/s, roofline %.3f tok/s, share %.3f (%lld bytes a token, %lld of %lld experts a layer); a "
+        "projection onto %lld half-spaces takes %.3f %% of a token, %.3f %% of a point inside\n",
         rate, roof, share, static_cast<long long>(model.BytesPerToken(state.position())),
-        static_cast<long long>(model.resident_experts()), static_cast<long long>(config->num_experts()));
+        static_cast<long long>(model.resident_experts()), static_cast<long long>(config->num_experts()),
+        static_cast<long long>(kHalfSpaces), 100 * median(outside_shares), 100 * median(inside_shares));
   }
   return 0;
 }

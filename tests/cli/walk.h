@@ -12,6 +12,7 @@
 #include <CLI/CLI.hpp>
 
 #include "cli/verb.h"
+#include "engine/around/safety_file.h"
 #include "tests/cli/omni_fixture.h"
 
 namespace omni::testing {
@@ -57,6 +58,8 @@ class WalkTest : public OmniTest {
     std::ofstream(*dir_ / "keys.json")
         << R"({"version": 1, "keys": [{"id": "0123456789ab", "name": "n", "scopes": ["infer"], )"
         << R"("created": "2026-01-01T00:00:00Z", "sha256": ")" << std::string(64, 'e') << R"("}]})";
+    Polytope half_line{"half", 1, 0, {1}, {2}, {"at most two"}};
+    std::ofstream(*dir_ / "polytopes.omni", std::ios::binary) << WritePolytopes({"", {half_line}});
     // For tests that run the program as another user.
     namespace fs = std::filesystem;
     fs::permissions(dir_->path(), fs::perms::all);
@@ -87,6 +90,8 @@ class WalkTest : public OmniTest {
         {"completion", {"bash"}},
         {"cluster", {"cert", Fresh("authority")}},
         {"key", {"list", "--keys", *dir_ / "keys.json"}},
+        {"safety", {"check", *dir_ / "polytopes.omni"}},
+        {"memory", {"capacity", "--items", "10"}},
         {"task", {"submit", "model", "the sea", "--dry-run"}},
     };
     const auto it = words.find(verb);

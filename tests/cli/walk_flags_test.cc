@@ -70,12 +70,18 @@ std::vector<std::string> BadValues(const CLI::Option& option) {
 
 // The words of a verb that it cannot do without.
 std::vector<std::string> Needed(const std::string& verb, const CLI::Option& but) {
-  const std::map<std::string, std::vector<std::string>> needed = {
-      {"pack", {"from", "to"}},  {"synth", {"--out", "there"}},
-      {"eval", {"ppl", "file"}}, {"trace", {"text"}},
-      {"bench", {"stream"}},     {"completion", {"bash"}},
-      {"cluster", {"status"}},   {"key", {"list"}},
-      {"task", {"list"}},        {"node", {"--listen", "127.0.0.1:7300"}}};
+  const std::map<std::string, std::vector<std::string>> needed = {{"pack", {"from", "to"}},
+                                                                  {"synth", {"--out", "there"}},
+                                                                  {"eval", {"ppl", "file"}},
+                                                                  {"trace", {"text"}},
+                                                                  {"bench", {"stream"}},
+                                                                  {"completion", {"bash"}},
+                                                                  {"cluster", {"status"}},
+                                                                  {"key", {"list"}},
+                                                                  {"safety", {"check", "file"}},
+                                                                  {"memory", {"stats"}},
+                                                                  {"task", {"list"}},
+                                                                  {"node", {"--listen", "127.0.0.1:7300"}}};
   const auto it = needed.find(verb);
   if (it == needed.end() || (verb == "synth" && but.check_lname("out")) ||
       (verb == "node" && but.check_lname("listen"))) {

@@ -1,0 +1,119 @@
+#include "engine/around/memory_vector.h"
+
+#include <string>
+
+#include "engine/base/splitmix.h"
+
+namespace omni {
+namespace {
+
+constexpr uint64_t kLastWord = (uint64_t{1} << (kHyperBits % 64)) - 1;
+constexpr uint64_t kTieSeed = 0x746965, kWordSeed = 0x776f7264, kPairSeed = 0x70616972;
+
+// The eight bits of a byte as -1 and 1.
+struct Signs {
+  int16_t of[256][8];
+};
+constexpr Signs MakeSigns() {
+  Signs signs = {};
+  for (int byte = 0; byte < 256; ++byte) {
+    for (int bit = 0; bit < 8; ++bit) signs.of[byte][bit] = (byte >> bit) & 1 ? 1 : -1;
+  }
+  return signs;
+}
+constexpr Signs kSigns = MakeSigns();
+
+uint64_t Hash(std::string_view word) {
+  uint64_t hash = 0xcbf29ce484222325u;
+  for (char c : word) hash = SplitMix64(hash ^ static_cast<uint8_t>(c));
+  return hash;
+}
+
+}  // namespace
+
+HyperVector Codeword(uint64_t seed, uint64_t id) {
+  HyperVector v;
+  const uint64_t mixed = SplitMix64(seed) ^ id;  // CounterRandom mixes it once more
+  for (size_t i = 0; i < v.words.size(); ++i) v.words[i] = CounterRandom(mixed, i);
+  v.words.back() &= kLastWord;
+  return v;
+}
+
+HyperVector Bind(const HyperVector& a, const HyperVector& b) {
+  HyperVector v;
+  for (size_t i = 0; i < v.words.size(); ++i) v.words[i] = a.words[i] ^ b.words[i];
+  return v;
+}
+
+HyperVector WithFlippedBits(const HyperVector& v, double share, uint64_t seed) {
+  // A sample without repetition, by choosing each bit with the probability that is right for what is left.
+  HyperVector flipped = v;
+  auto left = static_cast<int64_t>(share * static_cast<double>(kHyperBits) + 0.5);
+  for (int64_t i = 0; i < kHyperBits && left > 0; ++i) {
+    if (CounterUniform(seed, static_cast<uint64_t>(i)) * static_cast<double>(kHyperBits - i) >=
+        static_cast<double>(left)) {
+      continue;
+    }
+    flipped.words[static_cast<size_t>(i / 64)] ^= uint64_t{1} << (i % 64);
+    --left;
+  }
+  return flipped;
+}
+
+void Bundle::Count(const HyperVector& v, int16_t by) {
+  stale_ = true;
+  int16_t* counter = counters_.data();
+  for (uint64_t word : v.words) {
+    for (int byte = 0; byte < 8; ++byte, word >>= 8, counter += 8) {
+      const int16_t* signs = kSigns.of[word & 255];
+      for (int bit = 0; bit < 8; ++bit) counter[bit] = static_cast<int16_t>(counter[bit] + by * signs[bit]);
+    }
+  }
+}
+
+const HyperVector& Bundle::majority() const {
+  static const HyperVector kTie = Codeword(kTieSeed, 0);
+  if (!stale_) return majority_;
+  const int16_t* counter = counters_.data();
+  for (size_t i = 0; i < majority_.words.size(); ++i, counter += 64) {
+    uint64_t ones = 0, even = 0;
+    for (int bit = 0; bit < 64; ++bit) {
+      ones |= static_cast<uint64_t>(counter[bit] > 0) << bit;
+      even |= static_cast<uint64_t>(counter[bit] == 0) << bit;
+    }
+    majority_.words[i] = ones | (even & kTie.words[i]);
+  }
+  majority_.words.back() &= kLastWord;
+  stale_ = false;
+  return majority_;
+}
+
+HyperVector TextVector(std::string_view text) {
+  Bundle bundle;
+  bool any = false;
+  uint64_t before = 0;
+  std::string word;
+  const auto end_word = [&] {
+    if (word.empty()) return;
+    const uint64_t hash = Hash(word);
+    bundle.Add(Codeword(kWordSeed, hash));
+    if (any) bundle.Add(Codeword(kPairSeed, SplitMix64(before) ^ hash));
+    before = hash;
+    any = true;
+    word.clear();
+  };
+  for (char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte >= 'A' && byte <= 'Z') {
+      word += static_cast<char>(byte - 'A' + 'a');
+    } else if ((byte >= 'a' && byte <= 'z') || (byte >= '0' && byte <= '9') || byte >= 128) {
+      word += c;
+    } else {
+      end_word();
+    }
+  }
+  end_word();
+  return any ? bundle.majority() : HyperVector();
+}
+
+}  // namespace omni

@@ -1,0 +1,61 @@
+// Hypervectors: 10 000 bits whose meaning lies in how many of them two vectors share (Kanerva 2009).
+//
+//   bind     XOR: of two vectors one that is like neither; binding again undoes it
+//   bundle   the majority of several: like each of them, the less the more there are
+//   distance bits that differ; 5000 +- 50 of two that have nothing to do with each other
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "kernels/op.h"
+
+namespace omni {
+
+inline constexpr int64_t kHyperBits = 10'000, kHyperWords = (kHyperBits + 63) / 64;
+inline constexpr double kHyperDeviation = 50;  // of the distance of unrelated vectors: sqrt(bits) / 2
+
+// Bit i is bit i % 64 of word i / 64; the bits past the last are zero.
+struct HyperVector {
+  std::array<uint64_t, kHyperWords> words = {};
+  bool operator==(const HyperVector&) const = default;
+};
+
+// Number `id` of a codebook: random bits that follow from both, unrelated for different ids or seeds.
+HyperVector Codeword(uint64_t seed, uint64_t id);
+
+HyperVector Bind(const HyperVector& a, const HyperVector& b);
+inline int64_t Distance(const HyperVector& a, const HyperVector& b,
+                        const kernels::Ops& ops = kernels::ActiveOps()) {
+  return ops.differing_bits(reinterpret_cast<const uint8_t*>(a.words.data()),
+                            reinterpret_cast<const uint8_t*>(b.words.data()), sizeof(a.words));
+}
+
+// `share` of the bits, drawn by the seed, turned over.
+HyperVector WithFlippedBits(const HyperVector& v, double share, uint64_t seed);
+
+// A text as a vector: the bundle of its words and of its pairs of neighbouring words, letters in lower case.
+// Texts that share most of their words have near vectors, texts of the same words in the same order the same
+// one. The zero vector if there is no word: bytes that are no letters, digits or above 127 are between words.
+HyperVector TextVector(std::string_view text);
+
+// A bundle that can be added to and taken from: a counter for each bit. At most 32 767 vectors.
+class Bundle {
+ public:
+  Bundle() : counters_(kHyperWords * 64) {}
+  void Add(const HyperVector& v) { Count(v, 1); }
+  void Remove(const HyperVector& v) { Count(v, -1); }  // one that was added
+  // The majority; where there is none, a bit of a fixed vector. Computed when it is asked for after a change.
+  const HyperVector& majority() const;
+
+ private:
+  void Count(const HyperVector& v, int16_t by);
+
+  std::vector<int16_t> counters_;  // ones less zeros
+  mutable HyperVector majority_;
+  mutable bool stale_ = true;
+};
+
+}  // namespace omni

@@ -1,0 +1,136 @@
+#include "store/state/memory_records.h"
+
+#include <algorithm>
+#include <cstring>
+#include <optional>
+#include <utility>
+
+#include <absl/strings/ascii.h>
+#include <absl/strings/str_cat.h>
+
+#include "engine/base/quoted.h"
+#include "store/file/files.h"
+
+namespace omni {
+namespace {
+
+constexpr char kVersionKey[] = "version", kVersion[] = "1";
+constexpr std::string_view kPrefix = "a/";  // a/SCOPE/ and eight bytes, the number with the highest first
+
+std::string ScopePrefix(const std::string& scope) { return absl::StrCat("a/", scope, "/"); }
+
+void AppendNumber(std::string& key, uint64_t number) {
+  for (int shift = 56; shift >= 0; shift -= 8) key += static_cast<char>(number >> shift & 255);
+}
+
+// The scope and the number of a record's key; nothing: it is none.
+std::optional<std::pair<std::string, uint64_t>> ReadKey(std::string_view key) {
+  if (key.size() < kPrefix.size() + 1 + 1 + 8 || !key.starts_with(kPrefix)) return std::nullopt;
+  uint64_t number = 0;
+  for (char c : key.substr(key.size() - 8)) number = number << 8 | static_cast<unsigned char>(c);
+  key.remove_suffix(8);
+  if (key.back() != '/') return std::nullopt;
+  return std::pair(std::string(key.substr(kPrefix.size(), key.size() - kPrefix.size() - 1)), number);
+}
+
+std::string WriteValue(const Association& association) {
+  const auto size = static_cast<uint32_t>(association.key.size());
+  std::string value(reinterpret_cast<const char*>(&size), sizeof size);
+  return value + association.key + association.value;
+}
+
+std::optional<Association> ReadValue(std::string_view value) {
+  uint32_t size = 0;
+  if (value.size() < sizeof size) return std::nullopt;
+  std::memcpy(&size, value.data(), sizeof size);
+  value.remove_prefix(sizeof size);
+  if (value.size() < size) return std::nullopt;
+  return Association{std::string(value.substr(0, size)), std::string(value.substr(size))};
+}
+
+absl::Status CheckScope(const std::string& scope) {
+  const bool good =
+      !scope.empty() && scope.size() <= 64 && std::all_of(scope.begin(), scope.end(), [](unsigned char c) {
+        return absl::ascii_isalnum(c) || c == '.' || c == '-' || c == '_';
+      });
+  if (good) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "memory scope ", Quoted(scope), ": must have 1 to 64 letters, digits, '.', '-' or '_'; name it so"));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<MemoryRecords>> MemoryRecords::Open(const std::string& dir, bool create) {
+  DatabaseOptions options;
+  options.create = create;
+  absl::StatusOr<std::unique_ptr<Database>> database = Database::Open(dir, options);
+  if (!database.ok()) return database.status();
+  absl::StatusOr<std::optional<std::string>> version = (*database)->Get(kVersionKey);
+  if (!version.ok()) return version.status();
+  if (version->has_value() && **version != kVersion) {
+    return absl::FailedPreconditionError(absl::StrCat(dir, ": is a memory of version ", Quoted(**version),
+                                                      ", this program reads version ", kVersion));
+  }
+  if (!version->has_value() && !create) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(dir, ": is no memory's folder; omni memory add makes one"));
+  }
+  std::unique_ptr<MemoryRecords> records(new MemoryRecords(*std::move(database)));
+  if (!version->has_value()) {
+    if (absl::Status s = records->database_->Put(kVersionKey, kVersion); !s.ok()) return s;
+  }
+  absl::Status read = records->database_->ForEach(kPrefix, [&](std::string_view key, std::string_view value) {
+    const auto at = ReadKey(key);
+    if (!at.has_value() || !ReadValue(value).has_value()) {
+      return absl::DataLossError(
+          absl::StrCat(dir, ": record ", Quoted(key), " is no association; is this a memory's folder?"));
+    }
+    records->next_ = std::max(records->next_, at->second + 1);
+    return absl::OkStatus();
+  });
+  if (!read.ok()) return read;
+  return records;
+}
+
+absl::Status MemoryRecords::Add(const std::string& scope, const std::vector<Association>& associations) {
+  if (absl::Status s = CheckScope(scope); !s.ok()) return s;
+  DatabaseBatch batch;
+  std::lock_guard lock(mutex_);
+  uint64_t next = next_;
+  for (const Association& association : associations) {
+    if (association.key.empty() || association.key.size() > kMostKeyBytes ||
+        association.value.size() > kMostValueBytes) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "memory: a key of ", association.key.size(), " bytes with a value of ", association.value.size(),
+          "; keys have 1 to ", kMostKeyBytes, " bytes, values up to ", kMostValueBytes));
+    }
+    std::string key = ScopePrefix(scope);
+    AppendNumber(key, next++);
+    batch.Put(key, WriteValue(association));
+  }
+  // Numbers of a write that failed are not used again: it may be there after all.
+  next_ = next;
+  return database_->Write(batch);
+}
+
+absl::Status MemoryRecords::ForEach(const std::string& scope,
+                                    const std::function<void(const Association&)>& visit) const {
+  if (absl::Status s = CheckScope(scope); !s.ok()) return s;
+  return database_->ForEach(ScopePrefix(scope), [&](std::string_view, std::string_view value) {
+    if (const std::optional<Association> association = ReadValue(value)) visit(*association);
+    return absl::OkStatus();
+  });
+}
+
+absl::StatusOr<std::vector<std::string>> MemoryRecords::Scopes() const {
+  std::vector<std::string> scopes;
+  absl::Status read = database_->ForEach(kPrefix, [&](std::string_view key, std::string_view) {
+    const auto at = ReadKey(key);
+    if (at.has_value() && (scopes.empty() || scopes.back() != at->first)) scopes.push_back(at->first);
+    return absl::OkStatus();
+  });
+  if (!read.ok()) return read;
+  return scopes;
+}
+
+}  // namespace omni

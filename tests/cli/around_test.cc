@@ -1,0 +1,175 @@
+// omni safety and omni memory, as their users meet them.
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "tests/cli/omni_fixture.h"
+
+namespace omni::testing {
+namespace {
+
+using nlohmann::json;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+class OmniAround : public OmniTest {
+ protected:
+  // A file of the tests' folder with these bytes.
+  static std::string File(const std::string& name, const std::string& bytes) {
+    std::ofstream(*dir_ / name, std::ios::binary) << bytes;
+    return *dir_ / name;
+  }
+  static std::string Text() {
+    std::string text;
+    for (int i = 0; i < 30; ++i) text += "The sea was calm and the ship was late. The captain looked at it. ";
+    return File("allowed.txt", text);
+  }
+};
+
+TEST_F(OmniAround, APolytopeIsBuiltCheckedAndExplained) {
+  const std::string file = *dir_ / "p.omni";
+  const json built = Json(Omni({"safety", "build", file, "-m", Model(), "--text", Text(), "--half-spaces",
+                                "20", "--epsilon", "0.001", "--json"}));
+  EXPECT_EQ(built["polytope"], "general");
+  EXPECT_GT(built["anchors"], 3);
+  const Output second = Omni(
+      {"safety", "build", file, "-m", Model(), "--text", Text(), "--half-spaces", "5", "--safety", "narrow"});
+  EXPECT_EQ(second.exit_code, 0) << second.err;
+  EXPECT_THAT(second.out, HasSubstr("narrow has 5 half-spaces"));
+
+  // What it was built from is inside; a text it has not seen is not.
+  const json same = Json(Omni({"safety", "check", file, "-m", Model(), "--text", Text(), "--json"}));
+  EXPECT_EQ(same["polytopes"].size(), 2u);
+  const json& inside = same["polytopes"]["general"];
+  EXPECT_EQ(inside["text"]["projected_share"], 0);
+  EXPECT_EQ(inside["text"]["bits_per_byte"], inside["text"]["bits_per_byte_projected"]);
+  EXPECT_GT(inside["random_points"]["outside"], 0);
+  EXPECT_LE(inside["random_points"]["largest_residual"], 1e-4);
+  const std::string other =
+      File("other.txt", "zzz 9999 {}{}{} qqq \xff\xfe #### ~~~~ %%%% \x01\x02\x03 ++++");
+  const json outside = Json(Omni({"safety", "check", file, "-m", Model(), "--text", other, "--json"}));
+  EXPECT_GT(outside["polytopes"]["general"]["text"]["projected_share"], 0);
+
+  // Of so few tokens hardly any hidden state is inside.
+  ASSERT_EQ(Omni({"safety", "build", file, "-m", Model(), "--text", Text(), "--safety", "tight",
+                  "--most-tokens", "12", "--half-spaces", "60", "--epsilon", "0"})
+                .exit_code,
+            0);
+  int named = 0;
+  for (const char* prompt : {"zzz 9999", "{}{}", "The sea", "qqq", "~~~~ ####", "late late"}) {
+    const json explained = Json(
+        Omni({"safety", "explain", file, prompt, "-m", Model(), "-n", "5", "--safety", "tight", "--json"}));
+    EXPECT_EQ(explained["polytope"], "tight");
+    EXPECT_EQ(explained["tokens"].size(), 5u);
+    for (const json& token : explained["tokens"]) {
+      EXPECT_EQ(token["violated"].empty(), token["distance"] == 0) << token;
+      named += !token["violated"].empty();
+    }
+  }
+  EXPECT_GT(named, 0);
+}
+
+TEST_F(OmniAround, WhatCannotBeUsedIsRefused) {
+  ExpectOneLine(Omni({"safety", "check", File("bad.omni", "OMNIPOLY and more that is no polytope at all")}),
+                1, "bad.omni: polytopes: version");
+  ExpectOneLine(Omni({"safety", "check", *dir_ / "none.omni"}), 1, "none.omni");
+  ExpectOneLine(Omni({"safety", "build", *dir_ / "q.omni", "-m", Model()}), 2, "wants --text");
+  ExpectOneLine(Omni({"safety", "check", *dir_ / "q.omni", "--epsilon", "1"}), 2, "--epsilon does nothing");
+  ExpectOneLine(Omni({"safety", "twist", *dir_ / "q.omni"}), 2, "knows build, check and explain");
+  ExpectOneLine(Omni({"memory", "forget"}), 2, "knows add, ask, import");
+  ExpectOneLine(Omni({"memory", "ask", "x", "--items", "5"}), 2, "--items does nothing");
+  ExpectOneLine(Omni({"memory", "ask", "x", "--memory", *dir_ / "nowhere"}), 1, "nowhere");
+}
+
+TEST_F(OmniAround, WhatIsRememberedIsFoundByTheNextProgram) {
+  const std::string folder = *dir_ / "memory";
+  ASSERT_EQ(Omni({"memory", "add", "The key of the boat house", "under the third stone", "--memory", folder})
+                .exit_code,
+            0);
+  const Output asked = Omni({"memory", "ask", "the key of the BOAT house?", "--memory", folder});
+  EXPECT_EQ(asked.out, "under the third stone\n");
+  ExpectOneLine(Omni({"memory", "ask", "something else entirely", "--memory", folder}), 1,
+                "nothing is remembered");
+
+  std::string rows;
+  for (int i = 0; i < 2500; ++i)
+    rows += "key number " + std::to_string(i) + "\tvalue " + std::to_string(i) + "\n";
+  const std::string file = File("facts.tsv", rows);
+  EXPECT_THAT(Omni({"memory", "import", file, "--memory", folder, "--scope", "facts"}).out,
+              HasSubstr("2500 associations added to facts"));
+  EXPECT_EQ(Json(Omni({"memory", "ask", "key number 2499", "--memory", folder, "--scope", "facts",
+                       "--json"}))["value"],
+            "value 2499");
+  const json stats = Json(Omni({"memory", "stats", "--memory", folder, "--json"}));
+  ASSERT_EQ(stats["scopes"].size(), 2u);
+  EXPECT_EQ(stats["scopes"][1]["scope"], "facts");
+  EXPECT_EQ(stats["scopes"][1]["keys"], 2500);
+  ExpectOneLine(Omni({"memory", "import", File("no.tsv", "a\tb\nno tab\n"), "--memory", folder}), 1,
+                "line 2 has no tab");
+}
+
+TEST_F(OmniAround, ContextsAreMeasured) {
+  const json worth = Json(Omni({"memory", "measure", Text(), "-m", Model(), "--json"}));
+  EXPECT_EQ(worth["documents"], 1);
+  EXPECT_GT(worth["context_memory_gain"],
+            0.2);  // the text says the same again and again, the model knows nothing
+  EXPECT_GT(worth["ngram_cache_gain"], 0.2);
+}
+
+// What a polytope does to the lists of words and behaviours that others judge models by: the denied tokens
+// lose probability and are the likeliest less often; words that are several tokens are not denied, and the
+// behaviours, which are ordinary sentences, are about as likely as before.
+TEST(OmniSafetyData, SaysWhatAPolytopeChangesAndWhatNot) {
+  const char* shared = std::getenv("OMNI_SHARED");
+  const std::string folder = shared == nullptr ? "" : std::string(shared) + "/data";
+  const std::string words = folder + "/safety/ldnoobw-en.txt";
+  if (shared == nullptr || !std::filesystem::exists(words))
+    GTEST_SKIP()
+        << "the word list is below data/safety of the folder that OMNI_SHARED names, which is not there";
+  TempDir dir;
+  const std::string model = OMNI_SOURCE_DIR "/models/mini", file = dir / "p.omni";
+  const auto omni = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), OMNI_PROGRAM);
+    arguments.insert(arguments.end(), {"-m", model, "--json"});
+    ProcessOptions options;
+    options.limit = std::chrono::seconds(300);
+    const Output output = RunProcess(arguments, options);
+    EXPECT_EQ(output.exit_code, 0) << output.err;
+    return json::parse(output.out, nullptr, false);
+  };
+  // Behaviours: the first field of each line, as a document of its own.
+  std::ifstream behaviours(folder + "/safety/harmbench_behaviors_text_val.csv");
+  std::string line, text;
+  std::getline(behaviours, line);
+  while (std::getline(behaviours, line)) text += line.substr(0, line.find(',')) + "\n<|endoftext|>\n";
+  std::ofstream(dir / "behaviours.txt") << text;
+
+  const json built = omni({"safety", "build", file, "--text", folder + "/books/valid.txt.xz", "--deny", words,
+                           "--most-tokens", "6000", "--half-spaces", "300"});
+  std::printf("denied: %s tokens; not denied: %s words\n", built["denied_tokens"].dump().c_str(),
+              built["words_not_denied"].dump().c_str());
+  EXPECT_GT(built["words_not_denied"], 0);
+  for (const std::string& of : {dir / "behaviours.txt", words}) {
+    const json checked =
+        omni({"safety", "check", file, "--text", of, "--deny", words, "--most-tokens", "2000"});
+    const json effect = checked["polytopes"]["general"]["text"];
+    std::printf("%s: %s\n", std::filesystem::path(of).filename().c_str(), effect.dump().c_str());
+    if (built["denied_tokens"] > 0) {
+      EXPECT_LT(effect["denied_mass_projected"], effect["denied_mass"]);
+      EXPECT_LE(effect["denied_likeliest_projected"], effect["denied_likeliest"]);
+    }
+    EXPECT_NEAR(effect["bits_per_byte_projected"].get<double>() / effect["bits_per_byte"].get<double>(), 1,
+                0.1);
+  }
+}
+
+}  // namespace
+}  // namespace omni::testing
