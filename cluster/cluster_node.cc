@@ -97,6 +97,11 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   absl::Status OpenTasks();
   absl::Status StartServer();
   absl::Status StartSwarm();
+  bool Turned() {
+    const uint64_t turns = loop->turns();
+    loop->Wake();
+    return std::exchange(last_turns, turns) != turns;
+  }
   void TellHealth() { health.Tell({leading, stopping, coordinates()}); }
   void StopServing() {
     stopping = true;
@@ -228,6 +233,7 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   std::unique_ptr<grpc::Server> server;
   HealthAnswers health;
   int64_t last_heard = 0;
+  uint64_t last_turns = 0;  // when it was asked; a loop that runs has had some
   std::unique_ptr<Joiner> joiner;
   std::unique_ptr<Executor> restarter = std::make_unique<Executor>();
 
@@ -579,6 +585,7 @@ bool ClusterNode::WaitForLeader(std::chrono::milliseconds most) {
     return impl_->leading || !impl_->other.address.empty() || !impl_->coordinates();
   });
 }
+bool ClusterNode::Turned() { return impl_->Turned(); }
 StatusSource& ClusterNode::status() { return *impl_->status; }
 
 }  // namespace omni

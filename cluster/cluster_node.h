@@ -102,6 +102,9 @@ class ClusterNode {
   SwarmStats Stats() const;
   // Waits until it leads or knows who does, but no longer than `most`: whether it does.
   bool WaitForLeader(std::chrono::milliseconds most);
+  // Whether the thread that runs the actors has come around since this was asked before, the first time yes;
+  // has it come around once more. One thread.
+  bool Turned();
   StatusSource& status();  // as long as the node; of the cluster while it coordinates
 
   // No new answers are given from now on, by any door, and health checks hear of it. What is under way goes

@@ -1,5 +1,6 @@
 #include "cluster/grpc_loop.h"
 
+#include <atomic>
 #include <chrono>
 #include <functional>
 #include <mutex>
@@ -67,6 +68,8 @@ struct GrpcLoop::Impl : public GrpcLoop::Tag {
   const bool watches;
   Clock::time_point watch_again;             // the actors' thread's
   std::vector<std::function<void()>> later;  // the actors' thread's
+  std::atomic<uint64_t> turns{0};            // counted by the actors' thread
+  void CountTurn() { turns.store(turns.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed); }
   std::mutex mutex;
   grpc::Alarm alarm;
   bool armed = false;  // the alarm's event is still to come
@@ -90,13 +93,17 @@ GrpcLoop::~GrpcLoop() {
 
 void GrpcLoop::Later(std::function<void()> f) { impl_->later.push_back(std::move(f)); }
 
+uint64_t GrpcLoop::turns() const { return impl_->turns.load(std::memory_order_relaxed); }
+
 void GrpcLoop::Poll() {
+  impl_->CountTurn();
   impl_->DoLater();
   for (int i = 0; i < kEventsPerPoll && impl_->TakeOne(); ++i) {
   }
 }
 
 void GrpcLoop::Wait() {
+  impl_->CountTurn();
   impl_->DoLater();
   if (impl_->watches && impl_->Watch()) return;
   void* tag = nullptr;

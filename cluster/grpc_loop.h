@@ -1,6 +1,7 @@
 // A gRPC completion queue as the place where a process's actors wait.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 
@@ -39,6 +40,8 @@ class GrpcLoop : public ActorLoop {
   void Poll() override;
   void Wait() override;
   void Wake() override;
+  // How often it was polled or waited at. Thread-safe.
+  uint64_t turns() const;
 
   // Of the actors' thread, from a tag: done when no actor has anything to do, or at the next Poll.
   void Later(std::function<void()> f);

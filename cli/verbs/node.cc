@@ -1,10 +1,11 @@
+#include <chrono>
 #include <memory>
-#include <thread>
 
 #include <absl/strings/str_cat.h>
 
 #include "cli/node_flags.h"
 #include "cli/output.h"
+#include "cli/service.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
 #include "cluster/access.h"
@@ -44,7 +45,8 @@ absl::StatusOr<int> RunNode(const NodeArgs& args) {
   // For whoever started it: the address, with the port that was found.
   PrintF("listening on %s\n", (*node)->address().c_str());
   FlushOutput();
-  while (!InterruptGuard::Requested()) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  ServeUntilInterrupted(**node, absl::StrCat("node ", (*node)->id(), " at ", (*node)->address()),
+                        std::chrono::seconds(0));
   return kExitOk;
 }
 

@@ -2,7 +2,6 @@
 #include <charconv>
 #include <chrono>
 #include <memory>
-#include <thread>
 
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
@@ -10,6 +9,7 @@
 #include "cli/door_flags.h"
 #include "cli/node_flags.h"
 #include "cli/output.h"
+#include "cli/service.h"
 #include "cli/stream_flags.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
@@ -127,7 +127,8 @@ absl::StatusOr<int> Serve(const ServeArgs& args) {
   PrintF("listening on %s\n", (*door)->address().c_str());
   PrintF("gRPC at %s\n", (*node)->address().c_str());
   FlushOutput();
-  while (!InterruptGuard::Requested()) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  ServeUntilInterrupted(**node, absl::StrCat("serving ", served.name, " at ", (*door)->address()),
+                        args.drain);
   const auto until = std::chrono::steady_clock::now() + args.drain;
   (*node)->StopServing();
   const bool http_done = (*door)->Drain(args.drain);

@@ -1,5 +1,7 @@
 #include "engine/base/interrupt.h"
 
+#include <unistd.h>
+
 #include <csignal>
 
 namespace omni {
@@ -9,7 +11,21 @@ namespace {
 // replaced.
 volatile std::sig_atomic_t interrupted = 0;
 
-void OnSignal(int) { interrupted = 1; }
+// The second one does what the signal does by default. To the first process of a container that is nothing:
+// it ends itself.
+void OnSignal(int signal) {
+  if (interrupted == 0) {
+    interrupted = 1;
+    return;
+  }
+  std::signal(signal, SIG_DFL);
+  sigset_t one;
+  sigemptyset(&one);
+  sigaddset(&one, signal);
+  sigprocmask(SIG_UNBLOCK, &one, nullptr);
+  std::raise(signal);
+  _exit(128 + signal);
+}
 
 struct sigaction old_int, old_term;
 
@@ -20,7 +36,7 @@ void Install(int signal, struct sigaction* old) {
   struct sigaction action = {};
   action.sa_handler = OnSignal;
   sigemptyset(&action.sa_mask);
-  action.sa_flags = static_cast<int>(SA_RESETHAND) | SA_RESTART;
+  action.sa_flags = SA_RESTART;
   sigaction(signal, &action, nullptr);
 }
 

@@ -3,7 +3,8 @@
 
 namespace omni {
 
-// While alive, the first SIGINT or SIGTERM sets a flag; a second one ends the program as usual. One at a
+// While alive, the first SIGINT or SIGTERM sets a flag; a second one, of either, ends the program,
+// also where it is the first process of a container. One at a
 // time.
 class InterruptGuard {
  public:

@@ -44,6 +44,15 @@ TEST_P(GrpcLoopTest, PollTakesAllThatHasComeAndDoesNotWait) {
   EXPECT_EQ(second.times, 1);
 }
 
+TEST_P(GrpcLoopTest, CountsItsTurns) {
+  const uint64_t before = loop_.turns();
+  loop_.Poll();
+  EXPECT_EQ(loop_.turns(), before + 1);
+  loop_.Wake();
+  loop_.Wait();
+  EXPECT_EQ(loop_.turns(), before + 2);
+}
+
 TEST_P(GrpcLoopTest, WaitTakesWhatComes) {
   Counted tag;
   grpc::Alarm alarm;
