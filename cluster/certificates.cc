@@ -120,7 +120,11 @@ absl::StatusOr<KeyPtr> NewKey() {
   return key;
 }
 
-bool IsDnsName(const std::string& host) {
+// "*.NAME" stands for any one label before NAME, which has two at least: others are not believed.
+bool IsDnsName(const std::string& name) {
+  const bool any = name.starts_with("*.");
+  const std::string host = any ? name.substr(2) : name;
+  if (any && host.find('.') == std::string::npos) return false;
   if (host.empty() || host.size() > kMaxHostBytes || host.front() == '.' || host.front() == '-') return false;
   return std::all_of(host.begin(), host.end(), [](unsigned char c) {
     return c < 0x80 && (std::isalnum(c) != 0 || c == '.' || c == '-');

@@ -9,6 +9,7 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 #include <grpcpp/grpcpp.h>
+#include <third_party/health.grpc.pb.h>
 
 #include "cluster/channel_credentials.h"
 #include "cluster/confidence_proto.h"
@@ -127,6 +128,26 @@ absl::StatusOr<std::unique_ptr<ClusterClient>> ClusterClient::Make(ClusterClient
   impl->credentials = *std::move(made);
   impl->options = std::move(options);
   return std::unique_ptr<ClusterClient>(new ClusterClient(std::move(impl)));
+}
+
+absl::Status ClusterClient::Health() {
+  namespace health = ::grpc::health::v1;
+  constexpr std::chrono::seconds kPatience{2};
+  const std::string& address = impl_->options.addresses.front();
+  grpc::ClientContext context;
+  context.set_wait_for_ready(true);  // a first look-up may fail, or take a moment
+  context.set_deadline(std::chrono::system_clock::now() + kPatience);
+  health::HealthCheckResponse response;
+  absl::Status asked = FromGrpc(health::Health::NewStub(impl_->ChannelTo(address))
+                                    ->Check(&context, health::HealthCheckRequest(), &response));
+  if (absl::IsDeadlineExceeded(asked)) asked = absl::UnavailableError("it does not answer");
+  if (!asked.ok()) {
+    return impl_->credentials->Explain(
+        absl::Status(asked.code(), absl::StrCat(address, ": ", asked.message())), address);
+  }
+  if (response.status() == health::HealthCheckResponse::SERVING) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat(
+      address, " does not serve now: it is about to end, or coordinates and does not lead (yet)"));
 }
 
 absl::StatusOr<ClusterReport> ClusterClient::Status() {

@@ -33,6 +33,9 @@ class ClusterClient {
   static absl::StatusOr<std::unique_ptr<ClusterClient>> Make(ClusterClientOptions options);
   ~ClusterClient();
 
+  // Of the first address alone, asked once: OK, it takes requests or serves regions to others; Unavailable,
+  // it does not, or is not there.
+  absl::Status Health();
   absl::StatusOr<ClusterReport> Status();
   // Calls on_report now and at every change, until it returns false or `stop`; over lost connections.
   absl::Status Watch(const std::function<bool(const ClusterReport&)>& on_report, const std::stop_token& stop);

@@ -1,5 +1,12 @@
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
 #include <filesystem>
 #include <memory>
+#include <mutex>
+#include <stop_token>
+#include <thread>
+#include <utility>
 
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
@@ -20,6 +27,7 @@ namespace {
 struct ClusterArgs {
   std::string action, first, second, node, hosts, out;
   ClusterFlags flags;
+  std::chrono::milliseconds wait{0};
   bool json = false, undo = false;
   GivenFlags of_drain, of_cert;
 };
@@ -147,6 +155,45 @@ absl::StatusOr<int> Watch(ClusterClient& client, bool json) {
   return InterruptGuard::Requested() ? kExitInterrupted : kExitOk;
 }
 
+// Until the node owns no region and none moves there.
+absl::Status WaitUntilDrained(ClusterClient& client, const NodeId& node, std::chrono::milliseconds most) {
+  const InterruptGuard interrupt;
+  std::stop_source stop;
+  std::mutex mutex;
+  std::condition_variable_any changed;
+  bool drained = false, ended = false;
+  int owned = 0;
+  absl::Status watched;
+  std::jthread watch([&] {
+    absl::Status status = client.Watch(
+        [&](const ClusterReport& report) {
+          const std::lock_guard lock(mutex);
+          owned = static_cast<int>(
+              std::count_if(report.view.regions.begin(), report.view.regions.end(), [&](const auto& region) {
+                return region.record.owner == node || region.record.target == node;
+              }));
+          drained = owned == 0;
+          if (drained) changed.notify_all();
+          return !drained;
+        },
+        stop.get_token());
+    const std::lock_guard lock(mutex);
+    watched = std::move(status);
+    ended = true;
+    changed.notify_all();
+  });
+  const auto until = std::chrono::steady_clock::now() + most;
+  std::unique_lock lock(mutex);
+  while (!drained && !ended && !InterruptGuard::Requested() && std::chrono::steady_clock::now() < until)
+    changed.wait_for(lock, std::chrono::milliseconds(50));
+  stop.request_stop();
+  if (drained) return absl::OkStatus();
+  if (ended && !watched.ok()) return watched;
+  return absl::DeadlineExceededError(absl::StrCat(
+      "node ", node.value, " still has ", owned, owned == 1 ? " region" : " regions",
+      "; it goes on giving them away, as far as other nodes have room: see omni cluster status"));
+}
+
 // The authority is made where there is none yet.
 absl::StatusOr<int> MakeCertificates(const ClusterArgs& args) {
   std::error_code error;
@@ -202,6 +249,16 @@ absl::StatusOr<int> RunCluster(const ClusterArgs& args) {
   if (args.flags.cluster.empty()) return UsageError("name a node of the cluster with --cluster HOST:PORT");
   absl::StatusOr<std::unique_ptr<ClusterClient>> client = args.flags.Connect();
   if (!client.ok()) return client.status();
+  if (args.action == "health") {
+    if (absl::Status s = wants(0); !s.ok()) return s;
+    if (absl::Status s = (*client)->Health(); !s.ok()) return s;
+    if (args.json) {
+      PrintF("%s\n", JsonText(nlohmann::json{{"serving", true}}));
+    } else {
+      PrintF("serving\n");
+    }
+    return kExitOk;
+  }
   if (args.action == "status" || args.action == "watch") {
     if (absl::Status s = wants(0); !s.ok()) return s;
     if (args.action == "watch") return Watch(**client, args.json);
@@ -218,7 +275,10 @@ absl::StatusOr<int> RunCluster(const ClusterArgs& args) {
     done = (*client)->Place(RegionId(std::stoi(args.first)), {args.second == "-" ? "" : args.second});
   } else if (args.action == "drain") {
     if (absl::Status s = wants(1); !s.ok()) return s;
+    if (args.undo && args.wait.count() > 0)
+      return UsageError("--wait does nothing beside --undo; leave one of them out");
     done = (*client)->Drain({args.first}, args.undo);
+    if (done.ok() && args.wait.count() > 0) done = WaitUntilDrained(**client, {args.first}, args.wait);
   } else if (args.action == "forget") {
     if (absl::Status s = wants(1); !s.ok()) return s;
     done = (*client)->Forget({args.first});
@@ -233,9 +293,9 @@ absl::StatusOr<int> RunCluster(const ClusterArgs& args) {
     }
     FlushOutput();
   } else {
-    return UsageError(
-        absl::StrCat("omni cluster knows status, watch, place, drain, forget, rebalance and cert, not '",
-                     args.action, "'"));
+    return UsageError(absl::StrCat(
+        "omni cluster knows status, watch, health, place, drain, forget, rebalance and cert, not '",
+        args.action, "'"));
   }
   if (!done.ok()) return done;
   if (args.json && args.action != "rebalance") {
@@ -248,24 +308,29 @@ absl::StatusOr<int> RunCluster(const ClusterArgs& args) {
 }  // namespace
 
 void AddCluster(CLI::App& root, Invocation& invocation) {
-  Verb verb(root, invocation, "cluster", "Look at a cluster, and move its regions",
-            "  omni cluster status --cluster 127.0.0.1:7300\n"
-            "  omni cluster watch --json --cluster 127.0.0.1:7300 | jq .nodes\n"
-            "  omni cluster place 3 kitchen --cluster 127.0.0.1:7300    # region 3 to the node, and stay; - "
-            "takes it back\n"
-            "  omni cluster drain kitchen --cluster 127.0.0.1:7300      # everything off it; --undo\n"
-            "  omni cluster forget kitchen --cluster 127.0.0.1:7300     # it is switched off for good\n"
-            "  omni cluster rebalance --cluster 127.0.0.1:7300\n"
-            "  omni cluster cert authority --node kitchen --hosts 10.0.0.2 --out kitchen-certificate");
+  Verb verb(
+      root, invocation, "cluster", "Look at a cluster, and move its regions",
+      "  omni cluster status --cluster 127.0.0.1:7300\n"
+      "  omni cluster watch --json --cluster 127.0.0.1:7300 | jq .nodes\n"
+      "  omni cluster place 3 kitchen --cluster 127.0.0.1:7300    # region 3 to the node, and stay; - "
+      "takes it back\n"
+      "  omni cluster health --cluster 127.0.0.1:7300             # of this node alone: exit code 0, it "
+      "serves\n"
+      "  omni cluster drain kitchen --cluster 127.0.0.1:7300      # everything off it; --wait 1m, --undo\n"
+      "  omni cluster forget kitchen --cluster 127.0.0.1:7300     # it is switched off for good\n"
+      "  omni cluster rebalance --cluster 127.0.0.1:7300\n"
+      "  omni cluster cert authority --node kitchen --hosts 10.0.0.2 --out kitchen-certificate");
   auto args = std::make_shared<ClusterArgs>();
-  verb.Require(
-      verb.Argument("ACTION", args->action,
-                    "status, watch, place REGION NODE, drain NODE, forget NODE, rebalance, cert FOLDER"));
+  verb.Require(verb.Argument(
+      "ACTION", args->action,
+      "status, watch, health, place REGION NODE, drain NODE, forget NODE, rebalance, cert FOLDER"));
   verb.Argument("WHAT", args->first,
                 "Of place the region, of drain and forget the node, of cert the authority's folder");
   verb.Argument("NODE", args->second, "Of place the node, or -");
   args->flags.Add(verb);
   args->of_drain.Add(verb.Bool("--undo", args->undo, "Of drain: give the node regions again"));
+  args->of_drain.Add(verb.Duration("--wait", args->wait,
+                                   "Of drain: waits until the node owns no region, no longer than this"));
   args->of_cert.Add(verb.Text("--node", args->node, "Of cert: the node's name"));
   args->of_cert.Add(verb.Text("--hosts", args->hosts,
                               "Of cert: names and addresses at which it is reached, with commas between"));

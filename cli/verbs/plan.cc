@@ -21,8 +21,8 @@ namespace {
 
 struct PlanArgs {
   std::string model, preset, disk;
-  int64_t ram = 0, vram = 0;  // 0: not given
-  float delta = -1;           // below 0: not given
+  int64_t ram = 0, vram = 0, nodes = 0;  // 0: not given
+  float delta = -1;                      // below 0: not given
   bool refresh = false, json = false;
 };
 
@@ -80,6 +80,7 @@ absl::StatusOr<int> Plan(const PlanArgs& args) {
     return absl::Status(plan.status().code(), absl::StrCat(report.model, ": ", plan.status().message()));
   report.plan = *plan;
   report.vram_bytes = args.vram;
+  report.nodes = args.nodes;
   report.cpu_cache_bytes = Machine().CpuCacheBytes().value_or(0);
   report.machine_bytes = Machine().MemoryTotal().value_or(0);
   report.token = BytesPerToken(report.config, report.sizes);
@@ -108,6 +109,7 @@ void AddPlan(CLI::App& root, Invocation& invocation) {
             "Say what of a model goes to VRAM, RAM and disk within a budget, and what speed to expect",
             "  omni plan -m /data/1t --ram 20G\n"
             "  omni plan --preset perspective-1t --delta 0.05 --ram 20G   # before it is made\n"
+            "  omni plan --preset perspective-1t --ram 8G --nodes 4       # of a swarm\n"
             "  omni plan --json | jq .expected.local.tok_per_s\n"
             "Speeds are measured once, kept in the state directory, and measured again after 30 days.");
   auto args = std::make_shared<PlanArgs>();
@@ -116,6 +118,8 @@ void AddPlan(CLI::App& root, Invocation& invocation) {
       verb.Choice("--preset", args->preset, PresetNames(), "Plan for this configuration instead of a model"));
   verb.Size("--ram", args->ram, "Memory budget, as 26G (default: three quarters of what is free)");
   verb.Size("--vram", args->vram, "Say what a GPU of so much memory would hold");
+  verb.Number("--nodes", args->nodes, {1, 100'000},
+              "Say how so many nodes with this budget each would share it, and how many it takes");
   verb.Real("--delta", args->delta, {0, 1},
             "With --preset: share of an expert's tiles that are its own (0.10)");
   verb.Path("--disk", args->disk,

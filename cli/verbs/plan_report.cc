@@ -130,6 +130,20 @@ void AppendMemory(const PlanReport& report, std::string& text) {
       p.cache_tiles == p.unique_tiles ? "all kept in RAM once read" : "read when the cache lacks them");
 }
 
+void AppendNodes(const PlanReport& report, std::string& text) {
+  if (report.nodes == 0) return;
+  const NodesPlan n = PlanNodes(report.plan, report.nodes);
+  const auto fewest = [](int64_t nodes) {
+    return nodes == INT64_MAX ? std::string("none") : absl::StrCat(nodes, nodes == 1 ? " node" : " nodes");
+  };
+  absl::StrAppend(&text, "Swarm  of ", fewest(n.nodes), " with this budget each\n");
+  Row(text, "for experts", SizeText(n.nodes * n.room_bytes),
+      absl::StrCat(SizeText(n.room_bytes), " on each; all of them are ", SizeText(n.all_bytes)));
+  Row(text, "in memory", ShareText(n.share()), n.share() < 1 ? "the rest is read from nodes' disks" : "");
+  Row(text, "none from disk", fewest(n.enough), "would do");
+  Row(text, "with shadows", fewest(n.enough_with_shadows), "so that a lost node is not missed");
+}
+
 void AppendToken(const PlanReport& report, std::string& text) {
   const TokenBytes& t = report.token;
   absl::StrAppend(&text, "\nRead by a token\n");
@@ -200,6 +214,27 @@ void AppendExpected(const PlanReport& report, std::string& text) {
 
 }  // namespace
 
+double NodesPlan::share() const {
+  if (all_bytes == 0) return 1;
+  return std::min(
+      1.0, static_cast<double>(nodes) * static_cast<double>(room_bytes) / static_cast<double>(all_bytes));
+}
+
+NodesPlan PlanNodes(const MemoryPlan& plan, int64_t nodes) {
+  NodesPlan n;
+  n.nodes = nodes;
+  n.room_bytes = std::max<int64_t>(0, plan.ram_bytes - (plan.used_bytes() - plan.cache_bytes()));
+  n.all_bytes = plan.unique_tiles * plan.tile_bytes;
+  const auto fewest = [&](int64_t bytes) {
+    if (bytes == 0) return int64_t{1};
+    return n.room_bytes == 0 ? INT64_MAX : (bytes + n.room_bytes - 1) / n.room_bytes;
+  };
+  n.enough = fewest(n.all_bytes);
+  // A shadow is another node than the owner.
+  n.enough_with_shadows = std::max<int64_t>(2, fewest(2 * n.all_bytes));
+  return n;
+}
+
 double PlanReport::delta() const {
   return OwnTiles(config, sizes) / static_cast<double>(sizes.tiles_per_expert);
 }
@@ -227,6 +262,7 @@ std::string ToText(const PlanReport& report) {
       report.packed ? "packed" : "a preset: no files, sizes follow from its configuration", report.delta());
   AppendVram(report, text);
   AppendMemory(report, text);
+  AppendNodes(report, text);
   AppendToken(report, text);
   AppendSpeeds(report, text);
   AppendExpected(report, text);
@@ -261,6 +297,17 @@ std::string ToJson(const PlanReport& report) {
                  {"keys_values", t.keys_values}}},
                {"expected", Json::object()},
                {"changes", Json::array()}};
+  json["swarm"] = Json();
+  if (report.nodes > 0) {
+    const NodesPlan n = PlanNodes(p, report.nodes);
+    const auto fewest = [](int64_t nodes) { return nodes == INT64_MAX ? Json() : Json(nodes); };
+    json["swarm"] = {{"nodes", n.nodes},
+                     {"room_bytes_per_node", n.room_bytes},
+                     {"expert_bytes", n.all_bytes},
+                     {"share_in_memory", n.share()},
+                     {"nodes_without_disk", fewest(n.enough)},
+                     {"nodes_with_shadows", fewest(n.enough_with_shadows)}};
+  }
   json["measured"]["memory"] = Json();
   json["measured"]["disk"] = Json();
   if (report.memory.ok()) {

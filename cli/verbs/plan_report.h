@@ -27,6 +27,20 @@ struct Change {
   double rate = 0;
 };
 
+// Nodes with the plan's budget each that share a model's experts. Shared weights and tables are on each of
+// them; a region's tiles are on its owner, and once more on its shadow.
+struct NodesPlan {
+  int64_t nodes = 0;       // that were asked about
+  int64_t room_bytes = 0;  // for experts, on each
+  int64_t all_bytes = 0;   // of all experts' tiles
+  // The fewest with which none of them is read from a disk, without shadows and with them; INT64_MAX: there
+  // is no room on any.
+  int64_t enough = 0, enough_with_shadows = 0;
+  double share() const;  // of the experts that the nodes have in memory, without shadows
+};
+// 1 … nodes.
+NodesPlan PlanNodes(const MemoryPlan& plan, int64_t nodes);
+
 struct PlanReport {
   std::string model;    // a directory, or a preset's name
   bool packed = false;  // the sizes are those of files
@@ -35,6 +49,7 @@ struct PlanReport {
   ModelSizes sizes;
   MemoryPlan plan;
   int64_t vram_bytes = 0;       // given by the user; 0: not
+  int64_t nodes = 0;            // given by the user; 0: not
   int64_t machine_bytes = 0;    // of memory; 0: unknown
   int64_t cpu_cache_bytes = 0;  // of the last level; 0: unknown
   TokenBytes token;

@@ -1,5 +1,7 @@
 #include "cluster/tasks/make_executors.h"
 
+#include <unistd.h>
+
 #include <utility>
 
 #include "cluster/tasks/acp_executor.h"
@@ -14,12 +16,18 @@ namespace {
 constexpr std::chrono::hours kKeepArtifacts{24 *
                                             8};  // a day longer than tasks are, unless they say otherwise
 
+// Beside the program in a build folder; installed where no shell looks for programs.
+std::string ChildProgram(const std::string& programs) {
+  const std::string beside = programs + "/omni-child";
+  return ::access(beside.c_str(), X_OK) == 0 ? beside : programs + "/../libexec/omni/omni-child";
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ProgramExecutors>> ProgramExecutors::Make(const ExecutorConfig& config,
                                                                          const std::string& folder,
                                                                          const std::string& programs) {
-  ChildPlace place{programs + "/omni-child", folder, config.control_group};
+  ChildPlace place{ChildProgram(programs), folder, config.control_group};
   const absl::StatusOr<int> left = EndLeftovers(place);
   if (!left.ok()) return left.status();
   if (*left > 0)

@@ -1,4 +1,6 @@
 // omni plan and omni doctor, end to end.
+#include <algorithm>
+#include <cstdint>
 #include <filesystem>
 #include <fstream>
 #include <string>
@@ -71,6 +73,32 @@ TEST_F(OmniTest, PlanOfAPresetNeedsNoFiles) {
   EXPECT_LT(little["ram"]["unique_tiles"], small["ram"]["unique_tiles"]);
   ASSERT_FALSE(small["changes"].empty());
   EXPECT_GT(small["changes"][0]["gain"], 0);
+}
+
+TEST_F(OmniTest, PlanSaysHowManyNodesAModelTakes) {
+  const auto plan = [](const std::string& ram, const std::string& nodes) {
+    return Json(Omni({"plan", "--preset", "perspective-1t", "--json", "--ram", ram, "--nodes", nodes}));
+  };
+  const nlohmann::json four = plan("8G", "4"), swarm = four["swarm"], ram = four["ram"];
+  EXPECT_EQ(swarm["nodes"], 4);
+  const auto room = swarm["room_bytes_per_node"].get<int64_t>(), all = swarm["expert_bytes"].get<int64_t>();
+  EXPECT_EQ(all, ram["unique_tiles"].get<int64_t>() * ram["tile_bytes"].get<int64_t>());
+  // Less than a tile is left over.
+  EXPECT_GE(room, ram["cache_bytes"].get<int64_t>());
+  EXPECT_LT(room - ram["cache_bytes"].get<int64_t>(), ram["tile_bytes"].get<int64_t>());
+  const auto enough = swarm["nodes_without_disk"].get<int64_t>();
+  EXPECT_GE(enough * room, all);
+  EXPECT_LT((enough - 1) * room, all);
+  EXPECT_GE(swarm["nodes_with_shadows"].get<int64_t>() * room, 2 * all);
+  EXPECT_NEAR(swarm["share_in_memory"].get<double>(),
+              std::min(1.0, 4 * static_cast<double>(room) / static_cast<double>(all)), 1e-9);
+  EXPECT_EQ(plan("8G", std::to_string(enough))["swarm"]["share_in_memory"], 1.0);
+  EXPECT_LT(plan("8G", std::to_string(enough - 1))["swarm"]["share_in_memory"], 1.0);
+  // What one holds wants a second for shadows alone.
+  EXPECT_EQ(plan("200G", "1")["swarm"]["nodes_with_shadows"], 2);
+  EXPECT_TRUE(Json(Omni({"plan", "-m", Model(), "--ram", "1G", "--json"}))["swarm"].is_null());
+  EXPECT_THAT(Omni({"plan", "-m", Model(), "--ram", "1G", "--nodes", "3"}).out,
+              AllOf(HasSubstr("Swarm  of 3 nodes with this budget each"), HasSubstr("with shadows")));
 }
 
 TEST_F(OmniTest, PlanMeasuresOnceAndSurvivesADamagedFile) {

@@ -21,6 +21,8 @@
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
 #include <omni/cluster/v1/admin.grpc.pb.h>
+#include <openssl/pem.h>
+#include <openssl/x509v3.h>
 
 #include "cluster/channel_credentials.h"
 #include "cluster/explain_link.h"
@@ -96,6 +98,26 @@ TEST_F(CertificatesTest, AnAuthoritySignsANodesCertificate) {
   EXPECT_EQ(other->authority, loaded->authority);
 }
 
+TEST_F(CertificatesTest, MayNameAnyNodeOfADomain) {
+  MustAuthority("ca");
+  EXPECT_TRUE(MakeNodeCertificate(temp_ / "ca", "all", {"*.nodes.omni.svc", "omni"}, temp_ / "all").ok());
+  const auto loaded = LoadCredentials(temp_ / "all");
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  const std::unique_ptr<BIO, decltype(&BIO_free)> pem(
+      BIO_new_mem_buf(loaded->certificate.data(), static_cast<int>(loaded->certificate.size())), BIO_free);
+  const std::unique_ptr<X509, decltype(&X509_free)> certificate(
+      PEM_read_bio_X509(pem.get(), nullptr, nullptr, nullptr), X509_free);
+  ASSERT_NE(certificate, nullptr);
+  const auto fits = [&](const std::string& host) {
+    return X509_check_host(certificate.get(), host.data(), host.size(), 0, nullptr) == 1;
+  };
+  EXPECT_TRUE(fits("worker-0.nodes.omni.svc"));
+  EXPECT_TRUE(fits("omni"));
+  EXPECT_FALSE(fits("nodes.omni.svc"));
+  EXPECT_FALSE(fits("a.worker-0.nodes.omni.svc"));
+  EXPECT_FALSE(fits("worker-0.others.omni.svc"));
+}
+
 TEST_F(CertificatesTest, NothingIsOverwritten) {
   MustAuthority("ca");
   MustNode("ca", "box");
@@ -116,8 +138,8 @@ TEST_F(CertificatesTest, RefusesNamesThatAreNone) {
   for (const std::string& node :
        {std::string(), std::string("a b"), std::string("a/b"), std::string(65, 'a')})
     EXPECT_THAT(error(node, {"host"}), HasSubstr("is no node's name"));
-  for (const char* host :
-       {"", "host:80", "a,DNS:b", "256.1.1.1", "1.2.3", "-x", "bücher", "http://x", "[::1]"})
+  for (const char* host : {"", "host:80", "a,DNS:b", "256.1.1.1", "1.2.3", "-x", "bücher", "http://x",
+                           "[::1]", "*", "*.local", "a.*.example", "*.*.example", "*x.example", "*."})
     EXPECT_THAT(error("box", {"good", host}), HasSubstr("is neither a DNS name nor an IP address")) << host;
   EXPECT_THAT(error("box", {}), HasSubstr("hosts at which the node is reached"));
   EXPECT_FALSE(fs::exists(temp_ / "out"));
