@@ -25,7 +25,7 @@ for script in "$root"/scripts/* "$root"/scripts/lib/*.{sh,py} "$root"/.ci/run; d
     check "$script parses" bash -n "$script"
   fi
 done
-for script in setup demo test bench fuzz outputs figures; do
+for script in setup demo test bench fuzz outputs figures package; do
   run "$root/scripts/$script" --help
   check "$script --help explains itself on stdout" grep -q "^usage: scripts/$script" "$dir/out"
 done
@@ -71,6 +71,13 @@ run "$root/scripts/faults" --seed none
 check "faults refuses a seed that is no number" test "$status" -ne 0
 run "$root/scripts/faults" --plant kNothing
 check "faults refuses a planted fault that there is not" test "$status" -ne 0
+
+run "$root/scripts/package" rpm
+check "package refuses a kind that it does not make" test "$status" -ne 0
+run "$root/scripts/package" deb --version next
+check "package refuses a version that is none" grep -q "'next' is no version" "$dir/err"
+run "$root/scripts/package" deb --to
+check "package wants a value for a flag" grep -q -- '--to wants a value' "$dir/err"
 
 source "$root/scripts/lib/common.sh"
 jobs=$(OMNI_JOBS='' build_jobs)
