@@ -132,9 +132,7 @@ class Swarm:
         kubectl("create", "secret", "generic", "omni-keys", f"--from-file={work}/keys.json")
         for path in claims:
             os.chown(path, 10001, 10001)
-        # Just before they are used: a kubelet removes what nobody uses where its disk is nearly full.
-        for name in ("omni", "omni-mini") if overlay == "swarm" else archives:
-            sh(kube, "load", archives[name])
+        self.load_images()
         begin = time.monotonic()
         self.apply()
         wait("all pods ready", lambda: ready(count=len(claims)), 420)
@@ -147,6 +145,11 @@ class Swarm:
         took = wait("every region has an owner and a shadow", lambda: whole(self.clients), 240)
         print(f"{overlay}: every region has an owner and a shadow {took:.1f} s later", flush=True)
 
+    def load_images(self):
+        # Just before they are used: a kubelet removes what nobody uses where its disk is nearly full.
+        for name in ("omni", "omni-mini") if self.overlay == "swarm" else archives:
+            sh(kube, "load", archives[name])
+
     def apply(self):
         # Server-side checks of every field are the API server's.
         sh("kubectl", "apply", "-k", self.folder)
@@ -155,6 +158,7 @@ class Swarm:
         """Streams and tasks; in the middle the blow, which returns once it is mended."""
         if chosen and name not in chosen:
             return
+        self.load_images()
         load = Load(self.clients, name)
         time.sleep(3)
         begin = time.monotonic()
