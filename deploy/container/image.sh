@@ -38,7 +38,7 @@ image() {
   rm -f "$file"
   buildah_here push --quiet "localhost/$name:$tag" "docker-archive:$file:localhost/$name:$tag"
   printf '%s\t%s\t%s\n' "$file" \
-    "$(buildah_here inspect --type image --format '{{.FromImageDigest}}' "localhost/$name:$tag")" \
+    "$(python3 -B "$root/deploy/container/plain_image.py" "$file" "$SOURCE_DATE_EPOCH")" \
     "$(du -k "$file" | cut -f1) KiB"
 }
 
