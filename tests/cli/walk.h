@@ -91,7 +91,7 @@ class WalkTest : public OmniTest {
         {"cluster", {"cert", Fresh("authority")}},
         {"key", {"list", "--keys", *dir_ / "keys.json"}},
         {"safety", {"check", *dir_ / "polytopes.omni"}},
-        {"memory", {"capacity", "--items", "10"}},
+        {"memory", {"measure", *dir_ / "text.txt", "-m", Model()}},
         {"task", {"submit", "model", "the sea", "--dry-run"}},
     };
     const auto it = words.find(verb);

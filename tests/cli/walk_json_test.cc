@@ -49,6 +49,8 @@ TEST_F(WalkJson, ErrorsAreOneLineWithoutControlCharacters) {
   for (CLI::App* verb : parser.VerbsThatEnd()) {
     if (verb->get_option_no_throw("--model") == nullptr) continue;
     std::vector<std::string> words = Command(verb->get_name());
+    // A verb of several actions may have one that reads no model.
+    if (std::count(words.begin(), words.end(), Model()) == 0) continue;
     for (std::string& word : words) {
       if (word == Model()) word = *dir_ / (std::string("no\nwhere ") + kNotUtf8);
     }

@@ -101,7 +101,7 @@ check "and is no failure" test "$(inside systemctl show omni -p Result --value)"
 
 echo "--- upgrade in the middle of an answer"
 inside sh -c 'echo OMNI_DRAIN=1s >>/etc/omni/omni.conf && systemctl start omni'
-words=(omni run 'It was a dark night' -n 6000 --temp 0 --ignore-eos)
+words=(omni run 'It was a dark night' -n 30000 --temp 0 --ignore-eos)
 inside env HOME=/root "${words[@]}" --log-level error >"$work/want"
 inside env HOME=/root "${words[@]}" --cluster 127.0.0.1:8081 --json >"$work/got.json" 2>"$work/got.err" &
 client=$!

@@ -411,6 +411,11 @@ TEST_F(TaskRunnerTest, AsManyRunAsThereAreSlotsAndAFreeOneIsFilledAtOnce) {
   });
   for (int i = 0; i < 5; ++i) lender_.HandIn(absl::StrCat(i));
   WaitForRunning(2);
+  const auto begun = [&] {
+    const std::lock_guard lock(mutex);
+    return running;
+  };
+  while (begun() < 2) std::this_thread::yield();  // the runner counts them a moment earlier
   const int asked = lender_.takes();
   for (int i = 0; i < 5; ++i) {
     {
