@@ -22,13 +22,16 @@ bool IsName(const std::string& name) {
 }  // namespace
 
 double PreciseDot(const float* a, const float* b, int64_t n) {
-  double sums[4] = {};
+  double sums[16] = {};
   int64_t i = 0;
-  for (; i + 4 <= n; i += 4) {
-    for (int64_t j = 0; j < 4; ++j) sums[j] += static_cast<double>(a[i + j]) * static_cast<double>(b[i + j]);
+  for (; i + 16 <= n; i += 16) {
+    for (int64_t j = 0; j < 16; ++j) sums[j] += static_cast<double>(a[i + j]) * static_cast<double>(b[i + j]);
   }
-  for (; i < n; ++i) sums[i % 4] += static_cast<double>(a[i]) * static_cast<double>(b[i]);
-  return (sums[0] + sums[2]) + (sums[1] + sums[3]);
+  for (; i < n; ++i) sums[i % 16] += static_cast<double>(a[i]) * static_cast<double>(b[i]);
+  for (int64_t half = 8; half > 0; half /= 2) {
+    for (int64_t j = 0; j < half; ++j) sums[j] += sums[j + half];
+  }
+  return sums[0];
 }
 
 bool ScaleToUnit(std::span<float> v) {

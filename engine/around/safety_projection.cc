@@ -15,6 +15,13 @@ constexpr double kNone = std::numeric_limits<double>::infinity();
 // Of a normal's squared length, what may be left of it beside the active ones and still be nothing: normals
 // at angles below 3e-7 are as good as parallel.
 constexpr double kDependent = 1e-13;
+// Half-spaces that contradict each other by 1e-2 do so no more once their normals are rounded to float32:
+// they meet a million times as far out. A point farther than so many of the largest bounds is there by
+// rounding.
+constexpr double kFarthest = 1e4;
+// Within so much of its bound, times the length of y, a half-space is looked at in double: far more than the
+// products in float are wrong by.
+constexpr double kUnsure = 1e-4;
 constexpr int kMostRounds = 12;  // a round starts where the last one's rounding left the point
 
 // The active half-spaces' part of the Gram matrix, factored as L L'.
@@ -68,7 +75,7 @@ std::vector<double> Projector::Violations(std::span<const float> y) const {
 
 // Nearly every half-space is told apart in float; the others in double.
 bool Projector::Inside(std::span<const float> y, double length, const kernels::Ops& ops) const {
-  const double allowed = kInsideTolerance * length, unsure = 1e-4 * length;
+  const double allowed = kInsideTolerance * length, unsure = kUnsure * length;
   for (int64_t j = 0; j < polytope_.half_spaces(); ++j) {
     const double about =
         static_cast<double>(ops.dot(polytope_.normal(j).data(), y.data(), polytope_.d)) - Bound(j);
@@ -218,6 +225,28 @@ absl::StatusOr<Projector> Projector::Make(Polytope polytope) {
                                                    solution.steps,
                                                    " steps; its half-spaces are too nearly parallel"));
   }
+  // The point that was found, looked at itself: where half-spaces contradict each other by a combination that
+  // rounding hides, multipliers grow until they seem to leave a point, and there is none.
+  std::vector<double> point(static_cast<size_t>(p.d));
+  for (int64_t j = 0; j < m; ++j) {
+    const double l = solution.multipliers[static_cast<size_t>(j)];
+    for (int64_t i = 0; l > 0 && i < p.d; ++i)
+      point[static_cast<size_t>(i)] -= l * static_cast<double>(p.normal(j)[static_cast<size_t>(i)]);
+  }
+  double length = 0, largest_bound = 1;
+  for (double x : point) length += x * x;
+  length = std::sqrt(length);
+  for (int64_t j = 0; j < m; ++j) largest_bound = std::max(largest_bound, std::abs(projector.Bound(j)));
+  for (int64_t j = 0; j < m; ++j) {
+    double over = -projector.Bound(j);
+    for (int64_t i = 0; i < p.d; ++i)
+      over += static_cast<double>(p.normal(j)[static_cast<size_t>(i)]) * point[static_cast<size_t>(i)];
+    if (over <= kInsideTolerance * length && length <= kFarthest * largest_bound) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("polytope '", p.name, "' is empty: no point nearer than ", kFarthest,
+                     " times its largest bound fulfils all half-spaces, half-space ", j, " ('",
+                     p.labels[static_cast<size_t>(j)], "') among them; raise their bounds or epsilon"));
+  }
   return projector;
 }
 
@@ -239,9 +268,24 @@ absl::StatusOr<Projection> Projector::Project(std::span<float> y, const kernels:
   result.inside = false;
   const std::vector<float> from(y.begin(), y.end());
   std::vector<double> x(y.size()), sum(static_cast<size_t>(p.half_spaces()));
+  const auto m = static_cast<size_t>(p.half_spaces());
+  std::vector<double> s(m);
+  std::vector<bool> precise(m);
+  const auto make_precise = [&](size_t j) {
+    const auto at = static_cast<int64_t>(j);
+    s[j] = PreciseDot(p.normal(at).data(), y.data(), p.d) - Bound(at);
+    precise[j] = true;
+  };
   for (int round = 0; round < kMostRounds; ++round) {
-    std::vector<double> s = Violations(y);
-    const double worst = *std::max_element(s.begin(), s.end());
+    // In double where it counts: what is far inside stays in float, unless it turns out to be active.
+    double worst = -std::numeric_limits<double>::infinity();
+    for (size_t j = 0; j < m; ++j) {
+      const auto at = static_cast<int64_t>(j);
+      s[j] = static_cast<double>(ops.dot(p.normal(at).data(), y.data(), p.d)) - Bound(at);
+      precise[j] = false;
+      if (s[j] >= -kUnsure * length) make_precise(j);
+      worst = std::max(worst, s[j]);
+    }
     if (round == 0) result.violation = worst;
     if (worst <= kInsideTolerance * length) {
       result.residual = std::max(0.0, worst);
@@ -258,8 +302,17 @@ absl::StatusOr<Projection> Projector::Project(std::span<float> y, const kernels:
     // Closer than the answer is asked to be, as long as doubles can tell.
     const bool exact = method == ProjectionMethod::kActiveSet;
     const double tolerance = (exact ? 1e-11 : 1e-9) * std::max(length, worst);
-    const Solution solution = exact ? ActiveSet(std::move(s), tolerance) : Dykstra(std::move(s), tolerance);
-    result.steps += solution.steps;
+    Solution solution;
+    for (bool again = true; again;) {
+      solution = exact ? ActiveSet(s, tolerance) : Dykstra(s, tolerance);
+      result.steps += solution.steps;
+      again = false;
+      for (size_t j = 0; j < m; ++j) {
+        if (solution.multipliers[j] == 0 || precise[j]) continue;
+        make_precise(j);
+        again = true;
+      }
+    }
     for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<double>(y[i]);
     for (int64_t j = 0; j < p.half_spaces(); ++j) {
       const double l = solution.multipliers[static_cast<size_t>(j)];

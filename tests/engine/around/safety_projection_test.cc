@@ -320,7 +320,7 @@ TEST(SafetyProjection, AnEmptyPolytopeIsRefusedWithTheHalfSpacesThatContradict) 
 
 TEST(SafetyProjection, RandomEmptyPolytopesAreRefused) {
   Random random(6);
-  for (int i = 0; i < 200; ++i) {
+  for (int i = 0; i < 5000; ++i) {
     const int64_t d = 1 + random.Below(20);
     Polytope p = RandomPolytope(d, 1 + random.Below(20), random);
     // A convex combination of half-spaces, turned round and put out of reach.
