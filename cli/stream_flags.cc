@@ -7,7 +7,9 @@
 
 #include "actors/counters.h"
 #include "cli/sizes.h"
+#include "cli/terminal.h"
 #include "store/model/budget.h"
+#include "store/model/find_model.h"
 #include "store/plan/memory_plan.h"
 
 namespace omni::cli {
@@ -67,6 +69,17 @@ absl::StatusOr<OpenOptions> StreamFlags::Options(const std::string& path) const 
     if (absl::Status s = RefuseForWholeModel(); !s.ok()) return s;
   }
   return fitted;
+}
+
+absl::StatusOr<OpenedModel> StreamFlags::Open(const std::string& given) const {
+  absl::StatusOr<std::string> path = FindModel(given);
+  if (!path.ok()) return path.status();
+  absl::StatusOr<OpenOptions> options = Options(*path);
+  if (!options.ok()) return options.status();
+  absl::StatusOr<Model> model = OpenModel(*path, *options);
+  if (!model.ok()) return model.status();
+  if (model->cache() != nullptr && StderrIsTerminal()) Note(DescribeStreaming(*model));
+  return OpenedModel{*std::move(path), *std::move(model)};
 }
 
 int StreamFlags::PredictAhead(const OpenOptions& open) const {

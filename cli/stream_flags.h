@@ -13,6 +13,11 @@
 
 namespace omni::cli {
 
+struct OpenedModel {
+  std::string path;
+  Model model;
+};
+
 class StreamFlags {
  public:
   int64_t ram = 0;  // bytes; 0: not given
@@ -25,6 +30,8 @@ class StreamFlags {
   // How `path` is to be opened, by the rule of store/model/budget.h. A usage error if it is kept whole and a
   // flag that only streaming heeds is on the command line.
   absl::StatusOr<OpenOptions> Options(const std::string& path) const;
+  // The model that --model names (empty: the shipped one), opened so; a terminal is told how it is streamed.
+  absl::StatusOr<OpenedModel> Open(const std::string& given) const;
   const GivenFlags& given() const { return all_; }
   // Expert layers ahead that the decoder should guess for a model so opened.
   int PredictAhead(const OpenOptions& open) const;

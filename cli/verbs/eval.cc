@@ -18,7 +18,6 @@
 #include "engine/base/json.h"
 #include "engine/base/log.h"
 #include "engine/text/text_file.h"
-#include "store/model/find_model.h"
 #include "store/model/model.h"
 
 namespace omni::cli {
@@ -75,15 +74,12 @@ absl::StatusOr<int> Gate(const EvalArgs& args) {
     if (!read.ok()) return read.status();
     checks.insert(checks.end(), read->begin(), read->end());
   }
-  absl::StatusOr<std::string> path = FindModel(args.model);
-  if (!path.ok()) return path.status();
-  absl::StatusOr<OpenOptions> open = args.stream.Options(*path);
-  if (!open.ok()) return open.status();
-  absl::StatusOr<Model> model = OpenModel(*path, *open);
-  if (!model.ok()) return model.status();
+  absl::StatusOr<OpenedModel> opened = args.stream.Open(args.model);
+  if (!opened.ok()) return opened.status();
+  Model* model = &opened->model;
   WorkerPool pool(ThreadsOrDefault(args.threads));
   if (!pool.status().ok()) return pool.status();
-  const absl::StatusOr<bool> passed = EvalGate(*path, *model, pool, checks, args.json);
+  const absl::StatusOr<bool> passed = EvalGate(opened->path, *model, pool, checks, args.json);
   if (!passed.ok()) return passed.status();
   return *passed ? kExitOk : kExitFailure;
 }
@@ -108,22 +104,20 @@ absl::StatusOr<int> Eval(const EvalArgs& args) {
   // First, so that a wrong name is said before a model is loaded.
   const absl::StatusOr<std::vector<std::string>> texts = ReadTexts(args.files);
   if (!texts.ok()) return texts.status();
-  absl::StatusOr<std::string> path = FindModel(args.model);
-  if (!path.ok()) return path.status();
-  absl::StatusOr<OpenOptions> open = args.stream.Options(*path);
-  if (!open.ok()) return open.status();
-  absl::StatusOr<Model> model = OpenModel(*path, *open);
-  if (!model.ok()) return model.status();
-  if (model->cache() != nullptr && StderrIsTerminal()) Note(DescribeStreaming(*model));
+  absl::StatusOr<OpenedModel> opened = args.stream.Open(args.model);
+  if (!opened.ok()) return opened.status();
+  Model* model = &opened->model;
   WorkerPool pool(ThreadsOrDefault(args.threads));
   if (!pool.status().ok()) return pool.status();
   if (args.metric == "routes") {
-    const absl::Status done = EvalRoutes(*path, *model, pool, args.files, *texts, args.carry, args.json);
+    const absl::Status done =
+        EvalRoutes(opened->path, *model, pool, args.files, *texts, args.carry, args.json);
     if (!done.ok()) return done;
     return kExitOk;
   }
   if (args.metric == "calibration") {
-    const absl::Status done = EvalCalibration(*path, *model, pool, *texts, args.calibration, args.json);
+    const absl::Status done =
+        EvalCalibration(opened->path, *model, pool, *texts, args.calibration, args.json);
     if (!done.ok()) return done;
     return kExitOk;
   }

@@ -24,7 +24,6 @@
 #include "engine/decode/eval.h"
 #include "engine/text/text_file.h"
 #include "store/file/files.h"
-#include "store/model/find_model.h"
 #include "store/model/model.h"
 #include "store/state/state_dir.h"
 
@@ -220,12 +219,9 @@ absl::StatusOr<int> Measure(const MemoryArgs& args) {
     if (!text.ok()) return text.status();
     texts.push_back(*std::move(text));
   }
-  absl::StatusOr<std::string> path = FindModel(args.model);
-  if (!path.ok()) return path.status();
-  absl::StatusOr<OpenOptions> open = args.stream.Options(*path);
-  if (!open.ok()) return open.status();
-  absl::StatusOr<Model> model = OpenModel(*path, *open);
-  if (!model.ok()) return model.status();
+  absl::StatusOr<OpenedModel> opened = args.stream.Open(args.model);
+  if (!opened.ok()) return opened.status();
+  Model* model = &opened->model;
   WorkerPool pool(ThreadsOrDefault(args.threads));
   if (!pool.status().ok()) return pool.status();
   const ModelConfig& config = model->weights().config;

@@ -27,7 +27,6 @@
 #include "engine/text/prompt.h"
 #include "engine/text/text_file.h"
 #include "store/file/files.h"
-#include "store/model/find_model.h"
 #include "store/model/model.h"
 
 namespace omni::cli {
@@ -47,14 +46,6 @@ struct SafetyArgs {
   GivenFlags of_build, of_explain, of_texts;
   bool json = false;
 };
-
-absl::StatusOr<Model> OpenFor(const SafetyArgs& args) {
-  absl::StatusOr<std::string> path = FindModel(args.model);
-  if (!path.ok()) return path.status();
-  absl::StatusOr<OpenOptions> open = args.stream.Options(*path);
-  if (!open.ok()) return open.status();
-  return OpenModel(*path, *open);
-}
 
 // One a line; empty lines and the spaces around them do not count.
 absl::StatusOr<std::vector<std::string>> ReadWords(const std::string& path) {
@@ -89,8 +80,9 @@ absl::StatusOr<int> Build(const SafetyArgs& args) {
   if (!text.ok()) return text.status();
   const absl::StatusOr<std::vector<std::string>> words = ReadWords(args.deny);
   if (!words.ok()) return words.status();
-  absl::StatusOr<Model> model = OpenFor(args);
-  if (!model.ok()) return model.status();
+  absl::StatusOr<OpenedModel> opened = args.stream.Open(args.model);
+  if (!opened.ok()) return opened.status();
+  Model* model = &opened->model;
   if (!file->polytopes.empty() && file->model_hash != model->hash()) {
     return absl::FailedPreconditionError(absl::StrCat(args.file,
                                                       ": its polytopes were built for another model, ",
@@ -259,9 +251,9 @@ absl::StatusOr<int> Check(const SafetyArgs& args) {
     }
     const absl::StatusOr<std::vector<std::string>> words = ReadWords(args.deny);
     if (!words.ok()) return words.status();
-    absl::StatusOr<Model> opened = OpenFor(args);
+    absl::StatusOr<OpenedModel> opened = args.stream.Open(args.model);
     if (!opened.ok()) return opened.status();
-    model.emplace(*std::move(opened));
+    model.emplace(std::move(opened->model));
     if (absl::Status s = (*set)->Fits(model->weights().config.d, model->hash()); !s.ok()) return s;
     for (const std::string& word : *words) {
       for (TokenId token : TokensOfWord(model->tokenizer(), word)) asked.push_back(token);
@@ -302,8 +294,9 @@ absl::StatusOr<int> Explain(const SafetyArgs& args) {
   if (!set.ok()) return set.status();
   const std::string name = args.name.empty() ? (*set)->first() : args.name;
   if (absl::Status s = (*set)->Has(name); !s.ok()) return s;
-  absl::StatusOr<Model> model = OpenFor(args);
-  if (!model.ok()) return model.status();
+  absl::StatusOr<OpenedModel> opened = args.stream.Open(args.model);
+  if (!opened.ok()) return opened.status();
+  Model* model = &opened->model;
   if (absl::Status s = (*set)->Fits(model->weights().config.d, model->hash()); !s.ok()) return s;
   WorkerPool pool(ThreadsOrDefault(args.threads));
   if (!pool.status().ok()) return pool.status();

@@ -8,7 +8,6 @@
 #include "cli/output.h"
 #include "cli/prompt.h"
 #include "cli/stream_flags.h"
-#include "cli/terminal.h"
 #include "cli/verb.h"
 #include "cli/verbs/torus_svg.h"
 #include "engine/base/json.h"
@@ -16,7 +15,6 @@
 #include "engine/decode/follow_routes.h"
 #include "engine/text/prompt.h"
 #include "store/cache/routing_trace.h"
-#include "store/model/find_model.h"
 #include "store/model/model.h"
 
 namespace omni::cli {
@@ -90,13 +88,9 @@ absl::Status WriteRoutes(const std::string& path, const ModelConfig& config, con
 absl::StatusOr<int> Trace(const TraceArgs& args) {
   absl::StatusOr<std::string> prompt = ReadPrompt(args.prompt);
   if (!prompt.ok()) return prompt.status();
-  absl::StatusOr<std::string> path = FindModel(args.model);
-  if (!path.ok()) return path.status();
-  absl::StatusOr<OpenOptions> open = args.stream.Options(*path);
-  if (!open.ok()) return open.status();
-  absl::StatusOr<Model> model = OpenModel(*path, *open);
-  if (!model.ok()) return model.status();
-  if (model->cache() != nullptr && StderrIsTerminal()) Note(DescribeStreaming(*model));
+  absl::StatusOr<OpenedModel> opened = args.stream.Open(args.model);
+  if (!opened.ok()) return opened.status();
+  Model* model = &opened->model;
   const Tokenizer& tokenizer = model->tokenizer();
   const std::vector<TokenId> tokens = PromptTokens(tokenizer, *prompt);
   WorkerPool pool(ThreadsOrDefault(args.threads));
