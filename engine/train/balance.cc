@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <vector>
 
 namespace omni::train {
 
@@ -23,6 +24,18 @@ void BalanceStep(std::span<const int64_t> counts, const BalanceSettings& setting
     sum += static_cast<double>(bias[i]);
   }
   for (float& b : bias) b = static_cast<float>(static_cast<double>(b) - sum / n);
+}
+
+void BalanceExperts(std::span<const int32_t> taken, std::span<const int32_t> balanced_of,
+                    const BalanceSettings& settings, std::span<float> loads,
+                    std::span<float> bias_of_experts) {
+  std::vector<int64_t> counts(loads.size(), 0);
+  const auto balanced = [&](size_t expert) { return static_cast<size_t>(balanced_of[expert]); };
+  for (int32_t expert : taken) ++counts[balanced(static_cast<size_t>(expert))];
+  std::vector<float> bias(loads.size());
+  for (size_t e = 0; e < balanced_of.size(); ++e) bias[balanced(e)] = bias_of_experts[e];
+  BalanceStep(counts, settings, loads, bias);
+  for (size_t e = 0; e < balanced_of.size(); ++e) bias_of_experts[e] = bias[balanced(e)];
 }
 
 }  // namespace omni::train

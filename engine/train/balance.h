@@ -19,4 +19,10 @@ struct BalanceSettings {
 void BalanceStep(std::span<const int64_t> counts, const BalanceSettings& settings, std::span<float> loads,
                  std::span<float> bias);
 
+// The same from the experts that the tokens took: balanced_of says of every expert what is balanced, itself
+// or its region, an index into loads; bias_of_experts has the bias of each.
+void BalanceExperts(std::span<const int32_t> taken, std::span<const int32_t> balanced_of,
+                    const BalanceSettings& settings, std::span<float> loads,
+                    std::span<float> bias_of_experts);
+
 }  // namespace omni::train

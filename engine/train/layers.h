@@ -6,6 +6,7 @@
 
 #include <memory>
 
+#include "engine/train/optimizer_settings.h"
 #include "engine/train/param.h"
 
 namespace omni::train {
@@ -26,7 +27,7 @@ torch::Tensor Swiglu(const torch::Tensor& z);  // [gate | up] -> up * silu(gate)
 torch::Tensor DropoutAdd(const torch::Tensor& x, const torch::Tensor& o, uint64_t key, float rate);
 
 struct RouterSettings {
-  float temperature = 0.02f, balance = 0.01f, smoothness = 0.0f;
+  float temperature = kRouterTemperature, balance = 0.01f, smoothness = 0.0f;
   int64_t tokens = 0;  // per sequence, for the smoothness of consecutive tokens
   // What is subtracted from each expert's squared distance, [E], as it is until the gradient is taken; may be
   // undefined. No part of a probability.

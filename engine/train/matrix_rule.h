@@ -11,4 +11,10 @@ enum class MatrixRule {
   kMuon,
 };
 
+// The Newton-Schulz step of degree five, steep at zero: y <- a y + (b y y^T + c (y y^T)^2) y.
+struct NewtonSchulz {
+  static constexpr int kSteps = 5;
+  static constexpr float kA = 3.4445f, kB = -4.7750f, kC = 2.0315f;
+};
+
 }  // namespace omni::train

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <numeric>
+#include <span>
 
 #include <absl/strings/str_cat.h>
 
@@ -123,21 +124,16 @@ void TrainModel::Address(const Layer& layer, const Tensor& tokens, std::vector<i
 }
 
 void TrainModel::Balance(const Routes& routes, const BalanceSettings& settings) {
+  std::vector<int32_t> itself(static_cast<size_t>(config_.num_experts()));
+  std::iota(itself.begin(), itself.end(), 0);
   size_t index = 0;
   for (Layer& layer : layers_) {
     if (!layer.bias_of_experts.defined()) continue;
-    const std::vector<int32_t>& region_of = layer.experts.region_of;
-    const auto balanced = [&](int32_t e) {
-      return static_cast<size_t>(by_address() ? region_of[static_cast<size_t>(e)] : e);
+    const auto values = [](Tensor& t) {
+      return std::span<float>(t.data_ptr<float>(), static_cast<size_t>(t.numel()));
     };
-    const auto size = static_cast<size_t>(layer.loads.numel());
-    std::vector<int64_t> counts(size, 0);
-    for (int32_t e : routes[index++]) ++counts[balanced(e)];
-    std::vector<float> bias(size);
-    auto* of_experts = layer.bias_of_experts.data_ptr<float>();
-    for (size_t e = 0; e < region_of.size(); ++e) bias[balanced(static_cast<int32_t>(e))] = of_experts[e];
-    BalanceStep(counts, settings, {layer.loads.data_ptr<float>(), size}, bias);
-    for (size_t e = 0; e < region_of.size(); ++e) of_experts[e] = bias[balanced(static_cast<int32_t>(e))];
+    BalanceExperts(routes[index++], by_address() ? layer.experts.region_of : itself, settings,
+                   values(layer.loads), values(layer.bias_of_experts));
   }
 }
 

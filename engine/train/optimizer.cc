@@ -72,7 +72,7 @@ void SymmetricProduct(const bf16* a, int64_t lda, int64_t m, const uint32_t* pac
 }  // namespace
 
 Tensor Orthogonalized(const Tensor& x) {
-  constexpr float kA = 3.4445f, kB = -4.7750f, kC = 2.0315f;  // Newton-Schulz of degree five, steep at zero
+  constexpr float kA = NewtonSchulz::kA, kB = NewtonSchulz::kB, kC = NewtonSchulz::kC;
   const bool tall = x.size(0) > x.size(1);
   Tensor y = ((tall ? x.t() : x) / x.norm().clamp_min(1e-30)).contiguous();
   const CpuOps& ops = Ops();
@@ -83,7 +83,7 @@ Tensor Orthogonalized(const Tensor& x) {
       static_cast<size_t>(std::max({PackedPairs(n, m), PackedPairs(m, m), PackedPairs(m, n)})));
   std::vector<float> gram(static_cast<size_t>(m * m));
   auto* values = y.data_ptr<float>();
-  for (int i = 0; i < 5; ++i) {
+  for (int i = 0; i < NewtonSchulz::kSteps; ++i) {
     ops.to_bf16(values, m, n, n, nullptr, nullptr, y16.data(), even_n);
     ops.pack_transposed(y16.data(), even_n, m, n, packed.data());
     SymmetricProduct(y16.data(), even_n, m, packed.data(), n, false, gram.data());  // y y^T

@@ -5,6 +5,8 @@
 
 namespace omni::train {
 
+constexpr float kRouterTemperature = 0.02f;  // of the softmax over squared distances that routers learn by
+
 struct OptimizerSettings {
   float lr = 0, router_lr = 1;  // a router's rate is lr * router_lr
   float router_clip = 0;        // limit of the routers' norm; 0: none

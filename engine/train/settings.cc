@@ -107,6 +107,18 @@ int64_t FirstPartStep(const TrainSettings& s) {
   return first;
 }
 
+OptimizerSettings UpdateSettings(const TrainSettings& s, double lr) {
+  return {.lr = static_cast<float>(lr),
+          .router_lr = static_cast<float>(s.router_lr),
+          .router_clip = static_cast<float>(s.router_clip),
+          .beta1 = static_cast<float>(s.beta1),
+          .beta2 = static_cast<float>(s.beta2),
+          .weight_decay = static_cast<float>(s.weight_decay),
+          .clip = static_cast<float>(s.clip),
+          .matrices = s.matrices,
+          .momentum = static_cast<float>(s.momentum)};
+}
+
 absl::Status CheckSettings(const TrainSettings& s) {
   if (absl::Status st = Validate(s.config); !st.ok()) return st;
   if (s.tokens % 16 != 0) {

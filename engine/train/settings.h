@@ -17,6 +17,7 @@
 #include "engine/train/init_settings.h"
 #include "engine/train/matrix_rule.h"
 #include "engine/train/members.h"
+#include "engine/train/optimizer_settings.h"
 
 namespace omni::train {
 
@@ -173,6 +174,9 @@ void FollowRoutes(TrainSettings* settings);
 int64_t PartStep(const TrainSettings& settings, NeuronKind kind);
 // The first at which any neurons of which the model has several copies do.
 int64_t FirstPartStep(const TrainSettings& settings);
+
+// What an update at this rate is made with.
+OptimizerSettings UpdateSettings(const TrainSettings& settings, double lr);
 
 // OK, or InvalidArgument naming the flag: settings that contradict each other, or a model that there cannot
 // be. Looks at no file.

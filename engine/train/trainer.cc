@@ -20,8 +20,8 @@
 #include "engine/train/checkpoint_io.h"
 #include "engine/train/corpus.h"
 #include "engine/train/data.h"
+#include "engine/train/deal.h"
 #include "engine/train/distill.h"
-#include "engine/train/members.h"
 #include "engine/train/model.h"
 #include "engine/train/optimizer.h"
 #include "engine/train/plot.h"
@@ -44,7 +44,6 @@ using Json = nlohmann::json;
 
 constexpr int64_t kReportEvery = 20;  // steps
 constexpr int64_t kSampleRows = 4;
-constexpr int64_t kFollowers = 4 << 20;  // places of the text that are looked at
 constexpr double kNotMeasured = std::numeric_limits<double>::quiet_NaN();  // left out of the log
 
 double Gini(std::vector<int64_t> counts) {
@@ -84,7 +83,7 @@ class Run {
   }
 
   absl::Status Begin() {
-    DealMembers();
+    if (s_.config.route_from == RouteFrom::kAddress) model_.DealMembers(MemberDealer(s_, streams_.tokens()));
     streams_.Skip(s_.skip_steps, s_.tokens);
     if (!s_.start.empty()) {
       if (absl::Status st = LoadStart(); !st.ok()) return st;
@@ -236,16 +235,7 @@ class Run {
       if (all_due) model_.SetRatesByUse(s_.use_power);
     }
     lr_ = LearningRate(step, {s_.steps, s_.warmup, s_.lr, s_.lr_end, s_.cooldown});
-    norm_ = OptimizerStep(model_.params(part), step,
-                          {.lr = static_cast<float>(lr_),
-                           .router_lr = static_cast<float>(s_.router_lr),
-                           .router_clip = static_cast<float>(s_.router_clip),
-                           .beta1 = static_cast<float>(s_.beta1),
-                           .beta2 = static_cast<float>(s_.beta2),
-                           .weight_decay = static_cast<float>(s_.weight_decay),
-                           .clip = static_cast<float>(s_.clip),
-                           .matrices = s_.matrices,
-                           .momentum = static_cast<float>(s_.momentum)});
+    norm_ = OptimizerStep(model_.params(part), step, UpdateSettings(s_, lr_));
     if (s_.own_pull > 0 && all_due) model_.PullOwn(std::min(1.0, lr_ * s_.own_pull));
     model_.Balance(
         result.routes,
@@ -271,22 +261,6 @@ class Run {
 
   void PartGroup(NeuronKind kind) {
     model_.PartGroup(kind, s_.part_noise, s_.init.seed * 1000003 + static_cast<uint64_t>(kind) * 1000);
-  }
-
-  // By what the training text says of the tokens.
-  void DealMembers() {
-    if (s_.config.route_from != RouteFrom::kAddress) return;
-    std::vector<int64_t> counts(static_cast<size_t>(s_.config.vocab), 0);
-    for (int32_t token : streams_.tokens()) ++counts[static_cast<size_t>(token)];
-    const bool similar = s_.members == MemberRule::kSimilar;
-    const std::vector<Follower> followers =
-        similar ? CountFollowers(streams_.tokens(), kFollowers) : std::vector<Follower>();
-    model_.DealMembers([&](uint64_t layer) {
-      const uint64_t key = s_.init.seed * 1000003 + layer;
-      const int64_t members = s_.config.experts_per_region();
-      return similar ? DealSimilarMembers(counts, followers, members, key)
-                     : train::DealMembers(counts, members, key);
-    });
   }
 
   Routes SampleRoutes() { return model_.RoutesOf(sample_, kSampleRows, s_.memory); }

@@ -5,8 +5,8 @@
 #include <cmath>
 #include <filesystem>
 #include <new>
+#include <numeric>
 #include <optional>
-#include <span>
 #include <utility>
 
 #include <absl/strings/str_cat.h>
@@ -16,8 +16,8 @@
 #include "engine/train/balance.h"
 #include "engine/train/corpus.h"
 #include "engine/train/data.h"
+#include "engine/train/deal.h"
 #include "engine/train/device/device_checkpoint.h"
-#include "engine/train/members.h"
 #include "engine/train/plot.h"
 #include "engine/train/progress.h"
 #include "engine/train/resume.h"
@@ -34,7 +34,6 @@ using Clock = std::chrono::steady_clock;
 using Json = nlohmann::json;
 
 constexpr int64_t kReportEvery = 20;         // steps
-constexpr int64_t kFollowers = 4 << 20;      // places of the text that are looked at
 constexpr int64_t kValidationSequences = 8;  // at most, as ShapeOfValidation has them
 
 double Seconds(Clock::duration time) { return std::chrono::duration<double>(time).count(); }
@@ -50,6 +49,7 @@ class DeviceRun {
         streams_(std::move(corpus_.train), s_.batch, s_.stride),
         carried_(step_->NewState(s_.batch)),
         used_(static_cast<size_t>(s_.config.num_experts()), 0) {
+    if (!by_address()) std::iota(balanced_of_.begin(), balanced_of_.end(), 0);
     const int64_t balanced = by_address() ? s_.config.num_regions() : s_.config.num_experts();
     for (const LayerLayout& layer : model_.layout.layers) {
       if (layer.attention) continue;
@@ -132,21 +132,12 @@ class DeviceRun {
  private:
   bool by_address() const { return s_.config.route_from == RouteFrom::kAddress; }
 
-  // By what the training text says of the tokens, as on the CPU.
   void DealMembers() {
     if (!by_address()) return;
-    std::vector<int64_t> counts(static_cast<size_t>(s_.config.vocab), 0);
-    for (int32_t token : streams_.tokens()) ++counts[static_cast<size_t>(token)];
-    const bool similar = s_.members == MemberRule::kSimilar;
-    const std::vector<Follower> followers =
-        similar ? CountFollowers(streams_.tokens(), kFollowers) : std::vector<Follower>();
-    const int64_t members = s_.config.experts_per_region();
+    const auto members_of = MemberDealer(s_, streams_.tokens());
     size_t index = 0;
     for (size_t l = 0; l < model_.layout.layers.size(); ++l) {
-      if (model_.layout.layers[l].attention) continue;
-      const uint64_t key = s_.init.seed * 1000003 + l;
-      model_.tables[index++].members = similar ? DealSimilarMembers(counts, followers, members, key)
-                                               : train::DealMembers(counts, members, key);
+      if (!model_.layout.layers[l].attention) model_.tables[index++].members = members_of(l);
     }
   }
 
@@ -168,15 +159,7 @@ class DeviceRun {
     const ExpertsTaken taken =
         step_->ForwardBackward(inputs, targets, carried_, static_cast<float>(s_.smoothness));
     lr_ = LearningRate(step, {s_.steps, s_.warmup, s_.lr, s_.lr_end, s_.cooldown});
-    step_->Update(step, {.lr = static_cast<float>(lr_),
-                         .router_lr = static_cast<float>(s_.router_lr),
-                         .router_clip = static_cast<float>(s_.router_clip),
-                         .beta1 = static_cast<float>(s_.beta1),
-                         .beta2 = static_cast<float>(s_.beta2),
-                         .weight_decay = static_cast<float>(s_.weight_decay),
-                         .clip = static_cast<float>(s_.clip),
-                         .matrices = s_.matrices,
-                         .momentum = static_cast<float>(s_.momentum)});
+    step_->Update(step, UpdateSettings(s_, lr_));
     for (size_t l = 0; l < taken.size(); ++l) {
       for (int32_t e : taken[l]) ++used_[static_cast<size_t>(e)];
       if (s_.config.route_bias) Balance(l, taken[l]);
@@ -186,17 +169,10 @@ class DeviceRun {
 
   void Balance(size_t l, const std::vector<int32_t>& taken) {
     ExpertTables& t = model_.tables[l];
-    const std::vector<int32_t>& region_of = model_.layout.region_of;
-    const auto balanced = [&](size_t e) { return by_address() ? static_cast<size_t>(region_of[e]) : e; };
-    std::vector<int64_t> counts(t.loads.size(), 0);
-    for (int32_t e : taken) ++counts[balanced(static_cast<size_t>(e))];
-    std::vector<float> bias(t.loads.size());
-    for (size_t e = 0; e < region_of.size(); ++e) bias[balanced(e)] = t.bias[e];
-    BalanceStep(
-        counts,
+    BalanceExperts(
+        taken, balanced_of_,
         {.rate = s_.balance_rate, .tokens = static_cast<double>(s_.balance_tokens), .soft = s_.balance_soft},
-        t.loads, bias);
-    for (size_t e = 0; e < region_of.size(); ++e) t.bias[e] = bias[balanced(e)];
+        t.loads, t.bias);
     step_->SetBias(l, t.bias);
   }
 
@@ -287,7 +263,8 @@ class DeviceRun {
   std::optional<size_t> validation_;
   RunState state_;
   double lr_ = 0;
-  std::vector<int64_t> used_;  // tokens per expert since the last report
+  std::vector<int32_t> balanced_of_ = model_.layout.region_of;  // of an expert: its region, or itself
+  std::vector<int64_t> used_;                                   // tokens per expert since the last report
   int64_t reported_ = 0, first_step_ = 0;
   double evaluating_ = 0;  // seconds
 };
