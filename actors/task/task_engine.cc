@@ -15,6 +15,7 @@
 #include <absl/strings/str_cat.h>
 
 #include "actors/task/group_commit.h"
+#include "actors/task/task_listeners.h"
 #include "engine/base/threads.h"
 
 namespace omni {
@@ -198,14 +199,8 @@ class Engine : public TaskEngine {
         std::move(told));
   }
 
-  void AddListener(TaskListener* listener) override {
-    const std::lock_guard lock(listeners_mutex_);
-    listeners_.insert(listener);
-  }
-  void RemoveListener(TaskListener* listener) override {
-    const std::lock_guard lock(listeners_mutex_);
-    listeners_.erase(listener);
-  }
+  void AddListener(TaskListener* listener) override { listeners_.Add(listener); }
+  void RemoveListener(TaskListener* listener) override { listeners_.Remove(listener); }
 
   void Drain() override {
     {
@@ -317,18 +312,9 @@ class Engine : public TaskEngine {
   }
 
   void Tell(const TaskStep& news) {
-    if (news.changed.empty() && news.ended.empty() && !news.queued) return;
-    const std::lock_guard lock(listeners_mutex_);
-    // A listener may remove itself, or another.
-    const std::vector<TaskListener*> listeners(listeners_.begin(), listeners_.end());
-    for (TaskListener* listener : listeners) {
-      const auto tell = [&](auto call) {
-        if (listeners_.contains(listener)) call();
-      };
-      if (!news.changed.empty()) tell([&] { listener->OnChanged(news.changed); });
-      if (!news.ended.empty()) tell([&] { listener->OnEnded(news.ended); });
-      if (news.queued) tell([&] { listener->OnQueued(); });
-    }
+    if (!news.changed.empty()) listeners_.Tell([&](TaskListener& l) { l.OnChanged(news.changed); });
+    if (!news.ended.empty()) listeners_.Tell([&](TaskListener& l) { l.OnEnded(news.ended); });
+    if (news.queued) listeners_.Tell([](TaskListener& l) { l.OnQueued(); });
   }
 
   // Before anybody is told: who then asks for the figures sees what it was told of.
@@ -358,8 +344,7 @@ class Engine : public TaskEngine {
   bool stopping_ = false, draining_ = false, woken_ = false;
   TaskFigures figures_;
 
-  std::recursive_mutex listeners_mutex_;  // also held while they are called, and they may remove themselves
-  std::set<TaskListener*> listeners_;
+  TaskListeners listeners_;
   std::thread thread_;
 };
 

@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "actors/task/task_listeners.h"
+
 namespace omni {
 namespace {
 
@@ -150,14 +152,8 @@ class Leading final : public LeadingEngine, private TaskListener {
     With(told, [&](TaskEngine& e) { e.DeleteSchedule(std::move(caller), std::move(name), told); });
   }
 
-  void AddListener(TaskListener* listener) override {
-    const std::lock_guard lock(listeners_mutex_);
-    listeners_.insert(listener);
-  }
-  void RemoveListener(TaskListener* listener) override {
-    const std::lock_guard lock(listeners_mutex_);
-    listeners_.erase(listener);
-  }
+  void AddListener(TaskListener* listener) override { listeners_.Add(listener); }
+  void RemoveListener(TaskListener* listener) override { listeners_.Remove(listener); }
   void Drain() override {
     const std::lock_guard lock(drain_mutex_);
     draining_ = true;
@@ -184,22 +180,14 @@ class Leading final : public LeadingEngine, private TaskListener {
     done(NotHere());
   }
 
-  template <typename Call>
-  void Tell(const Call& call) {
-    const std::lock_guard lock(listeners_mutex_);
-    // A listener may remove itself, or another.
-    const std::vector<TaskListener*> listeners(listeners_.begin(), listeners_.end());
-    for (TaskListener* listener : listeners)
-      if (listeners_.contains(listener)) call(*listener);
-  }
   void OnQueued() override {
-    Tell([](TaskListener& l) { l.OnQueued(); });
+    listeners_.Tell([](TaskListener& l) { l.OnQueued(); });
   }
   void OnEnded(const std::vector<std::string>& leases) override {
-    Tell([&](TaskListener& l) { l.OnEnded(leases); });
+    listeners_.Tell([&](TaskListener& l) { l.OnEnded(leases); });
   }
   void OnChanged(const std::set<TaskId>& tasks) override {
-    Tell([&](TaskListener& l) { l.OnChanged(tasks); });
+    listeners_.Tell([&](TaskListener& l) { l.OnChanged(tasks); });
   }
 
   const Options options_;
@@ -208,8 +196,7 @@ class Leading final : public LeadingEngine, private TaskListener {
   const TaskReader reader_;
   std::mutex drain_mutex_;
   bool draining_ = false;
-  std::recursive_mutex listeners_mutex_;  // also held while they are called
-  std::set<TaskListener*> listeners_;
+  TaskListeners listeners_;
 };
 
 }  // namespace
