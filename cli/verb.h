@@ -136,6 +136,7 @@ void AddCluster(CLI::App& root, Invocation& invocation);
 void AddKey(CLI::App& root, Invocation& invocation);
 void AddMemory(CLI::App& root, Invocation& invocation);
 void AddSafety(CLI::App& root, Invocation& invocation);
+void AddMcp(CLI::App& root, Invocation& invocation);
 void AddCompletion(CLI::App& root, Invocation& invocation);
 void AddVerbs(CLI::App& root, Invocation& invocation);  // all of them
 

@@ -66,6 +66,7 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   ~Impl() override {
     joiner = nullptr;
     StopServing();
+    if (tasks != nullptr) tasks->CloseTools();
     forwarding = nullptr;
     if (tasks != nullptr) tasks->EndWatches(absl::UnavailableError("the node is shutting down"));
     if (server != nullptr) {
@@ -386,6 +387,7 @@ absl::Status ClusterNode::Impl::OpenTasks() {
   if (coordinates() && !options.etcd.empty()) keep.store = store.get();
   keep.credentials = credentials->channel();
   keep.keeper = [this](size_t turn) { return leading ? "" : LeaderAddress(turn); };
+  keep.grpc_address = [this] { return address; };
   absl::StatusOr<std::unique_ptr<NodeTasks>> opened = NodeTasks::Open(std::move(keep));
   if (!opened.ok()) return opened.status();
   tasks = *std::move(opened);
@@ -426,6 +428,7 @@ absl::Status ClusterNode::Impl::StartServer() {
       forwarding->MakeTaskService(*tasks->service(), options.access.get(), [this] { return Leading(); });
   builder.RegisterService(task_calls.get());
   builder.RegisterService(tasks->lending());
+  builder.RegisterService(tasks->agent2agent_service());
   inference_calls = forwarding->MakeService(inference == nullptr ? nullptr : inference->service(),
                                             options.access.get(), options.log_requests);
   builder.RegisterService(inference_calls.get());
@@ -587,5 +590,9 @@ bool ClusterNode::WaitForLeader(std::chrono::milliseconds most) {
 }
 bool ClusterNode::Turned() { return impl_->Turned(); }
 StatusSource& ClusterNode::status() { return *impl_->status; }
+std::vector<HttpExtension*> ClusterNode::OpenHttpExtensions() {
+  return {&impl_->tasks->agent2agent(),
+          &impl_->tasks->OpenTools(*impl_->forwarding, impl_->options.most_tokens)};
+}
 
 }  // namespace omni

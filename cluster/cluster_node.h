@@ -31,6 +31,7 @@
 
 namespace omni {
 
+class HttpExtension;
 class TlsContext;
 
 // How lasting a token is before it is shown.
@@ -106,6 +107,8 @@ class ClusterNode {
   // has it come around once more. One thread.
   bool Turned();
   StatusSource& status();  // as long as the node; of the cluster while it coordinates
+  // What else it answers over HTTP, for the one door that the process has, which goes before the node. Once.
+  std::vector<HttpExtension*> OpenHttpExtensions();
 
   // No new answers are given from now on, by any door, and health checks hear of it. What is under way goes
   // on.

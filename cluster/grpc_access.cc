@@ -26,6 +26,7 @@ constexpr RpcRule kRules[] = {
     {"/omni.inference.v1.Inference/", RpcNeeds::kInfer},
     {"/omni.tasks.v1.SwarmTasks/", RpcNeeds::kTasks},
     {"/omni.tasks.v1.TaskLending/", RpcNeeds::kNode},
+    {"/lf.a2a.v1.A2AService/", RpcNeeds::kTasks},
     {"/omni.cluster.v1.Admin/Join", RpcNeeds::kNode},
     {"/omni.cluster.v1.Admin/", RpcNeeds::kAdmin},
     {"/omni.cluster.v1.Regions/", RpcNeeds::kNode},

@@ -13,7 +13,7 @@ grpc::Status ToDetailedGrpc(const absl::Status& status, const ErrorDetails& deta
   whole.set_code(static_cast<int>(status.code()));
   whole.set_message(std::string(status.message()));
   google::rpc::ErrorInfo info;
-  info.set_domain(kErrorDomain);
+  info.set_domain(details.domain);
   info.set_reason(details.reason.empty() ? absl::StatusCodeToString(status.code()) : details.reason);
   for (const auto& [key, value] : details.metadata) (*info.mutable_metadata())[key] = value;
   whole.add_details()->PackFrom(info);

@@ -19,6 +19,7 @@ struct ErrorDetails {
   std::map<std::string, std::string> metadata;
   // None: a second if the code says that asking again may help (UNAVAILABLE, RESOURCE_EXHAUSTED), else never.
   std::optional<std::chrono::milliseconds> retry;
+  std::string domain = kErrorDomain;
 };
 
 grpc::Status ToDetailedGrpc(const absl::Status& status, const ErrorDetails& details = {});

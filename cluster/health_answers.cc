@@ -3,7 +3,7 @@
 namespace omni {
 
 std::vector<std::string> NodeServices() {
-  return {kAdminService, kInferenceService, kRegionsService, kTasksService, kTilesService};
+  return {kA2aService, kAdminService, kInferenceService, kRegionsService, kTasksService, kTilesService};
 }
 
 HealthAnswers::HealthAnswers() {
@@ -27,7 +27,7 @@ void HealthAnswers::Tell(const State& state) {
   const bool answers = state.leading && !state.stopping;
   health_->SetServingStatus("", !state.stopping && (state.leading || !state.coordinates));
   health_->SetServingStatus(kInferenceService, answers);
-  health_->SetServingStatus(kTasksService, answers);
+  for (const char* service : {kA2aService, kTasksService}) health_->SetServingStatus(service, answers);
   health_->SetServingStatus(kAdminService, state.leading);
   for (const char* service : {kRegionsService, kTilesService}) health_->SetServingStatus(service, true);
 }

@@ -10,6 +10,7 @@
 
 namespace omni {
 
+inline constexpr char kA2aService[] = "lf.a2a.v1.A2AService";
 inline constexpr char kInferenceService[] = "omni.inference.v1.Inference";
 inline constexpr char kTasksService[] = "omni.tasks.v1.SwarmTasks";
 inline constexpr char kAdminService[] = "omni.cluster.v1.Admin";

@@ -106,6 +106,7 @@ absl::StatusOr<int> Serve(const ServeArgs& args) {
   served.most_tokens = args.door.most_tokens();
   behind.backend = &(*node)->backend();
   behind.status = &(*node)->status();
+  behind.extensions = (*node)->OpenHttpExtensions();
   behind.slots = options->swarm.coordinator.max_active;
   behind.log_requests = options->log_requests;
   absl::StatusOr<std::unique_ptr<HttpDoor>> door = HttpDoor::Open(http, served, behind);

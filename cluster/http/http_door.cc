@@ -50,7 +50,7 @@ bool IsJson(const std::string& content_type) {
 }  // namespace
 
 struct HttpDoor::Impl : public HttpHandler {
-  Impl(ServedModel m, Behind b)
+  Impl(ServedModel m, Behind b, bool tls)
       : model(std::move(m)),
         behind(std::move(b)),
         guard(behind.guard),
@@ -60,7 +60,7 @@ struct HttpDoor::Impl : public HttpHandler {
             [this] { return server->connections(); }) {
     model.tokenizer = &behind.backend->tokenizer();
     model.max_context = behind.backend->max_context();
-    AddRoutes();
+    AddRoutes(tls);
   }
   ~Impl() override { status.Stop(); }  // it asks the server, which goes first
 
@@ -69,7 +69,7 @@ struct HttpDoor::Impl : public HttpHandler {
   HttpAnswer OnRefused(int status, const std::string& why) override { return ErrorAnswer(status, why); }
   void OnDone(const HttpDone& done) override;
 
-  void AddRoutes();
+  void AddRoutes(bool tls);
   absl::Status Ready();
   HttpAnswer MetricsPage();
 
@@ -86,7 +86,7 @@ struct HttpDoor::Impl : public HttpHandler {
   std::unique_ptr<HttpServer> server;  // goes first
 };
 
-void HttpDoor::Impl::AddRoutes() {
+void HttpDoor::Impl::AddRoutes(bool tls) {
   // Whoever watches over a process has no key for it.
   routes.Page(
       "GET", "/health", [](const RoutedRequest&) { return StatusAnswer("ok"); }, RouteNeeds::kNothing);
@@ -104,6 +104,8 @@ void HttpDoor::Impl::AddRoutes() {
   AddResponseRoutes(context, responses, routes);
   AddEmbeddingRoutes(context, routes);
   status.AddRoutes(routes);
+  for (HttpExtension* extension : behind.extensions)
+    extension->AddRoutes(routes, {tls, behind.guard.cors_origins});
 }
 
 std::optional<HttpAnswer> HttpDoor::Impl::OnHead(const HttpRequest& head) {
@@ -148,9 +150,9 @@ std::shared_ptr<HttpCall> HttpDoor::Impl::OnRequest(HttpRequest request,
     }
     permit = *std::move(entered);
   }
-  return found.route->handle(
-      {std::move(request), std::move(found.argument), std::move(verdict.caller.name), std::move(permit)},
-      std::move(exchange));
+  return found.route->handle({std::move(request), std::move(found.argument), std::move(verdict.caller.name),
+                              std::move(permit), verdict.caller.scopes},
+                             std::move(exchange));
 }
 
 HttpAnswer HttpDoor::Impl::MetricsPage() {
@@ -190,7 +192,7 @@ void HttpDoor::Impl::OnDone(const HttpDone& done) {
 
 absl::StatusOr<std::unique_ptr<HttpDoor>> HttpDoor::Open(HttpServerOptions options, ServedModel model,
                                                          Behind behind) {
-  auto impl = std::make_unique<Impl>(std::move(model), std::move(behind));
+  auto impl = std::make_unique<Impl>(std::move(model), std::move(behind), options.tls != nullptr);
   options.keys = impl->behind.guard.access != nullptr;
   absl::StatusOr<std::unique_ptr<HttpServer>> server = HttpServer::Listen(std::move(options), *impl);
   if (!server.ok()) return server.status();
@@ -208,6 +210,8 @@ const HttpRoutes& HttpDoor::routes() const { return impl_->routes; }
 bool HttpDoor::Drain(std::chrono::milliseconds most) {
   impl_->draining = true;
   impl_->status.End();
+  for (HttpExtension* extension : impl_->behind.extensions)
+    extension->EndAll(absl::UnavailableError("the server is shutting down"));
   LogInfo("serve_draining", "no new requests are taken; what runs has {most}", {{"most", most}});
   const bool all = impl_->server->Drain(most);
   if (!all)

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include <absl/status/statusor.h>
 
@@ -26,6 +27,7 @@ class HttpDoor {
     bool log_requests = true;  // a line of the log for each, at the level info
     HttpGuardOptions guard;
     std::shared_ptr<CallerLimits> limits;  // of each caller, over all doors that share them; null: none
+    std::vector<HttpExtension*> extensions = {};
   };
   // Errors: HttpServer::Listen's.
   static absl::StatusOr<std::unique_ptr<HttpDoor>> Open(HttpServerOptions options, ServedModel model,

@@ -50,6 +50,7 @@ std::optional<Scope> ScopeOf(RouteNeeds needs) {
       return Scope::kTasks;
     case RouteNeeds::kAdmin:
       return Scope::kAdmin;
+    case RouteNeeds::kKey:
     case RouteNeeds::kNothing:
       break;
   }

@@ -6,7 +6,11 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include <absl/status/status.h>
+
+#include "cluster/access_keys.h"
 #include "cluster/caller_limits.h"
 #include "cluster/http/http_server.h"
 
@@ -19,6 +23,7 @@ struct RoutedRequest {
   std::string caller;    // whose it is; empty: nobody in particular
   // Of work: held until it is over, told of its tokens, asked whether it has had its time. Null: no limits.
   std::shared_ptr<CallerLimits::Permit> permit = nullptr;
+  Scopes scopes = {};  // of the caller
 };
 
 // On the server's thread; does not wait. Null: it has been answered.
@@ -28,7 +33,8 @@ using RouteHandler =
 using RoutePage = std::function<HttpAnswer(const RoutedRequest& request)>;
 
 // Of whoever calls, where keys are wanted: a key with a scope, or nothing.
-enum class RouteNeeds { kInfer, kTasks, kAdmin, kNothing };
+// kKey: any key; what it allows is looked at by the handler.
+enum class RouteNeeds { kInfer, kTasks, kAdmin, kKey, kNothing };
 
 struct HttpRoute {
   // Work is not taken while the server drains; a body must be JSON and say so.
@@ -67,6 +73,20 @@ class HttpRoutes {
 
  private:
   std::deque<HttpRoute> routes_;  // does not move them
+};
+
+struct HttpDoorFacts {
+  bool tls = false;
+  std::vector<std::string> origins;  // whose pages may ask by a browser
+};
+
+// Further paths of a door, and what answers them.
+class HttpExtension {
+ public:
+  virtual ~HttpExtension() = default;
+  virtual void AddRoutes(HttpRoutes& routes, const HttpDoorFacts& door) = 0;
+  // Ends what is still being answered, and what comes from now on, with the status. Any thread.
+  virtual void EndAll(const absl::Status& status) = 0;
 };
 
 }  // namespace omni

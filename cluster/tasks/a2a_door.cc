@@ -11,12 +11,14 @@
 #include <absl/strings/match.h>
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_split.h>
+#include <grpcpp/impl/service_type.h>
 #include <nlohmann/json.hpp>
 
 #include "cluster/tasks/a2a_error.h"
 #include "cluster/tasks/a2a_handlers.h"
 #include "cluster/tasks/a2a_json.h"
 #include "cluster/tasks/a2a_messages.h"
+#include "cluster/tasks/a2a_service.h"
 #include "engine/base/json.h"
 #include "engine/base/quoted.h"
 
@@ -160,22 +162,6 @@ bool IsJsonType(const std::string& header) {
   return type == "application/json" || type == "application/a2a+json";
 }
 
-// One that names no version is of the binding's own.
-absl::Status CheckVersion(const HttpRequest& request, bool legacy) {
-  const std::string version = request.Header("a2a-version");
-  const bool fits = version.empty() || (legacy ? version == "0.3" || absl::StartsWith(version, "0.3.")
-                                               : version == "1" || version == "1.0");
-  if (fits) return absl::OkStatus();
-  return A2aStatus(A2aReason::kVersionNotSupported,
-                   absl::StrCat("A2A-Version is ", Quoted(version), "; here is ", legacy ? "0.3" : "1.0"));
-}
-
-bool WantsExtension(const HttpRequest& request) {
-  for (const absl::string_view uri : absl::StrSplit(request.Header("a2a-extensions"), ','))
-    if (absl::StripAsciiWhitespace(uri) == kA2aExtension) return true;
-  return false;
-}
-
 // "a=b&c=d" as an object of texts, which protobuf reads as what they are to be.
 absl::StatusOr<Json> QueryJson(const std::string& query) {
   Json json = Json::object();
@@ -317,7 +303,7 @@ std::shared_ptr<HttpCall> AnswerRpc(Asked asked, const HttpRequest& http) {
   const std::string method = (*body)["method"].get<std::string>();
   const Json params = body->value("params", Json::object());
   const bool legacy = method == "message/send" || method == "tasks/get" || method == "tasks/cancel";
-  if (absl::Status s = CheckVersion(http, legacy); !s.ok()) return asked.Refuse(s);
+  if (absl::Status s = CheckA2aVersion(http.Header("a2a-version"), legacy); !s.ok()) return asked.Refuse(s);
   return legacy ? AnswerLegacy(asked, method, params) : AnswerMethod(asked, method, params);
 }
 
@@ -352,27 +338,29 @@ std::shared_ptr<HttpCall> AnswerTask(const Asked& asked, const HttpRequest& http
 
 }  // namespace
 
-A2aDoor::A2aDoor(bool tls, std::unique_ptr<A2aHandlers> handlers)
-    : tls_(tls), handlers_(std::move(handlers)) {}
+A2aDoor::A2aDoor(std::unique_ptr<A2aHandlers> handlers, std::unique_ptr<grpc::Service> service)
+    : handlers_(std::move(handlers)), service_(std::move(service)) {}
 A2aDoor::~A2aDoor() = default;
 
-absl::StatusOr<std::unique_ptr<A2aDoor>> A2aDoor::Make(A2aOptions options, TaskEngine& engine) {
-  const bool tls = options.tls;
-  absl::StatusOr<std::unique_ptr<A2aHandlers>> handlers = A2aHandlers::Make(std::move(options), engine);
-  if (!handlers.ok()) return handlers.status();
-  return std::unique_ptr<A2aDoor>(new A2aDoor(tls, *std::move(handlers)));
+std::unique_ptr<A2aDoor> A2aDoor::Make(A2aOptions options, TaskEngine* engine) {
+  Access* const access = options.access;
+  std::unique_ptr<A2aHandlers> handlers = A2aHandlers::Make(std::move(options), engine);
+  std::unique_ptr<grpc::Service> service = MakeA2aService(*handlers, access);
+  return std::unique_ptr<A2aDoor>(new A2aDoor(std::move(handlers), std::move(service)));
 }
 
+grpc::Service* A2aDoor::service() { return service_.get(); }
+void A2aDoor::EndWaiting(const absl::Status& status) { handlers_->EndWaiting(status); }
 void A2aDoor::EndAll(const absl::Status& status) { handlers_->EndAll(status); }
 int64_t A2aDoor::waiting() const { return handlers_->waiting(); }
 
-void A2aDoor::AddRoutes(HttpRoutes& routes) {
+void A2aDoor::AddRoutes(HttpRoutes& routes, const HttpDoorFacts& door) {
   routes.Page(
       "GET", "/.well-known/agent-card.json",
-      [this](const RoutedRequest& request) {
+      [this, tls = door.tls](const RoutedRequest& request) {
         HttpAnswer answer;
         answer.body = JsonText(A2aJson(handlers_->Card(
-                          absl::StrCat(tls_ ? "https://" : "http://", request.http.Header("host"))))) +
+                          absl::StrCat(tls ? "https://" : "http://", request.http.Header("host"))))) +
                       "\n";
         return answer;
       },
@@ -381,7 +369,7 @@ void A2aDoor::AddRoutes(HttpRoutes& routes) {
     routes.Call(
         method, path,
         [this, answer](RoutedRequest request, std::shared_ptr<HttpExchange> exchange) {
-          const bool extended = WantsExtension(request.http);
+          const bool extended = WantsA2aExtension(request.http.Header("a2a-extensions"));
           Asked asked{*handlers_, {request.caller, extended}, {}, std::move(exchange)};
           asked.voice.extended = extended;
           return answer(std::move(asked), request);
@@ -392,7 +380,7 @@ void A2aDoor::AddRoutes(HttpRoutes& routes) {
   // What HTTP+JSON has in common.
   const auto rest = [](auto answer) {
     return [answer](Asked asked, const RoutedRequest& request) -> Answered {
-      absl::Status s = CheckVersion(request.http, false);
+      absl::Status s = CheckA2aVersion(request.http.Header("a2a-version"), false);
       if (s.ok() && request.http.method == "POST") s = CheckPost(request.http);
       return s.ok() ? answer(asked, request) : asked.Refuse(s);
     };

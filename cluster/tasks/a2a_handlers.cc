@@ -10,7 +10,7 @@
 
 #include <absl/strings/str_cat.h>
 
-#include "cluster/disk_pool.h"
+#include "cluster/executor.h"
 #include "cluster/tasks/a2a_error.h"
 #include "cluster/tasks/a2a_messages.h"
 #include "engine/base/quoted.h"
@@ -38,14 +38,15 @@ absl::Status OfTask(const absl::Status& status, const std::string& id) {
 class TaskStream;
 
 struct A2aHandlers::Impl : public TaskListener, public std::enable_shared_from_this<A2aHandlers::Impl> {
-  Impl(A2aOptions o, TaskEngine& e) : options(std::move(o)), engine(e) {}
+  Impl(A2aOptions o, TaskEngine* e) : options(std::move(o)), engine(e) {}
 
   absl::Status Serving() const {
     {
       const std::lock_guard lock(mutex);
       if (end.has_value()) return *end;
     }
-    return options.serving == nullptr ? absl::OkStatus() : options.serving();
+    if (absl::Status s = options.serving == nullptr ? absl::OkStatus() : options.serving(); !s.ok()) return s;
+    return engine != nullptr ? absl::OkStatus() : absl::UnavailableError("this node keeps no tasks");
   }
   // Room for one more call or stream, until what it gives is let go; null: there is none.
   std::shared_ptr<void> Enter() {
@@ -69,7 +70,7 @@ struct A2aHandlers::Impl : public TaskListener, public std::enable_shared_from_t
   // Nothing, once the handlers go.
   void Run(std::function<void()> job) {
     const std::lock_guard lock(pool_mutex);
-    if (pool != nullptr) pool->Run(std::move(job));
+    if (pool != nullptr) pool->Post(std::move(job));
   }
 
   // What else of a task is asked for than its state.
@@ -83,7 +84,7 @@ struct A2aHandlers::Impl : public TaskListener, public std::enable_shared_from_t
                                      std::unique_ptr<A2aUpdates>* updates = nullptr,
                                      TaskState* state = nullptr) const;
   std::string ResultOf(const A2aAsker& asker, const std::string& id) const {
-    return engine.reader().Result(Client(asker), id).value_or("");
+    return engine->reader().Result(Client(asker), id).value_or("");
   }
   void Submit(const A2aAsker& asker, const a2a::SendMessageRequest& request, Done<TaskState> done);
   void Submitted(const TaskSubmission& submission, Done<TaskState> done);
@@ -92,13 +93,13 @@ struct A2aHandlers::Impl : public TaskListener, public std::enable_shared_from_t
   void OnChanged(const std::set<TaskId>& tasks) override;
 
   const A2aOptions options;
-  TaskEngine& engine;
+  TaskEngine* const engine;
   std::atomic<int64_t> open{0};
   mutable std::mutex mutex;
   std::multimap<TaskId, TaskStream*> streams;
   std::optional<absl::Status> end;
   std::mutex pool_mutex;
-  std::unique_ptr<DiskPool> pool;  // null: the handlers go
+  std::unique_ptr<Executor> pool;  // null: the handlers go
 };
 
 // Reads one batch when it is asked for one and there is something new.
@@ -188,7 +189,7 @@ class TaskStream final : public A2aStream, public std::enable_shared_from_this<T
       *batch.updates.emplace_back().mutable_task() = *std::move(task);
       return batch;
     }
-    const TaskReader& reader = handlers_->engine.reader();
+    const TaskReader& reader = handlers_->engine->reader();
     const TaskClient by = Client(asker_);
     // Of a batch without updates the next is looked at.
     while (batch.updates.empty() && !batch.over) {
@@ -245,7 +246,7 @@ absl::StatusOr<a2a::Task> A2aHandlers::Impl::ReadTask(const A2aAsker& asker, con
                                                       const Wanted& wanted,
                                                       std::unique_ptr<A2aUpdates>* updates,
                                                       TaskState* state) const {
-  const TaskReader& reader = engine.reader();
+  const TaskReader& reader = engine->reader();
   const TaskClient by = Client(asker);
   const absl::StatusOr<TaskState> found = reader.Find(by, id);
   if (!found.ok()) return OfTask(found.status(), id);
@@ -278,7 +279,7 @@ absl::StatusOr<a2a::Task> A2aHandlers::Impl::ReadTask(const A2aAsker& asker, con
 
 // A message that names a task goes on with it, which none of the executors here takes.
 absl::Status A2aHandlers::Impl::CheckFollowUp(const A2aAsker& asker, const a2a::Message& message) const {
-  const absl::StatusOr<TaskState> state = engine.reader().Find(Client(asker), message.task_id());
+  const absl::StatusOr<TaskState> state = engine->reader().Find(Client(asker), message.task_id());
   if (!state.ok()) return OfTask(state.status(), message.task_id());
   if (!message.context_id().empty() && message.context_id() != TellA2aTask(*state, false).context_id())
     return A2aStatus(A2aReason::kInvalidParams, "message.contextId is not that of the task it names");
@@ -290,7 +291,7 @@ absl::Status A2aHandlers::Impl::CheckFollowUp(const A2aAsker& asker, const a2a::
 }
 
 void A2aHandlers::Impl::Submitted(const TaskSubmission& submission, Done<TaskState> done) {
-  engine.Submit(submission, [done = std::move(done)](absl::StatusOr<TaskSubmitted> submitted) {
+  engine->Submit(submission, [done = std::move(done)](absl::StatusOr<TaskSubmitted> submitted) {
     if (submitted.ok()) return done(std::move(submitted->state));
     const absl::Status& status = submitted.status();
     if (!absl::IsAlreadyExists(status)) return done(status);
@@ -413,7 +414,7 @@ void A2aHandlers::List(const A2aAsker& asker, a2a::ListTasksRequest request,
       std::move(done),
       [impl = impl_.get(), asker, size, request = std::move(request),
        filter = std::move(filter)]() -> absl::StatusOr<a2a::ListTasksResponse> {
-        const TaskReader& reader = impl->engine.reader();
+        const TaskReader& reader = impl->engine->reader();
         const bool whole = request.include_artifacts() || request.history_length() > 0;
         const int most = whole ? std::min(size, kMostLongPage) : size;
         const auto fits = [&](const TaskState& state) {
@@ -453,13 +454,13 @@ void A2aHandlers::List(const A2aAsker& asker, a2a::ListTasksRequest request,
 
 void A2aHandlers::Cancel(const A2aAsker& asker, const a2a::CancelTaskRequest& request, Done<a2a::Task> done) {
   if (absl::Status s = impl_->Serving(); !s.ok()) return done(s);
-  impl_->engine.Cancel(Client(asker), request.id(),
-                       [asker, id = request.id(), done = std::move(done)](absl::StatusOr<TaskState> state) {
-                         if (state.ok()) return done(TellA2aTask(*state, asker.extended));
-                         if (!absl::IsFailedPrecondition(state.status()))
-                           return done(OfTask(state.status(), id));
-                         done(A2aStatus(A2aReason::kTaskNotCancelable, "the task is over"));
-                       });
+  impl_->engine->Cancel(Client(asker), request.id(),
+                        [asker, id = request.id(), done = std::move(done)](absl::StatusOr<TaskState> state) {
+                          if (state.ok()) return done(TellA2aTask(*state, asker.extended));
+                          if (!absl::IsFailedPrecondition(state.status()))
+                            return done(OfTask(state.status(), id));
+                          done(A2aStatus(A2aReason::kTaskNotCancelable, "the task is over"));
+                        });
 }
 
 a2a::AgentCard A2aHandlers::Card(const std::string& base) const {
@@ -468,12 +469,14 @@ a2a::AgentCard A2aHandlers::Card(const std::string& base) const {
   card.set_name(options.name);
   card.set_description(options.description);
   card.set_version(options.version);
-  for (const char* binding : {"JSONRPC", "HTTP+JSON"}) {
+  const auto add = [&](const char* binding, const std::string& url) {
     a2a::AgentInterface& there = *card.add_supported_interfaces();
-    there.set_url(absl::StrCat(base, "/a2a"));
+    there.set_url(url);
     there.set_protocol_binding(binding);
     there.set_protocol_version("1.0");
-  }
+  };
+  for (const char* binding : {"JSONRPC", "HTTP+JSON"}) add(binding, absl::StrCat(base, "/a2a"));
+  if (options.grpc != nullptr) add("GRPC", options.grpc());
   card.mutable_capabilities()->set_streaming(true);
   card.mutable_capabilities()->set_push_notifications(false);
   card.mutable_capabilities()->set_extended_agent_card(false);
@@ -483,7 +486,7 @@ a2a::AgentCard A2aHandlers::Card(const std::string& base) const {
   card.add_default_input_modes("text/plain");
   card.add_default_input_modes("application/json");
   card.add_default_output_modes("text/plain");
-  if (options.keys) {
+  if (options.access != nullptr) {
     (*card.mutable_security_schemes())["key"].mutable_http_auth_security_scheme()->set_scheme("Bearer");
     (*card.add_security_requirements()->mutable_schemes())["key"];
   }
@@ -507,28 +510,33 @@ a2a::AgentCard A2aHandlers::Card(const std::string& base) const {
   return card;
 }
 
-absl::StatusOr<std::unique_ptr<A2aHandlers>> A2aHandlers::Make(A2aOptions options, TaskEngine& engine) {
+std::unique_ptr<A2aHandlers> A2aHandlers::Make(A2aOptions options, TaskEngine* engine) {
   auto impl = std::make_shared<Impl>(std::move(options), engine);
-  absl::StatusOr<std::unique_ptr<DiskPool>> pool = DiskPool::Start(impl->options.threads);
-  if (!pool.ok()) return pool.status();
-  impl->pool = *std::move(pool);
-  engine.AddListener(impl.get());
+  impl->pool = std::make_unique<Executor>(static_cast<size_t>(impl->options.threads));
+  if (engine != nullptr) engine->AddListener(impl.get());
   return std::unique_ptr<A2aHandlers>(new A2aHandlers(std::move(impl)));
 }
 
 A2aHandlers::~A2aHandlers() {
-  impl_->engine.RemoveListener(impl_.get());
+  if (impl_->engine != nullptr) impl_->engine->RemoveListener(impl_.get());
   EndAll(absl::UnavailableError("the server is shutting down"));
-  std::unique_ptr<DiskPool> pool;  // its threads are waited for here, never on one of them
+  std::unique_ptr<Executor> pool;  // its threads are waited for here, never on one of them
   const std::lock_guard lock(impl_->pool_mutex);
   pool.swap(impl_->pool);
 }
 
 void A2aHandlers::EndAll(const absl::Status& status) {
-  std::vector<std::shared_ptr<TaskStream>> all;
   {
     const std::lock_guard lock(impl_->mutex);
     impl_->end = status;
+  }
+  EndWaiting(status);
+}
+
+void A2aHandlers::EndWaiting(const absl::Status& status) {
+  std::vector<std::shared_ptr<TaskStream>> all;
+  {
+    const std::lock_guard lock(impl_->mutex);
     for (const auto& [id, stream] : impl_->streams) {
       if (auto held = stream->weak_from_this().lock()) all.push_back(std::move(held));
     }

@@ -48,8 +48,8 @@ class A2aHandlers {
   using Done = std::function<void(absl::StatusOr<T>)>;
   using Waiting = std::shared_ptr<void>;  // a call that waits for as long as this is held
 
-  // The engine outlives the handlers. ResourceExhausted: the system refuses the threads.
-  static absl::StatusOr<std::unique_ptr<A2aHandlers>> Make(A2aOptions options, TaskEngine& engine);
+  // The engine outlives the handlers; null: tasks are never kept here.
+  static std::unique_ptr<A2aHandlers> Make(A2aOptions options, TaskEngine* engine);
   ~A2aHandlers();  // when whoever calls has gone
 
   Waiting Send(const A2aAsker& asker, a2a::SendMessageRequest request, Done<a2a::SendMessageResponse> done);
@@ -63,8 +63,9 @@ class A2aHandlers {
   // `base`: the address under which this process was asked, as "http://127.0.0.1:8080".
   a2a::AgentCard Card(const std::string& base) const;
 
-  void EndAll(const absl::Status& status);  // streams and calls that wait; those that come too
-  int64_t waiting() const;                  // calls and streams
+  void EndWaiting(const absl::Status& status);  // streams, and calls that wait for a task
+  void EndAll(const absl::Status& status);      // these, and all that come from now on
+  int64_t waiting() const;                      // calls and streams
 
   struct Impl;
 

@@ -7,6 +7,7 @@
 #include <absl/strings/ascii.h>
 #include <absl/strings/match.h>
 #include <absl/strings/str_cat.h>
+#include <absl/strings/str_split.h>
 #include <google/protobuf/util/json_util.h>
 
 #include "cluster/tasks/a2a_error.h"
@@ -136,6 +137,20 @@ std::string FailureText(const std::string& error, const std::string& message) {
 }
 
 }  // namespace
+
+absl::Status CheckA2aVersion(const std::string& version, bool legacy) {
+  const bool fits = version.empty() || (legacy ? version == "0.3" || absl::StartsWith(version, "0.3.")
+                                               : version == "1" || version == "1.0");
+  if (fits) return absl::OkStatus();
+  return A2aStatus(A2aReason::kVersionNotSupported,
+                   absl::StrCat("A2A-Version is ", Quoted(version), "; here is ", legacy ? "0.3" : "1.0"));
+}
+
+bool WantsA2aExtension(const std::string& extensions) {
+  for (const absl::string_view uri : absl::StrSplit(extensions, ','))
+    if (absl::StripAsciiWhitespace(uri) == kA2aExtension) return true;
+  return false;
+}
 
 absl::StatusOr<TaskSubmission> ReadA2aMessage(const a2a::SendMessageRequest& request) {
   const a2a::Message& message = request.message();

@@ -27,6 +27,10 @@ namespace a2a = ::lf::a2a::v1;
 // The extension that says in metadata, under this name, which event of which attempt on which node it was.
 inline constexpr char kA2aExtension[] = "urn:omni:a2a:events:1";
 
+// By the header or metadata A2A-Version: one that names no version is of the binding's own, 1.0 or 0.3.
+absl::Status CheckA2aVersion(const std::string& version, bool legacy);
+bool WantsA2aExtension(const std::string& extensions);  // by A2A-Extensions
+
 // What a message asks for; `submission.caller` is the caller's matter. Errors as A2aStatus has them.
 absl::StatusOr<TaskSubmission> ReadA2aMessage(const a2a::SendMessageRequest& request);
 

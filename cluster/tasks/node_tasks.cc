@@ -2,12 +2,16 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <functional>
 #include <mutex>
 #include <optional>
 #include <utility>
 
 #include "actors/task/task_log.h"
 #include "cluster/executor.h"
+#include "cluster/mcp/mcp_door.h"
+#include "cluster/mcp/mcp_local.h"
+#include "cluster/tasks/a2a_door.h"
 #include "cluster/tasks/coordinated_records.h"
 #include "cluster/tasks/leading_engine.h"
 #include "cluster/tasks/lending_service.h"
@@ -34,6 +38,11 @@ struct NodeTasks::Impl {
   std::unique_ptr<TaskService> service;
   std::unique_ptr<LendingService> lending;
   std::unique_ptr<RemoteLender> lender;  // where another may keep the tasks
+  std::unique_ptr<A2aDoor> a2a;
+  std::function<absl::Status()> serving;
+  std::function<std::vector<TaskPlaces>()> places;  // of all nodes
+  std::unique_ptr<McpLocal> tools;
+  std::unique_ptr<McpDoor> mcp;
   std::string former, node;
 
   // The latest that became of the election; 0: this node does not lead.
@@ -131,10 +140,19 @@ absl::StatusOr<std::unique_ptr<NodeTasks>> NodeTasks::Open(NodeTasksOptions opti
     for (TaskPlaces& place : impl->lending->places()) places.push_back(std::move(place));
     return places;
   };
+  impl->serving = options.service.serving;
+  impl->places = options.service.places;
+  A2aOptions a2a;
+  a2a.serving = options.service.serving;
+  a2a.places = options.service.places;
+  a2a.version = OMNI_VERSION;
+  a2a.access = options.service.access;
+  a2a.grpc = std::move(options.grpc_address);
   absl::StatusOr<std::unique_ptr<TaskService>> made =
       TaskService::Make(std::move(options.service), impl->engine.get());
   if (!made.ok()) return made.status();
   impl->service = *std::move(made);
+  impl->a2a = A2aDoor::Make(std::move(a2a), impl->engine.get());
   return std::unique_ptr<NodeTasks>(new NodeTasks(std::move(impl)));
 }
 
@@ -180,6 +198,19 @@ void NodeTasks::OnDeposed() {
   impl_->takeover->Post([leading = impl_->leading] { leading->Retire(); });
 }
 
+grpc::Service* NodeTasks::agent2agent_service() { return impl_->a2a->service(); }
+HttpExtension& NodeTasks::agent2agent() { return *impl_->a2a; }
+HttpExtension& NodeTasks::OpenTools(InferenceBackend& model, int64_t most_tokens) {
+  McpLocalOptions options{impl_->serving, impl_->places, most_tokens};
+  impl_->tools = std::make_unique<McpLocal>(impl_->engine.get(), model, std::move(options));
+  impl_->mcp = std::make_unique<McpDoor>(*impl_->tools, McpDoorOptions{.version = OMNI_VERSION});
+  return *impl_->mcp;
+}
+void NodeTasks::CloseTools() {
+  impl_->mcp = nullptr;
+  impl_->tools = nullptr;
+}
+
 absl::Status NodeTasks::Begin(const std::string& node, std::vector<TaskExecutor*> executors) {
   if (impl_->engine == nullptr && impl_->lender == nullptr) return absl::OkStatus();
   TaskRunnerOptions options;
@@ -208,7 +239,10 @@ void NodeTasks::BeginDrain() {
   if (const std::shared_ptr<TaskRunner> runner = impl_->Runner(); runner != nullptr) runner->BeginDrain();
 }
 
-void NodeTasks::EndWatches(const absl::Status& status) { impl_->service->EndAll(status); }
+void NodeTasks::EndWatches(const absl::Status& status) {
+  impl_->service->EndAll(status);
+  impl_->a2a->EndWaiting(status);
+}
 
 std::shared_ptr<const TasksNow> NodeTasks::Now() {
   if (impl_->engine == nullptr || (impl_->leading != nullptr && !impl_->leading->leads())) return nullptr;

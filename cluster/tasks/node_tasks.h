@@ -12,6 +12,8 @@
 
 #include "actors/task/task_engine.h"
 #include "cluster/coordination.h"
+#include "cluster/http/http_routes.h"
+#include "cluster/inference_backend.h"
 #include "cluster/tasks/task_executor.h"
 #include "cluster/tasks/task_service.h"
 #include "cluster/tasks/tasks_now.h"
@@ -27,7 +29,8 @@ struct NodeTasksOptions {
   // which is made if it is not there. Neither: none are kept here, and whoever asks is told where.
   std::string dir;
   CoordinationStore* store = nullptr;
-  TaskServiceOptions service;  // its places are filled in
+  TaskServiceOptions service;                 // its places are filled in
+  std::function<std::string()> grpc_address;  // where the node is asked over gRPC
   // Whom to ask for tasks to do where they are another's (RemoteLenderOptions); null: nobody.
   std::shared_ptr<grpc::ChannelCredentials> credentials;
   std::function<std::string(size_t)> keeper;
@@ -39,11 +42,18 @@ class NodeTasks {
 
   // What the options refer to outlives it.
   static absl::StatusOr<std::unique_ptr<NodeTasks>> Open(NodeTasksOptions options);
-  // After the server of its services has been shut down. Waits for attempts to end or be given back.
+  // After the servers of its services and paths have been shut down. Waits for attempts to end or be given
+  // back.
   ~NodeTasks();
 
-  grpc::Service* service();  // SwarmTasks
-  grpc::Service* lending();  // TaskLending, for other nodes
+  grpc::Service* service();              // SwarmTasks
+  grpc::Service* lending();              // TaskLending, for other nodes
+  grpc::Service* agent2agent_service();  // A2AService
+  HttpExtension& agent2agent();          // the same over HTTP
+  // The tools of the Model Context Protocol over HTTP: tasks, and texts of the model, of at most so many
+  // tokens. Once; what is called is stopped and waited for by CloseTools, before the model goes.
+  HttpExtension& OpenTools(InferenceBackend& model, int64_t most_tokens);
+  void CloseTools();
   // This node leads, by this term, or does not any more. Where tasks are in the coordination store, those
   // that the one before had are here when they have been read; these calls do not wait for it.
   void OnElected(uint64_t term);

@@ -21,8 +21,8 @@ namespace omni::testing {
 struct Parser {
   Parser() { cli::AddVerbs(root, invocation); }
 
-  // Those that go on until they are interrupted.
-  static bool Serves(const std::string& verb) { return verb == "node" || verb == "serve"; }
+  // Those that go on until they are interrupted, or their input ends, and print nothing of their own.
+  static bool Serves(const std::string& verb) { return verb == "node" || verb == "serve" || verb == "mcp"; }
   // All that end by themselves.
   std::vector<CLI::App*> VerbsThatEnd() {
     std::vector<CLI::App*> verbs = Verbs();

@@ -16,6 +16,7 @@
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
+#include <third_party/a2a.pb.h>
 
 #include "cluster/certificates.h"
 #include "cluster/channel_credentials.h"
@@ -70,6 +71,17 @@ const std::map<std::string, RpcNeeds> kMethods = {
     {"/omni.tasks.v1.SwarmTasks/ListSchedules", RpcNeeds::kTasks},
     {"/omni.tasks.v1.SwarmTasks/DeleteSchedule", RpcNeeds::kTasks},
     {"/omni.tasks.v1.SwarmTasks/ListExecutors", RpcNeeds::kTasks},
+    {"/lf.a2a.v1.A2AService/SendMessage", RpcNeeds::kTasks},
+    {"/lf.a2a.v1.A2AService/SendStreamingMessage", RpcNeeds::kTasks},
+    {"/lf.a2a.v1.A2AService/GetTask", RpcNeeds::kTasks},
+    {"/lf.a2a.v1.A2AService/ListTasks", RpcNeeds::kTasks},
+    {"/lf.a2a.v1.A2AService/CancelTask", RpcNeeds::kTasks},
+    {"/lf.a2a.v1.A2AService/SubscribeToTask", RpcNeeds::kTasks},
+    {"/lf.a2a.v1.A2AService/CreateTaskPushNotificationConfig", RpcNeeds::kTasks},
+    {"/lf.a2a.v1.A2AService/GetTaskPushNotificationConfig", RpcNeeds::kTasks},
+    {"/lf.a2a.v1.A2AService/ListTaskPushNotificationConfigs", RpcNeeds::kTasks},
+    {"/lf.a2a.v1.A2AService/GetExtendedAgentCard", RpcNeeds::kTasks},
+    {"/lf.a2a.v1.A2AService/DeleteTaskPushNotificationConfig", RpcNeeds::kTasks},
     {"/omni.cluster.v1.Admin/Join", RpcNeeds::kNode},
     {"/omni.cluster.v1.Admin/Status", RpcNeeds::kAdmin},
     {"/omni.cluster.v1.Admin/Watch", RpcNeeds::kAdmin},
@@ -219,7 +231,8 @@ TEST(GrpcAccess, EveryMethodIsInTheTable) {
   for (const google::protobuf::FileDescriptor* file :
        {inference::v1::GenerateRequest::descriptor()->file(), cluster::v1::JoinRequest::descriptor()->file(),
         cluster::v1::DescribeRequest::descriptor()->file(), cluster::v1::Frame::descriptor()->file(),
-        tasks::v1::TakeRequest::descriptor()->file(), tasks::v1::Task::descriptor()->file()}) {
+        tasks::v1::TakeRequest::descriptor()->file(), tasks::v1::Task::descriptor()->file(),
+        lf::a2a::v1::Task::descriptor()->file()}) {
     for (int s = 0; s < file->service_count(); ++s) {
       const google::protobuf::ServiceDescriptor* service = file->service(s);
       for (int m = 0; m < service->method_count(); ++m)

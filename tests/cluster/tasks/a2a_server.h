@@ -55,18 +55,18 @@ class A2aServer {
     database_ = Database::Open(temp_ / "tasks", {}).value();
     store_ = MakeDatabaseRecordStore(*database_);
     engine_ = TaskEngine::Start(*store_, {}).value();
-    options.keys = access != nullptr;
+    options.access = access.get();
     options.version = "1";
     options.places = [] {
       return std::vector<TaskPlaces>{{"model", "*", "n1", 4, 0, "continues a text"},
                                      {"command", "list", "n1", 1, 0, ""}};
     };
-    door_ = A2aDoor::Make(options, *engine_).value();
+    door_ = A2aDoor::Make(options, engine_.get());
     handler_ = std::make_unique<RoutesHandler>(std::move(access));
-    door_->AddRoutes(handler_->routes());
+    door_->AddRoutes(handler_->routes(), {});
     HttpServerOptions http;
     http.listen = "127.0.0.1:0";
-    http.keys = options.keys;
+    http.keys = options.access != nullptr;
     server_ = HttpServer::Listen(http, *handler_).value();
     server_->Run();
   }

@@ -12,9 +12,9 @@ skip() {
 node=node
 if [[ $1 == npm ]]; then
   # Its package has this machine's kind in its name.
-  found=(node_modules/node-*/bin/node)
+  found=("${3:-.}"/node_modules/node-*/bin/node)
   [[ -x ${found[0]} ]] || skip "npm's node is not for this machine"
-  node=$PWD/${found[0]}
+  node=$PWD/${found[0]#./}
 elif (($(node -p 'process.versions.node.split(".")[0]') < $1)); then
   skip "node is $(node --version); this client wants $1 or later"
 fi

@@ -1,26 +1,36 @@
-// The Agent2Agent protocol's own library, unmodified, over both of HTTP's bindings, against a server of the protocol
-// (A2A_SERVER) whose model says each text again.
+// The Agent2Agent protocol's own library, unmodified, over its three bindings, against `omni serve`: programs that a
+// file allows do the tasks, and the served model.
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { createInterface } from 'node:readline';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { Role, TaskState } from '@a2a-js/sdk';
 import { ClientFactory, JsonRpcTransportFactory, RestTransportFactory } from '@a2a-js/sdk/client';
+import { GrpcTransportFactory } from '@a2a-js/sdk/client/grpc';
 import { TaskNotCancelableError, TaskNotFoundError, UnsupportedOperationError } from '@a2a-js/sdk/errors';
+import { newFolder, omni, removeFolder, serve } from '../server.mjs';
 
-let child, url;
+const folder = newFolder();
+let server;
 
 before(async () => {
-  child = spawn(process.env.A2A_SERVER, { stdio: ['pipe', 'pipe', 'inherit'] });
-  url = await new Promise((resolve, reject) => {
-    createInterface({ input: child.stdout }).once('line', (line) => resolve(`http://${line.split(' ').pop()}`));
-    child.once('exit', () => reject(new Error('the server ended before it could be asked')));
-  });
+  const executors = join(folder, 'executors.json');
+  writeFileSync(executors, JSON.stringify({
+    commands: {
+      echo: { argv: ['/bin/cat'], slots: 8 },
+      wait: { argv: ['/bin/sleep', '600'], slots: 8 },
+      fail: { argv: ['/bin/false'] },
+    },
+  }));
+  server = await serve({ more: ['--executors', executors] });
 });
-after(() => child.stdin.end());
+after(async () => {
+  await server.stop();
+  removeFolder(folder);
+});
 
-const request = (text, messageId = randomUUID(), returnImmediately = false) => ({
+const request = (skill, text, { messageId = randomUUID(), returnImmediately = false, data } = {}) => ({
   tenant: '',
   metadata: undefined,
   message: {
@@ -28,8 +38,12 @@ const request = (text, messageId = randomUUID(), returnImmediately = false) => (
     contextId: '',
     taskId: '',
     role: Role.ROLE_USER,
-    parts: [{ content: { $case: 'text', value: text }, metadata: undefined, filename: '', mediaType: '' }],
-    metadata: undefined,
+    parts: [
+      { content: { $case: 'text', value: text }, metadata: undefined, filename: '', mediaType: '' },
+      ...(data === undefined ? [] : [
+        { content: { $case: 'data', value: data }, metadata: undefined, filename: '', mediaType: '' }]),
+    ],
+    metadata: { skill },
     extensions: [],
     referenceTaskIds: [],
   },
@@ -46,12 +60,22 @@ const collect = async (stream, onEach = () => {}) => {
   return all;
 };
 
-for (const [name, factory] of [['JSON-RPC', JsonRpcTransportFactory], ['HTTP+JSON', RestTransportFactory]]) {
-  const connect = () => new ClientFactory({ transports: [new factory()] }).createFromUrl(url);
+const bindings = [
+  ['JSON-RPC', JsonRpcTransportFactory], ['HTTP+JSON', RestTransportFactory], ['gRPC', GrpcTransportFactory]];
+for (const [name, factory] of bindings) {
+  const connect = () => new ClientFactory({ transports: [new factory()] }).createFromUrl(server.url);
+
+  test(`${name}: the card names the binding and what is offered`, async () => {
+    const card = await (await connect()).getAgentCard();
+    assert.ok(card.supportedInterfaces.some((one) => one.protocolBinding === name.replace('JSON-RPC', 'JSONRPC')
+      .replace('gRPC', 'GRPC')));
+    const skills = card.skills.map((skill) => skill.id);
+    for (const id of ['model', 'command/echo', 'command/wait']) assert.ok(skills.includes(id), `${id} in ${skills}`);
+  });
 
   test(`${name}: a message is answered with its task, over`, async () => {
     const client = await connect();
-    const task = await client.sendMessage(request('the sea'));
+    const task = await client.sendMessage(request('command/echo', 'the sea'));
     assert.equal(task.status.state, TaskState.TASK_STATE_COMPLETED);
     assert.equal(textOf(task.artifacts[0]), 'the sea');
     const again = await client.getTask(byId(task.id));
@@ -61,24 +85,27 @@ for (const [name, factory] of [['JSON-RPC', JsonRpcTransportFactory], ['HTTP+JSO
 
   test(`${name}: the same message is the same task`, async () => {
     const client = await connect();
-    const one = await client.sendMessage(request('once', `same-${name}`));
-    assert.equal((await client.sendMessage(request('once', `same-${name}`))).id, one.id);
+    const once = () => request('command/echo', 'once', { messageId: `same-${name}` });
+    const one = await client.sendMessage(once());
+    assert.equal((await client.sendMessage(once())).id, one.id);
   });
 
-  test(`${name}: a stream begins with the task, and its pieces are the text`, async () => {
+  test(`${name}: a stream begins with the task, and its pieces are what the model says`, async () => {
     const client = await connect();
-    const all = await collect(client.sendMessageStream(request('calm')));
+    const all = await collect(client.sendMessageStream(request('model', 'The sea', { data: { maxTokens: 24 } })));
     assert.equal(all[0].$case, 'task');
+    const { id } = all[0].value;
     const text = all.map((one) => (one.$case === 'artifactUpdate' ? textOf(one.value.artifact) : '')).join('');
     const begun = all[0].value.artifacts.map(textOf).join('');
-    assert.equal(begun + text, 'calm');
     const last = all.at(-1).value;
     assert.equal(last.status.state, TaskState.TASK_STATE_COMPLETED);
+    assert.ok((begun + text).length > 0);
+    assert.equal((await client.getTask(byId(id))).artifacts.map(textOf).join(''), begun + text);
   });
 
   test(`${name}: a task is subscribed to and cancelled`, async () => {
     const client = await connect();
-    const { id } = await client.sendMessage(request('wait', randomUUID(), true));
+    const { id } = await client.sendMessage(request('command/wait', '', { returnImmediately: true }));
     const all = await collect(client.resubscribeTask(byId(id)), async (_, seen) => {
       if (seen.length === 1) await client.cancelTask(byId(id));
     });
@@ -88,10 +115,11 @@ for (const [name, factory] of [['JSON-RPC', JsonRpcTransportFactory], ['HTTP+JSO
     await assert.rejects(collect(client.resubscribeTask(byId(id))), UnsupportedOperationError);
   });
 
-  test(`${name}: what is rejected says why`, async () => {
-    const task = await (await connect()).sendMessage(request('fail'));
-    assert.equal(task.status.state, TaskState.TASK_STATE_REJECTED);
-    assert.equal(task.status.message.parts[0].content.value, 'invalid: as was asked');
+  test(`${name}: what fails says why`, async () => {
+    const task = await (await connect()).sendMessage(
+      request('command/fail', '', { data: {}, returnImmediately: false }));
+    assert.equal(task.status.state, TaskState.TASK_STATE_FAILED);
+    assert.match(task.status.message.parts[0].content.value, /exit code 1/);
   });
 
   test(`${name}: tasks are listed in pages`, async () => {
@@ -112,3 +140,28 @@ for (const [name, factory] of [['JSON-RPC', JsonRpcTransportFactory], ['HTTP+JSO
     await assert.rejects((await connect()).getTask(byId('none')), TaskNotFoundError);
   });
 }
+
+test('keys want the scope tasks, and each caller sees its own alone', async () => {
+  const keys = join(folder, 'keys.json');
+  const key = (caller, scope) => omni('key', 'create', '--keys', keys, '--name', caller, '--scope', scope).trim();
+  const headers = (secret) => ({ Authorization: `Bearer ${secret}`, 'Content-Type': 'application/json' });
+  const [anna, ben, infer] = [key('anna', 'tasks'), key('ben', 'tasks'), key('chris', 'infer')];
+  const guarded = await serve({ more: ['--keys', keys] });
+  try {
+    const ask = (secret, path) => fetch(`${guarded.url}/a2a${path}`, { headers: headers(secret) });
+    const body = JSON.stringify({
+      message: { messageId: 'm', role: 'ROLE_USER', parts: [{ text: 'sea' }, { data: { maxTokens: 4 } }] },
+    });
+    const sent = await fetch(`${guarded.url}/a2a/message:send`, { method: 'POST', headers: headers(anna), body });
+    const { task } = await sent.json();
+    assert.equal(task.status.state, 'TASK_STATE_COMPLETED');
+    assert.equal((await ask(anna, `/tasks/${task.id}`)).status, 200);
+    assert.equal((await ask(ben, `/tasks/${task.id}`)).status, 404);
+    assert.equal((await ask(infer, '/tasks')).status, 403);
+    assert.equal((await fetch(`${guarded.url}/a2a/tasks`)).status, 401);
+    const card = await (await fetch(`${guarded.url}/.well-known/agent-card.json`)).json();
+    assert.equal(card.securitySchemes.key.httpAuthSecurityScheme.scheme, 'Bearer');
+  } finally {
+    await guarded.stop();
+  }
+});
