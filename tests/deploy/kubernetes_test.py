@@ -22,6 +22,7 @@ if shutil.which("kubectl") is None:
     sys.exit(77)
 
 import manifests  # noqa: E402
+import restricted  # noqa: E402
 
 omni, root, work = sys.argv[1], pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3])
 kubernetes = root / "deploy/kubernetes"
@@ -101,6 +102,7 @@ for what, change in {
         "system calls": lambda o, pod: pod["securityContext"].pop("seccompProfile"),
         "OMNI_NAMES is no variable": lambda o, pod: env(pod).append({"name": "OMNI_NAMES", "value": "x"}),
         "not known before it": lambda o, pod: env(pod).reverse(),
+    "wants OMNI_ETCD": lambda o, pod: env(pod).append({"name": "OMNI_DURABLE", "value": "cluster"}),
         "memory has no limit": lambda o, pod: pod["containers"][0]["resources"].pop("limits"),
         "no livenessProbe": lambda o, pod: pod["containers"][0].pop("livenessProbe"),
         "which is no port": lambda o, pod: pod["containers"][0]["startupProbe"]["tcpSocket"].update(port="http"),
@@ -115,6 +117,35 @@ for what, change in {
         "is not in the namespace": lambda o, pod: o[-1]["metadata"].update(namespace="default"),
 }.items():
     assert what in planted(change), (what, planted(change))
+
+# The restricted profile's own rules, each of which finds its fault.
+for o in objects:
+    if o["kind"] == "StatefulSet":
+        assert restricted.refused(o["spec"]["template"]["spec"]) == [], o["metadata"]["name"]
+namespace = next(o for o in objects if o["kind"] == "Namespace")
+assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+def confined(pod):
+    return pod["containers"][0]["securityContext"]
+
+
+for what, change in {
+        "host's namespaces": lambda pod: pod.update(hostPID=True),
+        "kind that is not allowed": lambda pod: pod["volumes"].append({"name": "x", "hostPath": {"path": "/"}}),
+        "sysctls": lambda pod: pod["securityContext"].update(sysctls=[{"name": "kernel.msgmax", "value": "1"}]),
+        "is privileged": lambda pod: confined(pod).update(privileged=True),
+        "gain privileges": lambda pod: confined(pod).pop("allowPrivilegeEscalation"),
+        "adds capabilities": lambda pod: confined(pod)["capabilities"].update(add=["SYS_PTRACE"]),
+        "another /proc": lambda pod: confined(pod).update(procMount="Unmasked"),
+        "run as root": lambda pod: confined(pod).update(runAsUser=0),
+        "not confined": lambda pod: pod["securityContext"].update(seccompProfile={"type": "Unconfined"}),
+        "SELinux": lambda pod: confined(pod).update(seLinuxOptions={"type": "spc_t"}),
+        "port of the host": lambda pod: pod["containers"][0]["ports"][0].update(hostPort=80),
+}.items():
+    pod = copy.deepcopy(next(o for o in objects if o["kind"] == "StatefulSet"))["spec"]["template"]["spec"]
+    change(pod)
+    assert what in " ".join(restricted.refused(pod)), (what, restricted.refused(pod))
 
 # What is told and asked of metrics exists, and the runbook has every alert.
 source = "".join(p.read_text() for p in (root / "cluster/http").glob("*metrics.cc"))

@@ -124,6 +124,12 @@ def of_container(c, volumes, named, variables):
     for used in re.findall(r"\$\((\w+)\)", " ".join(c.get("args", []))):
         if used not in known:
             found.append(f"an argument is made of {used}, which is not known")
+    values = {}
+    for source in c.get("envFrom", []):
+        values.update(named.get(("ConfigMap", source["configMapRef"]["name"]), {}).get("data", {}))
+    values.update({v["name"]: v.get("value") for v in c.get("env", [])})
+    if values.get("OMNI_DURABLE") == "cluster" and not values.get("OMNI_ETCD"):
+        found.append("OMNI_DURABLE=cluster wants OMNI_ETCD, which it has not")
     verb = (c.get("args") or [""])[0]
     if verb in variables:
         for name in sorted(known):

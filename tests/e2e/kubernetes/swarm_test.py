@@ -5,9 +5,14 @@ one process answers.
 
 usage: swarm_test.py OMNI ROOT IMAGES WORK [SCENARIO...]
   IMAGES     the folder that `scripts/package image` has written
-  SCENARIO   worker-deleted, node-drained, node-lost, coordinator-deleted, rolling-update, standby (default: all)
+  SCENARIO   settings, backup, worker-deleted, node-drained, node-lost, coordinator-deleted, rolling-update; of the
+             swarm with a second coordinator: standby-rolling-update, standby-deleted, standby-roll-back (default: all)
 OMNI_KUBE names a program that brings the cluster: `up`, `load ARCHIVE`, `env` (prints KUBECONFIG), `cut N`, `mend N`
-and `down`, with nodes kt1, kt2 and kt3, all of them on this machine. Skipped without."""
+and `down`, with nodes kt1, kt2 and kt3, all of them on this machine. Skipped without. OMNI_FORMER_IMAGES may name a
+folder with images of an earlier version: the swarm with a second coordinator begins with those, is upgraded to IMAGES
+and taken back; without, the one image by two names is both."""
+import base64
+import hashlib
 import json
 import os
 import pathlib
@@ -18,8 +23,10 @@ import sys
 import time
 
 sys.dont_write_bytecode = True
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[2] / "deploy"))
 from load import Clients, Load, STREAMS, TASKS  # noqa: E402
 from manifests_of_test import write_overlay  # noqa: E402
+from restricted import refused  # noqa: E402
 
 if len(sys.argv) < 5:
     sys.exit(__doc__)
@@ -29,8 +36,16 @@ kube = os.environ.get("OMNI_KUBE", "")
 if not kube or os.geteuid() != 0 or not shutil.which("kubectl"):
     print("SKIPPED: needs root, kubectl, and OMNI_KUBE, a program that brings a cluster")
     sys.exit(77)
-archives = {name: images / f"{name}-image.tar" for name in ("omni", "omni-mini", "omni-etcd")}
-if not all(path.exists() for path in archives.values()):
+NAMES = ("omni", "omni-mini", "omni-etcd")
+
+
+def archives_in(folder):
+    return {name: folder / f"{name}-image.tar" for name in NAMES}
+
+
+archives = archives_in(images)
+former = archives_in(pathlib.Path(os.environ["OMNI_FORMER_IMAGES"])) if "OMNI_FORMER_IMAGES" in os.environ else None
+if not all(path.exists() for path in [*archives.values(), *(former or {}).values()]):
     print(f"SKIPPED: {images} has no images; scripts/package image makes them")
     sys.exit(77)
 failures = []
@@ -71,12 +86,18 @@ def version_of(archive):
 
 
 def another_image(archive, tag):
-    """The same file system by another name, with another label: to Kubernetes it is a new image."""
+    """The same file system with another label and by another name: a new image, of another digest."""
     folder = work / f"image-{tag}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     sh("tar", "-C", folder, "-xf", archive)
     manifest = json.loads((folder / "manifest.json").read_text())
+    config = json.loads((folder / manifest[0]["Config"]).read_text())
+    config["config"].setdefault("Labels", {})["org.opencontainers.image.version"] = tag
+    text = json.dumps(config)
+    (folder / manifest[0]["Config"]).unlink()
+    manifest[0]["Config"] = hashlib.sha256(text.encode()).hexdigest() + ".json"
+    (folder / manifest[0]["Config"]).write_text(text)
     manifest[0]["RepoTags"] = [f"localhost/omni:{tag}"]
     (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder / "repositories").unlink(missing_ok=True)
@@ -113,8 +134,9 @@ def uid_of(pod):
 
 
 class Swarm:
-    def __init__(self, overlay, version):
-        self.folder, self.version, self.overlay = work / overlay, version, overlay
+    def __init__(self, overlay, begin=None):
+        self.folder, self.overlay, self.archives = work / overlay, overlay, begin or archives
+        self.version = version_of(self.archives["omni"])
         sh("kubectl", "delete", "namespace", "omni", "--ignore-not-found", "--timeout=180s")
         sh("kubectl", "delete", "pv", "--all", "--timeout=30s")
         addresses = sh("kubectl", "get", "nodes", "-o",
@@ -125,7 +147,7 @@ class Swarm:
                ",".join(["*.omni-nodes.omni.svc", "omni", "omni.omni.svc", "localhost", "127.0.0.1", *addresses]))
         self.key = sh(omni, "key", "create", "--name", "test", "--scope", "infer,tasks,admin", "--keys",
                       work / "keys.json").strip()
-        claims = write_overlay(root, work, overlay, version)
+        claims = write_overlay(root, work, overlay, self.version)
         sh("kubectl", "create", "namespace", "omni")
         kubectl("create", "secret", "generic", "omni-certificates", f"--from-file=ca.crt={certificate}/authority.pem",
                 f"--from-file=tls.crt={certificate}/node.pem", f"--from-file=tls.key={certificate}/node.key")
@@ -147,8 +169,8 @@ class Swarm:
 
     def load_images(self):
         # Just before they are used: a kubelet removes what nobody uses where its disk is nearly full.
-        for name in ("omni", "omni-mini") if self.overlay == "swarm" else archives:
-            sh(kube, "load", archives[name])
+        for name in ("omni", "omni-mini") if self.overlay == "swarm" else NAMES:
+            sh(kube, "load", self.archives[name])
 
     def apply(self):
         # Server-side checks of every field are the API server's.
@@ -182,14 +204,6 @@ def deleted(pod):
     return blow
 
 
-def gone_well(pod):
-    def blow():
-        before = uid_of(pod)
-        kubectl("delete", "pod", pod, "--wait=true")
-        wait(f"{pod} is another", lambda: uid_of(pod) != before and ready(pod, 1))
-    return blow
-
-
 def drained():
     node = node_of("omni-worker-1")
     sh("kubectl", "drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=150s")
@@ -212,21 +226,58 @@ def cut():
     wait("all pods ready", ready)
 
 
-def rolled(swarm):
+def leader_of(swarm):
+    return swarm.clients.status()["coordinator"]
+
+
+def taken_over(swarm):
     def blow():
-        sh(kube, "load", another_image(archives["omni"], "next"))
-        write_overlay(root, work, swarm.overlay, swarm.version, "next")
-        swarm.apply()
-        for name in ("omni-coordinator", "omni-worker"):
-            kubectl("rollout", "status", f"statefulset/{name}", "--timeout=300s")
-        wait("all pods ready", ready)
-        used = {c["image"] for p in pods() for c in p["spec"]["containers"] if c["name"] == "omni"}
-        check("rolling-update: every pod has the new image", all(i.endswith("omni:next") for i in used), used)
+        leader = leader_of(swarm)
+        other = "omni-coordinator-" + str(1 - int(leader[-1]))
+        begin = time.monotonic()
+        kubectl("delete", "pod", leader, "--force", "--grace-period=0")
+        took = wait(f"{other} leads", lambda: leader_of(swarm) == other)
+        print(f"{swarm.overlay}: {other} led {time.monotonic() - begin:.1f} s after {leader} was deleted", flush=True)
+        wait(f"{leader} is back", lambda: ready(leader, 1))
+        return took
     return blow
+
+
+def rolled(swarm, name, tag, change):
+    """After `change` coordinators and workers become those of another image, one after the other."""
+    def blow():
+        begin = time.monotonic()
+        change()
+        for what in ("omni-coordinator", "omni-worker"):
+            kubectl("rollout", "status", f"statefulset/{what}", "--timeout=300s")
+        wait("all pods ready", ready)
+        print(f"{swarm.overlay} {name}: every pod is another {time.monotonic() - begin:.1f} s later", flush=True)
+        used = {c["image"] for p in pods() for c in p["spec"]["containers"] if c["name"] == "omni"}
+        check(f"{name}: every pod has the image", all(i.endswith(f"omni:{tag}") for i in used), used)
+    return blow
+
+
+def updated(swarm, name, tag):
+    def change():
+        write_overlay(root, work, swarm.overlay, swarm.version, tag)
+        swarm.apply()
+    return rolled(swarm, name, tag, change)
+
+
+def undone(swarm, name):
+    def change():
+        for what in ("omni-coordinator", "omni-worker"):
+            kubectl("rollout", "undo", f"statefulset/{what}")
+    return rolled(swarm, name, swarm.version, change)
 
 
 def confinement(swarm):
     """What is running is as confined as the manifests say."""
+    for pod in pods():
+        broken = refused(pod["spec"])
+        check(f"{pod['metadata']['name']} would be admitted by a namespace that is restricted", not broken, broken)
+    if not sh("kubectl", "api-versions").count("policy/v1\n"):
+        print("this cluster is older than the admission of that profile: its rules are those of the test")
     for pod in ("omni-coordinator-0", "omni-worker-0"):
         def inside(*words, check=True):
             return kubectl("exec", pod, "-c", "omni", "--", *words, check=check).strip()
@@ -244,9 +295,60 @@ def confinement(swarm):
                   "Content-Type: application/json", "-d", '{"prompt": "The sea", "max_tokens": 4}',
                   f"https://{swarm.addresses[0]}:{swarm.http}/v1/completions", check=False)
     check("a client outside is answered over HTTPS", '"text"' in answered, answered)
-    refused = sh("curl", "-sS", "-k", "-o", "/dev/null", "-w", "%{http_code}",
+    without = sh("curl", "-sS", "-k", "-o", "/dev/null", "-w", "%{http_code}",
                  f"https://{swarm.addresses[0]}:{swarm.http}/v1/models", check=False)
-    check("and one without a key is not", refused == "401", refused)
+    check("and one without a key is not", without == "401", without)
+    policies = {p["metadata"]["name"] for p in json.loads(kubectl("get", "networkpolicy", "-o", "json"))["items"]}
+    check("the policies of the network are there", {"omni", "omni-clients"} <= policies, policies)
+    # Nothing may go out of a worker but to other nodes and to names: the API server is neither.
+    reached = sh("kubectl", "-n", "omni", "exec", "omni-worker-0", "-c", "omni", "--", "omni", "cluster", "health",
+                 "--cluster", "10.96.0.1:443", check=False, timeout=60)
+    print(f"out of a worker to what the policy does not name: {reached.strip() or 'refused, or no answer'}")
+
+
+def reloaded(swarm):
+    """A key that is added to the Secret counts without a restart."""
+    before = {p["metadata"]["name"]: p["metadata"]["uid"] for p in pods()}
+    key = sh(omni, "key", "create", "--name", "later", "--scope", "infer", "--keys", work / "keys.json").strip()
+    secret = json.loads(kubectl("get", "secret", "omni-keys", "-o", "json"))
+    secret["data"]["keys.json"] = base64.b64encode((work / "keys.json").read_bytes()).decode()
+    kubectl("apply", "-f", "-", input=json.dumps({k: secret[k] for k in ("apiVersion", "kind", "data", "type")} |
+                                                 {"metadata": {"name": "omni-keys", "namespace": "omni"}}))
+    begin = time.monotonic()
+    wait("the new key counts", lambda: sh(
+        "curl", "-sS", "-k", "-o", "/dev/null", "-w", "%{http_code}", "-H", f"Authorization: Bearer {key}",
+        f"https://{swarm.addresses[0]}:{swarm.http}/v1/models", check=False) == "200", 180)
+    print(f"a key that was added to the Secret counts after {time.monotonic() - begin:.1f} s", flush=True)
+    after = {p["metadata"]["name"]: p["metadata"]["uid"] for p in pods()}
+    check("and no pod is another", before == after, after)
+
+
+def restored(swarm):
+    """The claim of the coordinator's state, copied while nobody has it, lost and brought back."""
+    name = f"backup-{int(time.time())}"
+    child = {"work": {"model": {"prompt": "The sea", "max_tokens": 4, "temperature": 0}}, "context": name}
+    spec = work / "backup.json"
+    spec.write_text(json.dumps({"work": {"fan_out": {"children": [child] * 20}}, "context": name + "-fan"}))
+
+    def listed():
+        found = json.loads(swarm.clients.run(["task", "list", "--context", name, "-n", "500", "--json",
+                                              *swarm.clients.place]))["tasks"]
+        return {t["id"]: t["status"] for t in found}
+    swarm.clients.run(["task", "submit", "--file", str(spec), "--key", name, *swarm.clients.place])
+    wait("the tasks are over", lambda: list(listed().values()).count("SUCCEEDED") == 20)
+    before = listed()
+    kubectl("scale", "statefulset/omni-coordinator", "--replicas=0")
+    wait("nobody coordinates", lambda: not any("coordinator" in p["metadata"]["name"] for p in pods()))
+    state = work / "volumes" / swarm.overlay / "state-omni-coordinator-0"
+    sh("cp", "-a", state, work / "backup")
+    for path in state.iterdir():
+        sh("rm", "-rf", path)
+    for path in (work / "backup").iterdir():
+        sh("cp", "-a", path, state)
+    kubectl("scale", "statefulset/omni-coordinator", "--replicas=1")
+    wait("all pods ready", lambda: ready(count=4))
+    wait("every region has an owner and a shadow", lambda: whole(swarm.clients), 240)
+    check("tasks are there that were done before the backup was restored", listed() == before, listed())
 
 
 def main():
@@ -255,27 +357,25 @@ def main():
     sh(kube, "up")
     try:
         os.environ["KUBECONFIG"] = re.search(r"KUBECONFIG=(\S+)", sh(kube, "env"))[1]
-        version = version_of(archives["omni"])
-        swarm = Swarm("swarm", version)
-        confinement(swarm)
-        swarm.scenario("worker-deleted", deleted("omni-worker-0"))
-        swarm.scenario("node-drained", drained)
-        swarm.scenario("node-lost", cut)
-        swarm.scenario("coordinator-deleted", deleted("omni-coordinator-0"))
-        swarm.scenario("rolling-update", rolled(swarm))
-        if not chosen or "standby" in chosen:
-            swarm = Swarm("swarm-ha", version)
-            leader = swarm.clients.status()["coordinator"]
-            other = "omni-coordinator-" + str(1 - int(leader[-1]))
-
-            def over_and_back():
-                deleted(leader)()
-                wait("the other leads", lambda: swarm.clients.status()["coordinator"] == other)
-                # Tasks are where they were accepted: its place is given back to whoever has them.
-                wait("all is whole", lambda: whole(swarm.clients))
-                gone_well(other)()
-                wait("the first leads again", lambda: swarm.clients.status()["coordinator"] == leader)
-            swarm.scenario("standby", over_and_back)
+        if not chosen or any("standby" not in name for name in chosen):
+            swarm = Swarm("swarm")
+            confinement(swarm)
+            for name, what in (("settings", reloaded), ("backup", restored)):
+                if not chosen or name in chosen:
+                    what(swarm)
+            swarm.scenario("worker-deleted", deleted("omni-worker-0"))
+            swarm.scenario("node-drained", drained)
+            swarm.scenario("node-lost", cut)
+            swarm.scenario("coordinator-deleted", deleted("omni-coordinator-0"))
+            sh(kube, "load", another_image(archives["omni"], "next"))
+            swarm.scenario("rolling-update", updated(swarm, "rolling-update", "next"))
+        if not chosen or any("standby" in name for name in chosen):
+            swarm = Swarm("swarm-ha", former)
+            tag = version_of(archives["omni"]) if former else "next"
+            sh(kube, "load", archives["omni"] if former else another_image(archives["omni"], "next"))
+            swarm.scenario("standby-rolling-update", updated(swarm, "standby-rolling-update", tag))
+            swarm.scenario("standby-deleted", taken_over(swarm))
+            swarm.scenario("standby-roll-back", undone(swarm, "standby-roll-back"))
     finally:
         if not os.environ.get("OMNI_KUBE_KEEP"):
             sh(kube, "down", check=False)
