@@ -104,7 +104,9 @@ struct AdminService::Impl final : public pb::Admin::CallbackService {
       return absl::FailedPreconditionError(
           absl::StrCat("the node's ", what, " is ", theirs, ", the cluster's is ", ours));
     };
-    if (r.protocol() != kClusterProtocol) return differs("protocol", r.protocol(), kClusterProtocol);
+    const ProtocolRange theirs = ProtocolsSaid(r.protocol(), r.newest_protocol());
+    if (kClusterProtocols.HighestWith(theirs) == 0)
+      return differs("protocol", ToString(theirs), ToString(kClusterProtocols));
     if (!r.model_hash().empty() && r.model_hash() != cluster.model_hash)
       return differs("model", r.model_hash(), cluster.model_hash);
     if (!r.model_hash().empty() && r.regions() != static_cast<uint32_t>(cluster.regions))

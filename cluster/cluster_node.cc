@@ -485,10 +485,11 @@ absl::Status ClusterNode::Impl::Start() {
   host_options.model_hash = model->hash();
   host_options.offered_bytes = Offered();
   host_options.threads = static_cast<uint32_t>(pool->threads());
+  host_options.program = OMNI_VERSION;
   host = std::make_unique<Host>(*actors, config, model->experts(), *pool, *keeper, host_options);
   transport = std::make_unique<GrpcFrameTransport>(credentials->channel(), *loop);
   const ClusterRecord cluster{options.cluster, model->hash(), static_cast<int32_t>(config.num_regions()),
-                              kClusterProtocol, NewClusterId()};
+                              kClusterProtocols.oldest, NewClusterId()};
   if (coordinates()) MakeInference();
   if (absl::Status s = OpenTasks(); !s.ok()) return s;
   forwarding = std::make_unique<ForwardingBackend>(
@@ -513,6 +514,7 @@ absl::Status ClusterNode::Impl::Start() {
   if (coordinates()) {
     CoordinatorRoleOptions with;
     with.cluster.self = {id};
+    with.cluster.program = OMNI_VERSION;
     with.cluster.address = address;
     with.cluster.cluster = cluster;
     with.cluster.offered_bytes = Offered();

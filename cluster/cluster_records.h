@@ -27,7 +27,9 @@ inline constexpr char kClusterPrefix[] = "swarm/", kClusterKey[] = "swarm/identi
 struct ClusterRecord {
   std::string name, model_hash;
   int32_t regions = 0;
-  uint32_t protocol = kClusterProtocol;
+  // The oldest of the program that founded the cluster, so that the one before can lead it too; whoever
+  // speaks it keeps it.
+  uint32_t protocol = kClusterProtocols.oldest;
   // Drawn when the records are made: those of a cluster that was made anew, whose revisions and terms begin
   // again, are told apart from what a leader of the one before says.
   std::string id = {};

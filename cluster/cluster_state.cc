@@ -74,13 +74,14 @@ absl::Status ClusterState::Take(const Records& records) {
       if (!cluster.ok()) return cluster.status();
       cluster_ = options_.cluster;
       cluster_.id = cluster->id;
+      if (kClusterProtocols.Has(cluster->protocol)) cluster_.protocol = cluster->protocol;
       if (*cluster != cluster_) {
         return absl::FailedPreconditionError(
             absl::StrCat("the store is of cluster ", cluster->name, " with model ", cluster->model_hash,
                          " in ", cluster->regions, " regions and protocol ", cluster->protocol,
                          ", and this node would lead cluster ", options_.cluster.name, " with model ",
                          options_.cluster.model_hash, " in ", options_.cluster.regions,
-                         " regions and protocol ", options_.cluster.protocol));
+                         " regions and protocol ", ToString(kClusterProtocols)));
       }
       found = true;
     } else if (record.key == kLoadsKey) {
@@ -362,10 +363,13 @@ void ClusterState::Show() {
   self.id = options_.self;
   self.record = {options_.address, options_.offered_bytes, false};
   self.self = self.up = true;
+  self.protocol = kClusterProtocols.newest;
+  self.program = options_.program;
   view_.nodes.push_back(std::move(self));
   for (const auto& [id, node] : nodes_) {
     if (id == options_.self) continue;
-    view_.nodes.push_back({id, node.record, false, node.up, Gone(node), node.holdings, node.free_bytes});
+    view_.nodes.push_back({id, node.record, false, node.up, Gone(node), node.holdings, node.free_bytes,
+                           node.protocol, node.program});
   }
   view_.regions.clear();
   for (const Region& region : regions_)
@@ -388,11 +392,13 @@ void ClusterState::AnswerAll(const absl::Status& status) {
 
 // --- What happens
 
-void ClusterState::OnUp(const NodeId& id, const WelcomeFrame&, Clock::time_point now) {
+void ClusterState::OnUp(const NodeId& id, const WelcomeFrame& welcome, Clock::time_point now) {
   now_ = std::max(now_, now);
   const auto node = nodes_.find(id);
   if (node == nodes_.end()) return;
   node->second.up = true;
+  node->second.protocol = welcome.protocol;
+  node->second.program = welcome.program;
   Show();
   Reconcile();
 }
@@ -404,6 +410,8 @@ void ClusterState::OnDown(const NodeId& id, const absl::Status&, Clock::time_poi
   node->second.up = false;
   node->second.down_since = now_;
   node->second.holdings = {};
+  node->second.protocol = 0;
+  node->second.program.clear();
   Show();
   Reconcile();
 }

@@ -37,6 +37,7 @@ struct ClusterOptions {
   std::chrono::milliseconds weigh{5'000};  // between looks at what regions are asked
   int record_loads = 12;                   // after so many looks they are recorded, for whoever leads next
   PlacementOptions placement;
+  std::string program = {};  // this process's version
 };
 
 struct ClusterCounters {
@@ -49,6 +50,8 @@ struct NodeView {
   bool self = false, up = false, gone = false;
   HoldingsFrame holdings;
   uint64_t free_bytes = 0;
+  uint32_t protocol = 0;     // as its welcome said; 0 while it is down
+  std::string program = {};  // its version; empty while it is down, and of one that does not say
 };
 
 struct RegionView {
@@ -122,6 +125,8 @@ class ClusterState {
     Clock::time_point down_since;
     HoldingsFrame holdings;
     uint64_t free_bytes = 0;
+    uint32_t protocol = 0;
+    std::string program;
   };
   struct Region {
     RegionRecord record;

@@ -88,7 +88,7 @@ struct CoordinatorRole::Impl : public ClusterState::World, public Leadership::Ow
 
   void OnElected(uint64_t term) override {
     swarm.OnElected(term);
-    hello = {kClusterProtocol,
+    hello = {kClusterProtocols,
              options.cluster.self,
              term,
              options.cluster.cluster.model_hash,

@@ -55,7 +55,8 @@ void PutData(const Frame& frame, char* to) {
 
 void Describe(const HelloFrame& f, pb::Header& header) {
   pb::Hello& h = *header.mutable_hello();
-  h.set_protocol(f.protocol);
+  h.set_protocol(f.protocols.oldest);
+  if (f.protocols.newest != f.protocols.oldest) h.set_newest_protocol(f.protocols.newest);
   h.set_coordinator(f.coordinator.value);
   h.set_term(f.term);
   h.set_model_hash(f.model_hash);
@@ -69,6 +70,7 @@ void Describe(const WelcomeFrame& f, pb::Header& header) {
   w.set_node(f.node.value);
   w.set_offered_bytes(f.offered_bytes);
   w.set_threads(f.threads);
+  if (f.protocol > 1) w.set_program(f.program);
 }
 void Describe(const GoodbyeFrame& f, pb::Header& header) { header.mutable_goodbye()->set_reason(f.reason); }
 void Describe(const ComputeFrame& f, pb::Header& header) {
@@ -373,12 +375,19 @@ absl::StatusOr<Frame> Read(const pb::Header& header, std::span<const uint8_t> da
   switch (header.kind_case()) {
     case pb::Header::kHello: {
       const pb::Hello& h = header.hello();
-      return HelloFrame{h.protocol(), {h.coordinator()}, h.term(),      h.model_hash(),
-                        h.regions(),  h.cluster(),       h.cluster_id()};
+      return HelloFrame{ProtocolsSaid(h.protocol(), h.newest_protocol()),
+                        {h.coordinator()},
+                        h.term(),
+                        h.model_hash(),
+                        h.regions(),
+                        h.cluster(),
+                        h.cluster_id()};
     }
     case pb::Header::kWelcome: {
       const pb::Welcome& w = header.welcome();
-      return WelcomeFrame{w.protocol(), {w.node()}, w.offered_bytes(), w.threads()};
+      constexpr size_t kMostOfProgram = 50;
+      return WelcomeFrame{
+          w.protocol(), {w.node()}, w.offered_bytes(), w.threads(), w.program().substr(0, kMostOfProgram)};
     }
     case pb::Header::kGoodbye: {
       constexpr size_t kMostOfReason = 500;
@@ -408,6 +417,18 @@ absl::StatusOr<Frame> Read(const pb::Header& header, std::span<const uint8_t> da
 }
 
 }  // namespace
+
+uint32_t ProtocolRange::HighestWith(const ProtocolRange& other) const {
+  const uint32_t highest = std::min(newest, other.newest);
+  return highest >= std::max(oldest, other.oldest) ? highest : 0;
+}
+
+std::string ToString(const ProtocolRange& protocols) {
+  if (protocols.oldest == protocols.newest) return absl::StrCat(protocols.oldest);
+  return absl::StrCat(protocols.oldest, " to ", protocols.newest);
+}
+
+ProtocolRange ProtocolsSaid(uint32_t oldest, uint32_t newest) { return {oldest, std::max(oldest, newest)}; }
 
 FrameBytes FrameBytesOf(std::string bytes) {
   auto kept = std::make_shared<const std::string>(std::move(bytes));

@@ -18,8 +18,23 @@
 
 namespace omni {
 
-// Raised when frames or records change so that an older program would misread them.
-inline constexpr uint32_t kClusterProtocol = 1;
+// How nodes talk to each other. The newest is raised when frames or records change so that an older program
+// would misread them; a program speaks the one before it too, so that a cluster is upgraded node by node.
+//
+//     1  a hello says one number
+//     2  a hello says a range, of which the node takes the highest that is its own too; a welcome names the
+//        program
+struct ProtocolRange {
+  uint32_t oldest = 1, newest = 2;
+  bool Has(uint32_t protocol) const { return protocol >= oldest && protocol <= newest; }
+  // The highest that both speak; 0: there is none.
+  uint32_t HighestWith(const ProtocolRange& other) const;
+  bool operator==(const ProtocolRange&) const = default;
+};
+inline constexpr ProtocolRange kClusterProtocols;
+std::string ToString(const ProtocolRange& protocols);  // "1" or "1 to 2"
+// As both are on the wire, where a program of protocol 1 says, and reads, the oldest alone.
+ProtocolRange ProtocolsSaid(uint32_t oldest, uint32_t newest);
 
 // A node of a cluster: kept in its state directory, so that it is the same node after a restart.
 struct NodeId {
@@ -28,7 +43,7 @@ struct NodeId {
 };
 
 struct HelloFrame {
-  uint32_t protocol = kClusterProtocol;
+  ProtocolRange protocols;
   NodeId coordinator;
   uint64_t term = 0;
   std::string model_hash;
@@ -37,10 +52,11 @@ struct HelloFrame {
 };
 
 struct WelcomeFrame {
-  uint32_t protocol = kClusterProtocol;
+  uint32_t protocol = kClusterProtocols.newest;  // spoken from here on
   NodeId node;
   uint64_t offered_bytes = 0;
   uint32_t threads = 0;
+  std::string program = {};  // its version; empty: of protocol 1, which does not say
 };
 
 struct GoodbyeFrame {

@@ -71,7 +71,8 @@ absl::Status HostState::Check(const HelloFrame& hello) const {
     return absl::FailedPreconditionError(
         absl::StrCat("the coordinator's ", std::string(what), " is ", theirs, ", this node's is ", ours));
   };
-  if (hello.protocol != kClusterProtocol) return differs("protocol", hello.protocol, kClusterProtocol);
+  if (options_.protocols.HighestWith(hello.protocols) == 0)
+    return differs("protocol", ToString(hello.protocols), ToString(options_.protocols));
   if (hello.model_hash != options_.model_hash) return differs("model", hello.model_hash, options_.model_hash);
   if (hello.regions != static_cast<uint64_t>(config_.num_regions()))
     return differs("number of regions", hello.regions, config_.num_regions());
@@ -102,7 +103,8 @@ void HostState::Handle(StreamId id, Stream& stream, const HelloFrame& f) {
   stream.term = f.term;
   stream.welcome = true;
   LogCoordinatorAccepted(f.coordinator.value, f.term);
-  Say(id, WelcomeFrame{kClusterProtocol, options_.node, options_.offered_bytes, options_.threads});
+  Say(id, WelcomeFrame{options_.protocols.HighestWith(f.protocols), options_.node, options_.offered_bytes,
+                       options_.threads, options_.program});
   Say(id, holdings_);
 }
 

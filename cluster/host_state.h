@@ -29,7 +29,9 @@ struct HostOptions {
   std::string model_hash;
   uint64_t offered_bytes = 0;
   uint32_t threads = 0;
-  int64_t most_open = 4096;  // requests being computed; more are refused
+  int64_t most_open = 4096;                     // requests being computed; more are refused
+  ProtocolRange protocols = kClusterProtocols;  // fewer: as another program has them
+  std::string program = {};                     // this one's version
 };
 
 struct HostCounters {

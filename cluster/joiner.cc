@@ -24,7 +24,8 @@ absl::StatusOr<JoinAnswer> AskToJoin(const std::string& address, const NodeCrede
   context.set_wait_for_ready(offer.model_hash.empty());
   context.set_deadline(std::chrono::system_clock::now() + patience);
   pb::JoinRequest request;
-  request.set_protocol(kClusterProtocol);
+  request.set_protocol(kClusterProtocols.oldest);
+  request.set_newest_protocol(kClusterProtocols.newest);
   request.set_node(offer.node);
   request.set_address(offer.address);
   request.set_model_hash(offer.model_hash);

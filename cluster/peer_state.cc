@@ -185,9 +185,9 @@ void PeerState::Handle(const F&, Clock::time_point now) {
 
 void PeerState::Handle(const WelcomeFrame& f, Clock::time_point now) {
   if (phase_ == Phase::kUp) return;
-  if (f.protocol != hello_.protocol) {
-    unfit_ = absl::FailedPreconditionError(
-        absl::StrCat("the node's protocol is ", f.protocol, ", the coordinator's is ", hello_.protocol));
+  if (!hello_.protocols.Has(f.protocol)) {
+    unfit_ = absl::FailedPreconditionError(absl::StrCat(
+        "the node's protocol is ", f.protocol, ", the coordinator's is ", ToString(hello_.protocols)));
     since_ = now;
     Write(GoodbyeFrame{std::string(unfit_->message())});
     return;

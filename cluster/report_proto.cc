@@ -20,6 +20,8 @@ void ToProto(const ClusterReport& report, pb::ClusterStatus& status) {
     n.set_missing_bytes(node.holdings.missing_bytes);
     n.set_error(node.holdings.error);
     n.set_fetched_bytes(node.holdings.fetched_bytes);
+    n.set_protocol(node.protocol);
+    n.set_program(node.program);
     n.set_state(node.up ? pb::NodeStatus::UP : pb::NodeStatus::DOWN);
     bool owns = false;
     for (const RegionView& region : view.regions) {
@@ -85,6 +87,8 @@ ClusterReport FromProto(const pb::ClusterStatus& status) {
     node.holdings.missing_bytes = n.missing_bytes();
     node.holdings.error = n.error();
     node.holdings.fetched_bytes = n.fetched_bytes();
+    node.protocol = n.protocol();
+    node.program = n.program();
     view.nodes.push_back(std::move(node));
     if (n.node() == status.coordinator()) continue;
     PeerView peer;

@@ -58,7 +58,9 @@ nlohmann::json ToJsonObject(const ClusterReport& report) {
                         {"coordinator", node.self},
                         {"offered_bytes", node.record.offered_bytes},
                         {"filling", node.holdings.filling},
-                        {"missing_bytes", node.holdings.missing_bytes}};
+                        {"missing_bytes", node.holdings.missing_bytes},
+                        {"protocol", node.protocol},
+                        {"program", node.program}};
     if (!node.holdings.error.empty()) n["error"] = node.holdings.error;
     if (peer != nullptr) {
       n["sent_bytes"] = peer->sent_bytes;
@@ -106,7 +108,8 @@ void PrintTable(const ClusterReport& report) {
   const ClusterView& view = report.view;
   PrintF("cluster %s · model %s · coordinator %s, term %d\n\n", view.cluster.name,
          view.cluster.model_hash.substr(0, 8), view.leader.value, view.term);
-  PrintF("%-24s %-9s %9s  %-20s %-20s %s\n", "node", "state", "offers", "owns", "shadows", "round trip");
+  PrintF("%-24s %-9s %-9s %9s  %-20s %-20s %s\n", "node", "state", "version", "offers", "owns", "shadows",
+         "round trip");
   for (const NodeView& node : view.nodes) {
     const PeerView* peer = FindPeer(report, node.id);
     std::string owns, shadows;
@@ -120,7 +123,8 @@ void PrintTable(const ClusterReport& report) {
         peer == nullptr || peer->rtt_p50.count() == 0
             ? (node.self ? "here" : "-")
             : absl::StrFormat("%.0f us, p99 %.0f", Micros(peer->rtt_p50), Micros(peer->rtt_p99));
-    PrintF("%-24s %-9s %9s  %-20s %-20s %s\n", node.id.value, StateOf(node, peer),
+    PrintF("%-24s %-9s %-9s %9s  %-20s %-20s %s\n", node.id.value, StateOf(node, peer),
+           node.program.empty() ? "-" : node.program,
            HumanBytes(static_cast<int64_t>(node.record.offered_bytes)), owns.empty() ? "-" : owns,
            shadows.empty() ? "-" : shadows, rtt);
     if (node.holdings.filling > 0) {

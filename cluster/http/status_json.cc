@@ -117,7 +117,9 @@ Json NodePart(const ClusterReport& report, const NodeView& node) {
                {"offered_bytes", node.record.offered_bytes},
                {"missing_bytes", node.holdings.missing_bytes},
                {"fetched_bytes", node.holdings.fetched_bytes},
-               {"error", node.holdings.error}};
+               {"error", node.holdings.error},
+               {"protocol", node.protocol},
+               {"program", node.program}};
   if (has_peer) {
     json["sent_bytes"] = peer->sent_bytes;
     json["received_bytes"] = peer->received_bytes;

@@ -83,7 +83,7 @@ class ClusterStateFixture : public ::testing::Test {
   }
 
   void SetRegions(int32_t regions, uint64_t offered_bytes) {
-    options_.cluster = {"name", "model", regions, kClusterProtocol};
+    options_.cluster = {"name", "model", regions};
     options_.offered_bytes = offered_bytes;
     options_.region_bytes.assign(static_cast<size_t>(regions), 1);
   }

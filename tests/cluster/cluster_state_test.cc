@@ -339,6 +339,39 @@ TEST_F(ClusterStateTest, TheClustersIdIsThatOfItsRecords) {
   EXPECT_EQ(world_->shown.cluster.id, "first");
 }
 
+// Whoever leads after an upgrade leaves the records to be led by the program before it.
+TEST_F(ClusterStateTest, TheClustersProtocolIsThatOfItsRecordsIfItIsSpoken) {
+  Start();
+  EXPECT_EQ(ParseClusterRecord(Stored().at(kClusterKey))->protocol, kClusterProtocols.oldest);
+  for (const uint32_t protocol : {2u, 1u, 3u, 0u}) {
+    ClusterRecord record = *ParseClusterRecord(Stored().at(kClusterKey));
+    record.protocol = protocol;
+    Transaction transaction;
+    transaction.changes.push_back({kClusterKey, ToJson(record)});
+    ASSERT_TRUE(store_.state().Commit(transaction, now_)->applied);
+    Lead(absl::StrCat("leader of ", protocol));
+    Run();
+    EXPECT_EQ(state_->ready(), kClusterProtocols.Has(protocol)) << protocol;
+    EXPECT_EQ(ParseClusterRecord(Stored().at(kClusterKey))->protocol, protocol);
+    if (!kClusterProtocols.Has(protocol)) {
+      ASSERT_TRUE(world_->deposed.has_value());
+      EXPECT_THAT(std::string(world_->deposed->message()),
+                  HasSubstr(absl::StrCat("protocol ", protocol, ", and")));
+    }
+  }
+}
+
+TEST_F(ClusterStateTest, ANodesProtocolAndProgramAreSeenAsLongAsItIsUp) {
+  Start();
+  Join("a", 12);
+  state_->OnUp({"a"}, WelcomeFrame{2, {"a"}, 12, 1, "1.2.3"}, now_);
+  EXPECT_EQ(world_->shown.nodes[1].protocol, 2u);
+  EXPECT_EQ(world_->shown.nodes[1].program, "1.2.3");
+  state_->OnDown({"a"}, absl::UnavailableError("gone"), now_);
+  EXPECT_EQ(world_->shown.nodes[1].protocol, 0u);
+  EXPECT_EQ(world_->shown.nodes[1].program, "");
+}
+
 TEST_F(ClusterStateTest, TheBusiestRegionsComeToTheCoordinator) {
   SetRegions(8, 2);
   Start();

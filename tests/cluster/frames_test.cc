@@ -37,21 +37,43 @@ class FramesTest : public ::testing::TestWithParam<ModelConfig> {
 INSTANTIATE_TEST_SUITE_P(Models, FramesTest, ::testing::Values(testing::TinyConfig(), testing::OddConfig()));
 
 TEST_P(FramesTest, HelloAndWelcomeRoundTrip) {
-  const HelloFrame hello = RoundTrip(HelloFrame{7, {"c"}, 1ull << 60, "hash", 16, "name", "id"});
-  EXPECT_EQ(hello.protocol, 7u);
+  const HelloFrame hello = RoundTrip(HelloFrame{{7, 9}, {"c"}, 1ull << 60, "hash", 16, "name", "id"});
+  EXPECT_EQ(hello.protocols, (ProtocolRange{7, 9}));
   EXPECT_EQ(hello.coordinator.value, "c");
   EXPECT_EQ(hello.term, 1ull << 60);
   EXPECT_EQ(hello.model_hash, "hash");
   EXPECT_EQ(hello.regions, 16u);
   EXPECT_EQ(hello.cluster, "name");
   EXPECT_EQ(hello.cluster_id, "id");
-  const WelcomeFrame welcome = RoundTrip(WelcomeFrame{9, {"n"}, 1ull << 50, 64});
+  const WelcomeFrame welcome = RoundTrip(WelcomeFrame{9, {"n"}, 1ull << 50, 64, "1.2.3"});
+  EXPECT_EQ(welcome.program, "1.2.3");
   EXPECT_EQ(welcome.protocol, 9u);
   EXPECT_EQ(welcome.node.value, "n");
   EXPECT_EQ(welcome.offered_bytes, 1ull << 50);
   EXPECT_EQ(welcome.threads, 64u);
   EXPECT_EQ(RoundTrip(GoodbyeFrame{"why"}).reason, "why");
   EXPECT_EQ(RoundTrip(GoodbyeFrame{std::string(100'000, 'x')}).reason.size(), 500u) << "it goes into a log";
+}
+
+// The bytes of protocol 1 stay what they were: a program of it has nothing else.
+TEST_P(FramesTest, AProgramOfProtocolOneReadsAndSaysTheOldestAlone) {
+  pb::Frame old;
+  pb::Hello& hello = *old.mutable_header()->mutable_hello();
+  hello.set_protocol(1);
+  hello.set_coordinator("c");
+  hello.set_term(5);
+  hello.set_model_hash("hash");
+  hello.set_regions(16);
+  hello.set_cluster("name");
+  hello.set_cluster_id("id");
+  EXPECT_EQ(EncodeFrame(HelloFrame{{1, 1}, {"c"}, 5, "hash", 16, "name", "id"}), old.SerializeAsString());
+  pb::Frame both;
+  ASSERT_TRUE(both.ParseFromString(EncodeFrame(HelloFrame{{1, 2}, {"c"}, 5, "hash", 16, "name", "id"})));
+  EXPECT_EQ(both.header().hello().protocol(), 1u);
+  pb::Frame welcome;
+  welcome.mutable_header()->mutable_welcome()->set_protocol(1);
+  welcome.mutable_header()->mutable_welcome()->set_node("n");
+  EXPECT_EQ(EncodeFrame(WelcomeFrame{1, {"n"}, 0, 0, "1.2.3"}), welcome.SerializeAsString());
 }
 
 TEST_P(FramesTest, RequestsRoundTripWithTheirRowsByteForByte) {
@@ -160,7 +182,7 @@ std::vector<std::string> OneOfEachKind(const ModelConfig& config) {
   const auto failed = MakeReply(config, *request, 1);
   failed->statuses[1] = absl::DataLossError("x");
   return {
-      EncodeFrame(HelloFrame{1, {"c"}, 2, "hash", 16, "name", "id"}),
+      EncodeFrame(HelloFrame{{1, 2}, {"c"}, 2, "hash", 16, "name", "id"}),
       EncodeFrame(WelcomeFrame{1, {"n"}, 5, 6}),
       EncodeFrame(ComputeFrame{{request, MakeRequest(config, 12, RegionId(0), 4)}}),
       EncodeFrame(AnswersFrame{{failed, MakeReply(config, *request, 2)}}),

@@ -51,8 +51,8 @@ class HostStateTest : public ::testing::Test {
     host_ = std::make_unique<HostState>(config_, std::move(options), counters_, world_);
   }
   HelloFrame Hello(uint64_t term = 5) const {
-    return {kClusterProtocol, {"c"}, term, "model", static_cast<uint32_t>(config_.num_regions()),
-            "name",           id_};
+    return {
+        kClusterProtocols, {"c"}, term, "model", static_cast<uint32_t>(config_.num_regions()), "name", id_};
   }
   void Hear(uint64_t stream, const Frame& frame) { host_->OnFrame(stream, Encoded(frame)); }
   void Open(uint64_t stream, uint64_t term = 5) {
@@ -98,7 +98,7 @@ TEST_F(HostStateTest, WelcomesACoordinatorAndSaysWhatItHolds) {
   Open(1);
   const auto welcome = Said<WelcomeFrame>(1);
   ASSERT_EQ(welcome.size(), 1u);
-  EXPECT_EQ(welcome[0].protocol, kClusterProtocol);
+  EXPECT_EQ(welcome[0].protocol, kClusterProtocols.newest);
   EXPECT_EQ(welcome[0].node.value, "n");
   EXPECT_EQ(welcome[0].offered_bytes, 1u << 20);
   EXPECT_EQ(welcome[0].threads, 4u);
@@ -115,7 +115,12 @@ TEST_F(HostStateTest, RefusesACoordinatorThatDoesNotFitAndSaysWhatDiffers) {
     f(hello);
     return RefusalOf(hello);
   };
-  EXPECT_THAT(change([](HelloFrame& h) { h.protocol = 99; }), HasSubstr("protocol is 99"));
+  EXPECT_THAT(change([](HelloFrame& h) {
+                h.protocols = {99, 99};
+              }),
+              HasSubstr("protocol is 99, this node's is 1 to 2"));
+  EXPECT_THAT(change([](HelloFrame& h) { h.protocols = {3, 4}; }), HasSubstr("protocol is 3 to 4"));
+  EXPECT_THAT(change([](HelloFrame& h) { h.protocols = {0, 0}; }), HasSubstr("protocol is 0"));
   EXPECT_THAT(change([](HelloFrame& h) { h.model_hash = "x"; }),
               HasSubstr("model is x, this node's is model"));
   EXPECT_THAT(change([](HelloFrame& h) { h.regions = 17; }), HasSubstr("number of regions is 17"));
@@ -123,6 +128,34 @@ TEST_F(HostStateTest, RefusesACoordinatorThatDoesNotFitAndSaysWhatDiffers) {
   Open(1, 8);
   EXPECT_THAT(change([](HelloFrame& h) { h.term = 7; }), HasSubstr("term 7 is over"));
   EXPECT_EQ(host_->term(), 8u);
+}
+
+TEST_F(HostStateTest, SpeaksTheHighestProtocolThatBothKnow) {
+  struct Case {
+    ProtocolRange ours, theirs;
+    uint32_t spoken;
+    std::string program;
+  };
+  // This program with the one before it, itself, and the one to come; and that one before with this.
+  for (const Case& c : {Case{{1, 2}, {1, 1}, 1, ""}, Case{{1, 2}, {1, 2}, 2, "1.2.3"},
+                        Case{{1, 2}, {2, 3}, 2, "1.2.3"}, Case{{1, 1}, {1, 2}, 1, ""}}) {
+    HostOptions options{{"n"}, "name", "model", 1 << 20, 4, 100};
+    options.protocols = c.ours;
+    options.program = "1.2.3";
+    MakeHost(options);
+    HelloFrame hello = Hello();
+    hello.protocols = c.theirs;
+    const uint64_t stream = next_stream_++;
+    host_->OnOpened(stream);
+    Hear(stream, hello);
+    ASSERT_EQ(Said<WelcomeFrame>(stream).size(), 1u) << world_.closed[stream];
+    EXPECT_EQ(Said<WelcomeFrame>(stream)[0].protocol, c.spoken);
+    EXPECT_EQ(Said<WelcomeFrame>(stream)[0].program, c.program);
+    AssignAndHold(stream);
+    Ask(stream, 7);
+    EXPECT_EQ(world_.computing.size(), 1u);
+    world_.computing.clear();
+  }
 }
 
 TEST_F(HostStateTest, WithoutAClusterOfItsOwnTheFirstCoordinatorsCounts) {

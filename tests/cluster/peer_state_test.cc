@@ -68,12 +68,16 @@ class PeerStateTest : public ::testing::Test, public PeerState::Owner {
 
   std::unique_ptr<PeerState> MakePeer(uint64_t seed) {
     return std::make_unique<PeerState>(
-        config_, options_, "host:1", HelloFrame{kClusterProtocol, {"c"}, 5, "model", 16, "name", "id"},
+        config_, options_, "host:1", HelloFrame{kClusterProtocols, {"c"}, 5, "model", 16, "name", "id"},
         [this](const std::string& address) { return transport_.Open(address); }, health_, counters_, events_,
         *this, seed, /*source=*/3);
   }
 
-  void OnUp(const WelcomeFrame& welcome) override { ups.push_back(welcome.node.value); }
+  void OnUp(const WelcomeFrame& welcome) override {
+    ups.push_back(welcome.node.value);
+    protocols.push_back(welcome.protocol);
+    programs.push_back(welcome.program);
+  }
   void OnDown(const absl::Status& reason) override { downs.emplace_back(reason.message()); }
   void OnHoldings(const HoldingsFrame& holdings) override { holdings_.push_back(holdings.regions); }
   void OnFree(uint64_t bytes) override { free_ = bytes; }
@@ -84,7 +88,7 @@ class PeerStateTest : public ::testing::Test, public PeerState::Owner {
     peer_->OnTick(now_);
   }
   void ComeUp(std::vector<RegionId> holds = {RegionId(0), RegionId(1), RegionId(2)}) {
-    Hear(WelcomeFrame{kClusterProtocol, {"n"}, 1 << 20, 4});
+    Hear(WelcomeFrame{kClusterProtocols.newest, {"n"}, 1 << 20, 4});
     Hear(HoldingsFrame{0, std::move(holds), 0, 0, 0, ""});
     transport_.written.clear();
   }
@@ -122,7 +126,8 @@ class PeerStateTest : public ::testing::Test, public PeerState::Owner {
   PeerCounters counters_;
   Events events_;
   std::unique_ptr<PeerState> peer_;
-  std::vector<std::string> ups, downs;
+  std::vector<std::string> ups, downs, programs;
+  std::vector<uint32_t> protocols;
   std::vector<std::vector<RegionId>> holdings_;
   uint64_t free_ = 0;
 };
@@ -138,7 +143,7 @@ TEST_F(PeerStateTest, SaysHelloFirstAndIsUpOnceItIsWelcome) {
   EXPECT_EQ(hello.cluster, "name");
   EXPECT_FALSE(peer_->up());
   EXPECT_FALSE(health_.up());
-  Hear(WelcomeFrame{kClusterProtocol, {"n"}, 1 << 20, 4});
+  Hear(WelcomeFrame{kClusterProtocols.newest, {"n"}, 1 << 20, 4});
   EXPECT_TRUE(peer_->up());
   EXPECT_TRUE(health_.up());
   EXPECT_THAT(ups, ElementsAre("n"));
@@ -147,7 +152,7 @@ TEST_F(PeerStateTest, SaysHelloFirstAndIsUpOnceItIsWelcome) {
 
 TEST_F(PeerStateTest, ANodeOfAnotherProtocolIsToldSoAndNotTaken) {
   testing::RecordingLog log;
-  for (const uint32_t protocol : {0u, kClusterProtocol + 1}) {
+  for (const uint32_t protocol : {0u, kClusterProtocols.newest + 1}) {
     peer_ = MakePeer(1);
     transport_.written.clear();
     downs.clear();
@@ -158,7 +163,8 @@ TEST_F(PeerStateTest, ANodeOfAnotherProtocolIsToldSoAndNotTaken) {
     EXPECT_FALSE(health_.up());
     EXPECT_FALSE(health_.Holds(RegionId(0)));
     EXPECT_THAT(ups, IsEmpty());
-    const std::string why = absl::StrCat("the node's protocol is ", protocol, ", the coordinator's is 1");
+    const std::string why =
+        absl::StrCat("the node's protocol is ", protocol, ", the coordinator's is 1 to 2");
     ASSERT_EQ(Said<GoodbyeFrame>().size(), 1u);
     EXPECT_EQ(Said<GoodbyeFrame>()[0].reason, why);
     EXPECT_THAT(downs, IsEmpty()) << "until the node has closed the stream, or does not for too long";
@@ -175,15 +181,34 @@ TEST_F(PeerStateTest, ANodeOfAnotherProtocolIsToldSoAndNotTaken) {
     peer_->OnClosed(absl::OkStatus(), now_);
     EXPECT_EQ(log.Messages("node_refused").size(), protocol == 0 ? 1u : 2u) << "once is enough";
     WaitForConnection();
-    Hear(WelcomeFrame{kClusterProtocol, {"n"}, 1 << 20, 4});
+    Hear(WelcomeFrame{kClusterProtocols.newest, {"n"}, 1 << 20, 4});
     EXPECT_TRUE(peer_->up());
     ups.clear();
   }
 }
 
+TEST_F(PeerStateTest, ANodeOfTheProtocolBeforeIsTakenAsItIs) {
+  peer_->Start(now_);
+  // Who speaks protocol 1 alone reads the first number and no other.
+  EXPECT_EQ(Said<HelloFrame>().at(0).protocols, (ProtocolRange{1, 2}));
+  Hear(WelcomeFrame{1, {"n"}, 1 << 20, 4});
+  Hear(HoldingsFrame{0, {RegionId(1)}, 0, 0, 0, ""});
+  EXPECT_TRUE(peer_->up());
+  Send(7);
+  Hear(AnswersFrame{{MakeReply(config_, *MakeRequest(config_, 7, RegionId(1), 4), 1)}});
+  EXPECT_EQ(events_.replies.size(), 1u);
+  // Upgraded, it comes back and speaks the next.
+  peer_->OnClosed(absl::UnavailableError("it is upgraded"), now_);
+  WaitForConnection();
+  Hear(WelcomeFrame{2, {"n"}, 1 << 20, 4, "1.2.3"});
+  EXPECT_TRUE(peer_->up());
+  EXPECT_THAT(protocols, ElementsAre(1u, 2u));
+  EXPECT_THAT(programs, ElementsAre("", "1.2.3"));
+}
+
 TEST_F(PeerStateTest, CountsTheBytesOfBothDirections) {
   peer_->Start(now_);
-  const std::string welcome = EncodeFrame(WelcomeFrame{kClusterProtocol, {"n"}, 1 << 20, 4});
+  const std::string welcome = EncodeFrame(WelcomeFrame{kClusterProtocols.newest, {"n"}, 1 << 20, 4});
   peer_->OnFrame(FrameBytesOf(welcome), now_);
   Send(7);
   int64_t sent = 0;

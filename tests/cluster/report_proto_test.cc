@@ -17,7 +17,7 @@ ClusterReport FullReport() {
   report.view.revision = 102;
   report.view.nodes = {
       {{"self"}, {"self:1", 103, false}, true, true, false, {}, 0},
-      {{"n"}, {"n:1", 104, false}, false, true, false, {0, {}, 105, 106, 130, "disk full"}, 0}};
+      {{"n"}, {"n:1", 104, false}, false, true, false, {0, {}, 105, 106, 130, "disk full"}, 0, 2, "1.2.3"}};
   report.view.regions = {{{{"self"}, {"n"}, {"t"}, {"p"}}, 107}, {{{"n"}, {}, {}, {}}, 108}};
   report.peers = {{{"n"},
                    /*suspect=*/true,
@@ -90,6 +90,8 @@ TEST(ReportProtoTest, WhoHasWhatArrivesAsItWasSent) {
   EXPECT_EQ(view.nodes[1].holdings.filling, 105u);
   EXPECT_EQ(view.nodes[1].holdings.missing_bytes, 106u);
   EXPECT_EQ(view.nodes[1].holdings.fetched_bytes, 130u);
+  EXPECT_EQ(view.nodes[1].protocol, 2u);
+  EXPECT_EQ(view.nodes[1].program, "1.2.3");
   EXPECT_EQ(view.nodes[1].holdings.error, "disk full");
   ASSERT_EQ(view.regions.size(), 2u);
   EXPECT_EQ(view.regions[0].record, sent.view.regions[0].record);

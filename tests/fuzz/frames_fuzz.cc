@@ -48,8 +48,8 @@ std::shared_ptr<RegionReply> Reply(uint64_t id) {
 
 std::vector<std::string> Seeds() {
   return {
-      EncodeFrame(HelloFrame{1, {"c"}, 2, "hash", 16, "name", "id"}),
-      EncodeFrame(WelcomeFrame{1, {"n"}, 5, 6}),
+      EncodeFrame(HelloFrame{{1, 2}, {"c"}, 2, "hash", 16, "name", "id"}),
+      EncodeFrame(WelcomeFrame{2, {"n"}, 5, 6, "1"}),
       EncodeFrame(GoodbyeFrame{"why"}),
       EncodeFrame(ComputeFrame{{Request(7, RegionId(1)), Request(8, RegionId(3))}}),
       EncodeFrame(AnswersFrame{{Reply(7), Reply(8)}}),

@@ -108,7 +108,9 @@ void Coordinator::OnElected(uint64_t term) {
   world.Trace(name, " leads, term ", term);
   p.led_term = term;
   p.leading = true;
-  p.hello = {kClusterProtocol,
+  // As with workers: every second is of a program before this one, and upgraded by its first restart.
+  const bool before = incarnation() == 1 && name.back() % 2 == 0;
+  p.hello = {before ? ProtocolRange{1, 1} : kClusterProtocols,
              setup_.cluster.self,
              term,
              "toy",

@@ -18,6 +18,8 @@ void Worker::OnStart() {
   options.model_hash = "toy";
   options.offered_bytes = offered_;
   options.threads = 1;
+  // Every second is of a program before this one, and upgraded by its first restart.
+  if (incarnation() == 1 && name.back() % 2 == 0) options.protocols = {1, 1};
   mailbox_ = std::make_unique<Mailbox>(*this);
   state_ =
       std::make_unique<HostState>(ToyConfig(), options, counters_, static_cast<HostState::World&>(*this));
