@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
 """What `omni serve` tells of its cluster: a node that joins, a region that moves to it, what the link carries, and what
-happens when the node is killed. usage: cluster_status_test.py OMNI MODEL"""
+happens when the node is killed; and that servers tell all that alerts and the dashboard ask for.
+usage: cluster_status_test.py OMNI MODEL"""
 import json
 import os
+import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -11,6 +14,25 @@ import urllib.request
 from omni_serve import OmniServe, wait_for
 
 REGION = 3
+MONITORING = pathlib.Path(__file__).resolve().parents[2] / "deploy/kubernetes/components/monitoring"
+
+
+def check_monitoring(metrics):
+    """What alerts and the dashboard ask for is among what servers tell."""
+    told = {name + end for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", metrics, re.M)
+            for end in (("", "_bucket", "_sum", "_count") if kind in ("histogram", "summary") else ("",))}
+    panels = json.loads((MONITORING / "dashboard.json").read_text())["panels"]
+    asked = " ".join(t["expr"] for p in panels for t in p["targets"]) + (MONITORING / "alerts.yaml").read_text()
+    used = set(re.findall(r"\b(?:omni|process)_\w+", asked))
+    assert len(used) > 20, used
+    assert used <= told, f"alerts or the dashboard ask for {sorted(used - told)}, which nobody tells"
+
+
+def least_memory(omni, model):
+    """With which the model is read from its disk."""
+    refused = subprocess.run([omni, "serve", "-m", model, "--ram", "1M", "-t", "2", "--listen", "127.0.0.1:0"],
+                             capture_output=True, text=True, check=False).stderr
+    return str(int(re.search(r"the least that works is (\d+) MiB", refused)[1]) + 1) + "M"
 
 
 def events_of(serve):
@@ -55,6 +77,8 @@ def main():
             metrics = serve.ask("GET", "/metrics")[1]
             for name in ("omni_link_sent_bytes_total", "omni_link_requests_total", "omni_node_up"):
                 assert f'{name}{{node="second"}}' in metrics, f"{name} is not there"
+            with OmniServe(omni, model, "--ram", least_memory(omni, model)) as streamed:
+                check_monitoring(metrics + streamed.ask("GET", "/metrics")[1])
             assert "omni_cluster_coordinates 1\n" in metrics
             assert 'omni_cluster_migrations_total ' in metrics
         finally:

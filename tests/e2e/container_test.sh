@@ -123,6 +123,7 @@ stream() { # stream TOKENS FILE
   ask one /v1/completions -N -H 'Content-Type: application/json' -d "{\"prompt\": \"The sea\", \"max_tokens\": $1,
     \"temperature\": 0, \"stream\": true, \"ignore_eos\": true}" >"$2"
 }
+rm -f "$work/stream"
 stream 3000 "$work/stream" &
 client=$!
 soon 20 test -s "$work/stream"

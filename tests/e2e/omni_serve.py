@@ -34,15 +34,16 @@ def wait_for(what, why, seconds=180):
 
 
 class OmniServe:
-    def __init__(self, omni, model):
-        self.omni, self.model, self.port = omni, model, 0
+    def __init__(self, omni, model, *flags):
+        self.omni, self.model, self.flags, self.port = omni, model, flags, 0
         self.folder = tempfile.TemporaryDirectory()
         self.process = None
         self.start()
 
     def start(self):
         self.process = subprocess.Popen(
-            [self.omni, "serve", "-m", self.model, "--listen", f"127.0.0.1:{self.port}", "-t", "2"],
+            [self.omni, "serve", "-m", self.model, "--listen", f"127.0.0.1:{self.port}", "-t", "2",
+             *self.flags],
             env={**os.environ, "XDG_STATE_HOME": self.folder.name},
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         self.address = self.said("listening on")

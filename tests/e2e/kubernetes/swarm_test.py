@@ -301,9 +301,10 @@ def confinement(swarm):
     policies = {p["metadata"]["name"] for p in json.loads(kubectl("get", "networkpolicy", "-o", "json"))["items"]}
     check("the policies of the network are there", {"omni", "omni-clients"} <= policies, policies)
     # Nothing may go out of a worker but to other nodes and to names: the API server is neither.
-    reached = sh("kubectl", "-n", "omni", "exec", "omni-worker-0", "-c", "omni", "--", "omni", "cluster", "health",
-                 "--cluster", "10.96.0.1:443", check=False, timeout=60)
-    print(f"out of a worker to what the policy does not name: {reached.strip() or 'refused, or no answer'}")
+    reached = kubectl("exec", "omni-worker-0", "-c", "omni", "--", "sh", "-c",
+                      "timeout 20 omni cluster health --cluster 10.96.0.1:443 2>&1 || true", check=False)
+    # Whoever enforces the policy lets no connection come about; a wrong certificate comes after that.
+    print(f"out of a worker to what the policies do not name, it is said: {reached.strip()}", flush=True)
 
 
 def reloaded(swarm):
