@@ -13,6 +13,7 @@
 
 #include "cluster/channel_credentials.h"
 #include "cluster/confidence_proto.h"
+#include "cluster/grpc_cut_off.h"
 #include "cluster/grpc_status.h"
 #include "cluster/loopback.h"
 #include "cluster/node_credentials.h"
@@ -313,13 +314,14 @@ absl::StatusOr<ClusterClient::Answer> ClusterClient::Generate(const Request& req
       }
     }
     if (!wanted) context.TryCancel();
-    const absl::Status status = FromGrpc(reader->Finish());
+    const grpc::Status said = reader->Finish();
+    const absl::Status status = FromGrpc(said);
     if (finished) return answer;
     if (!wanted || request.cancel.stop_requested()) {
       answer.reason = StopReasonName(StopReason::kCancelled);
       return answer;
     }
-    if (!status.ok() && !MayPass(status)) return status;
+    if (!status.ok() && !MayPass(status) && !CutOff(said)) return status;
     impl_->Failed();
     hint = HintOf(context, address);
     if (Clock::now() >= until) {

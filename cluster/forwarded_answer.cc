@@ -5,6 +5,7 @@
 #include "cluster/channel_credentials.h"
 #include "cluster/cluster_client.h"
 #include "cluster/grpc_access.h"
+#include "cluster/grpc_cut_off.h"
 #include "cluster/grpc_errors.h"
 #include "cluster/grpc_status.h"
 
@@ -102,6 +103,10 @@ std::string Forwarding::HintOf(const grpc::ClientContext& context) {
 
 grpc::Status SaidBy(const std::string& address, const grpc::Status& status) {
   if (status.ok()) return status;
+  if (CutOff(status)) {
+    return ToDetailedGrpc(
+        absl::UnavailableError(absl::StrCat("the coordinator at ", address, " ended in the middle of it")));
+  }
   const std::string message = absl::StrCat("the coordinator at ", address, ": ", status.error_message());
   if (status.error_details().empty())  // nobody was reached who could have said more
     return ToDetailedGrpc(absl::Status(static_cast<absl::StatusCode>(status.error_code()), message));
@@ -202,7 +207,7 @@ void ForwardedAnswer::OnMessage() {
 }
 
 bool ForwardedAnswer::MayAskAgain(const grpc::Status& over) const {
-  if (!over.ok() && over.error_code() != grpc::StatusCode::UNAVAILABLE) return false;
+  if (!over.ok() && over.error_code() != grpc::StatusCode::UNAVAILABLE && !CutOff(over)) return false;
   // Who does not lead has done nothing. What else has broken off unheard may have been saved.
   const bool anew = !heard_any_ && (!hint_.empty() || ask_.save_as().empty());
   return (!ask_.request_id().empty() || anew) && Clock::now() - heard_ <= kPatience && !forwarding_->over();

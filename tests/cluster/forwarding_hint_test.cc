@@ -17,6 +17,20 @@ namespace {
 namespace pb = ::omni::inference::v1;
 using ::testing::HasSubstr;
 
+// An answer of one message, or of none.
+class OneMessage final : public grpc::ServerWriteReactor<pb::GenerateResponse> {
+ public:
+  OneMessage() {
+    message_.mutable_finished()->set_text("whole");
+    StartWriteAndFinish(&message_, {}, grpc::Status::OK);
+  }
+  explicit OneMessage(const grpc::Status& status) { Finish(status); }
+  void OnDone() override { delete this; }
+
+ private:
+  pb::GenerateResponse message_;
+};
+
 // A node that does not lead and says who does.
 class Other final : public pb::Inference::CallbackService {
  public:
@@ -33,7 +47,12 @@ class Other final : public pb::Inference::CallbackService {
                                    {.reason = "NOT_LEADING", .metadata = {}, .retry = {}}));
     return reactor;
   }
+  grpc::ServerWriteReactor<pb::GenerateResponse>* GenerateStream(grpc::CallbackServerContext*,
+                                                                 const pb::GenerateRequest*) override {
+    return asked++ == 0 ? new OneMessage(first) : new OneMessage();
+  }
   std::string hint;
+  grpc::Status first;  // of answers
   std::atomic<bool> leads = false;
   std::atomic<int> asked = 0;
 };
@@ -111,6 +130,32 @@ TEST_F(ForwardingHintTest, WhoIsSaidToLeadIsAsked) {
   EXPECT_TRUE(Ask().ok());
   EXPECT_EQ(first_.asked, 1);
   EXPECT_EQ(second_.asked, 1);
+}
+
+// Who leads has ended in the middle, and gRPC has cancelled its calls: whoever leads then goes on.
+TEST_F(ForwardingHintTest, AnAnswerThatIsCutOffIsAskedForAgain) {
+  const auto stub =
+      pb::Inference::NewStub(grpc::CreateChannel(at_own_.address, grpc::InsecureChannelCredentials()));
+  pb::GenerateRequest request;
+  request.set_request_id("r");
+  pb::GenerateResponse message;
+  first_.first = grpc::Status(grpc::StatusCode::CANCELLED, "CANCELLED");
+  {
+    grpc::ClientContext context;
+    const auto reader = stub->GenerateStream(&context, request);
+    ASSERT_TRUE(reader->Read(&message));
+    EXPECT_EQ(message.finished().text(), "whole");
+    EXPECT_TRUE(reader->Finish().ok());
+    EXPECT_EQ(first_.asked, 2);
+  }
+  // What it cancels itself is over.
+  first_.asked = 0;
+  first_.first = ToDetailedGrpc(absl::CancelledError("somebody has taken it back"));
+  grpc::ClientContext context;
+  const auto reader = stub->GenerateStream(&context, request);
+  EXPECT_FALSE(reader->Read(&message));
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_EQ(first_.asked, 1);
 }
 
 // It asked because it does not lead: it would have asked itself, in vain, and told its client to do so too.
