@@ -11,6 +11,7 @@
 #include "kernels/device/products.cuh"
 #include "kernels/device/routes.cuh"
 #include "kernels/device/sampling.cuh"
+#include "kernels/device/table.h"
 
 namespace omni::kernels::device {
 namespace {
@@ -295,3 +296,13 @@ void Sample(const float* logits, int64_t stride, int64_t vocab, int n, const Dra
 }
 
 }  // namespace omni::kernels::device
+
+// What a shared library of this file is found by.
+extern "C" __attribute__((visibility("default"))) const omni::kernels::device::Table* omni_device_table() {
+#define OMNI_DEVICE_POINTER(name) &omni::kernels::device::name,
+  static const omni::kernels::device::Table table = {omni::kernels::device::kTableVersion, 0,
+                                                     omni::kernels::device::kTableShape,
+                                                     OMNI_DEVICE_FUNCTIONS(OMNI_DEVICE_POINTER)};
+#undef OMNI_DEVICE_POINTER
+  return &table;
+}

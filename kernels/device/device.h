@@ -21,6 +21,7 @@ struct [[nodiscard]] Failure {
   explicit operator bool() const { return code != 0; }
 };
 const char* FailureText(Failure failure);
+inline constexpr int kGone = 719;  // of a device: the runtime's own number for a launch that failed
 
 struct Properties {
   char name[128] = {};
