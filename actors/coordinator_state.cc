@@ -139,9 +139,12 @@ void CoordinatorState::AddPart(const std::shared_ptr<Session>& session, int64_t 
   tells_routes_ = tells_routes_ || (part.wants_logits && session->tells_routes());
   embeds_ = embeds_ || session->embeds();
   has_policies_ = has_policies_ || session->route_policy() != nullptr;
+  // What reads states between two passes: looks copy them, stages are given them.
+  const bool want_state =
+      session->perspectives().has_value() || !options_.project.empty() || !options_.decide.empty();
   for (int64_t i = 0; i < rows; ++i) {
     rows_.push_back({session->state(), tokens[static_cast<size_t>(i)], part.wants_logits && i + 1 == rows,
-                     session->route_policy(), session->embeds()});
+                     session->route_policy(), session->embeds(), want_state});
     positions_.push_back(session->state()->position() + i);
   }
   session->BeginStep();
@@ -221,7 +224,7 @@ void CoordinatorState::Step() {
   }
   const absl::Status begun = Timed([&] { return decoder_.Begin(rows_); });
   if (!begun.ok()) {
-    FailParts(begun);
+    if (!Recover(begun)) FailParts(begun);
     EndStep();
     return;
   }
@@ -282,6 +285,10 @@ void CoordinatorState::Run() {
         break;
       case Phase::kProject:
         if (stage_ == 0) {
+          if (absl::Status s = decoder_.status(); !s.ok()) {
+            FailOrRepeat(s);
+            break;
+          }
           MakeTokenRows();
           if (embeds_ && !second_pass_) TakeHidden();
         }
@@ -295,7 +302,7 @@ void CoordinatorState::Run() {
       case Phase::kDecide:
         if (stage_ == 0) {
           if (absl::Status s = TakeLogits(); !s.ok()) {
-            FailParts(s);
+            FailOrRepeat(s);
             break;
           }
         }
@@ -317,12 +324,15 @@ void CoordinatorState::Run() {
 bool CoordinatorState::RunLayer() {
   absl::StatusOr<std::vector<ExpertJob>> jobs = decoder_.TakeJobs();
   if (!jobs.ok()) {
-    FailParts(jobs.status());
+    FailOrRepeat(jobs.status());
     return true;
   }
   const LayerId layer(static_cast<int32_t>(layer_++));
   phase_ = Phase::kLayer;
-  if (jobs->empty()) return true;
+  if (jobs->empty()) {
+    if (!config_.IsAttention(layer.value)) CountRoutes(layer);
+    return true;
+  }
   guess_.OnRoutes(layer, decoder_.routes());
   if (tells_routes_) KeepRoutes();
   calls_.Ask(*std::move(jobs));
@@ -338,6 +348,47 @@ bool CoordinatorState::RunLayer() {
   AnnounceNext(layer);
   ArmWake();
   return calls_.idle();
+}
+
+// The decoder has computed the layer's experts itself. Without routes it will say what is wrong.
+void CoordinatorState::CountRoutes(LayerId layer) {
+  const std::span<const ExpertId> routes = Timed([&] { return decoder_.routes(); });
+  if (routes.size() != rows_.size()) return;
+  guess_.OnRoutes(layer, routes);
+  for (const ExpertId expert : routes) calls_.Count(layer, expert, 1);
+  if (tells_routes_) KeepRoutes();
+}
+
+// The pass has failed by `status`. Where another decoder takes over, what is to be computed is planned
+// afresh; a second pass begins again, since the sessions are past the first one.
+void CoordinatorState::FailOrRepeat(const absl::Status& status) {
+  if (!Recover(status)) {
+    FailParts(status);
+  } else if (!second_pass_) {
+    given_up_ = true;
+  } else if (absl::Status begun = Timed([&] { return decoder_.Begin(rows_); }); begun.ok()) {
+    guess_.BeginStep();
+    phase_ = Phase::kLayer;
+    layer_ = 0;
+  } else {
+    FailParts(begun);
+  }
+}
+
+bool CoordinatorState::Recover(const absl::Status& error) {
+  if (!decoder_.Recover(error)) return false;
+  counters_.recoveries.Add(1);
+  states_lost_ = true;
+  return true;
+}
+
+// Sessions whose states were elsewhere go on from their tokens.
+void CoordinatorState::RecomputeLostStates() {
+  if (!std::exchange(states_lost_, false)) return;
+  for (const auto& session : active_) {
+    if (session->over() || session->state() == nullptr || session->state()->elsewhere() == nullptr) continue;
+    if (absl::Status s = session->Recompute(config_); !s.ok()) session->Fail(s);
+  }
 }
 
 // Before a stage changes anything.
@@ -423,6 +474,8 @@ void CoordinatorState::Emit() {
 void CoordinatorState::EndStep() {
   in_step_ = false;
   given_up_ = false;
+  RecomputeLostStates();
+  for (Part& part : parts_) part.session->EndStep();
   parts_.clear();
   looks_.Clear();
   calls_.GiveUp();

@@ -127,6 +127,10 @@ class CoordinatorState : private RegionCalls::Owner {
   template <typename F>
   bool Start(F&& part);  // false: it goes on elsewhere, and Run must return
   bool RunLayer();
+  void CountRoutes(LayerId layer);
+  bool Recover(const absl::Status& error);
+  void FailOrRepeat(const absl::Status& status);
+  void RecomputeLostStates();
   bool RunStages(const std::vector<TokenStage*>& stages, std::span<TokenRow> rows, Phase next);
   void ReadAhead(LayerId layer);
   void AnnounceRoutes();
@@ -182,6 +186,7 @@ class CoordinatorState : private RegionCalls::Owner {
   bool in_step_ = false;
   bool part_running_ = false;  // elsewhere: nothing of the decoder or the stages may be touched
   bool given_up_ = false;      // to end when the part that runs is over
+  bool states_lost_ = false;   // those that were elsewhere
   bool has_prefill_ = false;
   bool has_policies_ = false;  // of any row
   bool tells_routes_ = false;  // of any part

@@ -43,6 +43,7 @@ struct SwarmCounters {
   Counter active, queued;                              // sessions now
   Counter predicted[kAhead], predicted_right[kAhead];  // rows, 1 and 2 expert layers ahead
   Counter sessions, restarts, retries, timeouts, moves, failed_jobs;
+  Counter recoveries;           // steps that began again since the device was lost
   Counter prompt_rows, tokens;  // rows of prompts computed; tokens drawn
   int64_t experts;
   std::vector<Counter> expert_rows;   // [layers, experts]

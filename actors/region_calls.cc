@@ -46,14 +46,17 @@ void RegionCalls::set_links(std::vector<std::shared_ptr<RegionLink>> links) {
   }
 }
 
+void RegionCalls::Count(LayerId layer, ExpertId expert, int64_t rows) {
+  counters_.expert_rows[layer.index() * static_cast<size_t>(counters_.experts) + expert.index()].Add(rows);
+  counters_.last_experts[layer.index()].Set(expert.value);
+}
+
 void RegionCalls::Ask(std::vector<ExpertJob> jobs) {
   if (jobs.empty()) return;
   const LayerId layer = jobs.front().layer;
   asked_.clear();
   for (ExpertJob& job : jobs) {
-    counters_.expert_rows[layer.index() * static_cast<size_t>(counters_.experts) + job.expert.index()].Add(
-        static_cast<int64_t>(job.rows.size()));
-    counters_.last_experts[layer.index()].Set(job.expert.value);
+    Count(layer, job.expert, std::ssize(job.rows));
     const RegionId id = config_.RegionOf(job.expert);
     Region& region = At(id);
     if (region.jobs.empty()) asked_.push_back(id);

@@ -45,6 +45,8 @@ class RegionCalls {
   // By region; before anything else.
   void set_links(std::vector<std::shared_ptr<RegionLink>> links);
 
+  // Of a layer that somebody else computes. Ask counts its jobs itself.
+  void Count(LayerId layer, ExpertId expert, int64_t rows);
   // Sends the jobs of one layer with copies of their rows, which stay where they are until the layer is over:
   // an attempt after the first copies them again.
   void Ask(std::vector<ExpertJob> jobs);

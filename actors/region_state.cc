@@ -156,6 +156,10 @@ void RegionState::ComputeAll(std::span<RegionWork* const> works) {
     first.push_back(items.size());
     work->left = 0;
   }
+  if (runner_ != nullptr) {
+    for (const Item& item : items) ComputeAlone(item);
+    return;
+  }
   if (together && std::ssize(order) >= 2 * pool_.threads()) {
     pool_.Run(std::ssize(order), 1, [&](int64_t begin, int64_t end) {
       for (auto w = static_cast<size_t>(begin); w < static_cast<size_t>(end); ++w)
@@ -181,8 +185,11 @@ void RegionState::ComputeAlone(const Item& item) {
   RegionWork& work = *item.work;
   absl::Status& status = work.reply->statuses[item.job];
   status = item.expert.status();
-  if (status.ok())
-    status = RunExpert(config_, *item.expert, work.jobs[item.job], pool_, OutputOf(work, item.job));
+  if (status.ok()) status = RunOne(*item.expert, work.jobs[item.job], OutputOf(work, item.job));
+}
+
+absl::Status RegionState::RunOne(const ExpertTiles& expert, const ExpertJob& job, float* out) {
+  return runner_ != nullptr ? runner_->Run(expert, job, out) : RunExpert(config_, expert, job, pool_, out);
 }
 
 void RegionState::Compute(RegionWork& work, size_t job, const absl::StatusOr<ExpertTiles>& expert) {
@@ -192,13 +199,14 @@ void RegionState::Compute(RegionWork& work, size_t job, const absl::StatusOr<Exp
   } else if (work.begun[job]) {
     status = work.begun[job]->Finish(*expert, OutputOf(work, job));
   } else {
-    status = RunExpert(config_, *expert, work.jobs[job], pool_, OutputOf(work, job));
+    status = RunOne(*expert, work.jobs[job], OutputOf(work, job));
   }
   work.served[job] = true;
   --work.left;
 }
 
 void RegionState::ComputePartly(RegionWork& work, size_t job, const ExpertTiles& tiles) {
+  if (runner_ != nullptr) return;
   if (!work.begun[job]) work.begun[job] = std::make_unique<ExpertRun>(config_, work.jobs[job], pool_);
   if (!work.begun[job]->Add(tiles).ok()) work.begun[job] = nullptr;  // Compute will say what is wrong
 }

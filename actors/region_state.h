@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "actors/region_link.h"
+#include "engine/decode/device_expert_runner.h"
 #include "engine/decode/expert.h"
 #include "engine/decode/worker_pool.h"
 #include "engine/model/expert_source.h"
@@ -41,12 +42,14 @@ class RegionState {
   // Hands an arrival to OnArrival, later and on the region's own thread. Thread-safe.
   using Post = std::function<void(ExpertArrival)>;
 
-  // All references outlive the region. `requester` is its name towards the source.
+  // All references outlive the region. `requester` is its name towards the source; `runner`, if not null,
+  // computes the experts in the place of the pool.
   RegionState(const ModelConfig& config, ExpertSource& experts, WorkerPool& pool,
-              RequesterId requester = RequesterId())
+              RequesterId requester = RequesterId(), ExpertRunner* runner = nullptr)
       : config_(config),
         experts_(experts),
         pool_(pool),
+        runner_(runner),
         requester_(requester),
         expected_(std::make_shared<std::vector<Expected>>()) {}
   RegionState For(RequesterId requester) const {
@@ -89,6 +92,7 @@ class RegionState {
   void ComputeAll(std::span<RegionWork* const> works);
   void ComputeTogether(RegionWork& work, std::span<const Item> items);
   void ComputeAlone(const Item& item);
+  absl::Status RunOne(const ExpertTiles& expert, const ExpertJob& job, float* out);
   void Compute(RegionWork& work, size_t job, const absl::StatusOr<ExpertTiles>& expert);
   void ComputePartly(RegionWork& work, size_t job, const ExpertTiles& tiles);
   float* OutputOf(RegionWork& work, size_t job);
@@ -96,6 +100,7 @@ class RegionState {
   const ModelConfig& config_;
   ExpertSource& experts_;
   WorkerPool& pool_;
+  ExpertRunner* runner_;
   RequesterId requester_;
   std::shared_ptr<std::vector<Expected>> expected_;  // by all copies; at most one of each region
 };

@@ -9,6 +9,15 @@
 #include "engine/base/simulated.h"
 
 namespace omni {
+namespace {
+
+absl::Status NoMemory(const ModelConfig& config) {
+  return absl::ResourceExhaustedError(absl::StrCat("no memory for the session's state of ",
+                                                   SessionState::BytesFor(config) >> 20,
+                                                   " MiB; end other sessions or use a machine with more"));
+}
+
+}  // namespace
 
 Session::Session(SessionId id, GenerateRequest request, const Tokenizer& tokenizer, int64_t max_context,
                  std::shared_ptr<SessionChannel> channel, SnapshotPtr from)
@@ -51,9 +60,7 @@ absl::Status Session::Activate(const ModelConfig& config, Clock::time_point now)
       state_.emplace(config);
     }
   } catch (const std::bad_alloc&) {
-    return absl::ResourceExhaustedError(absl::StrCat("no memory for the session's state of ",
-                                                     SessionState::BytesFor(config) >> 20,
-                                                     " MiB; end other sessions or use a machine with more"));
+    return NoMemory(config);
   }
   from_ = nullptr;
   started_ = now;
@@ -85,6 +92,23 @@ void Session::OnComputed(int64_t rows) {
   GenerateEvent event;
   event.position = computed_;
   if (!channel_->Push(std::move(event))) Pause();
+}
+
+void Session::EndStep() {
+  if (!std::exchange(stepping_, false)) return;
+  if (cancelled_ && !over_) Finish(StopReason::kCancelled);
+}
+
+absl::Status Session::Recompute(const ModelConfig& config) {
+  try {
+    state_.emplace(config);
+  } catch (const std::bad_alloc&) {
+    return NoMemory(config);
+  }
+  computed_ = 0;
+  prompt_size_ = static_cast<int64_t>(tokens_.size());
+  hidden_sum_.clear();
+  return absl::OkStatus();
 }
 
 void Session::OnToken(const Sampled& sampled, Clock::time_point now, std::vector<Sampled> alternatives,
@@ -136,6 +160,10 @@ void Session::FinishEmbedding() {
 
 void Session::Finish(StopReason reason) {
   if (over_) return;
+  if (request_.keep && state_.has_value()) {
+    // Whoever goes on from position 0 computes the tokens again.
+    if (!state_->BringHome().ok()) state_->Reset();
+  }
   over_ = true;
   result_.reason = reason;
   if (request_.keep && state_.has_value()) {
@@ -171,7 +199,7 @@ void Session::Cancel() {
   }
 }
 
-absl::StatusOr<SnapshotPtr> Session::Snapshot() const {
+absl::StatusOr<SnapshotPtr> Session::Snapshot() {
   if (!state_.has_value()) {
     return absl::FailedPreconditionError(
         absl::StrCat("session ", id_.value, " has not begun: it waits its turn"));
@@ -180,6 +208,7 @@ absl::StatusOr<SnapshotPtr> Session::Snapshot() const {
     return absl::FailedPreconditionError(
         absl::StrCat("session ", id_.value, " computes an embedding: there is nothing to go on with"));
   }
+  if (absl::Status s = state_->BringHome(); !s.ok()) return s;
   try {
     return std::make_shared<const SessionSnapshot>(Describe(state_->Clone()));
   } catch (const std::bad_alloc&) {

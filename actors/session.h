@@ -60,6 +60,11 @@ class Session {
   // The first `rows` pending tokens have been computed; prompt left over is reported as progress. With its
   // prompt's last row, an embedding is closed.
   void OnComputed(int64_t rows);
+  // The step is over, by OnComputed or given up: the same tokens are then pending.
+  void EndStep();
+  // The state is lost: the session goes on as if all its tokens so far were a prompt, to the same bytes.
+  // Errors as Activate's.
+  absl::Status Recompute(const ModelConfig& config);
   // For the stages between hidden state and token.
   std::span<const TokenId> tokens() const { return tokens_; }
   const SamplerSettings& sampler() const { return request_.sampler; }
@@ -68,7 +73,8 @@ class Session {
                std::vector<ExpertId> routes = {}, std::optional<TokenConfidence> confidence = {});
 
   // Between two steps, once the session is active: all that it is, the state copied.
-  absl::StatusOr<SnapshotPtr> Snapshot() const;
+  // Unavailable: the state was on a device that is lost.
+  absl::StatusOr<SnapshotPtr> Snapshot();
 
   void Pause() { paused_ = true; }
   void Resume() { paused_ = false; }

@@ -14,7 +14,6 @@
 #include "actors/messages.h"
 #include "actors/session.h"
 #include "engine/base/threads.h"
-#include "engine/decode/cpu_decoder.h"
 #include "engine/decode/worker_pool.h"
 
 namespace omni {
@@ -108,21 +107,23 @@ CoordinatorOptions WithPool(CoordinatorOptions options, WorkerPool& pool) {
 
 struct Swarm::Impl {
   Impl(ActorSystem& actors, const ModelWeights& weights_in, ExpertSource& experts,
-       const Tokenizer& tokenizer_in, SwarmOptions options_in)
+       const Tokenizer& tokenizer_in, SwarmOptions options_in, std::unique_ptr<WorkerPool> pool_in,
+       ChosenDecoder chosen_in)
       : options(std::move(options_in)),
         weights(weights_in),
         tokenizer(tokenizer_in),
-        pool(options.threads),
+        pool(std::move(pool_in)),
         counters(weights.config),
-        decoder(weights, pool),
-        state(weights.config, decoder, WithPool(options.coordinator, pool), counters),
+        chosen(std::move(chosen_in)),
+        state(weights.config, *chosen.decoder, WithPool(options.coordinator, *pool), counters),
         coordinator(Spawn(actors, experts)),
         door(std::make_shared<Door>(coordinator)) {}
 
   CoordinatorActor Spawn(ActorSystem& actors, ExpertSource& experts) {
     outstanding.Add();
     return actors.system().spawn(Coordinator, &state, weights.config.num_regions(),
-                                 RegionState(weights.config, experts, pool), &outstanding, options.make_link);
+                                 RegionState(weights.config, experts, *pool, RequesterId(), options.runner),
+                                 &outstanding, options.make_link);
   }
 
   ~Impl() {
@@ -140,9 +141,9 @@ struct Swarm::Impl {
   SwarmOptions options;
   const ModelWeights& weights;
   const Tokenizer& tokenizer;
-  WorkerPool pool;
+  std::unique_ptr<WorkerPool> pool;
   SwarmCounters counters;
-  CpuDecoder decoder;
+  ChosenDecoder chosen;
   CoordinatorState state;
   Outstanding outstanding;  // all of the above outlives its actors
   CoordinatorActor coordinator;
@@ -203,8 +204,12 @@ absl::StatusOr<std::unique_ptr<Swarm>> Swarm::Start(ActorSystem& actors, const M
         "calls.attempts at least 1; calls.timeout at least 4 ms");
   }
   try {
-    auto impl = std::make_unique<Impl>(actors, weights, experts, tokenizer, std::move(checked));
-    if (!impl->pool.status().ok()) return impl->pool.status();
+    auto pool = std::make_unique<WorkerPool>(checked.threads);
+    if (!pool->status().ok()) return pool->status();
+    absl::StatusOr<ChosenDecoder> chosen = ChooseDecoder(weights, experts, *pool, checked.device, c.max_rows);
+    if (!chosen.ok()) return chosen.status();
+    auto impl = std::make_unique<Impl>(actors, weights, experts, tokenizer, std::move(checked),
+                                       std::move(pool), *std::move(chosen));
     return std::unique_ptr<Swarm>(new Swarm(std::move(impl)));
   } catch (const std::exception& e) {
     return absl::ResourceExhaustedError(absl::StrCat("the swarm cannot be started: ", e.what()));
@@ -300,6 +305,8 @@ SwarmStats Swarm::Stats() const {
   stats.region_requests = Read(c.region_requests);
   stats.region_compute_ns = Read(c.region_compute_ns);
   stats.threads = impl_->options.threads;
+  stats.recoveries = c.recoveries.Get();
+  if (impl_->chosen.device != nullptr) stats.device = impl_->chosen.device->Report();
   return stats;
 }
 

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <stop_token>
 #include <vector>
 
@@ -23,6 +24,8 @@
 #include "actors/region_link.h"
 #include "actors/session_channel.h"
 #include "actors/session_snapshot.h"
+#include "engine/decode/choose_decoder.h"
+#include "engine/decode/device_expert_runner.h"
 #include "engine/model/weights.h"
 #include "engine/text/tokenizer.h"
 
@@ -34,7 +37,9 @@ struct SwarmOptions {
   int64_t max_context = 1'000'000;
   int64_t unread_tokens = 256;  // a client so far behind pauses its session
   CoordinatorOptions coordinator;
-  LinkFactory make_link;  // empty: every region is an actor of this process
+  LinkFactory make_link;           // empty: every region is an actor of this process
+  DeviceChoice device;             // what computes all but experts that are outside
+  ExpertRunner* runner = nullptr;  // computes the experts of this process's regions; it outlives the swarm
 };
 
 struct StepStats {
@@ -56,6 +61,9 @@ struct SwarmStats {
   std::vector<int64_t> last_experts;  // [layers]: that was asked last; -1: none yet
   std::vector<int64_t> region_requests, region_compute_ns;
   int threads = 0;
+  int64_t recoveries = 0;              // steps begun again since the device was lost
+  std::optional<DeviceReport> device;  // nothing: there is none
+  std::optional<ExpertRunnerReport> runner;
 };
 
 // A session under way. One thread at a time. May outlive its swarm, which ends the session.
@@ -94,7 +102,8 @@ struct SubmitOptions {
 
 class Swarm {
  public:
-  // All references outlive the swarm.
+  // All references outlive the swarm. Errors: InvalidArgument (the options), ResourceExhausted (threads,
+  // memory), ChooseDecoder's.
   static absl::StatusOr<std::unique_ptr<Swarm>> Start(ActorSystem& actors, const ModelWeights& weights,
                                                       ExpertSource& experts, const Tokenizer& tokenizer,
                                                       const SwarmOptions& options);

@@ -74,6 +74,7 @@ absl::Status CpuDecoder::Impl::SetSegments(std::span<const BatchRow> batch) {
       return absl::InvalidArgumentError(
           absl::StrCat("batch row ", i, ": its state was made for a model of another configuration"));
     }
+    if (absl::Status s = row.state->BringHome(); !s.ok()) return s;
     pass.segments.push_back({row.state, static_cast<int64_t>(i), 1, row.state->position()});
     seen.push_back(row.state);
   }

@@ -31,6 +31,9 @@ struct BatchRow {
   bool want_logits = false;
   RoutePolicy* policy = nullptr;  // null: the router decides
   bool want_hidden = false;       // its hidden state, where it wants no logits
+  // After the pass `state` holds all of itself, whatever the decoder could keep elsewhere. Of a session's
+  // rows one is enough.
+  bool want_state = false;
 };
 
 // Not thread-safe: one batch at a time, and nothing but the destructor may be called between a Start that
@@ -83,6 +86,13 @@ class Decoder {
   // routes from address that is its region, told by the region's first expert.
   virtual std::span<const ExpertId> NextRoutes(LayerId layer) = 0;
   virtual const kernels::Ops& ops() const = 0;  // with which experts must be computed to agree
+
+  // What has gone wrong in the pass so far without anybody having been told, as by TakeJobs: after
+  // StartHidden is over.
+  virtual absl::Status status() const { return absl::OkStatus(); }
+  // The pass has ended with this error, of Begin, TakeJobs, status or logits. True: another decoder stands in
+  // from now on, and the rows may begin again, but for states that were elsewhere, which are lost.
+  virtual bool Recover(const absl::Status& /*error*/) { return false; }
 
   // StartLayer and TakeJobs, StartHidden and StartLogits, for callers that can wait.
   absl::StatusOr<std::vector<ExpertJob>> RunLayer(LayerId layer);

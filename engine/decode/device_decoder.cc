@@ -12,6 +12,7 @@ namespace omni {
 namespace {
 
 namespace device = kernels::device;
+using ExpertsAt = DeviceSettings::ExpertsAt;
 
 absl::Status CheckSupported(const ModelConfig& c, const DeviceSettings& settings) {
   if (c.d > device::kMaxNormed) {
@@ -34,9 +35,11 @@ absl::Status CheckSupported(const ModelConfig& c, const DeviceSettings& settings
 struct DeviceDecoder::Impl {
   explicit Impl(const ModelWeights& w, const DeviceSettings& s) : weights(w), config(w.config), settings(s) {}
   ~Impl() {
+    if (pool != nullptr) pool->Enter();
     if (step != nullptr) device::DeleteGraph(step);
   }
 
+  absl::StatusOr<ExpertsAt> Place(ExpertSource* source) const;
   absl::Status SetRows(std::span<const BatchRow> rows);
   void Layer(int64_t l);
   void StreamExperts(int64_t l);
@@ -54,6 +57,7 @@ struct DeviceDecoder::Impl {
   std::shared_ptr<DevicePool> pool;
   std::unique_ptr<DevicePass> pass;
   std::unique_ptr<DeviceExperts> experts;  // null if they are outside
+  ExpertsAt at = ExpertsAt::kOutside;
 
   std::vector<TokenId> tokens;
   std::vector<DeviceRows> segments;
@@ -76,19 +80,27 @@ DeviceDecoder::~DeviceDecoder() = default;
 
 absl::StatusOr<std::unique_ptr<DeviceDecoder>> DeviceDecoder::Create(const ModelWeights& weights,
                                                                      ExpertSource* source,
-                                                                     const DeviceSettings& settings) {
+                                                                     const DeviceSettings& settings,
+                                                                     std::shared_ptr<DevicePool> shared) {
   if (absl::Status s = CheckSupported(weights.config, settings); !s.ok()) return s;
   auto impl = std::make_unique<Impl>(weights, settings);
-  absl::StatusOr<std::shared_ptr<DevicePool>> pool = DevicePool::Open(settings.device, settings.memory_cap);
-  if (!pool.ok()) return pool.status();
-  impl->pool = *std::move(pool);
+  impl->pool = std::move(shared);
+  if (impl->pool == nullptr) {
+    absl::StatusOr<std::shared_ptr<DevicePool>> pool = DevicePool::Open(settings.device, settings.memory_cap);
+    if (!pool.ok()) return pool.status();
+    impl->pool = *std::move(pool);
+  }
+  impl->pool->Enter();
   absl::StatusOr<std::unique_ptr<DevicePass>> pass =
       DevicePass::Make(weights, *impl->pool, settings.max_rows);
   if (!pass.ok()) return pass.status();
   impl->pass = *std::move(pass);
-  if (settings.experts != DeviceSettings::ExpertsAt::kOutside) {
+  const absl::StatusOr<ExpertsAt> at = impl->Place(source);
+  if (!at.ok()) return at.status();
+  impl->at = *at;
+  if (*at != ExpertsAt::kOutside) {
     absl::StatusOr<DeviceExperts> experts =
-        settings.experts == DeviceSettings::ExpertsAt::kResident
+        *at == ExpertsAt::kResident
             ? DeviceExperts::Resident(weights.config, *source, *impl->pool)
             : DeviceExperts::Streamed(weights.config, *source, *impl->pool, settings.source_is_pinned);
     if (!experts.ok()) return experts.status();
@@ -98,6 +110,16 @@ absl::StatusOr<std::unique_ptr<DeviceDecoder>> DeviceDecoder::Create(const Model
   return std::unique_ptr<DeviceDecoder>(new DeviceDecoder(std::move(impl)));
 }
 
+absl::StatusOr<ExpertsAt> DeviceDecoder::Impl::Place(ExpertSource* source) const {
+  const bool or_streamed = settings.experts == ExpertsAt::kResidentOrStreamed;
+  if (!or_streamed && settings.experts != ExpertsAt::kResidentOrOutside) return settings.experts;
+  const ExpertsAt other = or_streamed ? ExpertsAt::kStreamed : ExpertsAt::kOutside;
+  if (!source->resident()) return other;
+  const absl::StatusOr<int64_t> bytes = DeviceExperts::BytesForResident(config, *source);
+  if (!bytes.ok()) return bytes.status();
+  return *bytes + settings.sessions * pass->state_bytes() <= pool->left() ? ExpertsAt::kResident : other;
+}
+
 absl::Status DeviceDecoder::Impl::Synchronize(const char* what) {
   return DeviceStatus(device::Synchronize(pass->stream()), what);
 }
@@ -105,7 +127,7 @@ absl::Status DeviceDecoder::Impl::Synchronize(const char* what) {
 absl::Status DeviceDecoder::Impl::SetRows(std::span<const BatchRow> rows) {
   if (rows.empty()) return absl::InvalidArgumentError("batch: it has no rows; give at least one");
   if (static_cast<int64_t>(rows.size()) > settings.max_rows) {
-    return absl::InvalidArgumentError(
+    return absl::ResourceExhaustedError(
         absl::StrCat("batch: ", rows.size(), " rows, the device's decoder was made for ", settings.max_rows));
   }
   tokens.clear();
@@ -130,6 +152,7 @@ absl::Status DeviceDecoder::Impl::SetRows(std::span<const BatchRow> rows) {
     }
     if (i > 0 && row.state == rows[i - 1].state) {
       ++segments.back().count;
+      segments.back().stays = segments.back().stays && !row.want_state;
       continue;
     }
     if (!row.state->Fits(config)) {
@@ -141,7 +164,8 @@ absl::Status DeviceDecoder::Impl::SetRows(std::span<const BatchRow> rows) {
       return absl::InvalidArgumentError(
           "batch: rows of one session are not adjacent; put a session's rows together, in order");
     }
-    segments.push_back({row.state, static_cast<int32_t>(i), 1, row.state->position()});
+    segments.push_back({row.state, static_cast<int32_t>(i), 1, row.state->position(),
+                        settings.states_stay && !row.want_state});
   }
   for (size_t i = 0; i < policies.size(); ++i) policies[i] = rows[i].policy;
   with_logits = static_cast<int64_t>(wanted.size());
@@ -152,12 +176,12 @@ absl::Status DeviceDecoder::Impl::SetRows(std::span<const BatchRow> rows) {
 absl::Status DeviceDecoder::Begin(std::span<const BatchRow> rows) {
   Impl& impl = *impl_;
   if (absl::Status s = impl.SetRows(rows); !s.ok()) return s;
+  impl.pool->Enter();
   impl.error = absl::OkStatus();
   impl.stepped = impl.hidden_taken = impl.outputs_pending = false;
   impl.layer = -1;
   impl.jobs.clear();
-  if (absl::Status s = impl.pass->Begin(impl.tokens, impl.segments, impl.settings.states_stay); !s.ok())
-    return s;
+  if (absl::Status s = impl.pass->Begin(impl.tokens, impl.segments); !s.ok()) return s;
   const bool resident = impl.experts != nullptr && impl.experts->resident();
   const bool whole = impl.settings.graphs && resident && impl.policies.empty() && impl.pass->plain_step();
   const bool known = impl.experts != nullptr && !resident && impl.policies.empty() &&
@@ -194,6 +218,7 @@ void DeviceDecoder::Impl::WholeStep() {
 
 bool DeviceDecoder::StartLayer(LayerId layer, const Done&) {
   Impl& impl = *impl_;
+  impl.pool->Enter();
   impl.layer = layer.value;
   impl.jobs.clear();
   if (!impl.stepped && impl.error.ok()) impl.Layer(layer.value);
@@ -238,6 +263,10 @@ void DeviceDecoder::Impl::StreamedStep() {
   stepped = true;
   const absl::StatusOr<std::vector<int32_t>> known = pass->KnownRoutes();
   if (!known.ok()) return Note(known.status());
+  for (int64_t l = 0; l < config.layers; ++l) {
+    if (!config.IsAttention(l))
+      experts->Foresee(LayerId(static_cast<int32_t>(l)), ExpertId((*known)[static_cast<size_t>(l)]));
+  }
   const auto bring = [&](int64_t l) {
     while (l < config.layers && config.IsAttention(l)) ++l;
     if (l >= config.layers || !error.ok()) return;
@@ -288,6 +317,7 @@ void DeviceDecoder::Impl::AskPolicies(int64_t l) {
 
 absl::StatusOr<std::vector<ExpertJob>> DeviceDecoder::TakeJobs() {
   Impl& impl = *impl_;
+  impl.pool->Enter();
   if (!impl.error.ok()) return impl.error;
   if (impl.experts != nullptr || impl.config.IsAttention(impl.layer)) return std::vector<ExpertJob>();
   if (absl::Status s = impl.Synchronize("a layer"); !s.ok()) return s;
@@ -319,15 +349,16 @@ void DeviceDecoder::AddExpertOutput(const ExpertJob& job, const float* out) {
 
 bool DeviceDecoder::StartHidden(const Done&) {
   Impl& impl = *impl_;
+  impl.pool->Enter();
   if (impl.error.ok()) {
     if (std::exchange(impl.outputs_pending, false)) impl.pass->AddOutputs();
     if (!impl.stepped) impl.pass->Hidden();
-    if (!impl.settings.states_stay) impl.Note(impl.pass->StatesBack());
+    impl.Note(impl.pass->StatesBack());
     impl.pass->CopyHiddenOut();
     impl.Note(impl.Synchronize("a pass"));
   }
   if (!impl.error.ok()) return true;
-  if (!impl.settings.states_stay) impl.pass->TakeStates();
+  impl.pass->TakeStates();
   for (const DeviceRows& segment : impl.segments)
     segment.state->set_position(segment.position + segment.count);
   return true;
@@ -341,6 +372,7 @@ std::span<float> DeviceDecoder::hidden(int64_t i) {
 
 bool DeviceDecoder::StartLogits(const Done&) {
   Impl& impl = *impl_;
+  impl.pool->Enter();
   if (impl.with_logits == 0 || !impl.error.ok()) return true;
   if (impl.hidden_taken) impl.pass->CopyHiddenIn();
   impl.pass->Logits(std::span(impl.wanted).first(static_cast<size_t>(impl.with_logits)));
@@ -374,9 +406,11 @@ std::span<const ExpertId> DeviceDecoder::routes() const {
   Impl& impl = *impl_;
   int64_t l = impl.layer;
   while (l > 0 && impl.config.IsAttention(l)) --l;
+  impl.routes.clear();
+  impl.pool->Enter();
   if (!impl.stepped) impl.pass->CopyRoutes();
   impl.Note(impl.Synchronize("routes"));
-  impl.routes.clear();
+  if (!impl.error.ok()) return impl.routes;
   for (int row = 0; row < impl.pass->n(); ++row)
     impl.routes.push_back(ExpertId(impl.pass->routes_out()[l * impl.settings.max_rows + row]));
   return impl.routes;
@@ -384,6 +418,8 @@ std::span<const ExpertId> DeviceDecoder::routes() const {
 
 std::span<const ExpertId> DeviceDecoder::Impl::GuessedRoutes(int64_t l, bool from_slow, bool with_members) {
   guessed.clear();
+  if (!error.ok()) return guessed;
+  pool->Enter();
   const absl::StatusOr<std::vector<int32_t>> ids = pass->Guess(l, from_slow, with_members);
   if (!ids.ok()) {
     Note(ids.status());
@@ -396,9 +432,11 @@ std::span<const ExpertId> DeviceDecoder::Impl::GuessedRoutes(int64_t l, bool fro
 std::span<const ExpertId> DeviceDecoder::PredictRoutes(LayerId layer) {
   Impl& impl = *impl_;
   if (impl.stepped) {  // it is decided
-    impl.guessed.assign(1, ExpertId(0));
+    impl.guessed.clear();
+    impl.pool->Enter();
     impl.Note(impl.Synchronize("routes"));
-    impl.guessed[0] = ExpertId(impl.pass->routes_out()[layer.value * impl.settings.max_rows]);
+    if (!impl.error.ok()) return impl.guessed;
+    impl.guessed.push_back(ExpertId(impl.pass->routes_out()[layer.value * impl.settings.max_rows]));
     return impl.guessed;
   }
   return impl.GuessedRoutes(layer.value, /*from_slow=*/false, /*with_members=*/true);
@@ -424,6 +462,9 @@ std::span<const ExpertId> DeviceDecoder::NextRoutes(LayerId layer) {
 }
 
 const kernels::Ops& DeviceDecoder::ops() const { return kernels::ActiveOps(); }
+absl::Status DeviceDecoder::status() const { return impl_->error; }
+ExpertsAt DeviceDecoder::experts_at() const { return impl_->at; }
+const char* DeviceDecoder::device_name() const { return impl_->pool->properties().name; }
 int64_t DeviceDecoder::device_bytes() const { return impl_->pool->used(); }
 int64_t DeviceDecoder::bytes_streamed() const {
   return impl_->experts == nullptr ? 0 : impl_->experts->bytes_brought();

@@ -1,15 +1,29 @@
 #include "engine/decode/device_memory.h"
 
+#include <algorithm>
+
+#include <absl/strings/cord.h>
 #include <absl/strings/str_cat.h>
 
 namespace omni {
 
 namespace device = kernels::device;
 
+namespace {
+
+constexpr char kFailureUrl[] = "omni/device";
+
+}  // namespace
+
 absl::Status DeviceStatus(device::Failure failure, const char* what) {
   if (!failure) return absl::OkStatus();
-  return absl::UnavailableError(absl::StrCat("device: ", what, ": ", device::FailureText(failure)));
+  absl::Status status =
+      absl::UnavailableError(absl::StrCat("device: ", what, ": ", device::FailureText(failure)));
+  status.SetPayload(kFailureUrl, absl::Cord());
+  return status;
 }
+
+bool IsDeviceFailure(const absl::Status& status) { return status.GetPayload(kFailureUrl).has_value(); }
 
 DeviceBuffer& DeviceBuffer::operator=(DeviceBuffer&& other) noexcept {
   std::swap(pool_, other.pool_);
@@ -28,23 +42,33 @@ absl::StatusOr<std::shared_ptr<DevicePool>> DevicePool::Open(int number, int64_t
   const int count = device::Count();
   if (number < 0 || number >= count) {
     return absl::UnavailableError(
-        absl::StrCat("device ", number, ": this machine has ", count, " CUDA devices that can be used"));
+        absl::StrCat("device ", number, ": this machine has ", count, " CUDA devices that can be used",
+                     count == 0 ? "; is there a GPU, and NVIDIA's driver for it?" : ", numbered from 0"));
   }
   const std::shared_ptr<DevicePool> pool(new DevicePool);
   if (absl::Status s = DeviceStatus(device::Use(number), "choosing it"); !s.ok()) return s;
   if (absl::Status s = DeviceStatus(device::Describe(number, &pool->properties_), "its properties"); !s.ok())
     return s;
+  pool->number_ = number;
   pool->cap_ = cap;
   return pool;
 }
 
 DevicePool::~DevicePool() = default;
 
+int64_t DevicePool::left() const {
+  return std::max<int64_t>(0, (cap_ > 0 ? cap_ : properties_.free_bytes) - used());
+}
+
+// What goes wrong here goes wrong again with what is asked next.
+void DevicePool::Enter() const { static_cast<void>(device::Use(number_)); }
+
 absl::StatusOr<DeviceBuffer> DevicePool::Allocate(int64_t bytes, const char* what) {
-  if (cap_ > 0 && used_ + bytes > cap_) {
+  const int64_t used = this->used();
+  if (cap_ > 0 && used + bytes > cap_) {
     return absl::ResourceExhaustedError(absl::StrCat("device memory: ", what, " takes ", bytes,
-                                                     " bytes, and ", used_, " of the cap of ", cap_,
-                                                     " are in use; allow at least ", used_ + bytes));
+                                                     " bytes, and ", used, " of the cap of ", cap_,
+                                                     " are in use; allow at least ", used + bytes));
   }
   void* memory = nullptr;
   if (const device::Failure failure = device::Allocate(bytes, &memory)) {

@@ -5,6 +5,8 @@
 #include <cstring>
 #include <utility>
 
+#include <absl/strings/str_cat.h>
+
 namespace omni {
 namespace {
 
@@ -59,6 +61,7 @@ absl::StatusOr<std::unique_ptr<DevicePass>> DevicePass::Make(const ModelWeights&
 }
 
 DevicePass::~DevicePass() {
+  *self_ = nullptr;
   if (stream_ != nullptr) device::DeleteStream(stream_);
 }
 
@@ -142,33 +145,50 @@ absl::Status DevicePass::Allocate(DevicePool& pool, int64_t max_rows) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<DeviceState*> DevicePass::StateOf(SessionState& state, bool states_stay) {
-  const auto found = states_.find(&state);
-  if (found != states_.end()) {
-    if (!states_stay || found->second.position == state.position()) return &found->second;
-    if (state.position() != 0) {
-      return absl::FailedPreconditionError(
-          "device: a session's state was changed elsewhere, and the decoder was told that states stay here");
-    }
-    const DeviceState& stale = found->second;
-    if (absl::Status s =
-            DeviceStatus(device::Zero(stale.bytes.data(), stale.bytes.bytes(), stream_), "clearing a state");
-        !s.ok()) {
-      return s;
-    }
-    return &found->second;
+absl::Status DeviceState::Fetch(SessionState& state) {
+  if (pass == nullptr || *pass == nullptr) {
+    return DeviceStatus({device::kGone}, "a state that was on it");
   }
-  DeviceState made;
-  absl::StatusOr<DeviceBuffer> buffer = pool_->Allocate(state_bytes_, "a session's state");
-  if (!buffer.ok()) return buffer.status();
-  made.bytes = *std::move(buffer);
-  Carve(config_, made.bytes.data(), made);
-  const absl::Status status =
-      states_stay && state.position() == 0
-          ? DeviceStatus(device::Zero(made.bytes.data(), state_bytes_, stream_), "clearing a state")
-          : StateIn(state, made);
-  if (!status.ok()) return status;
-  return &(states_[&state] = std::move(made));
+  return (*pass)->Fetch(*this, state);
+}
+
+absl::Status DevicePass::Fetch(const DeviceState& there, SessionState& state) {
+  pool_->Enter();
+  if (absl::Status s = ReserveStates(1); !s.ok()) return s;
+  uint8_t* bytes = states_host_.as<uint8_t>();
+  device::Failure failure = device::CopyOut(bytes, there.bytes.data(), state_bytes_, stream_);
+  if (failure.code == 0) failure = device::Synchronize(stream_);
+  if (absl::Status s = DeviceStatus(failure, "fetching a state"); !s.ok()) return s;
+  ForState(state, bytes,
+           [](void* host, void* staged, int64_t n) { std::memcpy(host, staged, static_cast<size_t>(n)); });
+  return absl::OkStatus();
+}
+
+// The state's own memory here, or some into which it is copied.
+absl::StatusOr<std::shared_ptr<DeviceState>> DevicePass::StateOf(SessionState& state) {
+  if (auto* kept = dynamic_cast<DeviceState*>(state.elsewhere()); kept != nullptr && kept->pass == self_) {
+    if (kept->position != state.position()) {
+      return absl::FailedPreconditionError(absl::StrCat("device: a session's state is of position ",
+                                                        kept->position, " there and of ", state.position(),
+                                                        " here; it was changed and not brought home"));
+    }
+    return std::static_pointer_cast<DeviceState>(state.shared_elsewhere());
+  }
+  if (absl::Status s = state.BringHome(); !s.ok()) return s;
+  std::shared_ptr<DeviceState> made;
+  if (!spare_.empty()) {
+    made = std::move(spare_.back());
+    spare_.pop_back();
+  } else {
+    made = std::make_shared<DeviceState>();
+    absl::StatusOr<DeviceBuffer> buffer = pool_->Allocate(state_bytes_, "a session's state");
+    if (!buffer.ok()) return buffer.status();
+    made->bytes = *std::move(buffer);
+    made->pass = self_;
+    Carve(config_, made->bytes.data(), *made);
+  }
+  if (absl::Status s = StateIn(state, *made); !s.ok()) return s;
+  return made;
 }
 
 // Calls copy(in the state, in `bytes`, how many) for each of its parts, as DeviceState has them.
@@ -214,49 +234,50 @@ absl::Status DevicePass::StateIn(SessionState& state, const DeviceState& there) 
 }
 
 absl::Status DevicePass::StatesBack() {
+  if (std::all_of(segments_.begin(), segments_.end(), [](const DeviceRows& s) { return s.stays; }))
+    return absl::OkStatus();
   if (absl::Status s = ReserveStates(static_cast<int64_t>(segments_.size())); !s.ok()) return s;
   device::Failure failure;
   for (size_t i = 0; i < segments_.size() && failure.code == 0; ++i) {
+    if (segments_[i].stays) continue;
     failure = device::CopyOut(states_host_.as<uint8_t>(static_cast<int64_t>(i) * state_bytes_),
-                              states_.at(segments_[i].state).bytes.data(), state_bytes_, stream_);
+                              in_use_[i]->bytes.data(), state_bytes_, stream_);
   }
   return DeviceStatus(failure, "copying states back");
 }
 
 void DevicePass::TakeStates() {
   for (size_t i = 0; i < segments_.size(); ++i) {
-    ForState(*segments_[i].state, states_host_.as<uint8_t>(static_cast<int64_t>(i) * state_bytes_),
+    SessionState& state = *segments_[i].state;
+    in_use_[i]->position = segments_[i].position + segments_[i].count;
+    if (segments_[i].stays) {
+      state.set_elsewhere(std::move(in_use_[i]));
+      continue;
+    }
+    ForState(state, states_host_.as<uint8_t>(static_cast<int64_t>(i) * state_bytes_),
              [](void* host, void* staged, int64_t n) { std::memcpy(host, staged, static_cast<size_t>(n)); });
+    state.set_elsewhere(nullptr);
+    spare_.push_back(std::move(in_use_[i]));
   }
+  in_use_.clear();
 }
 
-absl::Status DevicePass::Begin(std::span<const TokenId> tokens, std::span<const DeviceRows> segments,
-                               bool states_stay) {
+absl::Status DevicePass::Begin(std::span<const TokenId> tokens, std::span<const DeviceRows> segments) {
   // The batch's pinned memory may still be read by the copy of the last one.
   if (absl::Status s = DeviceStatus(device::Synchronize(stream_), "the pass before"); !s.ok()) return s;
   n_ = static_cast<int>(tokens.size());
   segments_.assign(segments.begin(), segments.end());
-  // Those of other sessions are let go of where they come and go.
-  if (!states_stay) {
-    std::erase_if(states_, [&](const auto& entry) {
-      return std::none_of(segments.begin(), segments.end(),
-                          [&](const DeviceRows& s) { return s.state == entry.first; });
-    });
-  }
+  in_use_.clear();
   int32_t* token = batch_host_.as<int32_t>();
   int32_t* row_segment = batch_host_.as<int32_t>(at_.row_segment);
   device::Segment* segment = batch_host_.as<device::Segment>(at_.segments);
   longest_ = 0;
   for (size_t s = 0; s < segments_.size(); ++s) {
     const DeviceRows& rows = segments_[s];
-    const bool known = states_.contains(rows.state);
-    absl::StatusOr<DeviceState*> state = StateOf(*rows.state, states_stay);
+    absl::StatusOr<std::shared_ptr<DeviceState>> state = StateOf(*rows.state);
     if (!state.ok()) return state.status();
-    if (known && !states_stay) {
-      if (absl::Status st = StateIn(*rows.state, **state); !st.ok()) return st;
-    }
-    (*state)->position = rows.position + rows.count;
     segment[s] = {rows.first_row, rows.count, rows.position, (*state)->pdr, (*state)->slow, (*state)->ring};
+    in_use_.push_back(*std::move(state));
     longest_ = std::max(longest_, static_cast<int>(rows.count));
     for (int32_t i = 0; i < rows.count; ++i) {
       const int32_t row = rows.first_row + i;
@@ -267,6 +288,7 @@ absl::Status DevicePass::Begin(std::span<const TokenId> tokens, std::span<const 
                  batch_host_.as<float>(at_.sin) + row * half);
     }
   }
+  spare_.clear();  // there were fewer rows before: what nobody needs now is given back
   SetStretches();
   return DeviceStatus(device::CopyIn(batch_.data(), batch_host_.as<uint8_t>(), at_.bytes, stream_),
                       "copying a batch");
@@ -479,7 +501,7 @@ absl::StatusOr<std::vector<int32_t>> DevicePass::Guess(int64_t l, bool from_slow
   if (from_slow) {
     count = static_cast<int64_t>(segments_.size());
     for (size_t s = 0; s < segments_.size(); ++s) {
-      const float* u = states_.at(segments_[s].state).slow + RecurrentBefore(config_, l) * config_.d;
+      const float* u = in_use_[s]->slow + RecurrentBefore(config_, l) * config_.d;
       device::Route(router, u, width_, batch_.as<int32_t>() + segments_[s].first_row, 1, to + s, stream_);
     }
   } else {
@@ -498,7 +520,7 @@ absl::StatusOr<std::vector<int32_t>> DevicePass::Guess(int64_t l, bool from_slow
 absl::StatusOr<std::vector<int32_t>> DevicePass::KnownRoutes() {
   for (int64_t l = 0; l < config_.layers; ++l) {
     if (config_.IsAttention(l)) continue;
-    const float* u = states_.at(segments_[0].state).slow + RecurrentBefore(config_, l) * config_.d;
+    const float* u = in_use_[0]->slow + RecurrentBefore(config_, l) * config_.d;
     device::Route(RouterOf(l, true), u, width_, batch_.as<int32_t>(), 1, routes(l), stream_);
   }
   CopyRoutes();

@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <memory>
 #include <span>
-#include <unordered_map>
 #include <vector>
 
 #include <absl/status/status.h>
@@ -18,10 +17,14 @@
 
 namespace omni {
 
+class DevicePass;
+
 // A session's states on the device: [recurrent layers][d, r], [recurrent layers][d] if there is a slow state,
 // [attention layers][2][H_kv, W, h].
-struct DeviceState {
+struct DeviceState final : public StateElsewhere {
+  absl::Status Fetch(SessionState& state) override;
   DeviceBuffer bytes;
+  std::shared_ptr<DevicePass*> pass;  // whose it is; points to null when that is gone
   float* pdr = nullptr;
   float* slow = nullptr;
   uint16_t* ring = nullptr;
@@ -33,6 +36,7 @@ struct DeviceRows {
   SessionState* state = nullptr;
   int32_t first_row = 0, count = 0;
   int64_t position = 0;
+  bool stays = false;  // the state stays on the device after the pass
 };
 
 class DevicePass {
@@ -41,8 +45,8 @@ class DevicePass {
                                                           int64_t max_rows);
   ~DevicePass();
 
-  // A batch's tokens, segments and angles to the device; its states come along unless they stay there.
-  absl::Status Begin(std::span<const TokenId> tokens, std::span<const DeviceRows> segments, bool states_stay);
+  // A batch's tokens, segments and angles to the device; its states come along unless they are there already.
+  absl::Status Begin(std::span<const TokenId> tokens, std::span<const DeviceRows> segments);
   void Embed();
   // The mixer and second norm of a layer; of an attention layer the shared FFN too; of another one the
   // router, whose routes are then at routes(layer).
@@ -50,9 +54,11 @@ class DevicePass {
   void AddExperts(int64_t layer, const kernels::device::Experts& experts);
   void Hidden();                               // the final norm of all rows, into hidden_out
   void Logits(std::span<const int64_t> rows);  // of the hidden rows with these numbers, into logits_out
-  // Puts the states on their way back; once what was queued is done, TakeStates gives them to their sessions.
+  // Puts the states that do not stay on their way back; once what was queued is done, TakeStates gives these
+  // to their sessions, and leaves word in the others where they are.
   absl::Status StatesBack();
   void TakeStates();
+  absl::Status Fetch(const DeviceState& there, SessionState& state);
   void AddOutputs();  // x += what is in outputs
 
   // The same shape of work: the launches of one can be repeated for the other.
@@ -60,6 +66,7 @@ class DevicePass {
 
   int32_t* routes(int64_t layer) const { return routes_.as<int32_t>() + layer * max_rows_; }
   int n() const { return n_; }
+  int64_t state_bytes() const { return state_bytes_; }
   int64_t width() const { return width_; }
   kernels::device::Stream stream() const { return stream_; }
   // On the host, once what was queued is done.
@@ -85,7 +92,7 @@ class DevicePass {
   explicit DevicePass(const ModelConfig& config)
       : config_(config), angles_(config.rope_theta, config.head_dim()) {}
   absl::Status Allocate(DevicePool& pool, int64_t max_rows);
-  absl::StatusOr<DeviceState*> StateOf(SessionState& state, bool states_stay);
+  absl::StatusOr<std::shared_ptr<DeviceState>> StateOf(SessionState& state);
   void SetStretches();
   void Pdr(int64_t layer);
   void Attention(int64_t layer);
@@ -119,9 +126,11 @@ class DevicePass {
   std::vector<DeviceRows> segments_;
   std::vector<Round> rounds_;
   int longest_ = 0;
-  std::unordered_map<const SessionState*, DeviceState> states_;
-  int64_t state_bytes_ = 0;   // of one
-  PinnedBuffer states_host_;  // on their way
+  std::shared_ptr<DevicePass*> self_ = std::make_shared<DevicePass*>(this);
+  std::vector<std::shared_ptr<DeviceState>> in_use_;  // by segment
+  std::vector<std::shared_ptr<DeviceState>> spare_;   // of passes before, whose states went home
+  int64_t state_bytes_ = 0;                           // of one
+  PinnedBuffer states_host_;                          // on their way
   int64_t states_host_count_ = 0;
 
   DeviceBuffer floats_, q_bytes_, small_, routes_, logits_;

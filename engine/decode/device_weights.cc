@@ -75,7 +75,9 @@ std::vector<int32_t> PlacesOf(const ModelConfig& c) {
   return at;
 }
 
-device::Experts Shape(const ModelConfig& config) {
+}  // namespace
+
+device::Experts ShapeOfExperts(const ModelConfig& config) {
   const TileLayout layout(config.d);
   device::Experts experts;
   experts.stride = experts.tiles = TilesPerExpert(config);
@@ -87,7 +89,9 @@ device::Experts Shape(const ModelConfig& config) {
   return experts;
 }
 
-}  // namespace
+int64_t TileStrideOnDevice(const ModelConfig& config) {
+  return PadTo(TileLayout(config.d).payload(), kAlign);
+}
 
 int64_t DeviceWeights::BytesFor(const ModelWeights& weights) {
   ModelWeights copy = weights;
@@ -120,9 +124,16 @@ absl::StatusOr<DeviceWeights> DeviceWeights::Upload(const ModelWeights& weights,
   return made;
 }
 
+namespace {
+
+// Towards the source, beside the regions.
+constexpr RequesterId kRequester(1 << 20);
+
+}  // namespace
+
 struct DeviceExperts::Impl {
   explicit Impl(const ModelConfig& c, ExpertSource& experts)
-      : config(c), source(experts), shape(Shape(c)), stride(PadTo(TileLayout(c.d).payload(), kAlign)) {}
+      : config(c), source(experts), shape(ShapeOfExperts(c)), stride(TileStrideOnDevice(c)) {}
   ~Impl() {
     for (Slot& slot : slots) {
       for (device::Event* event : {&slot.filled, &slot.used}) {
@@ -167,17 +178,23 @@ DeviceExperts& DeviceExperts::operator=(DeviceExperts&&) noexcept = default;
 bool DeviceExperts::resident() const { return impl_->copies == nullptr; }
 int64_t DeviceExperts::bytes_brought() const { return impl_->brought; }
 
-absl::StatusOr<DeviceExperts> DeviceExperts::Resident(const ModelConfig& config, ExpertSource& source,
-                                                      DevicePool& pool) {
-  auto impl = std::make_unique<Impl>(config, source);
-  const int64_t payload = TileLayout(config.d).payload(), per_expert = TilesPerExpert(config);
-  // Tiles that experts share are one in the host's memory, and so they are in the device's.
-  std::unordered_map<const uint8_t*, int64_t> number;
+namespace {
+
+// All experts of a model. Tiles that experts share are one in the host's memory, and so they are in the
+// device's.
+struct AllTiles {
   std::vector<const uint8_t*> distinct;
-  std::vector<int64_t> wanted;
+  std::vector<int64_t> wanted;          // by layer, expert and tile: its number in `distinct`
+  std::vector<int64_t> first_of_layer;  // in `wanted`; -1: none
   std::vector<ExpertTiles> kept;
+};
+
+absl::StatusOr<AllTiles> TilesOf(const ModelConfig& config, ExpertSource& source) {
+  const int64_t per_expert = TilesPerExpert(config);
+  AllTiles all;
+  std::unordered_map<const uint8_t*, int64_t> number;
   for (int64_t l = 0; l < config.layers; ++l) {
-    impl->table_of_layer.push_back(config.IsAttention(l) ? -1 : static_cast<int64_t>(wanted.size()));
+    all.first_of_layer.push_back(config.IsAttention(l) ? -1 : static_cast<int64_t>(all.wanted.size()));
     if (config.IsAttention(l)) continue;
     for (int64_t e = 0; e < config.num_experts(); ++e) {
       absl::StatusOr<ExpertTiles> tiles =
@@ -188,13 +205,34 @@ absl::StatusOr<DeviceExperts> DeviceExperts::Resident(const ModelConfig& config,
           if (absl::Status s = tiles->check(t); !s.ok()) return s;
         }
         const uint8_t* tile = tiles->tiles[static_cast<size_t>(t)];
-        const auto [it, is_new] = number.emplace(tile, static_cast<int64_t>(distinct.size()));
-        if (is_new) distinct.push_back(tile);
-        wanted.push_back(it->second);
+        const auto [it, is_new] = number.emplace(tile, static_cast<int64_t>(all.distinct.size()));
+        if (is_new) all.distinct.push_back(tile);
+        all.wanted.push_back(it->second);
       }
-      kept.push_back(*std::move(tiles));
+      all.kept.push_back(*std::move(tiles));
     }
   }
+  return all;
+}
+
+}  // namespace
+
+absl::StatusOr<int64_t> DeviceExperts::BytesForResident(const ModelConfig& config, ExpertSource& source) {
+  const absl::StatusOr<AllTiles> all = TilesOf(config, source);
+  if (!all.ok()) return all.status();
+  return static_cast<int64_t>(all->distinct.size()) * TileStrideOnDevice(config) +
+         static_cast<int64_t>(all->wanted.size() * sizeof(const uint8_t*));
+}
+
+absl::StatusOr<DeviceExperts> DeviceExperts::Resident(const ModelConfig& config, ExpertSource& source,
+                                                      DevicePool& pool) {
+  auto impl = std::make_unique<Impl>(config, source);
+  const int64_t payload = TileLayout(config.d).payload();
+  absl::StatusOr<AllTiles> all = TilesOf(config, source);
+  if (!all.ok()) return all.status();
+  const std::vector<const uint8_t*>& distinct = all->distinct;
+  const std::vector<int64_t>& wanted = all->wanted;
+  impl->table_of_layer = std::move(all->first_of_layer);
   absl::StatusOr<DeviceBuffer> tiles =
       pool.Allocate(static_cast<int64_t>(distinct.size()) * impl->stride, "the experts' tiles");
   if (!tiles.ok()) return tiles.status();
@@ -251,6 +289,10 @@ absl::StatusOr<DeviceExperts> DeviceExperts::Streamed(const ModelConfig& config,
   if (failure.code == 0) failure = device::Synchronize(nullptr);
   if (absl::Status s = DeviceStatus(failure, "preparing to stream experts"); !s.ok()) return s;
   return DeviceExperts(std::move(impl));
+}
+
+void DeviceExperts::Foresee(LayerId layer, ExpertId expert) {
+  impl_->source.ReadAhead(kRequester, layer, {&expert, 1}, Foresight::kKnown);
 }
 
 absl::Status DeviceExperts::Bring(LayerId layer, ExpertId expert, device::Stream compute) {

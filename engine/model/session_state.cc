@@ -97,7 +97,15 @@ SessionState::SessionState(const ModelConfig& config) : config_(config) {
   slow_.resize(static_cast<size_t>(before.slow));
 }
 
+absl::Status SessionState::BringHome() {
+  if (own_.there == nullptr) return absl::OkStatus();
+  if (absl::Status s = own_.there->Fetch(*this); !s.ok()) return s;
+  own_.there = nullptr;
+  return absl::OkStatus();
+}
+
 void SessionState::Reset() {
+  own_.there = nullptr;
   position_ = 0;
   std::fill(pdr_.begin(), pdr_.end(), 0.0f);
   std::fill(kv_.begin(), kv_.end(), uint16_t{0});

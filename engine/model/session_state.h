@@ -2,14 +2,27 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
 #include "engine/model/config.h"
 
 namespace omni {
+
+class SessionState;
+
+// What a state is while a device keeps it; it goes with the state that it is of.
+class StateElsewhere {
+ public:
+  virtual ~StateElsewhere() = default;
+  // Writes what there is into `state`. Unavailable: it is lost.
+  virtual absl::Status Fetch(SessionState& state) = 0;
+};
 
 class SessionState {
  public:
@@ -25,6 +38,14 @@ class SessionState {
   int64_t position() const { return position_; }  // tokens consumed so far
   void set_position(int64_t p) { position_ = p; }
   void Reset();  // as freshly made
+
+  // Between passes a decoder may keep all but the position elsewhere. What is here is then old: BringHome
+  // comes before whatever reads, copies or saves it. A copy has nothing elsewhere. BringHome's errors are
+  // Fetch's, and leave things as they are.
+  StateElsewhere* elsewhere() const { return own_.there.get(); }
+  std::shared_ptr<StateElsewhere> shared_elsewhere() const { return own_.there; }
+  void set_elsewhere(std::shared_ptr<StateElsewhere> there) { own_.there = std::move(there); }
+  absl::Status BringHome();
 
   float* pdr(LayerId layer);   // S, [d, r], row-major; PDR layers only
   float* slow(LayerId layer);  // u, [d]; PDR layers of a config that has a slow state only
@@ -48,12 +69,26 @@ class SessionState {
   SessionState(const SessionState&) = default;
   SessionState& operator=(const SessionState&) = default;
 
+  // Not copied with the state.
+  struct Own {
+    Own() = default;
+    Own(const Own&) {}
+    Own(Own&&) = default;
+    Own& operator=(const Own& other) {
+      if (this != &other) there = nullptr;
+      return *this;
+    }
+    Own& operator=(Own&&) = default;
+    std::shared_ptr<StateElsewhere> there;
+  };
+
   ModelConfig config_;
   int64_t position_ = 0;
   std::vector<float> pdr_, slow_;
   std::vector<uint16_t> kv_;
   std::vector<int64_t> offset_;       // per layer, into pdr_ or kv_
   std::vector<int64_t> slow_offset_;  // per layer, into slow_
+  Own own_;
 };
 
 }  // namespace omni

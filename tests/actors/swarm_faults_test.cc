@@ -15,6 +15,7 @@
 
 #include "actors/swarm.h"
 #include "tests/actors/actors_environment.h"
+#include "tests/actors/on_device.h"
 #include "tests/actors/testing.h"
 
 namespace omni {
@@ -29,8 +30,8 @@ using ::testing::HasSubstr;
 
 std::unique_ptr<Swarm> StartOn(TinyModel& tiny, ExpertSource& experts, SwarmOptions options) {
   options.threads = 1;
-  auto swarm =
-      Swarm::Start(ActorsEnvironment::Actors(), tiny.model.weights(), experts, tiny.tokenizer, options);
+  auto swarm = Swarm::Start(ActorsEnvironment::Actors(), tiny.model.weights(), experts, tiny.tokenizer,
+                            testing::OnDevice(options, /*experts_outside=*/true));
   EXPECT_TRUE(swarm.ok()) << swarm.status();
   return *std::move(swarm);
 }

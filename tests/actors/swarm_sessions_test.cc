@@ -12,6 +12,7 @@
 
 #include "actors/swarm.h"
 #include "tests/actors/actors_environment.h"
+#include "tests/actors/on_device.h"
 #include "tests/actors/testing.h"
 
 namespace omni {
@@ -33,7 +34,7 @@ class SwarmSessionsTest : public ::testing::Test {
     options.threads = 1;
     options.unread_tokens = 4;
     auto swarm = Swarm::Start(ActorsEnvironment::Actors(), tiny_.model.weights(), tiny_.model,
-                              tiny_.tokenizer, options);
+                              tiny_.tokenizer, testing::OnDevice(options));
     EXPECT_TRUE(swarm.ok()) << swarm.status();
     swarm_ = *std::move(swarm);
   }
@@ -269,12 +270,12 @@ TEST(SwarmLife, ASwarmMayEndBeforeItsActorsHaveBegun) {
   SwarmOptions options;
   options.threads = 1;
   for (int i = 0; i < 200; ++i) {
-    auto swarm =
-        Swarm::Start(ActorsEnvironment::Actors(), tiny.model.weights(), tiny.model, tiny.tokenizer, options);
+    auto swarm = Swarm::Start(ActorsEnvironment::Actors(), tiny.model.weights(), tiny.model, tiny.tokenizer,
+                              testing::OnDevice(options));
     ASSERT_TRUE(swarm.ok()) << swarm.status();
   }
-  auto swarm =
-      Swarm::Start(ActorsEnvironment::Actors(), tiny.model.weights(), tiny.model, tiny.tokenizer, options);
+  auto swarm = Swarm::Start(ActorsEnvironment::Actors(), tiny.model.weights(), tiny.model, tiny.tokenizer,
+                            testing::OnDevice(options));
   const GenerateRequest request = MakeRequest(tiny, 3, 4, 2);
   EXPECT_EQ((*swarm)->Generate(request, nullptr)->tokens, PlainLoop(tiny, request));
 }

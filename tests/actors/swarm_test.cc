@@ -20,6 +20,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/actors/actors_environment.h"
+#include "tests/actors/on_device.h"
 #include "tests/actors/testing.h"
 #include "tests/testing/faulty_link.h"
 
@@ -43,8 +44,8 @@ SwarmOptions Options(int threads, int64_t max_context = SwarmOptions().max_conte
 }
 
 std::unique_ptr<Swarm> StartOn(TinyModel& tiny, ExpertSource& experts, const SwarmOptions& options) {
-  auto swarm =
-      Swarm::Start(ActorsEnvironment::Actors(), tiny.model.weights(), experts, tiny.tokenizer, options);
+  auto swarm = Swarm::Start(ActorsEnvironment::Actors(), tiny.model.weights(), experts, tiny.tokenizer,
+                            testing::OnDevice(options, &experts != &tiny.model));
   EXPECT_TRUE(swarm.ok()) << swarm.status();
   return *std::move(swarm);
 }
@@ -491,7 +492,9 @@ TEST(Swarm, CountsWhatItRouted) {
     EXPECT_GT(stats.expert_rows[static_cast<size_t>(l * stats.experts + last)], 0) << l;
   }
   EXPECT_EQ(stats.decode.steps, 5);
-  EXPECT_EQ(stats.decode.hops, 5 * (2 * expert_layers + 1));
+  // A device that holds the experts asks no region.
+  const int64_t asked = stats.device.has_value() ? 0 : expert_layers;
+  EXPECT_EQ(stats.decode.hops, 5 * (2 * asked + 1));
   EXPECT_GT(stats.decode.wall, stats.decode.compute);
   EXPECT_GT(stats.decode.compute.count(), 0);
 }
@@ -528,11 +531,11 @@ TEST(Swarm, RefusesOptionsThatCannotWork) {
   SwarmOptions options;
   options.coordinator.max_active = 100;
   options.coordinator.max_rows = 64;
-  EXPECT_EQ(
-      Swarm::Start(ActorsEnvironment::Actors(), tiny.model.weights(), tiny.model, tiny.tokenizer, options)
-          .status()
-          .code(),
-      absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(Swarm::Start(ActorsEnvironment::Actors(), tiny.model.weights(), tiny.model, tiny.tokenizer,
+                         testing::OnDevice(options))
+                .status()
+                .code(),
+            absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(
       Swarm::Start(ActorsEnvironment::Actors(), tiny.model.weights(), tiny.model, tiny.tokenizer, Options(-1))
           .status()
