@@ -376,17 +376,16 @@ void ClusterNode::Impl::MakeInference() {
 }
 
 absl::Status ClusterNode::Impl::OpenTasks() {
-  TaskServiceOptions with;
-  with.access = options.access.get();
-  // What is known of tasks can be asked for until the end.
-  with.serving = [this] { return Leading(); };
-  with.elsewhere = [this] { return Elsewhere(); };
   NodeTasksOptions keep;
-  keep.service = std::move(with);
+  keep.service.access = options.access.get();
+  // What is known of tasks can be asked for until the end.
+  keep.service.serving = [this] { return Leading(); };
+  keep.service.elsewhere = [this] { return Elsewhere(); };
   if (coordinates()) keep.dir = absl::StrCat(options.state_dir, "/tasks");
   if (coordinates() && !options.etcd.empty()) keep.store = store.get();
   keep.credentials = credentials->channel();
   keep.keeper = [this](size_t turn) { return leading ? "" : LeaderAddress(turn); };
+  keep.push = options.push;
   keep.grpc_address = [this] { return address; };
   absl::StatusOr<std::unique_ptr<NodeTasks>> opened = NodeTasks::Open(std::move(keep));
   if (!opened.ok()) return opened.status();
@@ -540,7 +539,7 @@ absl::Status ClusterNode::Impl::Start() {
     role->Start();
   }
   if (executors != nullptr)
-    if (absl::Status s = tasks->Begin(id, executors->all()); !s.ok()) return s;
+    if (absl::Status s = tasks->Begin(id, executors->all(), executors->artifacts()); !s.ok()) return s;
   frames->Start();
   if (!options.join.empty()) {
     JoinOffer offer = Offer(model->hash());

@@ -27,6 +27,7 @@
 #include "cluster/inference_backend.h"
 #include "cluster/peer_state.h"
 #include "cluster/status_source.h"
+#include "cluster/tasks/push_target.h"
 #include "store/model/model.h"
 
 namespace omni {
@@ -73,6 +74,7 @@ struct ClusterNodeOptions {
   std::shared_ptr<TlsContext> tls;         // with `access` and no `certificates`: TLS for those clients
   // The file of programs that are run for tasks (docs/executors.md); empty: none.
   std::string executors;
+  PushConfig push;      // who may be told of tasks by HTTP; its `allow` empty: nobody
   OpenOptions open;     // ram_bytes and residency are filled in
   bool fitted = false;  // they are already
   SwarmOptions swarm;   // its threads compute the regions that it serves to others too

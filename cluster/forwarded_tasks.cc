@@ -150,6 +150,7 @@ class ForwardingTasks final : public pb::SwarmTasks::CallbackService {
   OMNI_FORWARD(CancelTask, CancelTaskRequest, Task)
   OMNI_FORWARD(RetryTask, RetryTaskRequest, Task)
   OMNI_FORWARD(PurgeTask, PurgeTaskRequest, PurgeTaskResponse)
+  OMNI_FORWARD(GetArtifact, GetArtifactRequest, GetArtifactResponse)
   OMNI_FORWARD(PutSchedule, PutScheduleRequest, Schedule)
   OMNI_FORWARD(ListSchedules, ListSchedulesRequest, ListSchedulesResponse)
   OMNI_FORWARD(DeleteSchedule, DeleteScheduleRequest, DeleteScheduleResponse)

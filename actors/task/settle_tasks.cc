@@ -30,7 +30,7 @@ absl::Status TaskLedger::Load(TaskTime now) {
   leases_.clear();
   ending_.clear();
   live_by_caller_.clear();
-  live_ = unmade_ = 0;
+  live_ = unmade_ = pushes_ = 0;
   making_.clear();
   orphaning_.clear();
   purging_.clear();
@@ -64,6 +64,10 @@ absl::Status TaskLedger::Load(TaskTime now) {
   });
   scan(kPurgePrefix, [&](std::string_view key, std::string_view) {
     purging_.emplace(LastPart(key));
+    return absl::OkStatus();
+  });
+  scan(kPushPrefix, [&](std::string_view, std::string_view) {
+    ++pushes_;
     return absl::OkStatus();
   });
   scan(kPlanPrefix, [&](std::string_view key, std::string_view value) {
@@ -230,7 +234,7 @@ absl::Status TaskLedger::CancelChildren(TaskId id, size_t changes, TaskStep& ste
 }
 
 absl::Status TaskLedger::PurgeEvents(TaskId id, size_t changes, TaskStep& step) {
-  const std::string prefixes[] = {EventPrefix(id), PointPrefix(id), ChildPrefix(id)};
+  const std::string prefixes[] = {EventPrefix(id), PointPrefix(id), ChildPrefix(id), PushPrefix(id)};
   const size_t most = changes - step.writes.size();
   std::vector<std::string> keys;
   for (const std::string& prefix : prefixes) {
@@ -247,7 +251,10 @@ absl::Status TaskLedger::PurgeEvents(TaskId id, size_t changes, TaskStep& step) 
     }
   }
   const bool all = keys.size() < most;
-  for (std::string& key : keys) step.writes[std::move(key)] = std::nullopt;
+  for (std::string& key : keys) {
+    pushes_ -= key.starts_with(kPushPrefix) ? 1 : 0;
+    step.writes[std::move(key)] = std::nullopt;
+  }
   if (!all) {
     OMNI_TASK_REACHED(kPurgedInSteps);
     return absl::OkStatus();
@@ -255,8 +262,10 @@ absl::Status TaskLedger::PurgeEvents(TaskId id, size_t changes, TaskStep& step) 
   // Those that this very step wrote are not in the store yet.
   for (const std::string& prefix : prefixes)
     for (auto at = step.writes.lower_bound(prefix); at != step.writes.end() && at->first.starts_with(prefix);
-         ++at)
+         ++at) {
+      if (at->second.has_value() && at->first.starts_with(kPushPrefix)) --pushes_;
       at->second.reset();
+    }
   step.writes[PurgeKey(id)] = std::nullopt;
   purging_.erase(id);
   return absl::OkStatus();

@@ -132,6 +132,8 @@ struct TaskLimits {
   int64_t live_per_caller = 1'000'000;
   int64_t log_bytes = 64 << 20;  // of the events and checkpoints of one task
   size_t schedules = 10'000;     // paused ones too
+  size_t pushes_of_task = 16, push_bytes = 4096;
+  int64_t pushes = 100'000;  // of all tasks that are kept
 };
 
 }  // namespace omni

@@ -198,6 +198,26 @@ class Engine : public TaskEngine {
         },
         std::move(told));
   }
+  void PutPush(TaskClient by, TaskPush push, Done<TaskPush> done) override {
+    Post<TaskPush>(
+        [by = std::move(by), push = std::move(push)](TaskLedger& ledger, TaskTime now, TaskStep& step) {
+          return ledger.PutPush(by, push, now, step);
+        },
+        std::move(done));
+  }
+  void DeletePush(TaskClient by, TaskId id, std::string name, Told told) override {
+    PostStatus(
+        [by = std::move(by), id = std::move(id), name = std::move(name)](
+            TaskLedger& ledger, TaskTime, TaskStep& step) { return ledger.DeletePush(by, id, name, step); },
+        std::move(told));
+  }
+  void Pushed(TaskId id, std::string name, int64_t up_to, Told told) override {
+    PostStatus(
+        [id = std::move(id), name = std::move(name), up_to](TaskLedger& ledger, TaskTime, TaskStep& step) {
+          return ledger.Pushed(id, name, up_to, step);
+        },
+        std::move(told));
+  }
 
   void AddListener(TaskListener* listener) override { listeners_.Add(listener); }
   void RemoveListener(TaskListener* listener) override { listeners_.Remove(listener); }

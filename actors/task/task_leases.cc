@@ -58,6 +58,7 @@ absl::StatusOr<std::optional<TaskAssignment>> TaskLedger::Take(std::string_view 
   given.token = record.lease.token;
   given.points = record.points;
   given.lease = options_.lease;
+  given.retain = record.retain;
   if (record.timeouts.run.count() > 0) given.deadline = now_ + record.timeouts.run;
   return given;
 }

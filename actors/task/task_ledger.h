@@ -68,8 +68,9 @@ struct TaskAssignment {
   TaskWork work;
   std::string checkpoint;  // all pieces of earlier attempts, one after another
   int64_t points = 0;
-  TaskDuration lease{0};  // from now; every report begins it anew
-  TaskTime deadline{};    // of the attempt
+  TaskDuration lease{0};   // from now; every report begins it anew
+  TaskTime deadline{};     // of the attempt
+  TaskDuration retain{0};  // for how long it is kept after its end
 };
 
 // What an executor tells while it has a task. All of it lasts or nothing.
@@ -143,6 +144,15 @@ class TaskLedger {
   // InvalidArgument; ResourceExhausted: too many. Takes the place of one of the same name.
   absl::Status PutSchedule(TaskSchedule schedule, TaskTime now, TaskStep& step);
   absl::Status DeleteSchedule(std::string_view caller, std::string_view name, TaskStep& step);
+
+  // Whoever is told of a task's events, and of which task: those after `push.told`, or all that there will be
+  // from now on if that is negative. Takes the place of the one of that name; if that has the same address,
+  // what he was told he need not be told again. InvalidArgument; ResourceExhausted: too many.
+  absl::StatusOr<TaskPush> PutPush(const TaskClient& by, TaskPush push, TaskTime now, TaskStep& step);
+  // NotFound also if there is none of that name.
+  absl::Status DeletePush(const TaskClient& by, std::string_view id, std::string_view name, TaskStep& step);
+  // He was told of all events up to number `told`. Nothing, if he is to be told no more.
+  absl::Status Pushed(std::string_view id, std::string_view name, int64_t told, TaskStep& step);
 
   // What one of the calls above, or one thing that Settle does, changes at most, beside a report's events.
   static constexpr size_t kMostChanges = 24;
@@ -222,6 +232,7 @@ class TaskLedger {
   // Children of fan-outs that are still to be made count from the moment that their fan-out is accepted.
   std::map<std::string, int64_t> live_by_caller_;  // those with them
   int64_t live_ = 0, unmade_ = 0;
+  int64_t pushes_ = 0;
   std::set<TaskId> making_;                                    // fan-outs whose children are not all made
   std::set<TaskId> orphaning_, purging_;                       // whose children, whose events have to go
   std::set<std::pair<TaskTime, std::string>> plans_;           // by when they are due: keys

@@ -18,4 +18,21 @@ void LogTaskUnreadable(std::string_view task, const absl::Status& status) {
            {{"task", task}, {"reason", std::string_view(status.message().data(), status.message().size())}});
 }
 
+void LogPushFailed(std::string_view server, std::string_view task, int failures, const absl::Status& status) {
+  LogWarning(
+      "push_failed",
+      "{server} was not told of an event of task {task}, and will be again; {failures} failed: {reason}",
+      {{"server", server},
+       {"task", task},
+       {"failures", failures},
+       {"reason", std::string_view(status.message().data(), status.message().size())}});
+}
+
+void LogPushGivenUp(std::string_view server, std::string_view task, const absl::Status& status) {
+  LogError("push_given_up", "{server} is told no more of an event of task {task}: {reason}",
+           {{"server", server},
+            {"task", task},
+            {"reason", std::string_view(status.message().data(), status.message().size())}});
+}
+
 }  // namespace omni

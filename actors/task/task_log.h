@@ -12,4 +12,8 @@ void LogTaskStoreFailed(const absl::Status& status);
 void LogTaskStoreRecovered();
 void LogTaskUnreadable(std::string_view task, const absl::Status& status);
 
+// Of whoever is to be told of a task's events, at a server.
+void LogPushFailed(std::string_view server, std::string_view task, int failures, const absl::Status& status);
+void LogPushGivenUp(std::string_view server, std::string_view task, const absl::Status& status);
+
 }  // namespace omni

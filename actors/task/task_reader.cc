@@ -195,4 +195,38 @@ absl::StatusOr<TaskSchedule> TaskReader::FindSchedule(std::string_view caller, s
   return DecodeTaskSchedule(**bytes);
 }
 
+absl::StatusOr<std::vector<TaskPush>> TaskReader::Pushes(const TaskClient& by, std::string_view id) const {
+  if (const absl::StatusOr<TaskRecord> record = FindRecord(by, id); !record.ok()) return record.status();
+  std::vector<TaskPush> pushes;
+  absl::Status status;
+  const absl::Status s = store_.Scan(PushPrefix(id), "", [&](std::string_view, std::string_view value) {
+    absl::StatusOr<TaskPush> push = DecodeTaskPush(value);
+    status = push.status();
+    if (push.ok()) pushes.push_back(*std::move(push));
+    return status.ok();
+  });
+  if (!s.ok()) return s;
+  if (!status.ok()) return status;
+  return pushes;
+}
+
+absl::StatusOr<TaskPush> TaskReader::FindPush(const TaskClient& by, std::string_view id,
+                                              std::string_view name) const {
+  if (const absl::StatusOr<TaskRecord> record = FindRecord(by, id); !record.ok()) return record.status();
+  const absl::StatusOr<std::optional<std::string>> bytes = store_.Get(PushKey(id, name));
+  if (!bytes.ok()) return bytes.status();
+  if (!bytes->has_value()) {
+    return absl::NotFoundError(
+        absl::StrCat("nobody is told of task ", Quoted(id), " under the name ", Quoted(name)));
+  }
+  return DecodeTaskPush(**bytes);
+}
+
+absl::Status TaskReader::ScanPushes(const std::function<void(const TaskPush&)>& visit) const {
+  return store_.Scan(kPushPrefix, "", [&](std::string_view, std::string_view value) {
+    if (const absl::StatusOr<TaskPush> push = DecodeTaskPush(value); push.ok()) visit(*push);
+    return true;
+  });
+}
+
 }  // namespace omni

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -59,6 +60,12 @@ class TaskReader {
   absl::StatusOr<TaskSchedulePage> ListSchedules(const TaskClient& by, int most, std::string_view from,
                                                  size_t bytes = 1 << 20) const;
   absl::StatusOr<TaskSchedule> FindSchedule(std::string_view caller, std::string_view name) const;
+
+  // Who is told of a task's events; by name. FindPush: NotFound, also if there is none of that name.
+  absl::StatusOr<std::vector<TaskPush>> Pushes(const TaskClient& by, std::string_view id) const;
+  absl::StatusOr<TaskPush> FindPush(const TaskClient& by, std::string_view id, std::string_view name) const;
+  // Of all tasks, also of those that were purged a moment ago; one that cannot be read is left out.
+  absl::Status ScanPushes(const std::function<void(const TaskPush&)>& visit) const;
 
  private:
   const RecordStore& store_;

@@ -162,6 +162,10 @@ void Fields(A& a, TaskSchedule& v) {
   All(a, v.caller, v.name, v.cron, v.zone, v.paused, v.every_missed, v.next, v.last, v.last_task, v.spec);
 }
 template <typename A>
+void Fields(A& a, TaskPush& v) {
+  All(a, v.task, v.name, v.url, v.token, v.scheme, v.credentials, v.told);
+}
+template <typename A>
 void Fields(A& a, TaskListed& v) {
   All(a, v.status, v.executor, v.context, v.parent);
 }
@@ -183,6 +187,7 @@ bool IsValid(const TaskListed& v) { return IsValid(v.status); }
 bool IsValid(const TaskWork&) { return true; }
 bool IsValid(const TaskKey&) { return true; }
 bool IsValid(const TaskSchedule&) { return true; }
+bool IsValid(const TaskPush& v) { return v.told >= 0; }
 
 template <typename T>
 absl::StatusOr<T> DecodeFields(std::string_view bytes, const char* what) {
@@ -216,6 +221,7 @@ std::string Encode(const TaskEvent& event) { return EncodeFields(event); }
 std::string Encode(const TaskKey& key) { return EncodeFields(key); }
 std::string Encode(const TaskSchedule& schedule) { return EncodeFields(schedule); }
 std::string Encode(const TaskSpec& spec) { return EncodeFields(spec); }
+std::string Encode(const TaskPush& push) { return EncodeFields(push); }
 std::string Encode(const TaskListed& listed) { return EncodeFields(listed); }
 
 absl::StatusOr<TaskRecord> DecodeTaskRecord(std::string_view bytes) {
@@ -232,6 +238,9 @@ absl::StatusOr<TaskKey> DecodeTaskKey(std::string_view bytes) {
 }
 absl::StatusOr<TaskSchedule> DecodeTaskSchedule(std::string_view bytes) {
   return DecodeFields<TaskSchedule>(bytes, "a schedule");
+}
+absl::StatusOr<TaskPush> DecodeTaskPush(std::string_view bytes) {
+  return DecodeFields<TaskPush>(bytes, "whom to tell of a task's events");
 }
 absl::StatusOr<TaskListed> DecodeTaskListed(std::string_view bytes) {
   return DecodeFields<TaskListed>(bytes, "a line of the list of tasks");
@@ -265,6 +274,8 @@ std::string DeadKey(TaskTime updated, std::string_view id) {
 std::string RetainKey(TaskTime until, std::string_view id) {
   return absl::StrCat(kRetainPrefix, Number(until.time_since_epoch().count()), "/", View(id));
 }
+std::string PushPrefix(std::string_view id) { return Join(kPushPrefix, id) + "/"; }
+std::string PushKey(std::string_view id, std::string_view name) { return PushPrefix(id) + Hex(name); }
 std::string PlanPrefix(std::string_view caller) { return absl::StrCat(kPlanPrefix, Hex(caller), "/"); }
 std::string PlanKey(std::string_view caller, std::string_view name) { return PlanPrefix(caller) + Hex(name); }
 

@@ -15,6 +15,7 @@
 //     purge/<id>                         a task that was purged, whose events still have to go
 //     orphans/<id>                       a fan-out that is over, whose children still have to be cancelled
 //     plan/<caller>/<name>               a schedule
+//     push/<id>/<name>                   who is to be told of a task's events, and up to which it was
 //
 // Numbers are 16 hex digits, callers and names hex, so that no part has a slash and order is that of time.
 #pragma once
@@ -80,18 +81,29 @@ struct TaskSchedule {
   TaskSpec spec;
 };
 
+// Somebody elsewhere who is told of a task's events, at an address of HTTP.
+struct TaskPush {
+  TaskId task;
+  std::string name;                 // among the task's
+  std::string url, token;           // token: said to him, so that he knows whom it is from; may be empty
+  std::string scheme, credentials;  // of the header Authorization; may be empty
+  int64_t told = 0;                 // the number of the last event that he needs no more
+};
+
 std::string Encode(const TaskRecord& record);
 std::string Encode(const TaskWork& work);
 std::string Encode(const TaskEvent& event);
 std::string Encode(const TaskKey& key);
 std::string Encode(const TaskSchedule& schedule);
 std::string Encode(const TaskSpec& spec);
+std::string Encode(const TaskPush& push);
 // DataLoss: it is none, or of a later program.
 absl::StatusOr<TaskRecord> DecodeTaskRecord(std::string_view bytes);
 absl::StatusOr<TaskWork> DecodeTaskWork(std::string_view bytes);
 absl::StatusOr<TaskEvent> DecodeTaskEvent(std::string_view bytes);
 absl::StatusOr<TaskKey> DecodeTaskKey(std::string_view bytes);
 absl::StatusOr<TaskSchedule> DecodeTaskSchedule(std::string_view bytes);
+absl::StatusOr<TaskPush> DecodeTaskPush(std::string_view bytes);
 
 // What a list is narrowed by without reading the tasks themselves.
 struct TaskListed {
@@ -104,7 +116,7 @@ absl::StatusOr<TaskListed> DecodeTaskListed(std::string_view bytes);
 inline constexpr char kLivePrefix[] = "live/", kOverPrefix[] = "over/", kWorkPrefix[] = "work/",
                       kResultPrefix[] = "result/", kAllPrefix[] = "all/", kDeadPrefix[] = "dead/",
                       kRetainPrefix[] = "retain/", kPurgePrefix[] = "purge/", kOrphansPrefix[] = "orphans/",
-                      kPlanPrefix[] = "plan/";
+                      kPlanPrefix[] = "plan/", kPushPrefix[] = "push/";
 
 std::string LiveKey(std::string_view id);
 std::string OverKey(std::string_view id);
@@ -124,6 +136,8 @@ std::string OfKey(std::string_view caller, TaskTime updated, std::string_view id
 std::string AllKey(TaskTime updated, std::string_view id);
 std::string DeadKey(TaskTime updated, std::string_view id);
 std::string RetainKey(TaskTime until, std::string_view id);
+std::string PushPrefix(std::string_view id);
+std::string PushKey(std::string_view id, std::string_view name);
 std::string PlanPrefix(std::string_view caller);
 std::string PlanKey(std::string_view caller, std::string_view name);
 // The part after the last slash: the id, of the keys that end with one.

@@ -25,7 +25,7 @@ namespace {
 constexpr std::chrono::seconds kForALeader{10};  // before the doors open
 
 struct ServeArgs {
-  std::string model, listen = HttpServerOptions().listen, grpc, model_name;
+  std::string model, listen = HttpServerOptions().listen, grpc, model_name, push;
   int64_t ctx = SwarmOptions().max_context;
   int64_t parallel = CoordinatorOptions().max_rows, queue = CoordinatorOptions().max_queued;
   std::chrono::milliseconds drain{30'000};
@@ -92,6 +92,11 @@ absl::StatusOr<int> Serve(const ServeArgs& args) {
   options->swarm.coordinator.max_active = static_cast<int>(args.parallel);
   options->swarm.coordinator.max_queued = static_cast<int>(args.queue);
   args.door.Apply(behind, http, *options);
+  if (!args.push.empty()) {
+    absl::StatusOr<PushConfig> push = LoadPushConfig(args.push);
+    if (!push.ok()) return push.status();
+    options->push = *std::move(push);
+  }
   // Before anybody hears of this server: a template that cannot be used is the end of it.
   absl::StatusOr<ChatTemplate> chat = ChatTemplate::Load(options->model);
   if (!chat.ok()) return chat.status();
@@ -170,6 +175,9 @@ void AddServe(CLI::App& root, Invocation& invocation) {
   verb.Number("--queue", args->queue, {1, 100'000},
               "Requests that may wait beyond those, before more are refused (default 256)");
   verb.Duration("--drain", args->drain, "For how long it finishes what runs when it is to end (default 30s)");
+  verb.Path(
+      "--push", args->push,
+      "File that says to whom changes of tasks may be told over HTTP (docs/a2a.md; default: to nobody)");
   args->door.Add(verb);
   args->node.Add(verb);
   args->stream.Add(verb);

@@ -27,7 +27,8 @@ using Json = nlohmann::json;
 
 constexpr int kExitCancelled = 3;
 constexpr char kDefaultAddress[] = "127.0.0.1:8081";  // of omni serve
-constexpr char kActions[] = "submit, watch, get, list, cancel, retry, redrive, purge, schedule and executors";
+constexpr char kActions[] =
+    "submit, watch, get, artifact, list, cancel, retry, redrive, purge, schedule and executors";
 
 struct TaskArgs {
   std::string action;
@@ -125,6 +126,16 @@ class Tasks {
     if (!task.ok()) return task.status();
     if (args_.json) return Show(*task);
     if (task->contains("id")) PrintTask(*task);
+    return kExitOk;
+  }
+
+  // To standard output, as it is.
+  absl::StatusOr<int> Artifact() {
+    absl::Status fetched = remote_.FetchArtifact(args_.words[0], args_.words[1], [](std::string_view piece) {
+      Print(piece);
+      return FlushOutput() ? absl::OkStatus() : absl::CancelledError("standard output takes no more");
+    });
+    if (!fetched.ok()) return fetched;
     return kExitOk;
   }
 
@@ -268,6 +279,8 @@ absl::Status CheckFlags(const TaskArgs& args) {
                    args.action == "retry" || args.action == "purge";
   if (one && args.words.size() != 1)
     return UsageError(absl::StrCat("omni task ", args.action, " wants the id of one task"));
+  if (args.action == "artifact" && args.words.size() != 2)
+    return UsageError("omni task artifact wants the id of a task and the artifact's name");
   if ((args.action == "list" || args.action == "redrive" || args.action == "executors") &&
       !args.words.empty())
     return UsageError(absl::StrCat("omni task ", args.action, " takes no words"));
@@ -297,6 +310,7 @@ absl::StatusOr<int> RunTask(const TaskArgs& args) {
   if (args.action == "submit") return tasks.Submit();
   if (args.action == "watch") return tasks.Follow(args.words[0], args.after);
   if (args.action == "get") return tasks.One("GetTask");
+  if (args.action == "artifact") return tasks.Artifact();
   if (args.action == "list") return tasks.List();
   if (args.action == "cancel") return tasks.One("CancelTask");
   if (args.action == "retry") return tasks.One("RetryTask");
@@ -318,6 +332,7 @@ void AddTask(CLI::App& root, Invocation& invocation) {
       "  omni task submit job eval ppl text.txt\n"
       "  omni task submit --file task.json                # an omni.tasks.v1.TaskSpec\n"
       "  omni task watch ID --after 12 --json\n"
+      "  omni task artifact ID report.pdf > report.pdf   # what an attempt left on its node's disk\n"
       "  omni task list --status failed; omni task redrive\n"
       "  omni task schedule put nightly '0 3 * * *' command backup --zone Europe/Berlin\n"
       "  omni task schedule list; omni task schedule delete nightly\n\n"
@@ -329,7 +344,8 @@ void AddTask(CLI::App& root, Invocation& invocation) {
   AddWords(
       verb, "WORDS", args->words,
       "Of submit model TEXT, command PROGRAM ARGUMENTS, agent NAME or job VERB ARGUMENTS; of watch, get, "
-      "cancel, retry and purge the task's id; of schedule put NAME CRON and what submit takes, list, or "
+      "cancel, retry and purge the task's id; of artifact that and a name; of schedule put NAME CRON and "
+      "what submit takes, list, or "
       "delete NAME");
   TaskSpecFlags& spec = args->spec;
   args->of_submit.Add(verb.Path("--file", spec.file, "Of submit: a file with the task as JSON"));

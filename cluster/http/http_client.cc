@@ -37,21 +37,6 @@ constexpr std::chrono::milliseconds kAsk{100};  // between two looks at KeepGoin
 constexpr uint32_t kMostHead = 64 << 10;
 constexpr int kMostInterim = 16;  // heads of 1xx before an answer's own
 
-// The system's own look-up waits for as long as it likes, and is not to be interrupted.
-absl::StatusOr<std::vector<std::string>> AskSystem(const std::string& host) {
-  asio::io_context io{1};
-  tcp::resolver resolver(io);
-  error_code error;
-  const tcp::resolver::results_type found = resolver.resolve(host, "", error);
-  if (error) return absl::UnavailableError(error.message());
-  std::vector<std::string> addresses;
-  for (const auto& entry : found) {
-    const std::string address = entry.endpoint().address().to_string();
-    if (addresses.empty() || addresses.back() != address) addresses.push_back(address);
-  }
-  return addresses;
-}
-
 // A look-up under way.
 struct LookUp {
   std::mutex mutex;
@@ -62,7 +47,7 @@ struct LookUp {
 std::shared_ptr<LookUp> StartLookUp(const FindHost& find, const std::string& host) {
   auto look_up = std::make_shared<LookUp>();
   try {
-    std::thread([look_up, find = find == nullptr ? FindHost(AskSystem) : find, host] {
+    std::thread([look_up, find = find == nullptr ? FindHost(FindHostBySystem) : find, host] {
       absl::StatusOr<std::vector<std::string>> found = find(host);
       const std::lock_guard lock(look_up->mutex);
       look_up->found = std::move(found);
@@ -81,6 +66,21 @@ bool IsIpAddress(const std::string& host) {
 }
 
 }  // namespace
+
+// The system's own look-up waits for as long as it likes, and is not to be interrupted.
+absl::StatusOr<std::vector<std::string>> FindHostBySystem(const std::string& host) {
+  asio::io_context io{1};
+  tcp::resolver resolver(io);
+  error_code error;
+  const tcp::resolver::results_type found = resolver.resolve(host, "", error);
+  if (error) return absl::UnavailableError(error.message());
+  std::vector<std::string> addresses;
+  for (const auto& entry : found) {
+    const std::string address = entry.endpoint().address().to_string();
+    if (addresses.empty() || addresses.back() != address) addresses.push_back(address);
+  }
+  return addresses;
+}
 
 std::string HttpUrl::HostHeader() const {
   const std::string name = host.find(':') == host.npos ? host : absl::StrCat("[", host, "]");
@@ -425,6 +425,7 @@ http::request<http::string_body> MakeRequest(const HttpClientOptions& options, c
 absl::StatusOr<HttpClient::Answer> HttpClient::Get(const std::string& path, const KeepGoing& keep_going) {
   http::request<http::string_body> request = MakeRequest(impl_->options, impl_->url, http::verb::get, path);
   request.set(http::field::accept, "application/json");
+  for (const auto& [name, value] : impl_->options.headers) request.set(name, value);
   return Exchange(impl_->options, impl_->url, impl_->name, impl_->tls.get(), keep_going)
       .Run(request, nullptr);
 }
@@ -434,6 +435,7 @@ absl::StatusOr<HttpClient::Answer> HttpClient::Post(const std::string& path, con
   http::request<http::string_body> request = MakeRequest(impl_->options, impl_->url, http::verb::post, path);
   request.set(http::field::content_type, "application/json");
   request.set(http::field::accept, on_piece ? "text/event-stream, application/json" : "application/json");
+  for (const auto& [name, value] : impl_->options.headers) request.set(name, value);
   request.body() = json;
   request.prepare_payload();
   return Exchange(impl_->options, impl_->url, impl_->name, impl_->tls.get(), keep_going)

@@ -10,6 +10,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <absl/status/status.h>
@@ -30,6 +31,7 @@ absl::StatusOr<HttpUrl> ParseHttpUrl(std::string_view text);
 // The addresses of a host's name, as "192.0.2.1"; on a thread of its own, which may outlive the client:
 // whoever gives a request up does not wait for it.
 using FindHost = std::function<absl::StatusOr<std::vector<std::string>>(const std::string& host)>;
+absl::StatusOr<std::vector<std::string>> FindHostBySystem(const std::string& host);
 
 struct HttpClientOptions {
   std::string url;
@@ -40,7 +42,9 @@ struct HttpClientOptions {
   std::chrono::milliseconds connect_time{10'000};  // to find, connect and greet the server
   std::chrono::milliseconds silence{600'000};      // without a byte of an answer
   size_t most_bytes = size_t{4} << 20;             // of an answer that is taken whole
-  FindHost find_host = nullptr;                    // null: the system says
+  FindHost find_host = nullptr;                    // null: the system says; not asked of an address
+  // More of every request's head, or in place of what would be there. The values have no line's end.
+  std::vector<std::pair<std::string, std::string>> headers = {};
 };
 
 // One thread at a time.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <optional>
+#include <set>
 #include <string_view>
 #include <utility>
 
@@ -28,6 +29,7 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr size_t kMostBody = 1 << 20;  // twice what a task may be given
+constexpr char kPushes[] = "/pushNotificationConfigs";
 constexpr char kEventStream[] = "text/event-stream";
 
 // How a call is answered.
@@ -63,6 +65,17 @@ struct Voice {
 template <typename Message>
 Json Said(const Voice&, const Message& message) {
   return A2aJson(message);
+}
+Json Said(const Voice& voice, const a2a::TaskPushNotificationConfig& config) {
+  return voice.legacy ? LegacyPushJson(config) : A2aJson(config);
+}
+Json Said(const Voice& voice, const a2a::ListTaskPushNotificationConfigsResponse& response) {
+  Json configs = Json::array();
+  for (const auto& config : response.configs()) configs.push_back(Said(voice, config));
+  return voice.legacy ? configs : Json{{"configs", std::move(configs)}, {"nextPageToken", ""}};
+}
+Json Said(const Voice& voice, const google::protobuf::Empty&) {
+  return voice.legacy ? Json() : Json::object();
 }
 Json Said(const Voice& voice, const a2a::Task& task) {
   return voice.legacy ? LegacyTaskJson(task) : A2aJson(task);
@@ -233,6 +246,26 @@ struct Asked {
     handlers.Subscribe(asker, request, call->Stream());
     return call;
   }
+  std::shared_ptr<HttpCall> CreatePush(const a2a::TaskPushNotificationConfig& config) const {
+    auto call = Call();
+    handlers.CreatePush(asker, config, call->Whole<a2a::TaskPushNotificationConfig>());
+    return call;
+  }
+  std::shared_ptr<HttpCall> GetPush(const a2a::GetTaskPushNotificationConfigRequest& request) const {
+    auto call = Call();
+    handlers.GetPush(asker, request, call->Whole<a2a::TaskPushNotificationConfig>());
+    return call;
+  }
+  std::shared_ptr<HttpCall> ListPushes(const a2a::ListTaskPushNotificationConfigsRequest& request) const {
+    auto call = Call();
+    handlers.ListPushes(asker, request, call->Whole<a2a::ListTaskPushNotificationConfigsResponse>());
+    return call;
+  }
+  std::shared_ptr<HttpCall> DeletePush(const a2a::DeleteTaskPushNotificationConfigRequest& request) const {
+    auto call = Call();
+    handlers.DeletePush(asker, request, call->Whole<google::protobuf::Empty>());
+    return call;
+  }
   // `answer(request)`, of what the JSON says.
   template <typename Request>
   std::shared_ptr<HttpCall> With(const Json& json,
@@ -253,10 +286,6 @@ absl::Status CheckPost(const HttpRequest& request) {
                    absl::StrCat("the body has ", request.body.size(), " bytes; at most ", kMostBody));
 }
 
-absl::Status NoPush() {
-  return A2aStatus(A2aReason::kPushNotificationNotSupported,
-                   "this agent sends no push notifications; stream or ask for the task");
-}
 absl::Status NoExtendedCard() {
   return A2aStatus(A2aReason::kExtendedAgentCardNotConfigured, "there is one agent card, for everybody");
 }
@@ -270,7 +299,13 @@ std::shared_ptr<HttpCall> AnswerLegacy(Asked& asked, const std::string& method, 
     return request.ok() ? asked.Send(*request) : asked.Refuse(request.status());
   }
   if (method == "tasks/get") return asked.With(params, &Asked::Get);
-  return asked.With(params, &Asked::Cancel);
+  if (method == "tasks/cancel") return asked.With(params, &Asked::Cancel);
+  const absl::StatusOr<Json> push = ReadLegacyPush(params);
+  if (!push.ok()) return asked.Refuse(push.status());
+  if (absl::EndsWith(method, "/set")) return asked.With(*push, &Asked::CreatePush);
+  if (absl::EndsWith(method, "/get")) return asked.With(*push, &Asked::GetPush);
+  if (absl::EndsWith(method, "/list")) return asked.With(*push, &Asked::ListPushes);
+  return asked.With(*push, &Asked::DeletePush);
 }
 
 std::shared_ptr<HttpCall> AnswerMethod(const Asked& asked, const std::string& method, const Json& params) {
@@ -281,8 +316,10 @@ std::shared_ptr<HttpCall> AnswerMethod(const Asked& asked, const std::string& me
   if (method == "CancelTask") return asked.With(params, &Asked::Cancel);
   if (method == "SubscribeToTask") return asked.With(params, &Asked::Subscribe);
   if (method == "GetExtendedAgentCard") return asked.Refuse(NoExtendedCard());
-  if (absl::EndsWith(method, "TaskPushNotificationConfig") || method == "ListTaskPushNotificationConfigs")
-    return asked.Refuse(NoPush());
+  if (method == "CreateTaskPushNotificationConfig") return asked.With(params, &Asked::CreatePush);
+  if (method == "GetTaskPushNotificationConfig") return asked.With(params, &Asked::GetPush);
+  if (method == "ListTaskPushNotificationConfigs") return asked.With(params, &Asked::ListPushes);
+  if (method == "DeleteTaskPushNotificationConfig") return asked.With(params, &Asked::DeletePush);
   return asked.Refuse(
       A2aStatus(A2aReason::kMethodNotFound, absl::StrCat("there is no method ", Quoted(method))));
 }
@@ -302,7 +339,14 @@ std::shared_ptr<HttpCall> AnswerRpc(Asked asked, const HttpRequest& http) {
   }
   const std::string method = (*body)["method"].get<std::string>();
   const Json params = body->value("params", Json::object());
-  const bool legacy = method == "message/send" || method == "tasks/get" || method == "tasks/cancel";
+  static const std::set<std::string> kLegacy = {"message/send",
+                                                "tasks/get",
+                                                "tasks/cancel",
+                                                "tasks/pushNotificationConfig/set",
+                                                "tasks/pushNotificationConfig/get",
+                                                "tasks/pushNotificationConfig/list",
+                                                "tasks/pushNotificationConfig/delete"};
+  const bool legacy = kLegacy.contains(method);
   if (absl::Status s = CheckA2aVersion(http.Header("a2a-version"), legacy); !s.ok()) return asked.Refuse(s);
   return legacy ? AnswerLegacy(asked, method, params) : AnswerMethod(asked, method, params);
 }
@@ -317,10 +361,35 @@ std::shared_ptr<HttpCall> AnswerMessage(
   return asked.With(*body, answer);
 }
 
+// Of /a2a/tasks/ID/pushNotificationConfigs, which begins at `at`, and of one of these.
+std::shared_ptr<HttpCall> AnswerPush(const Asked& asked, const HttpRequest& http, const std::string& argument,
+                                     size_t at) {
+  std::string name = argument.substr(at + sizeof kPushes - 1);
+  const bool one = name.starts_with('/') && name.size() > 1;
+  if (!name.empty() && !one)
+    return asked.Refuse(A2aStatus(A2aReason::kMethodNotFound, "there is no such path of a task"));
+  if (one) name.erase(0, 1);
+  absl::StatusOr<Json> json = QueryJson(http.query);
+  if (json.ok() && !one && http.method == "POST") json = ParseA2aJson(http.body);
+  if (!json.ok()) return asked.Refuse(json.status());
+  if (!json->is_object()) return asked.Refuse(A2aStatus(A2aReason::kInvalidParams, "the body is no object"));
+  (*json)["taskId"] = argument.substr(0, at);
+  if (one) (*json)["id"] = name;
+  const bool get = http.method == "GET" || http.method == "HEAD";
+  if (!one && http.method == "POST") return asked.With(*json, &Asked::CreatePush);
+  if (!one && get) return asked.With(*json, &Asked::ListPushes);
+  if (one && get) return asked.With(*json, &Asked::GetPush);
+  if (one && http.method == "DELETE") return asked.With(*json, &Asked::DeletePush);
+  return asked.Refuse(A2aStatus(A2aReason::kMethodNotFound,
+                                "who is told is made with POST and listed with GET; one of them is asked for "
+                                "with GET and deleted with DELETE"));
+}
+
 // Of /a2a/tasks/ARGUMENT.
 std::shared_ptr<HttpCall> AnswerTask(const Asked& asked, const HttpRequest& http,
                                      const std::string& argument) {
-  if (absl::StrContains(argument, "/pushNotificationConfigs")) return asked.Refuse(NoPush());
+  if (const size_t at = argument.find(kPushes); at != argument.npos)
+    return AnswerPush(asked, http, argument, at);
   const size_t colon = std::min(argument.rfind(':'), argument.size());
   const std::string verb = argument.substr(colon);
   const bool post = http.method == "POST", get = http.method == "GET" || http.method == "HEAD";

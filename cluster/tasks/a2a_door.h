@@ -26,6 +26,8 @@ class Service;
 
 namespace omni {
 
+class TaskPusher;
+
 struct A2aOptions {
   std::function<absl::Status()> serving;            // whether tasks are kept here at present
   std::function<std::vector<TaskPlaces>()> places;  // who does the work of tasks: the card's skills
@@ -33,9 +35,14 @@ struct A2aOptions {
   std::string version;                // of the program
   Access* access = nullptr;           // whoever asks shows a key of it; null: none is wanted
   std::function<std::string()> grpc;  // where the gRPC binding is, HOST:PORT; null: nowhere
+  TaskPusher* pusher = nullptr;       // who is told by push notifications; null: nobody; outlives the door
   int threads = 2;                    // at most, that read from the disk, and are there while they do
   int64_t most_calls = 10'000;        // that wait, and streams that are open, at one time
 };
+
+// What a push notification is of an event that changes a task's status: a StreamResponse as JSON, with the
+// extension's metadata. Of others empty.
+std::string A2aPushBody(const TaskState& state, const TaskEvent& event);
 
 class A2aHandlers;
 

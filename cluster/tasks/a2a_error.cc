@@ -68,6 +68,11 @@ absl::Status A2aStatus(A2aReason reason, const std::string& message) {
   return status;
 }
 
+absl::Status NoA2aPush() {
+  return A2aStatus(A2aReason::kPushNotificationNotSupported,
+                   "this agent sends no push notifications; stream or ask for the task");
+}
+
 A2aError A2aErrorOf(const absl::Status& status) {
   int row = -1;
   if (const auto payload = status.GetPayload(kPayload); payload.has_value()) {

@@ -24,6 +24,7 @@ enum class A2aReason {
 };
 
 absl::Status A2aStatus(A2aReason reason, const std::string& message);
+absl::Status NoA2aPush();  // kPushNotificationNotSupported
 
 struct A2aError {
   std::string reason;     // of google.rpc.ErrorInfo

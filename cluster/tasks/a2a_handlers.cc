@@ -11,8 +11,11 @@
 #include <absl/strings/str_cat.h>
 
 #include "cluster/executor.h"
+#include "cluster/tasks/a2a_card.h"
 #include "cluster/tasks/a2a_error.h"
 #include "cluster/tasks/a2a_messages.h"
+#include "cluster/tasks/a2a_push.h"
+#include "cluster/tasks/task_pusher.h"
 #include "engine/base/quoted.h"
 
 namespace omni {
@@ -31,6 +34,10 @@ absl::Status NoSuchTask(const std::string& id) {
 // Of what was read of a task.
 absl::Status OfTask(const absl::Status& status, const std::string& id) {
   return absl::IsNotFound(status) ? NoSuchTask(id) : status;
+}
+absl::Status OfPush(const absl::Status& status) {
+  return absl::IsNotFound(status) ? A2aStatus(A2aReason::kTaskNotFound, std::string(status.message()))
+                                  : status;
 }
 
 }  // namespace
@@ -89,6 +96,8 @@ struct A2aHandlers::Impl : public TaskListener, public std::enable_shared_from_t
   void Submit(const A2aAsker& asker, const a2a::SendMessageRequest& request, Done<TaskState> done);
   void Submitted(const TaskSubmission& submission, Done<TaskState> done);
   absl::Status CheckFollowUp(const A2aAsker& asker, const a2a::Message& message) const;
+  absl::StatusOr<TaskPush> ReadPush(const a2a::TaskPushNotificationConfig& config) const;
+  void PutPush(const A2aAsker& asker, TaskPush push, Done<TaskPush> done);
   std::shared_ptr<A2aStream> Open(const A2aAsker& asker, const TaskId& id, bool live);
   void OnChanged(const std::set<TaskId>& tasks) override;
 
@@ -311,7 +320,39 @@ void A2aHandlers::Impl::Submit(const A2aAsker& asker, const a2a::SendMessageRequ
   absl::StatusOr<TaskSubmission> submission = ReadA2aMessage(request);
   if (!submission.ok()) return done(submission.status());
   submission->caller = asker.caller;
-  Submitted(*submission, std::move(done));
+  if (!request.configuration().has_task_push_notification_config())
+    return Submitted(*submission, std::move(done));
+  a2a::TaskPushNotificationConfig config = request.configuration().task_push_notification_config();
+  config.set_task_id("none yet");  // which its id would be
+  if (absl::Status s = ReadPush(config).status(); !s.ok()) return done(s);
+  Submitted(*submission, [self = shared_from_this(), asker, config,
+                          done = std::move(done)](absl::StatusOr<TaskState> state) mutable {
+    if (!state.ok()) return done(state.status());
+    config.set_task_id(state->id);
+    absl::StatusOr<TaskPush> push = self->ReadPush(config);
+    if (!push.ok()) return done(push.status());
+    self->PutPush(asker, *std::move(push), [state = *std::move(state), done](absl::StatusOr<TaskPush> put) {
+      put.ok() ? done(state) : done(put.status());
+    });
+  });
+}
+
+absl::StatusOr<TaskPush> A2aHandlers::Impl::ReadPush(const a2a::TaskPushNotificationConfig& config) const {
+  if (options.pusher == nullptr) return NoA2aPush();
+  return ReadA2aPush(options.pusher->config(), config);
+}
+
+void A2aHandlers::Impl::PutPush(const A2aAsker& asker, TaskPush push, Done<TaskPush> done) {
+  const std::string id = push.task;
+  engine->PutPush(Client(asker), std::move(push),
+                  [self = shared_from_this(), id, done = std::move(done)](absl::StatusOr<TaskPush> put) {
+                    if (!put.ok()) return done(OfTask(put.status(), id));
+                    {
+                      const std::lock_guard lock(self->mutex);  // once the handlers go, it may have gone
+                      if (!self->end.has_value()) self->options.pusher->Added(*put);
+                    }
+                    done(*std::move(put));
+                  });
 }
 
 namespace {
@@ -463,52 +504,62 @@ void A2aHandlers::Cancel(const A2aAsker& asker, const a2a::CancelTaskRequest& re
                         });
 }
 
-a2a::AgentCard A2aHandlers::Card(const std::string& base) const {
-  const A2aOptions& options = impl_->options;
-  a2a::AgentCard card;
-  card.set_name(options.name);
-  card.set_description(options.description);
-  card.set_version(options.version);
-  const auto add = [&](const char* binding, const std::string& url) {
-    a2a::AgentInterface& there = *card.add_supported_interfaces();
-    there.set_url(url);
-    there.set_protocol_binding(binding);
-    there.set_protocol_version("1.0");
-  };
-  for (const char* binding : {"JSONRPC", "HTTP+JSON"}) add(binding, absl::StrCat(base, "/a2a"));
-  if (options.grpc != nullptr) add("GRPC", options.grpc());
-  card.mutable_capabilities()->set_streaming(true);
-  card.mutable_capabilities()->set_push_notifications(false);
-  card.mutable_capabilities()->set_extended_agent_card(false);
-  a2a::AgentExtension& extension = *card.mutable_capabilities()->add_extensions();
-  extension.set_uri(kA2aExtension);
-  extension.set_description("Metadata says an event's sequence number, attempt and node.");
-  card.add_default_input_modes("text/plain");
-  card.add_default_input_modes("application/json");
-  card.add_default_output_modes("text/plain");
-  if (options.access != nullptr) {
-    (*card.mutable_security_schemes())["key"].mutable_http_auth_security_scheme()->set_scheme("Bearer");
-    (*card.add_security_requirements()->mutable_schemes())["key"];
-  }
-  std::map<std::string, std::string> skills;  // by id; several nodes may offer the same
-  if (options.places != nullptr) {
-    for (const TaskPlaces& place : options.places()) {
-      if (place.executor != "model" && place.executor != "command" && place.executor != "agent") continue;
-      const bool any = place.target.empty() || place.target == "*";
-      if (any && place.executor != "model") continue;  // these want a name
-      skills.emplace(any ? place.executor : absl::StrCat(place.executor, "/", place.target),
-                     place.description);
-    }
-  }
-  for (const auto& [id, description] : skills) {
-    a2a::AgentSkill& skill = *card.add_skills();
-    skill.set_id(id);
-    skill.set_name(id);
-    skill.set_description(description.empty() ? id : description);
-    skill.add_tags(id.substr(0, id.find('/')));
-  }
-  return card;
+void A2aHandlers::CreatePush(const A2aAsker& asker, const a2a::TaskPushNotificationConfig& config,
+                             Done<a2a::TaskPushNotificationConfig> done) {
+  absl::StatusOr<TaskPush> push = impl_->ReadPush(config);
+  if (!push.ok()) return done(push.status());
+  if (absl::Status s = impl_->Serving(); !s.ok()) return done(s);
+  push->told = -1;
+  impl_->PutPush(asker, *std::move(push), [done = std::move(done)](const absl::StatusOr<TaskPush>& put) {
+    if (!put.ok()) return done(put.status());
+    done(TellA2aPush(*put));
+  });
 }
+
+void A2aHandlers::GetPush(const A2aAsker& asker, a2a::GetTaskPushNotificationConfigRequest request,
+                          Done<a2a::TaskPushNotificationConfig> done) {
+  if (impl_->options.pusher == nullptr) return done(NoA2aPush());
+  impl_->Read<a2a::TaskPushNotificationConfig>(
+      std::move(done),
+      [impl = impl_.get(), asker,
+       request = std::move(request)]() -> absl::StatusOr<a2a::TaskPushNotificationConfig> {
+        const absl::StatusOr<TaskPush> push = impl->engine->reader().FindPush(
+            Client(asker), request.task_id(), request.id().empty() ? request.task_id() : request.id());
+        if (!push.ok()) return OfPush(push.status());
+        return TellA2aPush(*push);
+      });
+}
+
+void A2aHandlers::ListPushes(const A2aAsker& asker, a2a::ListTaskPushNotificationConfigsRequest request,
+                             Done<a2a::ListTaskPushNotificationConfigsResponse> done) {
+  if (impl_->options.pusher == nullptr) return done(NoA2aPush());
+  impl_->Read<a2a::ListTaskPushNotificationConfigsResponse>(
+      std::move(done),
+      [impl = impl_.get(), asker,
+       request = std::move(request)]() -> absl::StatusOr<a2a::ListTaskPushNotificationConfigsResponse> {
+        const absl::StatusOr<std::vector<TaskPush>> pushes =
+            impl->engine->reader().Pushes(Client(asker), request.task_id());
+        if (!pushes.ok()) return OfTask(pushes.status(), request.task_id());
+        a2a::ListTaskPushNotificationConfigsResponse response;  // of so few there is one page
+        for (const TaskPush& push : *pushes) *response.add_configs() = TellA2aPush(push);
+        return response;
+      });
+}
+
+void A2aHandlers::DeletePush(const A2aAsker& asker,
+                             const a2a::DeleteTaskPushNotificationConfigRequest& request,
+                             Done<google::protobuf::Empty> done) {
+  if (impl_->options.pusher == nullptr) return done(NoA2aPush());
+  if (absl::Status s = impl_->Serving(); !s.ok()) return done(s);
+  impl_->engine->DeletePush(Client(asker), request.task_id(),
+                            request.id().empty() ? request.task_id() : request.id(),
+                            [done = std::move(done)](const absl::Status& status) {
+                              if (!status.ok()) return done(OfPush(status));
+                              done(google::protobuf::Empty());
+                            });
+}
+
+a2a::AgentCard A2aHandlers::Card(const std::string& base) const { return MakeA2aCard(impl_->options, base); }
 
 std::unique_ptr<A2aHandlers> A2aHandlers::Make(A2aOptions options, TaskEngine* engine) {
   auto impl = std::make_shared<Impl>(std::move(options), engine);

@@ -60,6 +60,16 @@ class A2aHandlers {
   void Cancel(const A2aAsker& asker, const a2a::CancelTaskRequest& request, Done<a2a::Task> done);
   void Subscribe(const A2aAsker& asker, const a2a::SubscribeToTaskRequest& request,
                  Done<std::shared_ptr<A2aStream>> done);
+  // Who is told of a task; UNSUPPORTED where nobody is. From a message on he is told of all that becomes of
+  // its task, by Create of what becomes of it from then on.
+  void CreatePush(const A2aAsker& asker, const a2a::TaskPushNotificationConfig& config,
+                  Done<a2a::TaskPushNotificationConfig> done);
+  void GetPush(const A2aAsker& asker, a2a::GetTaskPushNotificationConfigRequest request,
+               Done<a2a::TaskPushNotificationConfig> done);
+  void ListPushes(const A2aAsker& asker, a2a::ListTaskPushNotificationConfigsRequest request,
+                  Done<a2a::ListTaskPushNotificationConfigsResponse> done);
+  void DeletePush(const A2aAsker& asker, const a2a::DeleteTaskPushNotificationConfigRequest& request,
+                  Done<google::protobuf::Empty> done);
   // `base`: the address under which this process was asked, as "http://127.0.0.1:8080".
   a2a::AgentCard Card(const std::string& base) const;
 

@@ -49,6 +49,21 @@ void ToLegacyParts(Json& of) {
   }
 }
 
+// {url, token, id, authentication: {schemes, credentials}}
+Json FromLegacyPush(const Json& from) {
+  Json to = Json::object();
+  if (!from.is_object()) return from;
+  for (const char* same : {"id", "url", "token"})
+    if (from.contains(same)) to[same] = from[same];
+  const Json authentication = from.value("authentication", Json());
+  if (!authentication.is_object()) return to;
+  const Json schemes = authentication.value("schemes", Json());
+  if (schemes.is_array() && !schemes.empty()) to["authentication"]["scheme"] = schemes[0];
+  if (authentication.contains("credentials"))
+    to["authentication"]["credentials"] = authentication["credentials"];
+  return to;
+}
+
 void ToLegacyMessage(Json& message) {
   message["role"] = message.value("role", "") == "ROLE_USER" ? "user" : "agent";
   SetKind("message", message);
@@ -110,7 +125,8 @@ absl::StatusOr<a2a::SendMessageRequest> ReadLegacyMessage(const Json& params) {
     Json& to = request["configuration"] = Json::object();
     for (const char* same : {"acceptedOutputModes", "historyLength"})
       if (from.contains(same)) to[same] = from[same];
-    if (from.contains("pushNotificationConfig")) to["taskPushNotificationConfig"] = Json::object();
+    if (from.contains("pushNotificationConfig"))
+      to["taskPushNotificationConfig"] = FromLegacyPush(from["pushNotificationConfig"]);
     to["returnImmediately"] = from.value("blocking", Json()) == false;
   }
   a2a::SendMessageRequest read;
@@ -130,6 +146,26 @@ Json LegacyTaskJson(const a2a::Task& task) {
   if (json.contains("artifacts"))
     for (Json& artifact : json["artifacts"]) ToLegacyParts(artifact);
   return json;
+}
+
+absl::StatusOr<Json> ReadLegacyPush(const Json& params) {
+  if (!params.is_object()) return A2aStatus(A2aReason::kInvalidParams, "params are no object");
+  Json to = params.contains("pushNotificationConfig") ? FromLegacyPush(params["pushNotificationConfig"])
+                                                      : Json::object();
+  if (!to.is_object()) return NotLegacy("pushNotificationConfig is no object");
+  to["taskId"] = params.contains("taskId") ? params["taskId"] : params.value("id", Json());
+  if (params.contains("pushNotificationConfigId")) to["id"] = params["pushNotificationConfigId"];
+  return to;
+}
+
+Json LegacyPushJson(const a2a::TaskPushNotificationConfig& config) {
+  Json to = {{"id", config.id()}, {"url", config.url()}};
+  if (!config.token().empty()) to["token"] = config.token();
+  if (config.has_authentication()) {
+    to["authentication"] = {{"schemes", {config.authentication().scheme()}},
+                            {"credentials", config.authentication().credentials()}};
+  }
+  return {{"taskId", config.task_id()}, {"pushNotificationConfig", std::move(to)}};
 }
 
 }  // namespace omni

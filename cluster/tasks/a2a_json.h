@@ -25,5 +25,8 @@ nlohmann::json A2aJson(const a2a::ListTasksResponse& response);  // with all of 
 // Of 0.3: the params of message/send, and a task as its result.
 absl::StatusOr<a2a::SendMessageRequest> ReadLegacyMessage(const nlohmann::json& params);
 nlohmann::json LegacyTaskJson(const a2a::Task& task);
+// Of 0.3: the params of tasks/pushNotificationConfig/…, as 1.0 has them, and what they set.
+absl::StatusOr<nlohmann::json> ReadLegacyPush(const nlohmann::json& params);
+nlohmann::json LegacyPushJson(const a2a::TaskPushNotificationConfig& config);
 
 }  // namespace omni

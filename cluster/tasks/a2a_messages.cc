@@ -161,10 +161,6 @@ absl::StatusOr<TaskSubmission> ReadA2aMessage(const a2a::SendMessageRequest& req
   if (message.role() != a2a::ROLE_USER) return Invalid("message.role is not ROLE_USER");
   if (message.parts().empty()) return Invalid("message.parts are none; a message needs a text");
   const a2a::SendMessageConfiguration& wanted = request.configuration();
-  if (wanted.has_task_push_notification_config()) {
-    return A2aStatus(A2aReason::kPushNotificationNotSupported,
-                     "this agent sends no push notifications; stream or ask for the task");
-  }
   if (wanted.has_history_length() && wanted.history_length() < 0)
     return Invalid("configuration.historyLength is negative");
   const auto& modes = wanted.accepted_output_modes();

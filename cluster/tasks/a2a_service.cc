@@ -247,32 +247,33 @@ class A2aService final : public a2a::A2AService::CallbackService {
       handlers_.Subscribe(asker, *request, call->Begin());
     });
   }
-  template <typename Request>
-  grpc::ServerUnaryReactor* NoPush(Context* context, const Request* request) {
-    return Answer<WholeCall>(context, *request, [](const A2aAsker&, const Whole& call) {
-      call->Refuse(A2aStatus(A2aReason::kPushNotificationNotSupported,
-                             "this agent sends no push notifications; stream or ask for the task"));
+  grpc::ServerUnaryReactor* CreateTaskPushNotificationConfig(
+      Context* context, const a2a::TaskPushNotificationConfig* request,
+      a2a::TaskPushNotificationConfig* response) override {
+    return Answer<WholeCall>(context, *request, [&](const A2aAsker& asker, const Whole& call) {
+      handlers_.CreatePush(asker, *request, call->Into(response));
     });
-  }
-  grpc::ServerUnaryReactor* CreateTaskPushNotificationConfig(Context* context,
-                                                             const a2a::TaskPushNotificationConfig* request,
-                                                             a2a::TaskPushNotificationConfig*) override {
-    return NoPush(context, request);
   }
   grpc::ServerUnaryReactor* GetTaskPushNotificationConfig(
       Context* context, const a2a::GetTaskPushNotificationConfigRequest* request,
-      a2a::TaskPushNotificationConfig*) override {
-    return NoPush(context, request);
+      a2a::TaskPushNotificationConfig* response) override {
+    return Answer<WholeCall>(context, *request, [&](const A2aAsker& asker, const Whole& call) {
+      handlers_.GetPush(asker, *request, call->Into(response));
+    });
   }
   grpc::ServerUnaryReactor* ListTaskPushNotificationConfigs(
       Context* context, const a2a::ListTaskPushNotificationConfigsRequest* request,
-      a2a::ListTaskPushNotificationConfigsResponse*) override {
-    return NoPush(context, request);
+      a2a::ListTaskPushNotificationConfigsResponse* response) override {
+    return Answer<WholeCall>(context, *request, [&](const A2aAsker& asker, const Whole& call) {
+      handlers_.ListPushes(asker, *request, call->Into(response));
+    });
   }
   grpc::ServerUnaryReactor* DeleteTaskPushNotificationConfig(
       Context* context, const a2a::DeleteTaskPushNotificationConfigRequest* request,
-      google::protobuf::Empty*) override {
-    return NoPush(context, request);
+      google::protobuf::Empty* response) override {
+    return Answer<WholeCall>(context, *request, [&](const A2aAsker& asker, const Whole& call) {
+      handlers_.DeletePush(asker, *request, call->Into(response));
+    });
   }
   grpc::ServerUnaryReactor* GetExtendedAgentCard(Context* context,
                                                  const a2a::GetExtendedAgentCardRequest* request,

@@ -4,6 +4,8 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <memory>
+#include <mutex>
 #include <string>
 #include <string_view>
 
@@ -12,30 +14,53 @@
 
 namespace omni {
 
-// Thread-safe. A folder has the first two digits of its files' hashes as folders.
+// A part of a file.
+struct ArtifactPiece {
+  std::string data;
+  int64_t size = 0;  // of the whole
+};
+
+// Thread-safe. A folder has the first two digits of its files' hashes as folders. Until when a file is kept
+// is its time of modification, which lies ahead: the latest of all tasks that left it.
 class ArtifactStore {
  public:
   static constexpr char kScheme[] = "sha256:";
+  static constexpr std::chrono::hours kSweepEvery{1};
 
-  // Makes the folder; what was kept last longer than `keep` ago is removed.
-  static absl::StatusOr<ArtifactStore> Open(std::string folder, std::chrono::hours keep);
+  // Makes the folder, and sweeps it.
+  static absl::StatusOr<ArtifactStore> Open(std::string folder);
 
   struct Limits {
     int64_t files = 0, bytes = 0;
   };
-  // Every regular file below `folder`, links not followed, is kept and then told: its name there, and where
-  // it is, kScheme and 64 hex digits. They last when they are told. ResourceExhausted: they are more than may
-  // be; those that were told are kept.
-  absl::Status Collect(const std::string& folder, const Limits& limits,
+  // Every regular file below `folder`, links not followed, is kept for so long from now on and then told: its
+  // name there, and where it is, kScheme and 64 hex digits. They last when they are told. ResourceExhausted:
+  // they are more than may be; those that were told are kept. Sweeps, if nobody has for kSweepEvery.
+  absl::Status Collect(const std::string& folder, const Limits& limits, std::chrono::milliseconds keep,
                        const std::function<void(std::string_view name, std::string_view where)>& tell) const;
   // The file of what Collect told; InvalidArgument: that is no such text.
   absl::StatusOr<std::string> PathOf(std::string_view where) const;
+  // Bytes of what Collect told, from `offset` on, `most` of them or up to its end. With the first ones the
+  // whole is read and its hash compared. NotFound: it is not here, or no more; DataLoss: it is damaged;
+  // OutOfRange: it has no such offset.
+  absl::StatusOr<ArtifactPiece> Read(std::string_view where, int64_t offset, int64_t most) const;
+  // Removes what is to be kept no longer.
+  void Sweep() const;
 
  private:
-  explicit ArtifactStore(std::string folder) : folder_(std::move(folder)) {}
-  absl::StatusOr<std::string> Keep(int fd, const std::string& name, int64_t most, int64_t& bytes) const;
+  struct Shared {
+    std::mutex mutex;  // while a file takes a place, and while it is removed from it
+    std::chrono::steady_clock::time_point swept{};
+  };
+  explicit ArtifactStore(std::string folder)
+      : folder_(std::move(folder)), shared_(std::make_shared<Shared>()) {}
+  absl::StatusOr<std::string> Keep(int fd, const std::string& name, int64_t most,
+                                   std::chrono::milliseconds keep, int64_t& bytes) const;
+  absl::Status Place(int fd, const std::string& fresh, const std::string& path,
+                     std::chrono::milliseconds keep) const;
 
   std::string folder_;
+  std::shared_ptr<Shared> shared_;
 };
 
 }  // namespace omni

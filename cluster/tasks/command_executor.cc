@@ -15,6 +15,13 @@
 namespace omni {
 namespace {
 
+constexpr std::chrono::hours kUsual{24 * 7}, kLonger{24};
+
+// As long as the task is, and for a day, in which the attempt that left it may fail and the next one may end.
+std::chrono::milliseconds KeepFor(const TaskAssignment& task) {
+  return (task.retain.count() > 0 ? task.retain : kUsual) + kLonger;
+}
+
 constexpr int64_t kMostArgumentBytes = 100 << 10;  // of one; the system takes 128 KiB
 
 bool HasZero(const std::string& text) { return text.find('\0') != std::string::npos; }
@@ -122,7 +129,7 @@ TaskOutcome CommandExecutor::Run(TaskAttempt& attempt) {
   const absl::StatusOr<ChildRun> run = RunChild(attempt, place_, spec, talk);
   if (run.ok() && !run->outcome.has_value() && run->end.error == 0) {
     const absl::Status kept = artifacts_.Collect(
-        artifacts, {program_.artifacts, program_.artifact_bytes},
+        artifacts, {program_.artifacts, program_.artifact_bytes}, KeepFor(task),
         [&](std::string_view name, std::string_view where) { attempt.Artifact(name, where); });
     if (!kept.ok()) return TaskOutcome::Failed(kErrorArtifacts, std::string(kept.message()));
   }

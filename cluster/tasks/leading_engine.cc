@@ -151,6 +151,15 @@ class Leading final : public LeadingEngine, private TaskListener {
   void DeleteSchedule(std::string caller, std::string name, Told told) override {
     With(told, [&](TaskEngine& e) { e.DeleteSchedule(std::move(caller), std::move(name), told); });
   }
+  void PutPush(TaskClient by, TaskPush push, Done<TaskPush> done) override {
+    With(done, [&](TaskEngine& e) { e.PutPush(std::move(by), std::move(push), done); });
+  }
+  void DeletePush(TaskClient by, TaskId id, std::string name, Told told) override {
+    With(told, [&](TaskEngine& e) { e.DeletePush(std::move(by), std::move(id), std::move(name), told); });
+  }
+  void Pushed(TaskId id, std::string name, int64_t up_to, Told told) override {
+    With(told, [&](TaskEngine& e) { e.Pushed(std::move(id), std::move(name), up_to, told); });
+  }
 
   void AddListener(TaskListener* listener) override { listeners_.Add(listener); }
   void RemoveListener(TaskListener* listener) override { listeners_.Remove(listener); }

@@ -31,6 +31,7 @@ void TellAssignment(const TaskAssignment& given, pb::TakeResponse::Task& message
   message.set_checkpoint(given.checkpoint);
   message.set_points(given.points);
   Tell(given.lease, *message.mutable_lease());
+  Tell(given.retain, *message.mutable_retain());
   if (given.deadline != TaskTime{}) Tell(given.deadline - state.updated, *message.mutable_time());
 }
 
@@ -51,6 +52,7 @@ TaskAssignment ReadAssignment(const pb::TakeResponse::Task& message) {
   given.checkpoint = message.checkpoint();
   given.points = message.points();
   given.lease = Read(message.lease());
+  given.retain = Read(message.retain());
   if (message.has_time()) given.deadline = state.updated + Read(message.time());
   return given;
 }

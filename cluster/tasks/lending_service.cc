@@ -29,8 +29,8 @@ constexpr size_t kMostNodes = 10'000, kMostOffers = 1000;
 }  // namespace
 
 struct LendingService::Impl final : public pb::TaskLending::CallbackService {
-  Impl(TaskEngine* e, std::function<absl::Status()> s, std::function<std::string()> o)
-      : engine(e), serving(std::move(s)), elsewhere(std::move(o)) {}
+  Impl(TaskEngine* e, std::function<absl::Status()> s, std::function<std::string()> o, ReadOwnArtifact r)
+      : engine(e), serving(std::move(s)), elsewhere(std::move(o)), read(std::move(r)) {}
 
   bool Begin(Context* context, Unary* reactor) {
     absl::Status s = serving();
@@ -131,6 +131,24 @@ struct LendingService::Impl final : public pb::TaskLending::CallbackService {
     return reactor;
   }
 
+  Unary* ReadArtifact(Context* context, const pb::ReadArtifactRequest* request,
+                      pb::ReadArtifactResponse* response) override {
+    Unary* reactor = context->DefaultReactor();
+    const auto done = [reactor, response](absl::StatusOr<ArtifactPiece> piece) {
+      if (piece.ok()) {
+        response->set_size(piece->size);
+        response->set_data(std::move(piece->data));
+      }
+      reactor->Finish(ToDetailedGrpc(piece.status()));
+    };
+    if (read == nullptr) {
+      done(absl::NotFoundError("this node keeps no artifacts"));
+    } else {
+      read(request->where(), request->offset(), done);
+    }
+    return reactor;
+  }
+
   // A node that comes as another process has lost all that it had.
   void OnHeard(const pb::TakeRequest& request) {
     bool other = false;
@@ -142,6 +160,7 @@ struct LendingService::Impl final : public pb::TaskLending::CallbackService {
       Node& node = nodes[request.node()];
       other = node.worker != request.worker();
       node.worker = request.worker();
+      node.address = request.address();
       node.heard = now;
       node.places.clear();
       for (const pb::Offer& offer : request.all())
@@ -154,8 +173,9 @@ struct LendingService::Impl final : public pb::TaskLending::CallbackService {
   TaskEngine* const engine;
   const std::function<absl::Status()> serving;
   const std::function<std::string()> elsewhere;
+  const ReadOwnArtifact read;
   struct Node {
-    std::string worker;
+    std::string worker, address;
     Clock::time_point heard;
     std::vector<TaskPlaces> places;
   };
@@ -164,8 +184,8 @@ struct LendingService::Impl final : public pb::TaskLending::CallbackService {
 };
 
 LendingService::LendingService(TaskEngine* engine, std::function<absl::Status()> serving,
-                               std::function<std::string()> elsewhere)
-    : impl_(std::make_unique<Impl>(engine, std::move(serving), std::move(elsewhere))) {}
+                               std::function<std::string()> elsewhere, ReadOwnArtifact read)
+    : impl_(std::make_unique<Impl>(engine, std::move(serving), std::move(elsewhere), std::move(read))) {}
 LendingService::~LendingService() = default;
 grpc::Service* LendingService::service() { return impl_.get(); }
 
@@ -176,6 +196,12 @@ std::vector<TaskPlaces> LendingService::places() const {
   for (const auto& [name, node] : impl_->nodes)
     if (now - node.heard <= kOfLate) places.insert(places.end(), node.places.begin(), node.places.end());
   return places;
+}
+
+std::string LendingService::AddressOf(const std::string& node) const {
+  const std::lock_guard lock(impl_->mutex);
+  const auto found = impl_->nodes.find(node);
+  return found == impl_->nodes.end() ? "" : found->second.address;
 }
 
 }  // namespace omni

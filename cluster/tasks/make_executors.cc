@@ -13,9 +13,6 @@
 namespace omni {
 namespace {
 
-constexpr std::chrono::hours kKeepArtifacts{24 *
-                                            8};  // a day longer than tasks are, unless they say otherwise
-
 // Beside the program in a build folder; installed where no shell looks for programs.
 std::string ChildProgram(const std::string& programs) {
   const std::string beside = programs + "/omni-child";
@@ -34,7 +31,7 @@ absl::StatusOr<std::unique_ptr<ProgramExecutors>> ProgramExecutors::Make(const E
     LogWarning("task_leftovers_ended",
                "{processes} processes of tasks, left by an earlier server, were ended",
                {{"processes", *left}});
-  absl::StatusOr<ArtifactStore> artifacts = ArtifactStore::Open(folder + "/artifacts", kKeepArtifacts);
+  absl::StatusOr<ArtifactStore> artifacts = ArtifactStore::Open(folder + "/artifacts");
   if (!artifacts.ok()) return artifacts.status();
   auto made =
       std::unique_ptr<ProgramExecutors>(new ProgramExecutors(std::move(place), *std::move(artifacts)));

@@ -40,4 +40,8 @@ std::vector<TaskExecutor*> NodeExecutors::all() {
   return all;
 }
 
+const ArtifactStore* NodeExecutors::artifacts() const {
+  return programs_ == nullptr ? nullptr : &programs_->artifacts();
+}
+
 }  // namespace omni

@@ -22,7 +22,9 @@ class NodeExecutors {
                                                              const std::string& config,
                                                              const std::string& folder);
 
-  std::vector<TaskExecutor*> all();  // as long as this lives
+  // As long as this lives. artifacts: null, if nothing here leaves any.
+  std::vector<TaskExecutor*> all();
+  const ArtifactStore* artifacts() const;
 
  private:
   NodeExecutors() = default;

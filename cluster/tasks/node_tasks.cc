@@ -12,10 +12,12 @@
 #include "cluster/mcp/mcp_door.h"
 #include "cluster/mcp/mcp_local.h"
 #include "cluster/tasks/a2a_door.h"
+#include "cluster/tasks/artifact_source.h"
 #include "cluster/tasks/coordinated_records.h"
 #include "cluster/tasks/leading_engine.h"
 #include "cluster/tasks/lending_service.h"
 #include "cluster/tasks/remote_lender.h"
+#include "cluster/tasks/task_pusher.h"
 #include "cluster/tasks/task_runner.h"
 #include "store/state/database.h"
 #include "store/state/record_store.h"
@@ -36,8 +38,10 @@ struct NodeTasks::Impl {
   std::unique_ptr<TaskEngine> engine;
   LeadingEngine* leading = nullptr;  // `engine`, where tasks are in the coordination store
   std::unique_ptr<TaskService> service;
+  std::unique_ptr<ArtifactSource> artifacts;
   std::unique_ptr<LendingService> lending;
   std::unique_ptr<RemoteLender> lender;  // where another may keep the tasks
+  std::unique_ptr<TaskPusher> pusher;    // null: nobody is told
   std::unique_ptr<A2aDoor> a2a;
   std::function<absl::Status()> serving;
   std::function<std::vector<TaskPlaces>()> places;  // of all nodes
@@ -124,17 +128,26 @@ absl::StatusOr<std::unique_ptr<NodeTasks>> NodeTasks::Open(NodeTasksOptions opti
     if (!engine.ok()) return engine.status();
     impl->engine = *std::move(engine);
   }
+  impl->artifacts = std::make_unique<ArtifactSource>(options.credentials);
+  options.service.artifact = [impl = impl.get()](const std::string& node, const std::string& where,
+                                                 int64_t offset, ArtifactSource::Done done) {
+    impl->artifacts->Read(node, impl->lending->AddressOf(node), where, offset, std::move(done));
+  };
   if (options.credentials != nullptr && (impl->engine == nullptr || impl->leading != nullptr)) {
     RemoteLenderOptions with;
     with.credentials = std::move(options.credentials);
     with.keeper = std::move(options.keeper);
     with.own = impl->engine.get();
     with.own_keeps = [leading = impl->leading] { return leading != nullptr && leading->leads(); };
+    with.address = options.grpc_address;
     with.places = [impl = impl.get()] { return impl->Places(); };
     impl->lender = std::make_unique<RemoteLender>(std::move(with));
   }
-  impl->lending = std::make_unique<LendingService>(impl->engine.get(), options.service.serving,
-                                                   options.service.elsewhere);
+  impl->lending = std::make_unique<LendingService>(
+      impl->engine.get(), options.service.serving, options.service.elsewhere,
+      [impl = impl.get()](const std::string& where, int64_t offset, ArtifactSource::Done done) {
+        impl->artifacts->ReadOwn(where, offset, std::move(done));
+      });
   options.service.places = [impl = impl.get()] {
     std::vector<TaskPlaces> places = impl->Places();
     for (TaskPlaces& place : impl->lending->places()) places.push_back(std::move(place));
@@ -148,6 +161,16 @@ absl::StatusOr<std::unique_ptr<NodeTasks>> NodeTasks::Open(NodeTasksOptions opti
   a2a.version = OMNI_VERSION;
   a2a.access = options.service.access;
   a2a.grpc = std::move(options.grpc_address);
+  if (!options.push.allow.empty() && impl->engine != nullptr) {
+    TaskPusherOptions push;
+    push.config = std::move(options.push);
+    push.body = A2aPushBody;
+    push.serving = options.service.serving;
+    absl::StatusOr<std::unique_ptr<TaskPusher>> pusher = TaskPusher::Start(std::move(push), *impl->engine);
+    if (!pusher.ok()) return pusher.status();
+    impl->pusher = *std::move(pusher);
+    a2a.pusher = impl->pusher.get();
+  }
   absl::StatusOr<std::unique_ptr<TaskService>> made =
       TaskService::Make(std::move(options.service), impl->engine.get());
   if (!made.ok()) return made.status();
@@ -211,7 +234,9 @@ void NodeTasks::CloseTools() {
   impl_->tools = nullptr;
 }
 
-absl::Status NodeTasks::Begin(const std::string& node, std::vector<TaskExecutor*> executors) {
+absl::Status NodeTasks::Begin(const std::string& node, std::vector<TaskExecutor*> executors,
+                              const ArtifactStore* artifacts) {
+  impl_->artifacts->SetOwn(node, artifacts);
   if (impl_->engine == nullptr && impl_->lender == nullptr) return absl::OkStatus();
   TaskRunnerOptions options;
   options.node = node;

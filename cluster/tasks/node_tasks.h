@@ -14,6 +14,8 @@
 #include "cluster/coordination.h"
 #include "cluster/http/http_routes.h"
 #include "cluster/inference_backend.h"
+#include "cluster/tasks/artifact_store.h"
+#include "cluster/tasks/push_target.h"
 #include "cluster/tasks/task_executor.h"
 #include "cluster/tasks/task_service.h"
 #include "cluster/tasks/tasks_now.h"
@@ -31,6 +33,7 @@ struct NodeTasksOptions {
   CoordinationStore* store = nullptr;
   TaskServiceOptions service;                 // its places are filled in
   std::function<std::string()> grpc_address;  // where the node is asked over gRPC
+  PushConfig push;                            // who may be told of tasks by HTTP; its `allow` empty: nobody
   // Whom to ask for tasks to do where they are another's (RemoteLenderOptions); null: nobody.
   std::shared_ptr<grpc::ChannelCredentials> credentials;
   std::function<std::string(size_t)> keeper;
@@ -60,7 +63,9 @@ class NodeTasks {
   void OnDeposed();
   // From now on the node is known by this name, and tasks are done by these executors, which outlive it. What
   // a former process on these records had is lent again. ResourceExhausted: no thread can be started.
-  absl::Status Begin(const std::string& node, std::vector<TaskExecutor*> executors);
+  // `artifacts`: what their attempts leave, which outlives this; null: nothing.
+  absl::Status Begin(const std::string& node, std::vector<TaskExecutor*> executors,
+                     const ArtifactStore* artifacts = nullptr);
   // Nothing is accepted or begun from now on, and what is being done is given back, for the next process to
   // go on with. What is known can be asked for.
   void BeginDrain();

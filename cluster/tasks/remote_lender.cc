@@ -158,6 +158,7 @@ void RemoteLender::Await(std::string worker, std::string node, std::vector<TaskO
     told.set_executor(std::move(offer.executor));
     told.set_target(std::move(offer.target));
   }
+  if (impl_->options.address) request.set_address(impl_->options.address());
   if (impl_->options.places) {
     for (TaskPlaces& place : impl_->options.places()) {
       pb::Offer& told = *request.add_all();

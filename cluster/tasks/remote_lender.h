@@ -23,6 +23,7 @@ struct RemoteLenderOptions {
   // While `own_keeps`, they are this one's. Null: never.
   TaskLender* own = nullptr;
   std::function<bool()> own_keeps = {};
+  std::function<std::string()> address = {};             // where this node is asked
   std::function<std::vector<TaskPlaces>()> places = {};  // what this node does in all, as it tells the keeper
 };
 

@@ -15,6 +15,7 @@
 #include "cluster/grpc_status.h"
 #include "cluster/loopback.h"
 #include "cluster/node_credentials.h"
+#include "cluster/tasks/sha256.h"
 #include "cluster/tasks/task_messages.h"
 #include "engine/base/quoted.h"
 #include "omni/tasks/v1/tasks.grpc.pb.h"
@@ -76,6 +77,7 @@ absl::StatusOr<JsonCall> PrepareByName(std::string_view method, const std::strin
   if (method == "RetryTask") return Prepare(&Stub::RetryTask, json);
   if (method == "ListDeadLetters") return Prepare(&Stub::ListDeadLetters, json);
   if (method == "PurgeTask") return Prepare(&Stub::PurgeTask, json);
+  if (method == "GetArtifact") return Prepare(&Stub::GetArtifact, json);
   if (method == "PutSchedule") return Prepare(&Stub::PutSchedule, json);
   if (method == "ListSchedules") return Prepare(&Stub::ListSchedules, json);
   if (method == "DeleteSchedule") return Prepare(&Stub::DeleteSchedule, json);
@@ -219,6 +221,30 @@ absl::Status RemoteTasks::Watch(const TaskId& id, int64_t after, const OnEvent& 
     if (Clock::now() >= until) return impl_->Explain(status, address);
     std::this_thread::sleep_for(kPause);
   }
+}
+
+absl::Status RemoteTasks::FetchArtifact(const TaskId& id, const std::string& name,
+                                        const std::function<absl::Status(std::string_view piece)>& write) {
+  Sha256 hash;
+  pb::GetArtifactRequest request;
+  request.set_id(id);
+  request.set_name(name);
+  pb::GetArtifactResponse piece;
+  do {
+    const absl::StatusOr<std::string> answer = Call("GetArtifact", ToJson(request));
+    if (!answer.ok()) return answer.status();
+    piece.Clear();
+    if (!protobuf::util::JsonStringToMessage(*answer, &piece).ok())
+      return absl::InternalError("the answer is no piece of an artifact");
+    hash.Update(piece.data().data(), piece.data().size());
+    if (absl::Status s = write(piece.data()); !s.ok()) return s;
+    request.set_event(piece.event());  // the same one, even if another attempt leaves one of that name
+    request.set_offset(request.offset() + static_cast<int64_t>(piece.data().size()));
+  } while (request.offset() < piece.size() && !piece.data().empty());
+  if (request.offset() == piece.size() && hash.Hex() == piece.sha256()) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat(Quoted(name),
+                                          ": what came is not what its hash says; it was damaged ",
+                                          "on the way or on the disk of ", piece.node()));
 }
 
 }  // namespace omni

@@ -6,6 +6,7 @@
 #include <memory>
 #include <stop_token>
 #include <string>
+#include <string_view>
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
@@ -33,6 +34,11 @@ class RemoteTasks {
   // patience goes.
   using OnEvent = std::function<bool(const TaskEvent& event, const std::string& json)>;
   absl::Status Watch(const TaskId& id, int64_t after, const OnEvent& on_event, const std::stop_token& stop);
+
+  // The bytes of an artifact of a task, piece by piece, to `write`. Errors: its own; those of GetArtifact;
+  // DataLoss: what came is not what its hash says, and is worth nothing.
+  absl::Status FetchArtifact(const TaskId& id, const std::string& name,
+                             const std::function<absl::Status(std::string_view piece)>& write);
 
  private:
   struct Impl;

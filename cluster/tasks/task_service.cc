@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <optional>
 #include <utility>
 
 #include <absl/strings/str_cat.h>
@@ -13,6 +14,7 @@
 #include "cluster/grpc_status.h"
 #include "cluster/tasks/task_messages.h"
 #include "cluster/tasks/task_watches.h"
+#include "engine/base/quoted.h"
 #include "omni/tasks/v1/tasks.grpc.pb.h"
 
 namespace omni {
@@ -23,6 +25,7 @@ namespace pb = ::omni::tasks::v1;
 constexpr uint32_t kPage = 50, kMostPage = 500;  // of which the longest are some 3 MiB: clients take 4
 constexpr int kMostBatch = 1000, kSchedulePage = 100;
 constexpr size_t kMostBatchBytes = 16 << 20;
+constexpr int kArtifactEvents = 256;    // looked at together
 constexpr int64_t kMostReads = 10'000;  // at one time
 
 // Why a call failed, where its code says too little.
@@ -281,6 +284,59 @@ struct TaskService::Impl final : public pb::SwarmTasks::CallbackService {
     return Call(context, [&](TaskClient by, Unary* reactor) {
       engine->Purge(std::move(by), request->id(), [reactor](const absl::Status& status) {
         reactor->Finish(ToTaskGrpc(status, {.failed_precondition = "TASK_IS_NOT_OVER"}));
+      });
+    });
+  }
+
+  // The event that told of an artifact. NotFound: the task has none such.
+  absl::StatusOr<TaskEvent> FindArtifact(const TaskClient& by, const pb::GetArtifactRequest& request) const {
+    const bool by_number = request.event() > 0;
+    std::optional<TaskEvent> found;
+    for (int64_t after = by_number ? request.event() - 1 : 0;;) {
+      absl::StatusOr<std::vector<TaskEvent>> events =
+          engine->reader().Events(by, request.id(), after, by_number ? 1 : kArtifactEvents);
+      if (!events.ok()) return events.status();
+      for (TaskEvent& event : *events) {
+        after = event.number;
+        if (event.kind == TaskEventKind::kArtifact && (by_number || event.name == request.name()))
+          found = std::move(event);
+      }
+      if (by_number || events->empty()) break;
+    }
+    if (found.has_value()) return *std::move(found);
+    return absl::NotFoundError(absl::StrCat("the task has no artifact ", Quoted(request.name())));
+  }
+  Unary* GetArtifact(Context* context, const pb::GetArtifactRequest* request,
+                     pb::GetArtifactResponse* response) override {
+    return Call(context, [&](TaskClient by, Unary* reactor) {
+      if (++reads > kMostReads || options.artifact == nullptr) {
+        --reads;
+        return reactor->Finish(ToTaskGrpc(
+            options.artifact == nullptr
+                ? absl::UnavailableError("this node cannot ask others for artifacts")
+                : absl::ResourceExhaustedError("too many calls wait for the disk; ask again later")));
+      }
+      pool->Run([this, by = std::move(by), request, response, reactor] {
+        const absl::Status there = engine->reader().Find(by, request->id()).status();
+        const absl::StatusOr<TaskEvent> event =
+            there.ok() ? FindArtifact(by, *request) : absl::StatusOr<TaskEvent>(there);
+        if (!event.ok()) {
+          --reads;
+          return reactor->Finish(ToTaskGrpc(
+              event.status(), {.not_found = there.ok() ? "ARTIFACT_NOT_FOUND" : "TASK_NOT_FOUND"}));
+        }
+        response->set_node(event->node);
+        response->set_event(event->number);
+        response->set_sha256(event->data.substr(std::min(event->data.size(), event->data.find(':') + 1)));
+        options.artifact(event->node, event->data, request->offset(),
+                         [this, response, reactor](absl::StatusOr<ArtifactPiece> piece) {
+                           --reads;
+                           if (piece.ok()) {
+                             response->set_size(piece->size);
+                             response->set_data(std::move(piece->data));
+                           }
+                           reactor->Finish(ToTaskGrpc(piece.status(), {.not_found = "ARTIFACT_LOST"}));
+                         });
       });
     });
   }

@@ -13,6 +13,7 @@
 
 #include "actors/task/task_engine.h"
 #include "cluster/access.h"
+#include "cluster/tasks/artifact_store.h"
 
 namespace grpc {
 class Service;
@@ -33,6 +34,11 @@ struct TaskServiceOptions {
   std::function<absl::Status()> serving;   // whether tasks are kept here at present; Unavailable says where
   std::function<std::string()> elsewhere;  // the address of whoever keeps them; empty: not known
   std::function<std::vector<TaskPlaces>()> places;
+  // Of what attempts have left on their nodes, at most 1 MiB; calls back once, from any thread. Null: there
+  // is nothing.
+  std::function<void(const std::string& node, const std::string& where, int64_t offset,
+                     std::function<void(absl::StatusOr<ArtifactPiece>)> done)>
+      artifact;
   int threads = 2;                      // that read from the disk
   int64_t most_watches = 10'000;        // at one time
   int64_t submitted_bytes = 256 << 20;  // of what waits to be accepted

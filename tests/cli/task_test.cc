@@ -1,4 +1,5 @@
 // `omni task` against an `omni serve`, as somebody uses it from a shell.
+#include <filesystem>
 #include <fstream>
 #include <future>
 #include <memory>
@@ -30,7 +31,8 @@ class TaskTest : public OmniTest {
     setenv("XDG_STATE_HOME", State().c_str(), 1);
     const std::string executors = *dir_ / "executors.json";
     std::ofstream(executors)
-        << R"({"commands": {"echo": {"argv": ["/bin/echo"]}, "false": {"argv": ["/bin/false"]}}})";
+        << R"({"commands": {"echo": {"argv": ["/bin/echo"]}, "false": {"argv": ["/bin/false"]},
+               "leave": {"argv": ["/bin/sh", "-c", "yes the sea | head -c 2500000 > artifacts/sea"]}}})";
     serve_ = std::make_unique<NodeProcess>(OMNI_PROGRAM,
                                            std::vector<std::string>{"-m", Model(), "--listen", "127.0.0.1:0",
                                                                     "-t", "1", "--executors", executors},
@@ -104,6 +106,28 @@ TEST_F(TaskTest, TheServedModelAndProgramsThatAreAllowedDoTasks) {
   ASSERT_NE(id, failed.err.npos) << failed.err;
   EXPECT_EQ(Task({"purge", failed.err.substr(id + 5, 32)}).exit_code, 0);
   EXPECT_THAT(Task({"executors"}).out, HasSubstr("echo"));
+}
+
+TEST_F(TaskTest, WhatAProgramLeftIsFetchedByItsNameAndLookedAt) {
+  const Output submitted = Task({"submit", "command", "leave"});
+  const std::string id = submitted.out.substr(0, 32);
+  ASSERT_EQ(Task({"watch", id}).exit_code, 0);
+  const Output fetched = Task({"artifact", id, "sea"});
+  EXPECT_EQ(fetched.exit_code, 0) << fetched.err;
+  EXPECT_EQ(fetched.out.size(), 2'500'000u);
+  EXPECT_EQ(fetched.out.substr(2'499'992), "the sea\n");
+  ExpectOneLine(Task({"artifact", id, "lake"}), 1, "the task has no artifact 'lake'");
+  ExpectOneLine(Task({"artifact", id}), 2, "the artifact's name");
+  // Of a later node that took its disk's word for it this would come as it is.
+  std::string kept;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(State()))
+    if (entry.is_regular_file() && entry.path().parent_path().parent_path().filename() == "artifacts")
+      kept = entry.path();
+  ASSERT_NE(kept, "");
+  std::filesystem::resize_file(kept, 1'000'000);
+  ExpectOneLine(Task({"artifact", id, "sea"}), 1, "is damaged");
+  std::filesystem::remove(kept);
+  ExpectOneLine(Task({"artifact", id, "sea"}), 1, "is no more");
 }
 
 TEST_F(TaskTest, AKeyHandsInOnce) {

@@ -71,8 +71,6 @@ TEST(A2aMessage, IsRefusedWithAReason) {
   EXPECT_EQ(ReasonOf({{"configuration", {{"acceptedOutputModes", {"image/png"}}}}}),
             "CONTENT_TYPE_NOT_SUPPORTED");
   EXPECT_EQ(ReasonOf({{"configuration", {{"acceptedOutputModes", {"image/png", "text/*"}}}}}), "");
-  EXPECT_EQ(ReasonOf({{"configuration", {{"taskPushNotificationConfig", {{"url", "https://a.example"}}}}}}),
-            "PUSH_NOTIFICATION_NOT_SUPPORTED");
 }
 
 TEST(A2aState, FollowsFromStatusAttemptAndError) {

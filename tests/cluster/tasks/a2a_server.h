@@ -17,6 +17,7 @@
 #include "cluster/http/http_server.h"
 #include "cluster/http/openai_answer.h"
 #include "cluster/tasks/a2a_door.h"
+#include "cluster/tasks/task_pusher.h"
 #include "store/state/database.h"
 #include "store/state/record_store.h"
 #include "tests/testing/temp_dir.h"
@@ -51,7 +52,9 @@ class RoutesHandler final : public HttpHandler {
 
 class A2aServer {
  public:
-  explicit A2aServer(std::shared_ptr<Access> access = nullptr, A2aOptions options = {}) {
+  // `push`: who may be told; none: nobody.
+  explicit A2aServer(std::shared_ptr<Access> access = nullptr, A2aOptions options = {},
+                     PushConfig push = {}) {
     database_ = Database::Open(temp_ / "tasks", {}).value();
     store_ = MakeDatabaseRecordStore(*database_);
     engine_ = TaskEngine::Start(*store_, {}).value();
@@ -61,6 +64,13 @@ class A2aServer {
       return std::vector<TaskPlaces>{{"model", "*", "n1", 4, 0, "continues a text"},
                                      {"command", "list", "n1", 1, 0, ""}};
     };
+    if (!push.allow.empty()) {
+      TaskPusherOptions with;
+      with.config = std::move(push);
+      with.body = A2aPushBody;
+      pusher_ = TaskPusher::Start(std::move(with), *engine_).value();
+      options.pusher = pusher_.get();
+    }
     door_ = A2aDoor::Make(options, engine_.get());
     handler_ = std::make_unique<RoutesHandler>(std::move(access));
     door_->AddRoutes(handler_->routes(), {});
@@ -73,6 +83,7 @@ class A2aServer {
   ~A2aServer() {
     server_ = nullptr;
     door_ = nullptr;
+    pusher_ = nullptr;
     engine_ = nullptr;
   }
   const std::string& address() const { return server_->address(); }
@@ -115,6 +126,7 @@ class A2aServer {
   std::unique_ptr<Database> database_;
   std::unique_ptr<RecordStore> store_;
   std::unique_ptr<TaskEngine> engine_;
+  std::unique_ptr<TaskPusher> pusher_;
   std::unique_ptr<A2aDoor> door_;
   std::unique_ptr<RoutesHandler> handler_;
   std::unique_ptr<HttpServer> server_;

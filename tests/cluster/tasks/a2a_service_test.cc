@@ -21,8 +21,8 @@ namespace {
 
 class A2aServiceTest : public ::testing::Test {
  protected:
-  void Begin(A2aOptions options = {}) {
-    agent_ = std::make_unique<A2aServer>(nullptr, std::move(options));
+  void Begin(A2aOptions options = {}, PushConfig push = {}) {
+    agent_ = std::make_unique<A2aServer>(nullptr, std::move(options), std::move(push));
     grpc::ServerBuilder builder;
     int port = 0;
     builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
@@ -190,6 +190,39 @@ TEST_F(A2aServiceTest, WhereNoTasksAreKeptEverythingIsUnavailable) {
                grpc::StatusCode::UNAVAILABLE, "UNAVAILABLE");
   server_->Shutdown(std::chrono::system_clock::now());
   server_ = nullptr;
+}
+
+TEST_F(A2aServiceTest, WhoIsToldIsSetAskedForListedAndDeleted) {
+  Begin({}, {{"http://127.0.0.1:1"}, "0123456789abcdef", ""});
+  const std::string id = Submit("m");
+  a2a::TaskPushNotificationConfig config, made;
+  config.set_task_id(id);
+  config.set_id("one");
+  config.set_url("http://127.0.0.1:1/hook");
+  config.set_token("mine");
+  grpc::ClientContext of_create, of_get, of_list, of_delete, of_none, of_refused;
+  ASSERT_TRUE(stub_->CreateTaskPushNotificationConfig(&of_create, config, &made).ok());
+  EXPECT_EQ(made.SerializeAsString(), config.SerializeAsString());
+  a2a::GetTaskPushNotificationConfigRequest get;
+  get.set_task_id(id);
+  get.set_id("one");
+  ASSERT_TRUE(stub_->GetTaskPushNotificationConfig(&of_get, get, &made).ok());
+  EXPECT_EQ(made.token(), "mine");
+  a2a::ListTaskPushNotificationConfigsRequest list;
+  list.set_task_id(id);
+  a2a::ListTaskPushNotificationConfigsResponse listed;
+  ASSERT_TRUE(stub_->ListTaskPushNotificationConfigs(&of_list, list, &listed).ok());
+  EXPECT_EQ(listed.configs_size(), 1);
+  a2a::DeleteTaskPushNotificationConfigRequest remove;
+  remove.set_task_id(id);
+  remove.set_id("one");
+  google::protobuf::Empty empty;
+  EXPECT_TRUE(stub_->DeleteTaskPushNotificationConfig(&of_delete, remove, &empty).ok());
+  ExpectReason(stub_->GetTaskPushNotificationConfig(&of_none, get, &made), grpc::StatusCode::NOT_FOUND,
+               "TASK_NOT_FOUND");
+  config.set_url("http://127.0.0.1:2/");
+  ExpectReason(stub_->CreateTaskPushNotificationConfig(&of_refused, config, &made),
+               grpc::StatusCode::INVALID_ARGUMENT, "INVALID_PARAMS");
 }
 
 }  // namespace

@@ -28,8 +28,7 @@ class CommandExecutorTest : public ChildrenTest {
  protected:
   void SetUp() override {
     ChildrenTest::SetUp();
-    artifacts_ =
-        std::make_unique<ArtifactStore>(ArtifactStore::Open(temp_ / "kept", std::chrono::hours(1)).value());
+    artifacts_ = std::make_unique<ArtifactStore>(ArtifactStore::Open(temp_ / "kept").value());
     program_.argv = {"/bin/sh", "-c"};
     program_.limits = Limits();
     work_.mutable_command()->set_program("sh");

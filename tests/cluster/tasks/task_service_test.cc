@@ -334,5 +334,57 @@ TEST_F(TaskCallersTest, WithoutAKeyNothingIsSaid) {
   EXPECT_EQ(Watch("x").status.error_code(), StatusCode::UNAUTHENTICATED);
 }
 
+TEST_F(TaskServiceTest, AnArtifactIsFoundByItsTaskAndReadFromItsNode) {
+  Stop();
+  std::vector<std::string> asked;
+  absl::StatusOr<ArtifactPiece> answer = ArtifactPiece{"bytes", 5};
+  options_.artifact = [&](const std::string& node, const std::string& where, int64_t offset,
+                          const std::function<void(absl::StatusOr<ArtifactPiece>)>& done) {
+    asked.push_back(absl::StrCat(node, " ", where, " ", offset));
+    done(answer);
+  };
+  Start();
+  const std::string id = Submit(Command("sort"));
+  const TaskAssignment given = Take().value();
+  TaskReport report;
+  report.items = {{TaskEventKind::kArtifact, "a", "sha256:01"},
+                  {TaskEventKind::kOutput, "a", "no artifact"},
+                  {TaskEventKind::kArtifact, "b", "sha256:02"},
+                  {TaskEventKind::kArtifact, "a", "sha256:03"}};
+  std::promise<absl::Status> reported;
+  engine_->Report(given.token, report, [&](auto told) { reported.set_value(told.status()); });
+  ASSERT_TRUE(reported.get_future().get().ok());
+  const auto get = [&](const std::string& name, int64_t event = 0, int64_t offset = 0) {
+    pb::GetArtifactRequest request;
+    request.set_id(id);
+    request.set_name(name);
+    request.set_event(event);
+    request.set_offset(offset);
+    return Call(&Stub::GetArtifact, request);
+  };
+  const pb::GetArtifactResponse last = get("a");
+  EXPECT_EQ(last.data(), "bytes") << last_.error_message();
+  EXPECT_EQ(last.size(), 5);
+  EXPECT_EQ(last.sha256(), "03");
+  EXPECT_EQ(last.node(), "n1");
+  EXPECT_EQ(last.event(), 6);
+  EXPECT_EQ(get("", 3, 7).sha256(), "01");
+  EXPECT_THAT(asked, ElementsAre("n1 sha256:03 0", "n1 sha256:01 7"));
+  get("c");
+  ExpectError(StatusCode::NOT_FOUND, "ARTIFACT_NOT_FOUND");
+  get("", 4);
+  ExpectError(StatusCode::NOT_FOUND, "ARTIFACT_NOT_FOUND");
+  answer = absl::NotFoundError("it is no more");
+  get("a");
+  ExpectError(StatusCode::NOT_FOUND, "ARTIFACT_LOST");
+  answer = absl::DataLossError("it is damaged");
+  get("a");
+  EXPECT_EQ(last_.error_code(), StatusCode::DATA_LOSS);
+  pb::GetArtifactRequest none;
+  none.set_id("none");
+  Call(&Stub::GetArtifact, none);
+  ExpectError(StatusCode::NOT_FOUND, "TASK_NOT_FOUND");
+}
+
 }  // namespace
 }  // namespace omni::testing

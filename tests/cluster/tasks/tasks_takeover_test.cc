@@ -50,7 +50,8 @@ class TasksTakeoverTest : public ::testing::Test {
   // Of a program "step", which says how often it was begun for its task, and ends after `seconds`.
   std::string Executors(const std::string& seconds) {
     const std::string path = dir_ / "executors.json";
-    std::ofstream(path) << R"({"commands": {"step": {"argv": ["/bin/sh", "-c", "echo begun; sleep )"
+    std::ofstream(path) << R"({"commands": {"step": {"argv": ["/bin/sh", "-c",
+             "echo begun; echo left > artifacts/left; sleep )"
                         << seconds << R"(; echo $1", "step"], "slots": 4}}})";
     return path;
   }
@@ -189,6 +190,18 @@ TEST_F(TasksTakeoverTest, NodesThatJoinedDoTasksAndAKilledOnesAreLentAgain) {
     }
   }
   EXPECT_THAT(Offering("coordinator"), ElementsAre("one"));
+  // What it left lies on the disk of the one that joined: the coordinator asks it, whoever is asked first.
+  for (const char* asked : {"coordinator", "one"}) {
+    pb::GetArtifactRequest get;
+    get.set_id(id);
+    get.set_name("left");
+    pb::GetArtifactResponse left;
+    (void)Ask({asked}, [&](pb::SwarmTasks::Stub& stub, grpc::ClientContext* context) {
+      return stub.GetArtifact(context, get, &left);
+    });
+    EXPECT_EQ(left.data(), "left\n") << asked << Logs();
+    EXPECT_EQ(left.node(), "one");
+  }
 
   Executors("30");
   nodes_["one"] = nullptr;

@@ -1,20 +1,43 @@
 // The Agent2Agent protocol's own library, unmodified, over its three bindings, against `omni serve`: programs that a
 // file allows do the tasks, and the served model.
 import assert from 'node:assert/strict';
-import { randomUUID } from 'node:crypto';
+import { createHmac, randomUUID } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { Role, TaskState } from '@a2a-js/sdk';
 import { ClientFactory, JsonRpcTransportFactory, RestTransportFactory } from '@a2a-js/sdk/client';
 import { GrpcTransportFactory } from '@a2a-js/sdk/client/grpc';
 import { TaskNotCancelableError, TaskNotFoundError, UnsupportedOperationError } from '@a2a-js/sdk/errors';
-import { newFolder, omni, removeFolder, serve } from '../server.mjs';
+import { newFolder, omni, removeFolder, serve, until } from '../server.mjs';
 
 const folder = newFolder();
 let server;
 
+// Who is told: what came to each path, and what each is answered (200, if nothing else is said).
+const told = new Map(), answers = new Map(), secret = 'a secret of sixteen or more';
+const receiver = createServer((request, response) => {
+  let body = '';
+  request.on('data', (piece) => { body += piece; });
+  request.on('end', () => {
+    told.set(request.url, [...(told.get(request.url) ?? []), { headers: request.headers, body }]);
+    response.writeHead(answers.get(request.url) ?? 200).end();
+  });
+});
+const hook = (path) => `http://127.0.0.1:${receiver.address().port}${path}`;
+const updates = (path) => (told.get(path) ?? []).map(({ body }) => JSON.parse(body).statusUpdate);
+const statesTold = (path) => updates(path).map((update) => update.status.state);
+const isTold = (path, state) => until(async () => {
+  await new Promise((resolve) => { setImmediate(resolve); });
+  return statesTold(path).includes(state);
+});
+const whoIsTold = () => ['--push', join(folder, 'push.json')];
+
 before(async () => {
+  await new Promise((resolve) => { receiver.listen(0, '127.0.0.1', resolve); });
+  writeFileSync(join(folder, 'push.key'), secret);
+  writeFileSync(join(folder, 'push.json'), JSON.stringify({ allow: [hook('')], key_file: join(folder, 'push.key') }));
   const executors = join(folder, 'executors.json');
   writeFileSync(executors, JSON.stringify({
     commands: {
@@ -23,10 +46,11 @@ before(async () => {
       fail: { argv: ['/bin/false'] },
     },
   }));
-  server = await serve({ more: ['--executors', executors] });
+  server = await serve({ more: ['--executors', executors, ...whoIsTold()] });
 });
 after(async () => {
   await server.stop();
+  receiver.close();
   removeFolder(folder);
 });
 
@@ -136,6 +160,37 @@ for (const [name, factory] of bindings) {
     assert.ok(total >= 5);
   });
 
+  test(`${name}: who is to be told is, signed, and is set, asked for, listed and deleted`, async () => {
+    const client = await connect();
+    assert.equal((await client.getAgentCard()).capabilities.pushNotifications, true);
+    const path = `/${name.replace('+', '-')}`;
+    const config = (taskId, id, url) => ({
+      tenant: '', id, taskId, url, token: 'mine', authentication: { scheme: 'Bearer', credentials: 'known' },
+    });
+    const message = request('command/echo', 'the sea');
+    message.configuration.taskPushNotificationConfig = config('', 'first', hook(path));
+    const task = await client.sendMessage(message);
+    await isTold(path, 'TASK_STATE_COMPLETED');
+    assert.deepEqual(statesTold(path), ['TASK_STATE_WORKING', 'TASK_STATE_COMPLETED']);
+    for (const { headers, body } of told.get(path)) {
+      const mac = createHmac('sha256', secret).update(`${headers['omni-timestamp']}.${body}`).digest('hex');
+      assert.equal(headers['omni-signature'], `sha256=${mac}`);
+      assert.equal(headers['x-a2a-notification-token'], 'mine');
+      assert.equal(headers.authorization, 'Bearer known');
+    }
+    const numbers = updates(path).map((update) => update.metadata['urn:omni:a2a:events:1'].sequence);
+    assert.deepEqual(numbers, [...numbers].sort((a, b) => a - b));
+    const made = await client.createTaskPushNotificationConfig(config(task.id, 'second', hook('/later')));
+    assert.equal(made.id, 'second');
+    const get = { tenant: '', taskId: task.id, id: 'second' };
+    assert.equal((await client.getTaskPushNotificationConfig(get)).url, hook('/later'));
+    const list = { tenant: '', taskId: task.id, pageSize: 0, pageToken: '' };
+    assert.equal((await client.listTaskPushNotificationConfig(list)).configs.length, 2);
+    await client.deleteTaskPushNotificationConfig(get);
+    assert.equal((await client.listTaskPushNotificationConfig(list)).configs.length, 1);
+    await assert.rejects(client.createTaskPushNotificationConfig(config(task.id, 'x', 'http://127.0.0.1:1/')));
+  });
+
   test(`${name}: a task that is not there is not found`, async () => {
     await assert.rejects((await connect()).getTask(byId('none')), TaskNotFoundError);
   });
@@ -163,5 +218,30 @@ test('keys want the scope tasks, and each caller sees its own alone', async () =
     assert.equal(card.securitySchemes.key.httpAuthSecurityScheme.scheme, 'Bearer');
   } finally {
     await guarded.stop();
+  }
+});
+
+test('what a killed server had not told is told by the next one', async () => {
+  const state = join(folder, 'state');
+  const more = ['--executors', join(folder, 'executors.json'), ...whoIsTold()];
+  const path = '/killed';
+  answers.set(path, 503);
+  const first = await serve({ state, more });
+  const client = await new ClientFactory({ transports: [new JsonRpcTransportFactory()] }).createFromUrl(first.url);
+  const message = request('command/echo', 'the sea');
+  message.configuration.taskPushNotificationConfig = { tenant: '', id: '', taskId: '', url: hook(path), token: 'mine' };
+  const task = await client.sendMessage(message);
+  assert.equal(task.status.state, TaskState.TASK_STATE_COMPLETED);
+  await isTold(path, 'TASK_STATE_WORKING');
+  first.child.kill('SIGKILL');
+  await first.ended;
+  assert.ok(!statesTold(path).includes('TASK_STATE_COMPLETED'), 'its turn has not come while the first is refused');
+  answers.delete(path);
+  const second = await serve({ state, more });
+  try {
+    await isTold(path, 'TASK_STATE_COMPLETED');
+    assert.equal(updates(path).at(-1).taskId, task.id);
+  } finally {
+    await second.stop();
   }
 });
