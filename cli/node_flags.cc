@@ -38,6 +38,7 @@ void NodeFlags::Add(Verb& verb) {
   verb.Bool("--log-requests,!--no-log-requests", log_requests,
             "Log each request, with --log-level info (default: yes)");
   verb.Threads(threads);
+  device.Add(verb);
 }
 
 absl::StatusOr<ClusterNodeOptions> NodeFlags::Options(const std::string& given,
@@ -77,6 +78,9 @@ absl::StatusOr<ClusterNodeOptions> NodeFlags::Options(const std::string& given,
   options.executors = executors;
   options.state_dir = state;
   options.swarm.threads = static_cast<int>(threads);
+  const absl::StatusOr<DeviceChoice> choice = device.Choice();
+  if (!choice.ok()) return choice.status();
+  options.swarm.device = *choice;
   options.log_requests = log_requests.value_or(true);
   options.shadows = shadows > 0;
   options.hedges.enabled = hedge > 0;

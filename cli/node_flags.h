@@ -8,6 +8,7 @@
 
 #include <absl/status/statusor.h>
 
+#include "cli/device_flags.h"
 #include "cli/verb.h"
 #include "cluster/cluster_node.h"
 
@@ -29,6 +30,7 @@ class NodeFlags {
   std::string advertise, name, durable = "local", certificates, executors;
   std::chrono::milliseconds keep_answers = std::chrono::minutes(10);
   int64_t shadows = 1, hedge = 5;
+  DeviceFlags device;
   bool allow_plain = false;
   std::optional<bool> log_requests;
 };

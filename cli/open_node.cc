@@ -3,7 +3,9 @@
 namespace omni::cli {
 
 absl::StatusOr<std::unique_ptr<Node>> OpenNode(const std::string& path, const StreamFlags& stream,
-                                               int64_t threads, int64_t ctx) {
+                                               int64_t threads, int64_t ctx, const DeviceFlags& device) {
+  const absl::StatusOr<DeviceChoice> choice = device.Choice();
+  if (!choice.ok()) return choice.status();
   absl::StatusOr<OpenOptions> open = stream.Options(path);
   if (!open.ok()) return open.status();
   NodeOptions options;
@@ -12,6 +14,7 @@ absl::StatusOr<std::unique_ptr<Node>> OpenNode(const std::string& path, const St
   options.swarm.threads = static_cast<int>(threads);
   options.swarm.max_context = ctx;
   options.swarm.coordinator.predict_ahead = stream.PredictAhead(*open);
+  options.swarm.device = *choice;
   return Node::Start(nullptr, std::move(options));
 }
 

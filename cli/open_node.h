@@ -7,14 +7,15 @@
 
 #include <absl/status/statusor.h>
 
+#include "cli/device_flags.h"
 #include "cli/stream_flags.h"
 #include "cluster/node.h"
 
 namespace omni::cli {
 
 // `path` opened as the flags say; `threads` and `ctx` as their flags have them. Errors:
-// StreamFlags::Options's and Node::Start's.
+// StreamFlags::Options's, DeviceFlags::Choice's and Node::Start's.
 absl::StatusOr<std::unique_ptr<Node>> OpenNode(const std::string& path, const StreamFlags& stream,
-                                               int64_t threads, int64_t ctx);
+                                               int64_t threads, int64_t ctx, const DeviceFlags& device);
 
 }  // namespace omni::cli

@@ -6,13 +6,11 @@
 #include <filesystem>
 #include <future>
 #include <mutex>
-#include <random>
 #include <shared_mutex>
 #include <thread>
 #include <utility>
 
 #include <absl/strings/str_cat.h>
-#include <absl/strings/str_format.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/impl/service_type.h>
 
@@ -20,6 +18,7 @@
 #include "cluster/begin_model.h"
 #include "cluster/channel_credentials.h"
 #include "cluster/cluster_client.h"
+#include "cluster/cluster_id.h"
 #include "cluster/cluster_log.h"
 #include "cluster/cluster_node_status.h"
 #include "cluster/embedded_store.h"
@@ -36,6 +35,7 @@
 #include "cluster/joiner.h"
 #include "cluster/model_calibration.h"
 #include "cluster/node_credentials.h"
+#include "cluster/node_device.h"
 #include "cluster/node_memory.h"
 #include "cluster/node_status.h"
 #include "cluster/saved_sessions.h"
@@ -53,14 +53,6 @@
 #include "store/plan/machine.h"
 
 namespace omni {
-namespace {
-
-std::string NewClusterId() {
-  std::random_device random;
-  return absl::StrFormat("%08x%08x%08x%08x", random(), random(), random(), random());
-}
-
-}  // namespace
 
 struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceService::Backend {
   ~Impl() override {
@@ -153,8 +145,9 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   std::vector<int64_t> RegionRequests() override { return Stats().region_requests; }
   SwarmStats Stats() {
     std::shared_lock lock(swarm_mutex, std::try_to_lock);
-    if (!lock.owns_lock() || swarm == nullptr) return {};
-    return swarm->Stats();
+    SwarmStats stats = lock.owns_lock() && swarm != nullptr ? swarm->Stats() : SwarmStats();
+    if (runner != nullptr) stats.runner = runner->Report();
+    return stats;
   }
   void OnTick() override {
     inference->Tick();
@@ -215,6 +208,7 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   std::unique_ptr<SavedSessions> saved_sessions;
   std::unique_ptr<FrameTransport> transport;
   std::unique_ptr<WorkerPool> pool;
+  std::unique_ptr<DeviceExpertRunner> runner;  // of the regions that are here; null: the pool computes them
   std::unique_ptr<RegionKeeper> keeper;
   std::unique_ptr<Host> host;
   std::unique_ptr<ClusterNodeStatus> status;
@@ -352,6 +346,7 @@ absl::Status ClusterNode::Impl::StartSwarm() {
   calibration = CalibrationBeside(options.model, model->hash());
   with.coordinator.calibration = calibration.has_value() ? &*calibration : nullptr;
   with.make_link = role->MakeLinks();
+  with.runner = runner.get();
   absl::StatusOr<std::unique_ptr<omni::Swarm>> started =
       omni::Swarm::Start(*actors, model->weights(), model->experts(), model->tokenizer(), with);
   if (!started.ok()) return started.status();
@@ -485,7 +480,10 @@ absl::Status ClusterNode::Impl::Start() {
   host_options.offered_bytes = Offered();
   host_options.threads = static_cast<uint32_t>(pool->threads());
   host_options.program = OMNI_VERSION;
-  host = std::make_unique<Host>(*actors, config, model->experts(), *pool, *keeper, host_options);
+  const NodeDuties duties{coordinates(), options.join.empty()};
+  if (absl::Status s = TakeDevice(config, *pool, duties, options.swarm.device, runner); !s.ok()) return s;
+  host =
+      std::make_unique<Host>(*actors, config, model->experts(), *pool, *keeper, host_options, runner.get());
   transport = std::make_unique<GrpcFrameTransport>(credentials->channel(), *loop);
   const ClusterRecord cluster{options.cluster, model->hash(), static_cast<int32_t>(config.num_regions()),
                               kClusterProtocols.oldest, NewClusterId()};

@@ -125,9 +125,9 @@ class Keeping {
 
 struct Host::Impl : public HostState::World {
   Impl(const ModelConfig& config_in, ExpertSource& experts_in, WorkerPool& pool, RegionKeeper& keeper_in,
-       HostOptions options)
+       HostOptions options, ExpertRunner* runner)
       : config(config_in),
-        region(config_in, experts_in, pool),
+        region(config_in, experts_in, pool, RequesterId(), runner),
         keeper(keeper_in),
         state(config_in, std::move(options), counters, *this) {}
 
@@ -225,8 +225,8 @@ struct Host::Impl : public HostState::World {
 };
 
 Host::Host(ActorSystem& actors, const ModelConfig& config, ExpertSource& experts, WorkerPool& pool,
-           RegionKeeper& keeper, HostOptions options)
-    : impl_(std::make_unique<Impl>(config, experts, pool, keeper, std::move(options))) {
+           RegionKeeper& keeper, HostOptions options, ExpertRunner* runner)
+    : impl_(std::make_unique<Impl>(config, experts, pool, keeper, std::move(options), runner)) {
   impl_->outstanding.Add();
   impl_->actor = actors.system().spawn(&Impl::Behavior, impl_.get());
   impl_->keeping = std::make_unique<Keeping>(keeper, [actor = impl_->actor](HoldingsFrame holdings) {

@@ -11,6 +11,7 @@
 #include "actors/actor_system.h"
 #include "cluster/grpc_frames.h"
 #include "cluster/host_state.h"
+#include "engine/decode/device_expert_runner.h"
 #include "engine/decode/worker_pool.h"
 #include "engine/model/config.h"
 #include "engine/model/expert_source.h"
@@ -37,9 +38,9 @@ class Host : public GrpcFrameService::Events {
  public:
   using StreamId = GrpcFrameService::StreamId;
 
-  // All references outlive it.
+  // All references outlive it; `runner`, if not null, computes the experts in the place of the pool.
   Host(ActorSystem& actors, const ModelConfig& config, ExpertSource& experts, WorkerPool& pool,
-       RegionKeeper& keeper, HostOptions options);
+       RegionKeeper& keeper, HostOptions options, ExpertRunner* runner = nullptr);
   ~Host() override;  // after its service has been stopped; not on the actors' thread
 
   // Where its frames go, and as whom it answers; before the service starts.

@@ -264,6 +264,7 @@ absl::StatusOr<StreamCaseResult> RunStreamCase(Node& node, const StreamCaseOptio
   Driver driver(node, with_threads);
   SwarmOptions swarm_options;
   swarm_options.threads = with_threads.threads;
+  swarm_options.device = options.device;
   const bool guess = options.which == StreamCase::kOwn && options.prefetch;
   swarm_options.coordinator.predict_ahead = guess ? 2 : 0;
   swarm_options.coordinator.max_rows = 1, swarm_options.coordinator.max_active = 1;
@@ -290,6 +291,7 @@ absl::StatusOr<StreamCaseResult> RunStreamCase(Node& node, const StreamCaseOptio
   result.output = generated->tokens;
   result.chosen = driver.chosen();
   const SwarmStats stats = node.swarm().Stats();
+  result.device = stats.device;
   for (size_t ahead = 0; ahead < 2; ++ahead) {
     if (stats.predicted[ahead] > 0)
       result.predicted_right[ahead] = Share(stats.predicted_right[ahead], stats.predicted[ahead]);

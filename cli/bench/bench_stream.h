@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,6 +34,7 @@ struct StreamCaseOptions {
   bool prefetch = true;        // own routes only
   bool measure_limits = true;  // memory and disk, before and after every few tokens; false: no roofline
   std::vector<TokenId> prompt = {TokenId(0)};
+  DeviceChoice device;
   bool repeats = true;  // false: no token comes twice among 64, as untrained weights would have it
 };
 
@@ -53,6 +55,7 @@ struct StreamCaseResult {
   // A walk tells a layer's expert when that layer starts, so that reading and computing hardly overlap: the
   // sum of the times. What is announced before, or routers do, which can be guessed: the larger of them.
   double roofline_seconds = 0;
+  std::optional<DeviceReport> device;  // that computed, as it was at the end
   // Hand-overs to askers of experts some of whose tiles were still being read, and tiles in them: what could
   // be computed meanwhile. Per token.
   double hand_overs = 0, handed_tiles = 0;

@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/bench/bench_stream.h"
+#include "cli/device_flags.h"
 #include "cli/output.h"
 #include "cli/prompt.h"
 #include "cli/sizes.h"
@@ -36,6 +37,7 @@ struct BenchArgs {
   float cache_share = 0.08f;
   std::vector<int64_t> resize;  // bytes; empty: not given
   StreamFlags stream;
+  DeviceFlags device;
   bool limits = true, json = false;
   std::vector<StreamCase> cases = {StreamCase::kCold, StreamCase::kMixed, StreamCase::kMixedKnown,
                                    StreamCase::kHot, StreamCase::kOwn};
@@ -161,6 +163,11 @@ nlohmann::json ToJson(const StreamCaseResult& r) {
     json[absl::StrCat("prediction_accuracy_", ahead + 1)] =
         right < 0 ? nlohmann::json() : nlohmann::json(right);
   }
+  if (r.device.has_value()) {
+    json["device"] = DeviceJson(*r.device);
+    json["device_bytes_per_token"] = static_cast<double>(r.device->bytes_streamed) /
+                                     static_cast<double>(std::max<int64_t>(1, r.device->passes));
+  }
   return json;
 }
 
@@ -179,6 +186,9 @@ class Bench {
   absl::StatusOr<int> Run() {
     if (args_.whole_form.empty() != args_.shared_form.empty())
       return UsageError("--shared-form and --whole-form belong together: the same weights, packed both ways");
+    const absl::StatusOr<DeviceChoice> device = args_.device.Choice();
+    if (!device.ok()) return device.status();
+    device_ = *device;
     absl::StatusOr<std::string> path = FindModel(args_.model);
     if (!path.ok()) return path.status();
     if (absl::Status s = Stream(*path); !s.ok()) return s;
@@ -218,6 +228,7 @@ class Bench {
     options.seed = static_cast<uint64_t>(args_.seed) + static_cast<uint64_t>(walk);
     options.threads = static_cast<int>(args_.threads);
     options.prefetch = args_.stream.prefetch;
+    options.device = device_;
     options.measure_limits = options.measure_limits && args_.limits;
     const int64_t all = options.warmup + options.tokens + 1;
     Resizing resizing(node, node.model().cache() != nullptr ? args_.resize : kNoSizes);
@@ -266,6 +277,10 @@ class Bench {
     json_["format"] = model.config().format();
     json_["seed"] = args_.seed;
     if (!args_.resize.empty()) json_["cache_resized"] = resized_;
+    if (const auto device = (*node)->swarm().Stats().device; device.has_value()) {
+      json_["device"] = DeviceJson(*device);
+      if (!args_.json) PrintF("%s\n", DescribeDevice(*device).c_str());
+    }
     if (!args_.json) {
       PrintF("peak RSS %s of %s allowed; %s on disk\n", SizeText(PeakResidentBytes()).c_str(),
              SizeText(model.plan()->ram_bytes).c_str(), SizeText(stats.total_bytes).c_str());
@@ -423,6 +438,7 @@ class Bench {
   }
 
   const BenchArgs& args_;
+  DeviceChoice device_;
   std::shared_ptr<ActorSystem> actors_;
   InterruptGuard interrupt_;
   StatusLine line_;
@@ -461,6 +477,7 @@ void AddBench(CLI::App& root, Invocation& invocation) {
   verb.Model(args->model);
   args->stream.Add(verb);
   args->stream.AddPrefetch(verb);
+  args->device.Add(verb);
   verb.Value(
       "--cases", "LIST", [args](const std::string& text) { return ReadCases(text, args->cases); },
       "Which, in this order (default: cold,mixed,mixed_known,hot,own)");

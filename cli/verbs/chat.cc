@@ -14,6 +14,7 @@
 #include "cli/chat/local_model.h"
 #include "cli/chat/remote_model.h"
 #include "cli/cluster_flags.h"
+#include "cli/device_flags.h"
 #include "cli/open_node.h"
 #include "cli/output.h"
 #include "cli/place.h"
@@ -34,6 +35,7 @@ struct ChatArgs {
   SamplerFlags sampler;
   std::vector<std::string> stops;
   StreamFlags stream;
+  DeviceFlags device;
   ClusterFlags cluster;
   ServerFlags server;
   GivenFlags of_this_process, of_settings;
@@ -94,13 +96,16 @@ absl::StatusOr<int> TalkHere(const ChatArgs& args) {
   if (!path.ok()) return path.status();
   absl::StatusOr<ChatTemplate> chat = ChatTemplate::Load(*path);
   if (!chat.ok()) return chat.status();
-  absl::StatusOr<std::unique_ptr<Node>> node = OpenNode(*path, args.stream, args.threads, args.ctx);
+  absl::StatusOr<std::unique_ptr<Node>> node =
+      OpenNode(*path, args.stream, args.threads, args.ctx, args.device);
   if (!node.ok()) return node.status();
   if (args.stats || StderrIsTerminal()) {
     const Model& model = (*node)->model();
     Note(absl::StrCat("omni " OMNI_VERSION " · ", *path, " (", model.config().preset, ") · ",
                       model.cache() == nullptr ? "all resident" : DescribeStreaming(model), " · ",
                       (*node)->swarm().options().threads, " threads"));
+    if (const std::optional<DeviceReport> device = (*node)->swarm().Stats().device; device.has_value())
+      Note(DescribeDevice(*device));
     if (!chat->from_file()) {
       Note(absl::StrCat("this is no chat model: ", *path, " has no ", ChatTemplate::kFile,
                         ", so messages are written one after the other for it to go on with"));
@@ -169,6 +174,7 @@ void AddChat(CLI::App& root, Invocation& invocation) {
   args->of_this_process.Add(verb.Threads(args->threads));
   args->stream.Add(verb);
   args->stream.AddPrefetch(verb);
+  args->device.Add(verb, &args->of_this_process);
   args->cluster.Add(verb);
   args->server.Add(verb);
   args->sampler.Add(verb);

@@ -12,11 +12,13 @@
 #include <absl/strings/str_join.h>
 #include <nlohmann/json.hpp>
 
+#include "cli/device_flags.h"
 #include "cli/output.h"
 #include "cli/sizes.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
 #include "engine/base/json.h"
+#include "engine/decode/device_library.h"
 #include "kernels/cpu.h"
 #include "kernels/op.h"
 #include "store/file/files.h"
@@ -196,7 +198,24 @@ Finding Gpu(const Machine& machine) {
                             : device         ? "NVIDIA device found, but no CUDA driver (libcuda.so.1)"
                             : driver         ? "CUDA driver found, but no NVIDIA device"
                                              : "none found";
-  return {"GPU", Verdict::kOk, absl::StrCat(there, "; this build uses none"), ""};
+  const absl::StatusOr<DevicesHere> here = FindDevices();
+  if (!here.ok()) {
+    const bool of_use = device && driver;
+    return {"GPU", of_use ? Verdict::kSlow : Verdict::kOk,
+            absl::StrCat(there, "; the CPU computes: ", here.status().message()),
+            of_use ? absl::StrCat("build the target omni_cuda_library, and put ", kDeviceLibrary,
+                                  " beside omni or into ../lib/omni")
+                   : ""};
+  }
+  if (here->devices.empty())
+    return {"GPU", Verdict::kOk, absl::StrCat(there, "; ", here->library, " finds no device to use"), ""};
+  std::vector<std::string> found;
+  for (const kernels::device::Properties& p : here->devices) {
+    found.push_back(absl::StrCat(found.size(), ": ", p.name, ", compute capability ", p.major, ".", p.minor,
+                                 ", ", SizeText(p.free_bytes), " of ", SizeText(p.memory_bytes), " free"));
+  }
+  return {"GPU", Verdict::kOk,
+          absl::StrCat(absl::StrJoin(found, "; "), "; by ", here->library, ", with --device cuda"), ""};
 }
 
 // How much of the model the memory that is free now would hold.

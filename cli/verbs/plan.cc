@@ -8,6 +8,7 @@
 
 #include <absl/strings/str_cat.h>
 
+#include "cli/device_flags.h"
 #include "cli/output.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
@@ -22,7 +23,8 @@ namespace {
 struct PlanArgs {
   std::string model, preset, disk;
   int64_t ram = 0, vram = 0, nodes = 0;  // 0: not given
-  float delta = -1;                      // below 0: not given
+  DeviceFlags device;
+  float delta = -1;  // below 0: not given
   bool refresh = false, json = false;
 };
 
@@ -56,6 +58,24 @@ absl::Status DescribePreset(const PlanArgs& args, PlanReport& report) {
   return absl::OkStatus();
 }
 
+// With --device cuda its memory that is free, unless --vram says less.
+absl::Status DescribeDeviceHere(const DeviceFlags& flags, PlanReport& report) {
+  const absl::StatusOr<DeviceChoice> choice = flags.Choice();
+  if (!choice.ok()) return choice.status();
+  if (choice->kind == DeviceChoice::Kind::kCpu) return absl::OkStatus();
+  const absl::StatusOr<DevicesHere> here = FindDevices();
+  if (here.ok() && static_cast<size_t>(choice->device) < here->devices.size()) {
+    const kernels::device::Properties& device = here->devices[static_cast<size_t>(choice->device)];
+    report.device = device.name;
+    if (report.vram_bytes == 0) report.vram_bytes = device.free_bytes;
+    return absl::OkStatus();
+  }
+  if (choice->kind == DeviceChoice::Kind::kAuto) return absl::OkStatus();
+  if (!here.ok()) return here.status();
+  return absl::UnavailableError(absl::StrCat("device ", choice->device, ": this machine has ",
+                                             here->devices.size(), " CUDA devices that can be used"));
+}
+
 absl::StatusOr<int64_t> Budget(int64_t given) {
   if (given > 0) return given;
   const std::optional<int64_t> budget = Machine().DefaultBudget();
@@ -80,6 +100,7 @@ absl::StatusOr<int> Plan(const PlanArgs& args) {
     return absl::Status(plan.status().code(), absl::StrCat(report.model, ": ", plan.status().message()));
   report.plan = *plan;
   report.vram_bytes = args.vram;
+  if (absl::Status s = DescribeDeviceHere(args.device, report); !s.ok()) return s;
   report.nodes = args.nodes;
   report.cpu_cache_bytes = Machine().CpuCacheBytes().value_or(0);
   report.machine_bytes = Machine().MemoryTotal().value_or(0);
@@ -118,6 +139,7 @@ void AddPlan(CLI::App& root, Invocation& invocation) {
       verb.Choice("--preset", args->preset, PresetNames(), "Plan for this configuration instead of a model"));
   verb.Size("--ram", args->ram, "Memory budget, as 26G (default: three quarters of what is free)");
   verb.Size("--vram", args->vram, "Say what a GPU of so much memory would hold");
+  args->device.AddDevice(verb);
   verb.Number("--nodes", args->nodes, {1, 100'000},
               "Say how so many nodes with this budget each would share it, and how many it takes");
   verb.Real("--delta", args->delta, {0, 1},

@@ -88,22 +88,59 @@ void TryChanges(PlanReport& report) {
                    [](const Change& a, const Change& b) { return a.rate > b.rate; });
 }
 
-void AppendVram(const PlanReport& report, std::string& text) {
-  absl::StrAppend(&text, "VRAM   none: this build uses no GPU\n");
-  if (report.vram_bytes == 0) return;
+// What the device's decoder does with so much memory (DeviceSettings::ExpertsAt).
+struct VramPlan {
+  enum class Experts { kResident, kStreamed, kNone } experts = Experts::kNone;
+  int64_t first_bytes = 0;    // shared weights and one session's state
+  int64_t expert_bytes = 0;   // all tiles, or two buffers of an expert
+  int64_t missing_bytes = 0;  // of kNone
+};
+
+VramPlan PlanVram(const PlanReport& report) {
+  constexpr int64_t kSessionsBeside = 4;  // resident experts leave room for so many
   const MemoryPlan& p = report.plan;
-  const int64_t first = p.shared_bytes + p.session_bytes;
-  absl::StrAppend(&text, "  with a GPU of that size (not used by this build), ", SizeText(report.vram_bytes),
-                  ":\n");
-  if (first > report.vram_bytes) {
-    Row(text, "shared and state", SizeText(first),
-        absl::StrCat("do not fit; ", SizeText(first - report.vram_bytes), " more would do"));
+  VramPlan v;
+  v.first_bytes = p.shared_bytes + p.session_bytes;
+  const int64_t all = p.unique_tiles * p.tile_bytes, two = 2 * report.sizes.tiles_per_expert * p.tile_bytes;
+  if (v.first_bytes + (kSessionsBeside - 1) * p.session_bytes + all <= report.vram_bytes) {
+    v.experts = VramPlan::Experts::kResident;
+    v.expert_bytes = all;
+  } else if (v.first_bytes + two <= report.vram_bytes) {
+    v.experts = VramPlan::Experts::kStreamed;
+    v.expert_bytes = two;
+  } else {
+    v.missing_bytes = v.first_bytes + two - report.vram_bytes;
+  }
+  return v;
+}
+
+const char* NameOf(VramPlan::Experts experts) {
+  return experts == VramPlan::Experts::kResident   ? "resident"
+         : experts == VramPlan::Experts::kStreamed ? "streamed"
+                                                   : "none";
+}
+
+void AppendVram(const PlanReport& report, std::string& text) {
+  if (report.vram_bytes == 0) {
+    absl::StrAppend(&text, "VRAM   none: the CPU computes (--device cuda, or --vram, plans for a GPU)\n");
     return;
   }
-  const int64_t tiles = std::min((report.vram_bytes - first) / p.tile_bytes, p.unique_tiles);
-  Row(text, "shared weights", SizeText(p.shared_bytes));
-  Row(text, "session state", SizeText(p.session_bytes));
-  Row(text, "expert tiles", SizeText(tiles * p.tile_bytes), absl::StrCat(tiles, " of ", p.unique_tiles));
+  absl::StrAppend(&text, "VRAM   ", SizeText(report.vram_bytes), " of ",
+                  report.device.empty() ? "a GPU" : report.device, ", with some MiB for a batch's rows\n");
+  const VramPlan v = PlanVram(report);
+  if (v.experts == VramPlan::Experts::kNone) {
+    Row(text, "shared and state", SizeText(v.first_bytes),
+        absl::StrCat("do not fit with two experts; ", SizeText(v.missing_bytes),
+                     " more would do: the CPU computes"));
+    return;
+  }
+  Row(text, "shared weights", SizeText(report.plan.shared_bytes));
+  Row(text, "session state", SizeText(report.plan.session_bytes), "one session");
+  if (v.experts == VramPlan::Experts::kResident) {
+    Row(text, "expert tiles", SizeText(v.expert_bytes), "all of them, if all are in RAM");
+  } else {
+    Row(text, "two experts", SizeText(v.expert_bytes), "the others come from RAM when they are needed");
+  }
 }
 
 void AppendMemory(const PlanReport& report, std::string& text) {
@@ -288,7 +325,6 @@ std::string ToJson(const PlanReport& report) {
                  {"needed_tiles", p.needed_tiles},
                  {"unique_tiles", p.unique_tiles},
                  {"tile_bytes", p.tile_bytes}}},
-               {"vram", {{"used", false}, {"given_bytes", report.vram_bytes}}},
                {"disk", {{"model_bytes", report.model_bytes}, {"tile_bytes", p.unique_tiles * p.tile_bytes}}},
                {"bytes_per_token",
                 {{"shared", t.shared},
@@ -297,6 +333,17 @@ std::string ToJson(const PlanReport& report) {
                  {"keys_values", t.keys_values}}},
                {"expected", Json::object()},
                {"changes", Json::array()}};
+  json["vram"] = {{"used", false}, {"given_bytes", report.vram_bytes}};
+  if (report.vram_bytes > 0) {
+    const VramPlan v = PlanVram(report);
+    json["vram"] = {{"used", v.experts != VramPlan::Experts::kNone},
+                    {"given_bytes", report.vram_bytes},
+                    {"device", report.device.empty() ? Json() : Json(report.device)},
+                    {"experts", NameOf(v.experts)},
+                    {"shared_and_state_bytes", v.first_bytes},
+                    {"expert_bytes", v.expert_bytes},
+                    {"missing_bytes", v.missing_bytes}};
+  }
   json["swarm"] = Json();
   if (report.nodes > 0) {
     const NodesPlan n = PlanNodes(p, report.nodes);

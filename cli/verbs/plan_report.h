@@ -48,7 +48,8 @@ struct PlanReport {
   ModelConfig config;
   ModelSizes sizes;
   MemoryPlan plan;
-  int64_t vram_bytes = 0;       // given by the user; 0: not
+  int64_t vram_bytes = 0;       // given by the user, or free on the device; 0: no GPU is planned for
+  std::string device;           // the GPU's name, if it is here
   int64_t nodes = 0;            // given by the user; 0: not
   int64_t machine_bytes = 0;    // of memory; 0: unknown
   int64_t cpu_cache_bytes = 0;  // of the last level; 0: unknown

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/cluster_flags.h"
+#include "cli/device_flags.h"
 #include "cli/open_node.h"
 #include "cli/output.h"
 #include "cli/perspective_flag.h"
@@ -41,6 +42,7 @@ struct RunArgs {
   std::optional<PerspectiveSettings> perspectives;
   std::vector<std::string> stops;
   StreamFlags stream;
+  DeviceFlags device;
   ClusterFlags cluster;
   ServerFlags server;
   SwarmTaskFlags swarm_task;
@@ -195,10 +197,11 @@ class Confidences {
 };
 
 void PrintJson(const GenerateResult& result, const Confidences& confidences, uint64_t seed,
-               double load_seconds, const Model& model) {
+               double load_seconds, const Model& model, const std::optional<DeviceReport>& device) {
   nlohmann::json json = AnswerJson(result.text, result.tokens, StopReasonName(result.reason), seed,
                                    model.hash(), result.timings);
   json["timings"]["load_s"] = load_seconds;
+  if (device.has_value()) json["device"] = DeviceJson(*device);
   confidences.AddTo(json);
   PrintF("%s\n", JsonText(json));
 }
@@ -225,6 +228,7 @@ void Introduce(const Model& model, const std::string& path, const Swarm& swarm, 
       " parameters, ", HumanCount(s.parameters.active()), " active · ",
       model.cache() == nullptr ? absl::StrCat("RAM ", HumanBytes(s.total_bytes), ", all resident")
                                : DescribeStreaming(model),
+      swarm.Stats().device.has_value() ? absl::StrCat(" · ", DescribeDevice(*swarm.Stats().device)) : "",
       " · ", swarm.options().threads, " threads, ", kernels::IsaName(kernels::ActiveOps().isa),
       " · ready in ", absl::StrFormat("%.2f s", load_seconds)));
 }
@@ -372,7 +376,8 @@ absl::StatusOr<int> Run(const RunArgs& args) {
   const auto start = Clock::now();
   absl::StatusOr<std::string> path = FindModel(args.model);
   if (!path.ok()) return path.status();
-  absl::StatusOr<std::unique_ptr<Node>> node = OpenNode(*path, args.stream, args.threads, args.ctx);
+  absl::StatusOr<std::unique_ptr<Node>> node =
+      OpenNode(*path, args.stream, args.threads, args.ctx, args.device);
   if (!node.ok()) return node.status();
   Swarm& swarm = (*node)->swarm();
   const Model& model = (*node)->model();
@@ -405,12 +410,14 @@ absl::StatusOr<int> Run(const RunArgs& args) {
   });
   if (!result.ok()) return result.status();
   if (args.json) {
-    PrintJson(*result, confidences, seed, load_seconds, model);
+    PrintJson(*result, confidences, seed, load_seconds, model, swarm.Stats().device);
   } else {
     Print("\n");
   }
   FlushOutput();
   progress.Finish(*result, seed);
+  if (const std::optional<DeviceReport> device = swarm.Stats().device; talk && device.has_value())
+    Note(DescribeDevice(*device));
   if (talk && confidences.any()) Note(confidences.Line());
   KeepRoutingCounts(swarm, model, args.stats);
   return InterruptGuard::Requested() ? kExitInterrupted : kExitOk;
@@ -442,6 +449,7 @@ void AddRun(CLI::App& root, Invocation& invocation) {
   args->of_this_process.Add(verb.Threads(args->threads));
   args->stream.Add(verb);
   args->stream.AddPrefetch(verb);
+  args->device.Add(verb, &args->of_this_process);
   args->cluster.Add(verb);
   args->server.Add(verb);
   args->sampler.Add(verb);

@@ -101,6 +101,37 @@ void AddSwarm(const SwarmStats& s, Families& f) {
       .Add(s.predicted_right[1], {{"ahead", "2"}});
 }
 
+void AddDevice(const SwarmStats& s, Families& f) {
+  if (!s.device.has_value() && !s.runner.has_value()) return;
+  const std::string name = s.device.has_value() ? s.device->name : s.runner->name;
+  f.Gauge("omni_device_info", "1; the labels say which device computes, and where it has a model's experts.")
+      .Add(1, {{"name", name}, {"experts", s.device.has_value() ? s.device->experts : "outside"}});
+  f.Gauge("omni_device_memory_used_bytes", "Memory of the device that is taken.")
+      .Add(s.runner.has_value() ? s.runner->memory_used : s.device->memory_used);
+  f.Gauge("omni_device_memory_cap_bytes", "Memory of the device that may be taken.")
+      .Add(s.device.has_value() ? s.device->memory_cap : s.runner->memory_cap);
+  const bool lost = (s.device.has_value() && s.device->lost) || (s.runner.has_value() && s.runner->lost);
+  f.Gauge("omni_device_lost", "1 if the device was given up, and the CPU computes.").Add(lost ? 1 : 0);
+  f.Counter("omni_device_streamed_bytes_total", "Bytes of experts copied to the device.")
+      .Add((s.device.has_value() ? s.device->bytes_streamed : 0) +
+           (s.runner.has_value() ? s.runner->bytes_streamed : 0));
+  if (s.device.has_value()) {
+    f.Gauge("omni_device_graphs", "Graphs of a token that were recorded.").Add(s.device->graphs);
+    f.Counter("omni_device_passes_total", "Passes of the model, by what computed them.")
+        .Add(s.device->passes, {{"by", "device"}})
+        .Add(s.device->fallbacks, {{"by", "cpu"}});
+    f.Counter("omni_device_recoveries_total", "Steps begun again since the device was lost.")
+        .Add(s.recoveries);
+  }
+  if (s.runner.has_value()) {
+    f.Gauge("omni_device_experts_held", "Experts of the node's regions in the device's memory.")
+        .Add(s.runner->held);
+    f.Counter("omni_device_expert_jobs_total", "Rows' worth of one expert, by what computed them.")
+        .Add(s.runner->jobs, {{"by", "device"}})
+        .Add(s.runner->fallbacks, {{"by", "cpu"}});
+  }
+}
+
 void AddCache(const ProcessFacts& facts, const ProcessStatus& now, Families& f) {
   if (facts.plan.has_value()) {
     const MemoryPlan& plan = *facts.plan;
@@ -241,6 +272,7 @@ std::vector<MetricFamily> StatusMetrics(const ProcessFacts& facts, const Process
   Families f;
   AddProcess(facts, f);
   AddSwarm(now.swarm, f);
+  AddDevice(now.swarm, f);
   AddCache(facts, now, f);
   AddCluster(now.cluster.get(), f);
   AddTasks(now.tasks.get(), f);

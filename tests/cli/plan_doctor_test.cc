@@ -53,9 +53,12 @@ TEST_F(OmniTest, PlanSaysWhatGoesWhere) {
   const Output text = Omni({"plan", "-m", Model(), "--ram", "1G", "--vram", "100M"});
   EXPECT_EQ(text.exit_code, 0);
   EXPECT_EQ(text.err, "");
-  EXPECT_THAT(text.out, AllOf(HasSubstr("RAM    budget 1.00 GiB"), HasSubstr("Measured"),
-                              HasSubstr("Expected"), HasSubstr("none: this build uses no GPU"),
-                              HasSubstr("with a GPU of that size (not used by this build)")));
+  EXPECT_THAT(text.out,
+              AllOf(HasSubstr("RAM    budget 1.00 GiB"), HasSubstr("Measured"), HasSubstr("Expected"),
+                    HasSubstr("VRAM   100 MiB of a GPU"), HasSubstr("all of them, if all are in RAM")));
+  EXPECT_THAT(Omni({"plan", "-m", Model(), "--ram", "1G"}).out, HasSubstr("VRAM   none: the CPU computes"));
+  EXPECT_THAT(Omni({"plan", "-m", Model(), "--ram", "1G", "--vram", "10K"}).out,
+              HasSubstr("more would do: the CPU computes"));
 }
 
 TEST_F(OmniTest, PlanOfAPresetNeedsNoFiles) {

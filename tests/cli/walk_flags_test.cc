@@ -47,6 +47,7 @@ std::string GoodValue(const CLI::Option& option) {
   if (kind == "N") return "7";
   if (kind == "X") return "0.5";
   if (kind == "SIZE") return "3G";
+  if (kind == "DEVICE") return "auto:1";
   if (kind == "TIME") return "1h30m";
   if (kind == "HOST:PORT[,...]") return "10.0.0.1:7300,kitchen:1";
   if (kind == "URL") return "https://kitchen:8443/v1";
