@@ -4,6 +4,11 @@
 #include <absl/strings/str_split.h>
 
 namespace omni::cli {
+namespace {
+
+constexpr char kServeAddress[] = "127.0.0.1:8081";  // where omni serve answers gRPC by default
+
+}  // namespace
 
 absl::StatusOr<std::vector<std::string>> ReadAddresses(const std::string& flag, const std::string& text) {
   std::vector<std::string> addresses;
@@ -43,15 +48,22 @@ void ClusterFlags::Add(Verb& verb) {
   }
 }
 
-absl::StatusOr<std::unique_ptr<ClusterClient>> ClusterFlags::Connect() const {
-  absl::StatusOr<std::vector<std::string>> addresses = ReadAddresses("--cluster", cluster);
+absl::StatusOr<ClusterClientOptions> ClusterFlags::ClientOptions() const {
+  absl::StatusOr<std::vector<std::string>> addresses =
+      ReadAddresses("--cluster", cluster.empty() ? kServeAddress : cluster);
   if (!addresses.ok()) return addresses.status();
   ClusterClientOptions options;
   options.addresses = *std::move(addresses);
   options.certificates = certificates;
   options.key = key;
   options.allow_plain = allow_plain;
-  return ClusterClient::Make(std::move(options));
+  return options;
+}
+
+absl::StatusOr<std::unique_ptr<ClusterClient>> ClusterFlags::Connect() const {
+  absl::StatusOr<ClusterClientOptions> options = ClientOptions();
+  if (!options.ok()) return options.status();
+  return ClusterClient::Make(*std::move(options));
 }
 
 }  // namespace omni::cli

@@ -27,8 +27,7 @@
 namespace omni::cli {
 namespace {
 
-constexpr char kDefaultAddress[] = "127.0.0.1:8081";  // of omni serve
-constexpr std::chrono::seconds kPatience{10};         // with a server that does not answer
+constexpr std::chrono::seconds kPatience{10};  // with a server that does not answer
 constexpr std::chrono::seconds kLeft = kPatience + std::chrono::seconds(5);  // for calls when the input ends
 
 struct McpArgs {
@@ -68,17 +67,10 @@ absl::Status ReadLines(McpStdio& session) {
 }
 
 absl::StatusOr<int> RunMcp(const McpArgs& args) {
-  const std::string& given = args.cluster.cluster;
-  absl::StatusOr<std::vector<std::string>> addresses =
-      ReadAddresses("--cluster", given.empty() ? kDefaultAddress : given);
-  if (!addresses.ok()) return addresses.status();
-  ClusterClientOptions options;
-  options.addresses = *std::move(addresses);
-  options.certificates = args.cluster.certificates;
-  options.key = args.cluster.key;
-  options.allow_plain = args.cluster.allow_plain;
-  options.patience = kPatience;
-  const absl::StatusOr<std::unique_ptr<McpRemote>> remote = McpRemote::Make(options);
+  absl::StatusOr<ClusterClientOptions> options = args.cluster.ClientOptions();
+  if (!options.ok()) return options.status();
+  options->patience = kPatience;
+  const absl::StatusOr<std::unique_ptr<McpRemote>> remote = McpRemote::Make(*options);
   if (!remote.ok()) return remote.status();
   const InterruptGuard interrupt;
   McpServer server(**remote, {.version = OMNI_VERSION});

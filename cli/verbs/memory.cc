@@ -58,7 +58,7 @@ absl::StatusOr<std::unique_ptr<Memory>> Open(const MemoryArgs& args, bool create
     }
     folder = *state + "/memory";
     if (create) {
-      if (absl::Status s = MakeDirectory(*state); !s.ok()) return s;
+      if (absl::Status s = MakeDirectory(*state); !s.ok() && !absl::IsAlreadyExists(s)) return s;
     }
   }
   std::error_code none;

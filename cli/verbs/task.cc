@@ -26,7 +26,6 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr int kExitCancelled = 3;
-constexpr char kDefaultAddress[] = "127.0.0.1:8081";  // of omni serve
 constexpr char kActions[] =
     "submit, watch, get, artifact, list, cancel, retry, redrive, purge, schedule and executors";
 
@@ -295,16 +294,9 @@ absl::StatusOr<int> RunTask(const TaskArgs& args) {
     PrintF("%s\n", JsonText(*spec));
     return kExitOk;
   }
-  const std::string& given = args.cluster.cluster;
-  absl::StatusOr<std::vector<std::string>> addresses =
-      ReadAddresses("--cluster", given.empty() ? kDefaultAddress : given);
-  if (!addresses.ok()) return addresses.status();
-  ClusterClientOptions options;
-  options.addresses = *std::move(addresses);
-  options.certificates = args.cluster.certificates;
-  options.key = args.cluster.key;
-  options.allow_plain = args.cluster.allow_plain;
-  absl::StatusOr<std::unique_ptr<RemoteTasks>> remote = RemoteTasks::Make(std::move(options));
+  absl::StatusOr<ClusterClientOptions> options = args.cluster.ClientOptions();
+  if (!options.ok()) return options.status();
+  absl::StatusOr<std::unique_ptr<RemoteTasks>> remote = RemoteTasks::Make(*std::move(options));
   if (!remote.ok()) return remote.status();
   Tasks tasks(args, **remote);
   if (args.action == "submit") return tasks.Submit();

@@ -7,8 +7,8 @@
 #include <utility>
 
 #include <absl/strings/str_cat.h>
-#include <google/protobuf/util/json_util.h>
 
+#include "cluster/tasks/task_json.h"
 #include "cluster/tasks/task_messages.h"
 #include "engine/base/quoted.h"
 #include "engine/text/prompt.h"
@@ -17,7 +17,6 @@ namespace omni {
 namespace {
 
 namespace pb = ::omni::tasks::v1;
-namespace protobuf = ::google::protobuf;
 
 constexpr int kBatchEvents = 64;
 constexpr size_t kBatchBytes = 128 << 10;
@@ -25,28 +24,14 @@ constexpr uint32_t kPage = 50, kMostPage = 500;
 
 TaskClient Client(const McpAsker& asker) { return {asker.caller, asker.scopes.Has(Scope::kAdmin)}; }
 
-std::string ToJson(const protobuf::Message& message) {
-  protobuf::util::JsonPrintOptions options;
-  options.preserve_proto_field_names = true;
-  options.always_print_primitive_fields = true;
-  std::string json;
-  // Of messages without Any, and of valid UTF-8, this does not fail.
-  protobuf::util::MessageToJsonString(message, &json, options).ok();
-  return json;
-}
-
 // `answer(request, response)`, from JSON to JSON.
 template <typename Request, typename Response, typename F>
 absl::StatusOr<std::string> Answered(const std::string& json, const F& answer) {
   Request request;
-  const auto parsed = protobuf::util::JsonStringToMessage(json, &request);
-  if (!parsed.ok()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("this is no ", Request::descriptor()->full_name(), ": ", std::string(parsed.message())));
-  }
+  if (absl::Status s = ReadTaskJson(json, &request); !s.ok()) return s;
   Response response;
   if (absl::Status s = answer(request, &response); !s.ok()) return s;
-  return ToJson(response);
+  return TaskJson(response);
 }
 
 }  // namespace
@@ -152,7 +137,7 @@ absl::StatusOr<std::string> McpLocal::Task(const McpAsker& asker, const std::str
     executor.set_running(place.running);
     executor.set_description(place.description);
   }
-  return ToJson(response);
+  return TaskJson(response);
 }
 
 void McpLocal::OnChanged(const std::set<TaskId>& tasks) {
@@ -195,7 +180,7 @@ absl::Status McpLocal::Watch(const McpAsker& asker, const TaskId& id, int64_t af
       pb::TaskEvent message;
       TellEvent(id, event, message);
       after = event.number;
-      if (!on_event(event, ToJson(message))) return absl::OkStatus();
+      if (!on_event(event, TaskJson(message))) return absl::OkStatus();
     }
     if (!events->empty()) continue;
     const absl::StatusOr<TaskState> state = reader.Find(by, id);

@@ -29,6 +29,7 @@ struct McpStdio::Shared {
     McpServer::Call call;
   };
   std::map<std::string, Place> calls;
+  size_t ending = 0;  // no longer among the calls, and their last line is still to be written
 };
 
 McpStdio::McpStdio(McpServer& server, std::function<void(const std::string&)> write)
@@ -49,7 +50,7 @@ McpStdio::~McpStdio() {
 
 size_t McpStdio::under_way() const {
   const std::lock_guard lock(shared_->mutex);
-  return shared_->calls.size();
+  return shared_->calls.size() + shared_->ending;
 }
 
 void McpStdio::OnLongLine() {
@@ -87,18 +88,21 @@ void McpStdio::OnLine(std::string_view line) {
   };
   McpServer::Call call =
       server_.Answer(message, stateless, {}, [shared = shared_, find](const Json& told, bool last) {
+        McpServer::Call over;
         {
           const std::lock_guard lock(shared->mutex);
-          if (find() == shared->calls.end()) return;  // it was cancelled
+          const auto found = find();
+          if (found == shared->calls.end()) return;  // it was cancelled
+          if (last) {                                // whoever reads this may use the id again at once
+            over = std::move(found->second.call);
+            shared->calls.erase(found);
+            ++shared->ending;
+          }
         }
         shared->Write(told);
         if (!last) return;
-        McpServer::Call over;
         const std::lock_guard lock(shared->mutex);
-        const auto found = find();
-        if (found == shared->calls.end()) return;
-        over = std::move(found->second.call);
-        shared->calls.erase(found);
+        --shared->ending;
       });
   if (!stateless && message.method == "initialize") introduced_ = true;
   const std::lock_guard lock(shared_->mutex);

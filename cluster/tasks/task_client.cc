@@ -8,7 +8,6 @@
 #include <utility>
 
 #include <absl/strings/str_cat.h>
-#include <google/protobuf/util/json_util.h>
 #include <grpcpp/grpcpp.h>
 
 #include "cluster/channel_credentials.h"
@@ -16,6 +15,7 @@
 #include "cluster/loopback.h"
 #include "cluster/node_credentials.h"
 #include "cluster/tasks/sha256.h"
+#include "cluster/tasks/task_json.h"
 #include "cluster/tasks/task_messages.h"
 #include "engine/base/quoted.h"
 #include "omni/tasks/v1/tasks.grpc.pb.h"
@@ -24,7 +24,6 @@ namespace omni {
 namespace {
 
 namespace pb = ::omni::tasks::v1;
-namespace protobuf = ::google::protobuf;
 using Clock = std::chrono::steady_clock;
 using Stub = pb::SwarmTasks::Stub;
 
@@ -36,16 +35,6 @@ bool MayPass(const absl::Status& status) {
   return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
 }
 
-std::string ToJson(const protobuf::Message& message) {
-  protobuf::util::JsonPrintOptions options;
-  options.preserve_proto_field_names = true;
-  options.always_print_primitive_fields = true;
-  std::string json;
-  // Of messages without Any, and of valid UTF-8, this does not fail.
-  protobuf::util::MessageToJsonString(message, &json, options).ok();
-  return json;
-}
-
 // One of the methods: from JSON to JSON, by one node.
 using JsonCall = std::function<grpc::Status(Stub&, grpc::ClientContext*, std::string* answer)>;
 
@@ -54,16 +43,11 @@ absl::StatusOr<JsonCall> Prepare(grpc::Status (Stub::*method)(grpc::ClientContex
                                                               Response*),
                                  const std::string& json) {
   auto request = std::make_shared<Request>();
-  const auto parsed = protobuf::util::JsonStringToMessage(json, request.get());
-  if (!parsed.ok()) {
-    const auto message = parsed.message();
-    return absl::InvalidArgumentError(absl::StrCat("this is no ", Request::descriptor()->full_name(), ": ",
-                                                   std::string(message.data(), message.size())));
-  }
+  if (absl::Status s = ReadTaskJson(json, request.get()); !s.ok()) return s;
   return [request, method](Stub& stub, grpc::ClientContext* context, std::string* answer) {
     Response response;
     const grpc::Status status = (stub.*method)(context, *request, &response);
-    if (status.ok()) *answer = ToJson(response);
+    if (status.ok()) *answer = TaskJson(response);
     return status;
   };
 }
@@ -206,7 +190,7 @@ absl::Status RemoteTasks::Watch(const TaskId& id, int64_t after, const OnEvent& 
             absl::StrCat(address, " sent event ", event->number, " of the task after event ", after));
       } else {
         after = event->number;
-        wanted = on_event(*event, ToJson(message));
+        wanted = on_event(*event, TaskJson(message));
       }
     }
     if (!wanted || !wrong.ok()) context.TryCancel();
@@ -231,10 +215,10 @@ absl::Status RemoteTasks::FetchArtifact(const TaskId& id, const std::string& nam
   request.set_name(name);
   pb::GetArtifactResponse piece;
   do {
-    const absl::StatusOr<std::string> answer = Call("GetArtifact", ToJson(request));
+    const absl::StatusOr<std::string> answer = Call("GetArtifact", TaskJson(request));
     if (!answer.ok()) return answer.status();
     piece.Clear();
-    if (!protobuf::util::JsonStringToMessage(*answer, &piece).ok())
+    if (!ReadTaskJson(*answer, &piece).ok())
       return absl::InternalError("the answer is no piece of an artifact");
     hash.Update(piece.data().data(), piece.data().size());
     if (absl::Status s = write(piece.data()); !s.ok()) return s;

@@ -89,6 +89,15 @@ TEST_F(OmniAround, WhatCannotBeUsedIsRefused) {
   ExpectOneLine(Omni({"memory", "ask", "x", "--memory", *dir_ / "nowhere"}), 1, "nowhere");
 }
 
+TEST_F(OmniAround, WhatIsRememberedLiesInTheStateDirectoryUnlessAFolderIsNamed) {
+  ASSERT_FALSE(std::filesystem::exists(State() + "/omni/memory"));
+  for (const char* key : {"the first key of all", "another key entirely"}) {  // the second finds it made
+    const Output added = Omni({"memory", "add", key, "a value"});
+    EXPECT_EQ(added.exit_code, 0) << added.err;
+  }
+  EXPECT_EQ(Omni({"memory", "ask", "the first key of all"}).out, "a value\n");
+}
+
 TEST_F(OmniAround, WhatIsRememberedIsFoundByTheNextProgram) {
   const std::string folder = *dir_ / "memory";
   ASSERT_EQ(Omni({"memory", "add", "The key of the boat house", "under the third stone", "--memory", folder})

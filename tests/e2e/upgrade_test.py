@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 
-STREAMS, TOKENS = 4, 200
+STREAMS, TOKENS = 4, 1000
 TEXTS = ["The sea", "It was a dark night", "The captain looked", "In the garden"]
 omni, model = sys.argv[1:]
 former = os.environ.get("OMNI_FORMER", omni)
@@ -80,6 +80,7 @@ class Clients:
         self.coordinator, self.over, self.answers, self.reconnects, self.faults = coordinator, False, 0, 0, []
         self.wanted = [json.loads(run(omni, *self.words(i), "-m", model, "--log-level", "error"))["text"]
                        for i in range(STREAMS)]
+        self.begun = [time.monotonic()] * STREAMS
         self.threads = [threading.Thread(target=self.stream, args=(i,), daemon=True) for i in range(STREAMS)]
         for thread in self.threads:
             thread.start()
@@ -93,6 +94,7 @@ class Clients:
         # Clients of both versions, too.
         program = former if i < STREAMS // 2 else omni
         while not self.over:
+            self.begun[i] = time.monotonic()
             done = subprocess.run([program, *self.words(i), "--cluster", self.coordinator], capture_output=True,
                                   text=True, check=False)
             answer = json.loads(done.stdout) if done.returncode == 0 else {"text": done.stderr, "reconnects": 0}
@@ -100,6 +102,9 @@ class Clients:
             self.reconnects += answer["reconnects"]
             if answer["text"] != self.wanted[i]:
                 self.faults.append(f"stream {i}: {answer['text'][-200:]!r}")
+
+    def under_way(self):
+        return all(time.monotonic() - begun > 0.5 for begun in self.begun)
 
     def end(self):
         self.over = True
@@ -136,6 +141,7 @@ with tempfile.TemporaryDirectory() as name:
             run(omni, "cluster", "drain", node.name, "--undo", *place)
             wait("the swarm is whole", whole)
             seen.append([(n["node"], n.get("program")) for n in status()["nodes"]])
+        wait("all are answered", clients.under_way)
         if program == omni:
             coordinator.end()
         else:

