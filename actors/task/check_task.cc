@@ -105,4 +105,14 @@ absl::Status CheckTask(const TaskSubmission& submission, const TaskLimits& limit
   return absl::OkStatus();
 }
 
+absl::Status CheckPush(const TaskPush& push, const TaskLimits& limits) {
+  if (push.name.empty() || push.name.size() > limits.word_bytes)
+    return absl::InvalidArgumentError(absl::StrCat("a name has 1 to ", limits.word_bytes, " bytes"));
+  const size_t bytes = push.url.size() + push.token.size() + push.scheme.size() + push.credentials.size();
+  if (bytes > limits.push_bytes)
+    return absl::InvalidArgumentError(
+        absl::StrCat("URL, token and credentials have ", bytes, " bytes; at most ", limits.push_bytes));
+  return absl::OkStatus();
+}
+
 }  // namespace omni

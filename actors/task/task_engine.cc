@@ -211,12 +211,11 @@ class Engine : public TaskEngine {
             TaskLedger& ledger, TaskTime, TaskStep& step) { return ledger.DeletePush(by, id, name, step); },
         std::move(told));
   }
-  void Pushed(TaskId id, std::string name, int64_t up_to, Told told) override {
-    PostStatus(
-        [id = std::move(id), name = std::move(name), up_to](TaskLedger& ledger, TaskTime, TaskStep& step) {
-          return ledger.Pushed(id, name, up_to, step);
-        },
-        std::move(told));
+  void Pushed(TaskId id, std::string name, std::string url, int64_t up_to, Told told) override {
+    PostStatus([id = std::move(id), name = std::move(name), url = std::move(url), up_to](
+                   TaskLedger& ledger, TaskTime,
+                   TaskStep& step) { return ledger.Pushed(id, name, url, up_to, step); },
+               std::move(told));
   }
 
   void AddListener(TaskListener* listener) override { listeners_.Add(listener); }

@@ -100,7 +100,7 @@ class TaskEngine : public TaskLender {
 
   virtual void PutPush(TaskClient by, TaskPush push, Done<TaskPush> done) = 0;
   virtual void DeletePush(TaskClient by, TaskId id, std::string name, Told told) = 0;
-  virtual void Pushed(TaskId id, std::string name, int64_t up_to, Told told) = 0;
+  virtual void Pushed(TaskId id, std::string name, std::string url, int64_t up_to, Told told) = 0;
 
   // Until the engine goes or RemoveListener has returned, which waits for a call of it that is running,
   // except on the engine's thread.

@@ -147,12 +147,14 @@ class TaskLedger {
 
   // Whoever is told of a task's events, and of which task: those after `push.told`, or all that there will be
   // from now on if that is negative. Takes the place of the one of that name; if that has the same address,
-  // what he was told he need not be told again. InvalidArgument; ResourceExhausted: too many.
+  // what he was told he need not be told again, and what he was not told he is. InvalidArgument; ResourceExhausted: too many.
   absl::StatusOr<TaskPush> PutPush(const TaskClient& by, TaskPush push, TaskTime now, TaskStep& step);
   // NotFound also if there is none of that name.
   absl::Status DeletePush(const TaskClient& by, std::string_view id, std::string_view name, TaskStep& step);
-  // He was told of all events up to number `told`. Nothing, if he is to be told no more.
-  absl::Status Pushed(std::string_view id, std::string_view name, int64_t told, TaskStep& step);
+  // He was told, at `url`, of all events up to number `told`. Nothing, if he is to be told no more, or
+  // elsewhere.
+  absl::Status Pushed(std::string_view id, std::string_view name, std::string_view url, int64_t told,
+                      TaskStep& step);
 
   // What one of the calls above, or one thing that Settle does, changes at most, beside a report's events.
   static constexpr size_t kMostChanges = 24;

@@ -4,6 +4,7 @@
 
 #include <absl/strings/str_cat.h>
 
+#include "actors/task/check_task.h"
 #include "actors/task/task_ledger.h"
 #include "engine/base/quoted.h"
 #include "engine/base/simulated.h"
@@ -24,20 +25,18 @@ absl::StatusOr<TaskPush> TaskLedger::PutPush(const TaskClient& by, TaskPush push
   const absl::StatusOr<TaskRecord> record = Find(by, push.task, step);
   if (!record.ok()) return record.status();
   const TaskLimits& limits = options_.limits;
-  if (push.name.empty() || push.name.size() > limits.word_bytes)
-    return absl::InvalidArgumentError(absl::StrCat("a name has 1 to ", limits.word_bytes, " bytes"));
-  const size_t bytes = push.url.size() + push.token.size() + push.scheme.size() + push.credentials.size();
-  if (bytes > limits.push_bytes)
-    return absl::InvalidArgumentError(
-        absl::StrCat("URL, token and credentials have ", bytes, " bytes; at most ", limits.push_bytes));
-  if (push.told < 0) push.told = record->state.last_event;
+  if (absl::Status s = CheckPush(push, limits); !s.ok()) return s;
+  const bool from_now = push.told < 0;
+  if (from_now) push.told = record->state.last_event;
   push.told = std::min(push.told, record->state.last_event);
   const std::string key = PushKey(push.task, push.name);
   const absl::StatusOr<std::optional<std::string>> known = Get(step, key);
   if (!known.ok()) return known.status();
   if (known->has_value()) {
     const absl::StatusOr<TaskPush> before = DecodeTaskPush(**known);
-    if (before.ok() && before->url == push.url) push.told = std::max(push.told, before->told);
+    // Who is told already is told all: what it waits for is not passed over when it is named again.
+    if (before.ok() && before->url == push.url)
+      push.told = from_now ? before->told : std::max(push.told, before->told);
   } else {
     size_t of_task = 0;
     const std::string prefix = PushPrefix(push.task);
@@ -69,18 +68,20 @@ absl::Status TaskLedger::DeletePush(const TaskClient& by, std::string_view id, s
   if (!known.ok()) return known.status();
   if (!known->has_value()) return NoPush(id, name);
   step.writes[key] = std::nullopt;
+  step.changed.insert(TaskId(id));  // whoever tells it lets it go
   --pushes_;
   return absl::OkStatus();
 }
 
-absl::Status TaskLedger::Pushed(std::string_view id, std::string_view name, int64_t told, TaskStep& step) {
+absl::Status TaskLedger::Pushed(std::string_view id, std::string_view name, std::string_view url,
+                                int64_t told, TaskStep& step) {
   const std::string key = PushKey(id, name);
   const absl::StatusOr<std::optional<std::string>> known = Get(step, key);
   if (!known.ok()) return known.status();
   if (!known->has_value()) return absl::OkStatus();
   absl::StatusOr<TaskPush> push = DecodeTaskPush(**known);
   if (!push.ok()) return push.status();
-  if (told <= push->told) return absl::OkStatus();
+  if (told <= push->told || push->url != url) return absl::OkStatus();
   push->told = told;
   step.writes[key] = Encode(*push);
   return absl::OkStatus();

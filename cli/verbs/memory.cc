@@ -21,6 +21,7 @@
 #include "engine/around/memory_capacity.h"
 #include "engine/base/interrupt.h"
 #include "engine/base/json.h"
+#include "engine/base/system_error.h"
 #include "engine/decode/eval.h"
 #include "engine/text/text_file.h"
 #include "store/file/files.h"
@@ -58,7 +59,9 @@ absl::StatusOr<std::unique_ptr<Memory>> Open(const MemoryArgs& args, bool create
     }
     folder = *state + "/memory";
     if (create) {
-      if (absl::Status s = MakeDirectory(*state); !s.ok() && !absl::IsAlreadyExists(s)) return s;
+      std::error_code error;
+      std::filesystem::create_directories(*state, error);
+      if (error) return SystemError(*state, "create the directory", error.value());
     }
   }
   std::error_code none;

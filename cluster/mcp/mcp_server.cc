@@ -100,7 +100,8 @@ struct McpServer::Impl {
   const McpServerOptions options;
   std::mutex mutex;
   std::set<std::shared_ptr<ToolCall>> calls;
-  Executor threads;  // goes first
+  bool stopped = false;  // and none begins
+  Executor threads;      // goes first
 };
 
 McpServer::McpServer(McpBackend& backend, McpServerOptions options)
@@ -109,6 +110,7 @@ McpServer::~McpServer() { StopCalls(); }
 
 void McpServer::StopCalls() {
   const std::lock_guard lock(impl_->mutex);
+  impl_->stopped = true;
   for (const auto& call : impl_->calls) call->Stop();
 }
 
@@ -160,11 +162,10 @@ McpServer::Call McpServer::Impl::Begin(const McpMessage& request, bool stateless
   auto call = std::make_shared<ToolCall>(std::move(tell));
   {
     const std::lock_guard lock(mutex);
-    if (calls.size() >= options.most_calls) {
-      call->Say(McpError{McpError::kBusy, "too many calls are under way at present; ask again later", nullptr,
-                         request.id}
-                    .ToJson(),
-                true);
+    if (stopped || calls.size() >= options.most_calls) {
+      const char* const why =
+          stopped ? "the server ends" : "too many calls are under way at present; ask again later";
+      call->Say(McpError{McpError::kBusy, why, nullptr, request.id}.ToJson(), true);
       return nullptr;
     }
     calls.insert(call);

@@ -34,7 +34,7 @@ class McpServer {
   // `stateless`: of the era in which each request says its version. Null: it has been answered.
   Call Answer(const McpMessage& request, bool stateless, const McpAsker& asker, Tell tell);
 
-  // Calls that are under way end with what they have.
+  // Calls that are under way end with what they have, and no others begin.
   void StopCalls();
 
  private:

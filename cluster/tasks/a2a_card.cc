@@ -5,9 +5,25 @@
 
 #include <absl/strings/str_cat.h>
 
+#include "cluster/loopback.h"
 #include "cluster/tasks/a2a_messages.h"
 
 namespace omni {
+namespace {
+
+// Where whoever reached `base` (http://HOST[:PORT]) finds what listens at `address` (HOST:PORT); empty: nowhere,
+// since that is a name of this machine for itself alone.
+std::string ReachedFrom(const std::string& base, const std::string& address) {
+  std::string host = base.substr(base.find("://") + 3);
+  const size_t port = host.rfind(':');
+  if (port != std::string::npos && host.find(']', port) == std::string::npos) host.resize(port);
+  const size_t colon = address.rfind(':');
+  const std::string own = address.substr(0, colon);
+  if (own == "0.0.0.0" || own == "[::]" || own.empty()) return absl::StrCat(host, address.substr(colon));
+  return IsLoopback(address) && !IsLoopback(host) ? "" : address;
+}
+
+}  // namespace
 
 a2a::AgentCard MakeA2aCard(const A2aOptions& options, const std::string& base) {
   a2a::AgentCard card;
@@ -21,7 +37,8 @@ a2a::AgentCard MakeA2aCard(const A2aOptions& options, const std::string& base) {
     there.set_protocol_version("1.0");
   };
   for (const char* binding : {"JSONRPC", "HTTP+JSON"}) add(binding, absl::StrCat(base, "/a2a"));
-  if (options.grpc != nullptr) add("GRPC", options.grpc());
+  const std::string grpc = options.grpc != nullptr ? ReachedFrom(base, options.grpc()) : "";
+  if (!grpc.empty()) add("GRPC", grpc);
   card.mutable_capabilities()->set_streaming(true);
   card.mutable_capabilities()->set_push_notifications(options.pusher != nullptr);
   card.mutable_capabilities()->set_extended_agent_card(false);

@@ -7,6 +7,7 @@
 #include <absl/strings/ascii.h>
 #include <absl/strings/str_cat.h>
 
+#include "actors/task/check_task.h"
 #include "cluster/tasks/a2a_door.h"
 #include "cluster/tasks/a2a_error.h"
 #include "cluster/tasks/a2a_json.h"
@@ -33,6 +34,8 @@ absl::StatusOr<TaskPush> ReadA2aPush(const PushConfig& config, const a2a::TaskPu
   push.token = from.token();
   push.scheme = from.authentication().scheme();
   push.credentials = from.authentication().credentials();
+  if (const absl::Status s = CheckPush(push, TaskLimits()); !s.ok())
+    return Invalid(absl::StrCat("the notification: ", s.message()));
   if (push.url.empty()) return Invalid("the notification's url is empty");
   if (const absl::StatusOr<PushTarget> target = CheckPushUrl(config, push.url); !target.ok())
     return Invalid(std::string(target.status().message()));

@@ -1,6 +1,7 @@
 #include "cluster/tasks/artifact_source.h"
 
 #include <chrono>
+#include <mutex>
 #include <utility>
 
 #include <absl/strings/str_cat.h>
@@ -33,7 +34,7 @@ void ArtifactSource::SetOwn(std::string node, const ArtifactStore* store) {
 }
 
 absl::StatusOr<ArtifactPiece> ArtifactSource::ReadHere(const std::string& where, int64_t offset) {
-  const std::lock_guard lock(mutex_);
+  const std::shared_lock lock(mutex_);
   if (store_ == nullptr) return absl::NotFoundError("this node keeps no artifacts");
   return store_->Read(where, offset, kMostPiece);
 }
@@ -47,7 +48,7 @@ void ArtifactSource::Read(const std::string& node, const std::string& address, c
   threads_->Post([this, node, address, where, offset, done = std::move(done)] {
     bool own = false;
     {
-      const std::lock_guard lock(mutex_);
+      const std::shared_lock lock(mutex_);
       own = node == node_;
     }
     absl::StatusOr<ArtifactPiece> here = ReadHere(where, offset);

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <shared_mutex>
 #include <string>
 
 #include <absl/status/statusor.h>
@@ -46,7 +47,7 @@ class ArtifactSource {
                                     const std::string& where, int64_t offset);
 
   const std::shared_ptr<grpc::ChannelCredentials> credentials_;
-  std::mutex mutex_;  // also held while the store is read
+  std::shared_mutex mutex_;  // shared while the store is read
   std::string node_;
   const ArtifactStore* store_ = nullptr;
   std::mutex channels_mutex_;

@@ -187,15 +187,15 @@ absl::StatusOr<ArtifactPiece> ArtifactStore::Read(std::string_view where, int64_
   struct stat about;
   if (::fstat(fd, &about) != 0) status = SystemError(*path, "read", errno);
   piece.size = about.st_size;
+  const bool compare = offset == 0 && piece.size <= kMostCompared;
   if (status.ok() && (offset < 0 || offset > piece.size))
     status = absl::OutOfRangeError(absl::StrCat(shown, " has ", piece.size, " bytes, and none at ", offset));
   char buffer[64 << 10];
   int64_t at = offset;
-  // Beyond what is asked for only the first time, to compare.
-  while (status.ok() && (offset == 0 || at < offset + most)) {
-    const size_t want = offset == 0
-                            ? sizeof buffer
-                            : std::min<size_t>(sizeof buffer, static_cast<size_t>(offset + most - at));
+  // Beyond what is asked for only to compare.
+  while (status.ok() && (compare || at < offset + most)) {
+    const size_t want =
+        compare ? sizeof buffer : std::min<size_t>(sizeof buffer, static_cast<size_t>(offset + most - at));
     const ssize_t n = ::pread(fd, buffer, want, at);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) status = SystemError(*path, "read", errno);
@@ -207,7 +207,7 @@ absl::StatusOr<ArtifactPiece> ArtifactStore::Read(std::string_view where, int64_
   }
   ::close(fd);
   if (!status.ok()) return status;
-  if (offset == 0 && kScheme + hash.Hex() != where)
+  if (compare && kScheme + hash.Hex() != where)
     return absl::DataLossError(absl::StrCat(*path,
                                             " is damaged: its bytes are not those that were kept; look at "
                                             "the disk"));

@@ -157,8 +157,8 @@ class Leading final : public LeadingEngine, private TaskListener {
   void DeletePush(TaskClient by, TaskId id, std::string name, Told told) override {
     With(told, [&](TaskEngine& e) { e.DeletePush(std::move(by), std::move(id), std::move(name), told); });
   }
-  void Pushed(TaskId id, std::string name, int64_t up_to, Told told) override {
-    With(told, [&](TaskEngine& e) { e.Pushed(std::move(id), std::move(name), up_to, told); });
+  void Pushed(TaskId id, std::string name, std::string url, int64_t up_to, Told told) override {
+    With(told, [&](TaskEngine& e) { e.Pushed(std::move(id), std::move(name), std::move(url), up_to, told); });
   }
 
   void AddListener(TaskListener* listener) override { listeners_.Add(listener); }

@@ -11,6 +11,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include "cluster/channel_credentials.h"
+#include "cluster/grpc_cut_off.h"
 #include "cluster/grpc_status.h"
 #include "cluster/loopback.h"
 #include "cluster/node_credentials.h"
@@ -152,9 +153,10 @@ absl::StatusOr<std::string> RemoteTasks::Call(const std::string& method, const s
     context.set_deadline(std::chrono::system_clock::now() + kOneCall);
     impl_->ShowKey(context, address);
     std::string answer;
-    const absl::Status status = FromGrpc((*call)(*impl_->StubOf(address), &context, &answer));
+    const grpc::Status said = (*call)(*impl_->StubOf(address), &context, &answer);
+    const absl::Status status = FromGrpc(said);
     if (status.ok()) return answer;
-    if (!MayPass(status)) return status;
+    if (!MayPass(status) && !CutOff(said)) return status;
     impl_->Failed();
     hint = Impl::HintOf(context, address);
     if (Clock::now() >= until) return impl_->Explain(status, address);
@@ -194,10 +196,11 @@ absl::Status RemoteTasks::Watch(const TaskId& id, int64_t after, const OnEvent& 
       }
     }
     if (!wanted || !wrong.ok()) context.TryCancel();
-    const absl::Status status = FromGrpc(reader->Finish());
+    const grpc::Status said = reader->Finish();
+    const absl::Status status = FromGrpc(said);
     if (!wrong.ok()) return wrong;
     if (!wanted || stop.stop_requested() || status.ok()) return absl::OkStatus();
-    if (!MayPass(status)) return status;
+    if (!MayPass(status) && !CutOff(said)) return status;
     impl_->Failed();
     hint = Impl::HintOf(context, address);
     // It was connected, and there was nothing to tell: that was no failure until now.

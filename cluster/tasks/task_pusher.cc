@@ -53,7 +53,10 @@ void TaskPusher::Add(const TaskPush& push, const std::string& server, bool anew)
   const Key key(push.task, push.name);
   const auto [it, fresh] = all_.try_emplace(key);
   One& one = it->second;
-  if (!fresh && !one.busy && one.news) due_.erase({one.due, key});
+  if (const auto at = servers_.find(one.server); !fresh && !one.busy && one.news && at != servers_.end()) {
+    at->second.due.erase({one.due, key});
+    Forget(at);
+  }
   if (fresh || anew) {
     one.told = push.told;
     one.due = {};
@@ -62,7 +65,7 @@ void TaskPusher::Add(const TaskPush& push, const std::string& server, bool anew)
   }
   one.server = server;
   one.news = true;
-  if (!one.busy) due_.emplace(one.due, key);
+  if (!one.busy) Wait(key, one);
   changed_.notify_one();
 }
 
@@ -74,7 +77,7 @@ void TaskPusher::OnChanged(const std::set<TaskId>& tasks) {
     for (auto it = all_.lower_bound({task, ""}); it != all_.end() && it->first.first == task; ++it) {
       One& one = it->second;
       if (std::exchange(one.news, true) || one.busy) continue;
-      due_.emplace(one.due, it->first);
+      Wait(it->first, one);
       any = true;
     }
   }
@@ -94,19 +97,25 @@ std::optional<TaskPusher::Key> TaskPusher::Next(std::unique_lock<std::mutex>& lo
     }
     Clock::time_point wake = now + (options_.serving != nullptr ? kNotNow : kLookAgain);
     if (scan_) wake = std::min(wake, scan_at_);
-    for (auto it = due_.begin(); it != due_.end(); ++it) {
-      if (it->first > now) {
-        wake = std::min(wake, it->first);
-        break;
+    auto next = servers_.end();
+    for (auto it = servers_.begin(); it != servers_.end(); ++it) {
+      const Server& server = it->second;
+      if (server.due.empty() || server.busy >= options_.of_server) continue;  // until one of them is done
+      if (server.failing && failing_ >= most_failing()) continue;
+      if (server.due.begin()->first > now) {
+        wake = std::min(wake, server.due.begin()->first);
+      } else if (next == servers_.end() || *server.due.begin() < *next->second.due.begin()) {
+        next = it;
       }
-      const Key key = it->second;
+    }
+    if (next != servers_.end()) {
+      Server& server = next->second;
+      const Key key = server.due.begin()->second;
+      server.due.erase(server.due.begin());
+      ++server.busy;
       One& one = all_.at(key);
-      const auto busy = busy_.find(one.server);
-      if (busy != busy_.end() && busy->second >= options_.of_server) continue;  // until one of them is done
-      due_.erase(it);
       one.busy = true;
       one.news = false;
-      ++busy_[one.server];
       return key;
     }
     changed_.wait_until(lock, wake);
@@ -146,18 +155,31 @@ void TaskPusher::Run() {
       continue;
     }
     One one = all_.at(*key);
-    const std::string server = one.server;
+    const auto server = servers_.find(one.server);  // stays while it is busy
+    const bool failing = server->second.failing;
+    failing_ += failing;
     lock.unlock();
     const Outcome outcome = Tell(*key, one);
     lock.lock();
-    if (--busy_[server] == 0) busy_.erase(server);
-    const auto it = all_.find(*key);
-    One& now = it->second;
+    failing_ -= failing;
+    --server->second.busy;
+    if (outcome != Outcome::kGone && outcome != Outcome::kNotNow)
+      server->second.failing = outcome == Outcome::kFailed;
+    One& now = all_.at(*key);
     now.busy = false;
-    if (now.version == one.version) now.told = one.told;
+    if (now.version == one.version) {
+      now.told = one.told;
+      now.failures = one.failures;
+    }
     Done(*key, outcome);
+    Forget(server);
     changed_.notify_all();
   }
+}
+
+// Locked. One with which nothing is to be done; that it failed is known as long as somebody waits for it.
+void TaskPusher::Forget(std::map<std::string, Server>::iterator server) {
+  if (server->second.busy == 0 && server->second.due.empty()) servers_.erase(server);
 }
 
 // Locked.
@@ -192,7 +214,7 @@ void TaskPusher::Done(const Key& key, Outcome outcome) {
       break;
     }
   }
-  if (one.news) due_.emplace(one.due, key);
+  if (one.news) Wait(key, one);
 }
 
 TaskPusher::Outcome TaskPusher::Tell(const Key& key, One& one) {
@@ -225,7 +247,8 @@ TaskPusher::Outcome TaskPusher::Tell(const Key& key, One& one) {
         }
         LogPushGivenUp(one.server, task, sent);
       }
-      engine_.Pushed(task, name, event.number, [](const absl::Status&) {});
+      engine_.Pushed(task, name, push->url, event.number, [](const absl::Status&) {});
+      if (sent.ok()) one.failures = 0;
     }
     one.told = event.number;
   }

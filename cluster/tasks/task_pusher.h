@@ -3,10 +3,12 @@
 //
 // Problem: who is to be told may be away for a day, answer slowly or never, and this process may be killed
 // between an event and the telling. Who is told, and up to which event, is a record beside the task's
-// (TaskPush); here is only what is due when. A server that does not answer holds up no other: there are few
-// connections to one at a time, and after each failure it is left alone for longer.
+// (TaskPush); here is only what is due when. A server that does not answer holds up others until it has
+// failed once: there are few connections to one at a time, after each failure it is left alone for longer, and
+// all that fail together have half of the threads.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
@@ -80,6 +82,7 @@ class TaskPusher final : public TaskListener {
   void LookWhoServes(std::unique_lock<std::mutex>& lock, Clock::time_point now);
   void Scan(std::unique_lock<std::mutex>& lock);
   void Done(const Key& key, Outcome outcome);
+  // one.failures is 0 if anything was told.
   Outcome Tell(const Key& key, One& one);
   absl::Status Send(const TaskPush& push, const PushTarget& target, const std::string& body);
   bool Stopping() const {
@@ -96,8 +99,17 @@ class TaskPusher final : public TaskListener {
   bool scan_ = true, served_ = false;
   Clock::time_point scan_at_{}, looked_{};
   std::map<Key, One> all_;
-  std::set<std::pair<Clock::time_point, Key>> due_;  // those with news that are not busy
-  std::map<std::string, int> busy_;                  // by server
+  struct Server {
+    std::set<std::pair<Clock::time_point, Key>> due;  // those with news that are not busy
+    int busy = 0;                                     // threads that send to it
+    bool failing = false;                             // its last answer was none, or not what is wanted
+  };
+  // Of servers that fail at most half of the threads wait, so that there are some for the others.
+  int most_failing() const { return std::max(1, options_.threads / 2); }
+  void Wait(const Key& key, const One& one) { servers_[one.server].due.emplace(one.due, key); }
+  void Forget(std::map<std::string, Server>::iterator server);
+  std::map<std::string, Server> servers_;
+  int failing_ = 0;  // threads that send to servers which fail
   std::vector<std::thread> threads_;
 };
 

@@ -23,8 +23,9 @@ class TaskPushesTest : public testing::LedgerTest {
   absl::Status Delete(const TaskId& task, const std::string& name, const TaskClient& by = kAnna) {
     return Do([&](TaskStep& step) { return ledger_->DeletePush(by, task, name, step); });
   }
-  absl::Status Told(const TaskId& task, const std::string& name, int64_t told) {
-    return Do([&](TaskStep& step) { return ledger_->Pushed(task, name, told, step); });
+  absl::Status Told(const TaskId& task, const std::string& name, int64_t told,
+                    const std::string& url = "https://a.example/x") {
+    return Do([&](TaskStep& step) { return ledger_->Pushed(task, name, url, told, step); });
   }
   size_t Count(const TaskId& task) {
     const auto pushes = reader_.Pushes(kAnna, task);
@@ -59,6 +60,33 @@ TEST_F(TaskPushesTest, WhatWasToldIsKnownAfterARestartAndNeverGoesBack) {
   int64_t seen = 0;
   ASSERT_TRUE(reader_.ScanPushes([&](const TaskPush&) { ++seen; }).ok());
   EXPECT_EQ(seen, 1);
+}
+
+TEST_F(TaskPushesTest, WhoIsNamedAgainIsToldWhatStillWaits) {
+  const TaskId id = Submit(Command());
+  ASSERT_EQ(Put(id, "a", -1)->told, 1);
+  (void)Take().value();
+  EXPECT_EQ(Put(id, "a", -1)->told, 1) << "the second event has not been told";
+  EXPECT_EQ(Put(id, "a", -1, "https://b.example/")->told, 2) << "somebody else, from now on";
+}
+
+TEST_F(TaskPushesTest, WhatWasToldElsewhereIsNotToldHere) {
+  const TaskId id = Submit(Command());
+  (void)Take().value();
+  ASSERT_TRUE(Put(id, "a").ok());
+  ASSERT_TRUE(Put(id, "a", 0, "https://b.example/").ok());
+  ASSERT_TRUE(Told(id, "a", 2).ok()) << "of the address that was there before";
+  EXPECT_EQ(ToldOf(id, "a"), 0);
+  ASSERT_TRUE(Told(id, "a", 2, "https://b.example/").ok());
+  EXPECT_EQ(ToldOf(id, "a"), 2);
+}
+
+TEST_F(TaskPushesTest, WhoeverTellsHearsOfADeletion) {
+  const TaskId id = Submit(Command());
+  ASSERT_TRUE(Put(id, "a").ok());
+  TaskStep step;
+  ASSERT_TRUE(ledger_->DeletePush(kAnna, id, "a", step).ok());
+  EXPECT_TRUE(step.changed.contains(id));
 }
 
 TEST_F(TaskPushesTest, AnothersTaskIsNone) {

@@ -247,6 +247,13 @@ TEST_F(McpStdioTest, MoreCallsThanMayBeUnderWayAreRefused) {
   EXPECT_EQ(Next()["result"]["structuredContent"]["reason"], "cancelled");
 }
 
+TEST_F(McpStdioTest, NoCallBeginsOnceTheCallsAreStopped) {
+  Introduce();
+  server_->StopCalls();
+  const json answer = Ask(1, "tools/call", Call("generate", {{"prompt", "wait"}}));
+  EXPECT_EQ(answer["error"]["message"], "the server ends") << answer;
+}
+
 TEST_F(McpStdioTest, WhatIsNoMessageIsSaidToBeNone) {
   Introduce();
   const auto code = [&](const std::string& line) {

@@ -14,6 +14,7 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "cluster/tasks/a2a_card.h"
 #include "tests/cluster/http/raw_client.h"
 #include "tests/cluster/tasks/a2a_door_fixture.h"
 
@@ -32,6 +33,28 @@ TEST_F(A2aDoorTest, TheCardSaysWhatIsOffered) {
   EXPECT_EQ(card["skills"][0]["id"], "command/list");
   EXPECT_EQ(card["skills"][1]["id"], "model");
   EXPECT_FALSE(card.contains("securityRequirements"));
+}
+
+TEST_F(A2aDoorTest, TheCardNamesGrpcOnlyWhereItCanBeReached) {
+  std::string address;
+  A2aOptions options;
+  options.grpc = [&address] { return address; };
+  Begin(nullptr, std::move(options));
+  const auto shown = [&](const std::string& listens) {
+    address = listens;
+    const json card = Ask("GET", "/.well-known/agent-card.json");
+    const json& all = card["supportedInterfaces"];
+    return all.size() == 3 ? all[2].value("url", "") : "";
+  };
+  const std::string host = server_->address().substr(0, server_->address().rfind(':'));
+  EXPECT_EQ(shown("0.0.0.0:8081"), host + ":8081") << "every address is no address";
+  EXPECT_EQ(shown("[::]:8081"), host + ":8081");
+  EXPECT_EQ(shown("omni.example:8081"), "omni.example:8081");
+  EXPECT_EQ(shown("127.0.0.1:8081"), "127.0.0.1:8081") << "asked from this machine";
+  A2aOptions far;
+  far.grpc = [] { return "127.0.0.1:8081"; };
+  EXPECT_EQ(MakeA2aCard(far, "https://omni.example:8443").supported_interfaces_size(), 2);
+  EXPECT_EQ(MakeA2aCard(far, "http://[::1]:80").supported_interfaces_size(), 3);
 }
 
 TEST_F(A2aDoorTest, AMessageWaitsForTheEndUnlessItNeedNot) {

@@ -93,6 +93,11 @@ TEST_F(A2aPushTest, WhoMayNotBeToldIsRefusedBeforeThereIsATask) {
   config = Config();
   config["authentication"]["scheme"] = "Bearer secret\r\nX";
   ExpectError(Ask("POST", "/a2a/message:send", message), 400, "INVALID_PARAMS");
+  for (const auto& [field, bytes] : {std::pair<const char*, int>{"id", 300}, {"token", 5000}}) {
+    config = Config();
+    config[field] = std::string(static_cast<size_t>(bytes), 'a');
+    ExpectError(Ask("POST", "/a2a/message:send", message), 400, "INVALID_PARAMS");
+  }
   EXPECT_EQ(Ask("GET", "/a2a/tasks")["totalSize"], 0);
 }
 

@@ -7,6 +7,7 @@
 #include <map>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <absl/strings/numbers.h>
@@ -205,6 +206,38 @@ TEST_F(TaskPusherTest, WhoSaysNothingIsLeftAndHoldsUpNobody) {
   EXPECT_THAT(other.Bodies(3), ElementsAre("1", "2", "4"));
   EXPECT_EQ(silent.Bodies(4)[1].size(), 1u);
   EXPECT_THAT(AwaitFailed(1)[0], HasSubstr("did not answer in time"));
+}
+
+TEST_F(TaskPusherTest, ServersThatFailHaveHalfOfTheThreadsAllTogether) {
+  const auto fails_then_says_nothing = [](int nth) {
+    return nth == 1 ? PushReceiver::Status("500 Internal Server Error")
+                    : std::vector<std::string>{RawServer::kUntilGone};
+  };
+  PushReceiver one(fails_then_says_nothing), two(fails_then_says_nothing), other;
+  TaskPusherOptions options;
+  options.threads = 2;
+  options.answer_time = 10min;  // nobody is waited for less long than this test
+  StartPusher({one.url(""), two.url(""), other.url("")}, std::move(options));
+  const TaskId id = DoOne();
+  Put(id, one.url(), "one");
+  Put(id, two.url(), "two");
+  (void)AwaitFailed(2);
+  Put(id, other.url(), "other");
+  EXPECT_THAT(other.Bodies(3), ElementsAre("1", "2", "4"));
+  pusher_ = nullptr;  // before those who say nothing until it goes
+}
+
+TEST_F(TaskPusherTest, EachEventHasItsOwnTimeUntilItIsGivenUp) {
+  PushReceiver receiver([](int nth) {
+    // The first event gets through after longer than one is tried for; then the second one fails.
+    if (nth == 2) std::this_thread::sleep_for(400ms);
+    return nth == 1 || nth == 3 ? PushReceiver::Status("500 Internal Server Error") : PushReceiver::Ok();
+  });
+  TaskPusherOptions options;
+  options.give_up = 300ms;
+  StartPusher({receiver.url("")}, std::move(options));
+  Put(DoOne(), receiver.url());
+  EXPECT_THAT(receiver.Bodies(5), ElementsAre("1", "1", "2", "2", "4"));
 }
 
 TEST_F(TaskPusherTest, ARedirectionIsNotFollowed) {
