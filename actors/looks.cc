@@ -33,7 +33,10 @@ absl::Status Looks::Copy(Look& look, const SessionState& from, size_t copies) {
 }
 
 void Looks::Return(Look& look) {
-  for (SessionState& state : look.states) spare_.push_back(std::move(state));
+  for (SessionState& state : look.states) {
+    state.set_elsewhere(nullptr);  // nobody will read it
+    spare_.push_back(std::move(state));
+  }
   look.states.clear();
 }
 

@@ -89,6 +89,7 @@ void Session::OnComputed(int64_t rows) {
     if (request_.embed) FinishEmbedding();
     return;
   }
+  if (result_.timings.generated_tokens > 0) return;  // a lost state is computed again: no news
   GenerateEvent event;
   event.position = computed_;
   if (!channel_->Push(std::move(event))) Pause();

@@ -22,13 +22,8 @@ absl::Status TakeDevice(const ModelConfig& config, WorkerPool& pool, const NodeD
   const int64_t keep_free = duties.coordinates ? kSessions * SessionState::BytesFor(config) : 0;
   absl::StatusOr<std::unique_ptr<DeviceExpertRunner>> made =
       DeviceExpertRunner::Create(config, pool, choice.pool, keep_free);
-  if (made.ok()) {
-    runner = *std::move(made);
-  } else if (made.status().code() == absl::StatusCode::kResourceExhausted) {
-    LogDeviceRefused(choice.device, made.status());
-  } else {
-    return made.status();
-  }
+  if (!made.ok()) return DeviceRefused(choice, made.status());
+  runner = *std::move(made);
   return absl::OkStatus();
 }
 

@@ -177,6 +177,7 @@ void PrintRow(const StreamCaseResult& r) {
          HumanBytes(static_cast<int64_t>(r.memory_bytes)).c_str(),
          HumanBytes(static_cast<int64_t>(r.disk_bytes)).c_str(), 100 * r.hit_share, 100 * r.stall_share,
          r.roofline_seconds > 0 ? 1 / r.roofline_seconds : 0.0, 100 * r.roofline_share());
+  if (r.device.has_value()) PrintF("%s\n", DescribeDevice(*r.device).c_str());
 }
 
 class Bench {
@@ -277,10 +278,6 @@ class Bench {
     json_["format"] = model.config().format();
     json_["seed"] = args_.seed;
     if (!args_.resize.empty()) json_["cache_resized"] = resized_;
-    if (const auto device = (*node)->swarm().Stats().device; device.has_value()) {
-      json_["device"] = DeviceJson(*device);
-      if (!args_.json) PrintF("%s\n", DescribeDevice(*device).c_str());
-    }
     if (!args_.json) {
       PrintF("peak RSS %s of %s allowed; %s on disk\n", SizeText(PeakResidentBytes()).c_str(),
              SizeText(model.plan()->ram_bytes).c_str(), SizeText(stats.total_bytes).c_str());

@@ -21,18 +21,6 @@ absl::StatusOr<std::shared_ptr<DevicePool>> PoolOf(const DeviceChoice& choice) {
   return DevicePool::Open(choice.device, choice.memory_cap);
 }
 
-// Why the CPU computes; an error if it is not to.
-absl::Status Refused(const DeviceChoice& choice, const absl::Status& why) {
-  const bool is_auto = choice.kind == DeviceChoice::Kind::kAuto;
-  if (!is_auto && why.code() != absl::StatusCode::kResourceExhausted) return why;
-  if (is_auto && why.code() == absl::StatusCode::kNotFound) {
-    LogInfo("device_absent", "the CPU computes: {reason}", {{"reason", why.message()}});
-  } else {
-    LogDeviceRefused(choice.device, why);
-  }
-  return absl::OkStatus();
-}
-
 absl::StatusOr<std::unique_ptr<DeviceDecoder>> OnDevice(const ModelWeights& weights, ExpertSource& source,
                                                         const DeviceChoice& choice, int max_rows,
                                                         int64_t* cap) {
@@ -51,16 +39,23 @@ absl::StatusOr<std::unique_ptr<DeviceDecoder>> OnDevice(const ModelWeights& weig
 
 }  // namespace
 
-void LogDeviceRefused(int device, const absl::Status& why) {
-  LogWarning("device_refused", "the CPU computes, not device {device}: {reason}",
-             {{"device", device}, {"reason", why.message()}});
+absl::Status DeviceRefused(const DeviceChoice& choice, const absl::Status& why) {
+  const bool is_auto = choice.kind == DeviceChoice::Kind::kAuto;
+  if (!is_auto && why.code() != absl::StatusCode::kResourceExhausted) return why;
+  if (is_auto && why.code() == absl::StatusCode::kNotFound) {
+    LogInfo("device_absent", "the CPU computes: {reason}", {{"reason", why.message()}});
+  } else {
+    LogWarning("device_refused", "the CPU computes, not device {device}: {reason}",
+               {{"device", choice.device}, {"reason", why.message()}});
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::shared_ptr<DevicePool>> OpenDevice(const DeviceChoice& choice) {
   if (choice.kind == DeviceChoice::Kind::kCpu) return std::shared_ptr<DevicePool>();
   absl::StatusOr<std::shared_ptr<DevicePool>> pool = PoolOf(choice);
   if (pool.ok()) return pool;
-  if (absl::Status s = Refused(choice, pool.status()); !s.ok()) return s;
+  if (absl::Status s = DeviceRefused(choice, pool.status()); !s.ok()) return s;
   return std::shared_ptr<DevicePool>();
 }
 
@@ -71,7 +66,7 @@ absl::StatusOr<ChosenDecoder> ChooseDecoder(const ModelWeights& weights, ExpertS
   int64_t cap = 0;
   absl::StatusOr<std::unique_ptr<DeviceDecoder>> made = OnDevice(weights, source, choice, max_rows, &cap);
   if (!made.ok()) {
-    if (absl::Status s = Refused(choice, made.status()); !s.ok()) return s;
+    if (absl::Status s = DeviceRefused(choice, made.status()); !s.ok()) return s;
     return ChosenDecoder{std::move(cpu), nullptr};
   }
   auto decoder = std::make_unique<FallbackDecoder>(*std::move(made), cap, std::move(cpu));

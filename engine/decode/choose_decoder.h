@@ -33,8 +33,9 @@ struct ChosenDecoder {
 // logged as ChooseDecoder.
 absl::StatusOr<std::shared_ptr<DevicePool>> OpenDevice(const DeviceChoice& choice);
 
-// Of a device that is there and has too little memory (device_refused).
-void LogDeviceRefused(int device, const absl::Status& why);
+// Why the CPU computes in place of the device of a choice that could not be used (device_refused,
+// device_absent); an error if it is not to, because the device was asked for and is not there or fails.
+absl::Status DeviceRefused(const DeviceChoice& choice, const absl::Status& why);
 
 // Loads the library of the device's code if the choice needs it. weights, source and pool outlive the
 // decoder. max_rows: of a batch on the device. Where a device is there but has too little memory, the CPU is

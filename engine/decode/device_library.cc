@@ -67,6 +67,7 @@ absl::StatusOr<std::string> Load() {
 
 std::vector<std::string> DeviceLibraryPlaces(const std::string& folder, const char* named) {
   if (named != nullptr && *named != '\0') return {named};
+  if (folder.empty()) return {};  // nobody knows: certainly not wherever this process happens to be
   return {absl::StrCat(folder, "/", kDeviceLibrary),
           (fs::path(folder) / "../lib/omni" / kDeviceLibrary).lexically_normal().string()};
 }

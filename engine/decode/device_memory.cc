@@ -64,18 +64,19 @@ int64_t DevicePool::left() const {
 void DevicePool::Enter() const { static_cast<void>(device::Use(number_)); }
 
 absl::StatusOr<DeviceBuffer> DevicePool::Allocate(int64_t bytes, const char* what) {
-  const int64_t used = this->used();
+  const int64_t used = used_.fetch_add(bytes);  // before it is asked for, so that two cannot pass the cap
   if (cap_ > 0 && used + bytes > cap_) {
+    used_ -= bytes;
     return absl::ResourceExhaustedError(absl::StrCat("device memory: ", what, " takes ", bytes,
                                                      " bytes, and ", used, " of the cap of ", cap_,
                                                      " are in use; allow at least ", used + bytes));
   }
   void* memory = nullptr;
   if (const device::Failure failure = device::Allocate(bytes, &memory)) {
+    used_ -= bytes;
     return absl::ResourceExhaustedError(
         absl::StrCat("device memory: ", bytes, " bytes for ", what, ": ", device::FailureText(failure)));
   }
-  used_ += bytes;
   DeviceBuffer buffer;
   buffer.pool_ = shared_from_this();
   buffer.data_ = static_cast<uint8_t*>(memory);

@@ -2,6 +2,8 @@
 
 #include <array>
 #include <cstring>
+#include <future>
+#include <memory>
 #include <unordered_map>
 #include <utility>
 
@@ -135,12 +137,22 @@ struct DeviceExperts::Impl {
   explicit Impl(const ModelConfig& c, ExpertSource& experts)
       : config(c), source(experts), shape(ShapeOfExperts(c)), stride(TileStrideOnDevice(c)) {}
   ~Impl() {
+    source.ForgetRequester(kRequester);
     for (Slot& slot : slots) {
       for (device::Event* event : {&slot.filled, &slot.used}) {
         if (*event != nullptr) device::DeleteEvent(*event);
       }
     }
     if (copies != nullptr) device::DeleteStream(copies);
+  }
+
+  // By the name under which it is read ahead, so that the source knows that it has come to that. Waits; tiles
+  // may have to be checked.
+  absl::StatusOr<ExpertTiles> Ask(LayerId layer, ExpertId expert) {
+    const auto asked = std::make_shared<std::promise<absl::StatusOr<ExpertTiles>>>();
+    source.Request(kRequester, layer, expert,
+                   [asked](absl::StatusOr<ExpertTiles> tiles) { asked->set_value(std::move(tiles)); });
+    return asked->get_future().get();
   }
 
   const ModelConfig config;
@@ -300,7 +312,7 @@ absl::Status DeviceExperts::Bring(LayerId layer, ExpertId expert, device::Stream
   for (const Impl::Slot& slot : impl.slots) {
     if (slot.layer == layer.value && slot.expert == expert.value) return absl::OkStatus();
   }
-  absl::StatusOr<ExpertTiles> tiles = impl.source.Acquire(layer, expert);
+  absl::StatusOr<ExpertTiles> tiles = impl.Ask(layer, expert);
   if (!tiles.ok()) return tiles.status();
   Impl::Slot& slot = impl.slots[static_cast<size_t>(impl.next)];
   impl.next = 1 - impl.next;

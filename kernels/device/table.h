@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <string_view>
 
 #include "kernels/device/device.h"
 
@@ -13,17 +14,6 @@ namespace omni::kernels::device {
 
 // To be raised with every change of what a function means or takes.
 inline constexpr uint32_t kTableVersion = 1;
-
-// The sizes of all that functions take by reference: a library with others was made of another source.
-inline constexpr uint64_t kTableShape = [] {
-  uint64_t shape = 0;
-  for (const size_t size :
-       {sizeof(Properties), sizeof(Quantized), sizeof(Output), sizeof(TwoBitProducts), sizeof(Experts),
-        sizeof(Segment), sizeof(Stretch), sizeof(PdrInputs), sizeof(Attention), sizeof(Router), sizeof(Draw),
-        sizeof(TwoBitMatrix), sizeof(TernaryMatrix), sizeof(Int8Matrix)})
-    shape = shape * 0x100000001b3u + size;
-  return shape;
-}();
 
 #define OMNI_DEVICE_FUNCTIONS(DO) \
   DO(FailureText)                 \
@@ -69,6 +59,22 @@ inline constexpr uint64_t kTableShape = [] {
   DO(AddRows)                     \
   DO(ArgMax)                      \
   DO(Sample)
+
+#define OMNI_DEVICE_NAME(name) #name ","
+// The names of all functions in their order, and the sizes of all that they take by reference: a library with
+// others was made of another source.
+inline constexpr uint64_t kTableShape = [] {
+  uint64_t shape = 0;
+  for (const char letter : std::string_view(OMNI_DEVICE_FUNCTIONS(OMNI_DEVICE_NAME)))
+    shape = shape * 0x100000001b3u + static_cast<uint8_t>(letter);
+  for (const size_t size :
+       {sizeof(Properties), sizeof(Quantized), sizeof(Output), sizeof(TwoBitProducts), sizeof(Experts),
+        sizeof(Segment), sizeof(Stretch), sizeof(PdrInputs), sizeof(Attention), sizeof(Router), sizeof(Draw),
+        sizeof(TwoBitMatrix), sizeof(TernaryMatrix), sizeof(Int8Matrix)})
+    shape = shape * 0x100000001b3u + size;
+  return shape;
+}();
+#undef OMNI_DEVICE_NAME
 
 // version and shape come first and stay there, so that a library of any age can be asked for them.
 struct Table {

@@ -131,7 +131,7 @@ with tempfile.TemporaryDirectory() as name:
     wait("the swarm is whole", whole)
     clients = Clients(coordinator.address)
     seen = []
-    for program in (omni, former):
+    for back, program in enumerate((omni, former)):
         for node in nodes:
             run(omni, "cluster", "drain", node.name, "--wait", "60s", *place)
             node.end()
@@ -142,7 +142,7 @@ with tempfile.TemporaryDirectory() as name:
             wait("the swarm is whole", whole)
             seen.append([(n["node"], n.get("program")) for n in status()["nodes"]])
         wait("all are answered", clients.under_way)
-        if program == omni:
+        if not back:
             coordinator.end()
         else:
             coordinator.process, killed = None, coordinator.process  # taken back in haste

@@ -20,6 +20,7 @@ namespace device = kernels::device;
 TEST(DeviceLibrary, IsLookedForBesideTheProgramUnlessItIsNamed) {
   EXPECT_THAT(DeviceLibraryPlaces("/opt/omni/bin", nullptr),
               ElementsAre("/opt/omni/bin/libomni_cuda.so", "/opt/omni/lib/omni/libomni_cuda.so"));
+  EXPECT_THAT(DeviceLibraryPlaces("", nullptr), ::testing::IsEmpty());
   EXPECT_EQ(DeviceLibraryPlaces("/opt/omni/bin", ""), DeviceLibraryPlaces("/opt/omni/bin", nullptr));
   EXPECT_THAT(DeviceLibraryPlaces("/opt/omni/bin", "/there.so"), ElementsAre("/there.so"));
 }
