@@ -24,8 +24,8 @@ class ClusterFlags {
   const GivenFlags& given() const { return all_; }
   const GivenFlags& given_beside() const { return beside_; }      // all but --cluster
   const GivenFlags& given_of_nodes() const { return of_nodes_; }  // what nodes alone are shown
-  // What the flags say, of the cluster or, without --cluster, of an omni serve of this machine where it listens
-  // by default; an error of usage for a list of addresses that is none.
+  // What the flags say, of the cluster or, without --cluster, of an omni serve of this machine where it
+  // listens by default; an error of usage for a list of addresses that is none.
   absl::StatusOr<ClusterClientOptions> ClientOptions() const;
   absl::StatusOr<std::unique_ptr<ClusterClient>> Connect() const;
 

@@ -147,7 +147,8 @@ class TaskLedger {
 
   // Whoever is told of a task's events, and of which task: those after `push.told`, or all that there will be
   // from now on if that is negative. Takes the place of the one of that name; if that has the same address,
-  // what he was told he need not be told again, and what he was not told he is. InvalidArgument; ResourceExhausted: too many.
+  // what he was told he need not be told again, and what he was not told he is. InvalidArgument;
+  // ResourceExhausted: too many.
   absl::StatusOr<TaskPush> PutPush(const TaskClient& by, TaskPush push, TaskTime now, TaskStep& step);
   // NotFound also if there is none of that name.
   absl::Status DeletePush(const TaskClient& by, std::string_view id, std::string_view name, TaskStep& step);

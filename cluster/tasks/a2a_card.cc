@@ -11,8 +11,8 @@
 namespace omni {
 namespace {
 
-// Where whoever reached `base` (http://HOST[:PORT]) finds what listens at `address` (HOST:PORT); empty: nowhere,
-// since that is a name of this machine for itself alone.
+// Where whoever reached `base` (http://HOST[:PORT]) finds what listens at `address` (HOST:PORT); empty:
+// nowhere, since that is a name of this machine for itself alone.
 std::string ReachedFrom(const std::string& base, const std::string& address) {
   std::string host = base.substr(base.find("://") + 3);
   const size_t port = host.rfind(':');

@@ -43,8 +43,8 @@ class ArtifactStore {
   absl::StatusOr<std::string> PathOf(std::string_view where) const;
   // Bytes of what Collect told, from `offset` on, `most` of them or up to its end. With the first ones the
   // whole is read and its hash compared if it has up to kMostCompared bytes: of more, whoever reads all of it
-  // has to compare, as RemoteTasks::FetchArtifact does, or the first piece would be waited for in vain. NotFound: it is not here, or no more; DataLoss: it is damaged;
-  // OutOfRange: it has no such offset.
+  // has to compare, as RemoteTasks::FetchArtifact does, or the first piece would be waited for in vain.
+  // NotFound: it is not here, or no more; DataLoss: it is damaged; OutOfRange: it has no such offset.
   absl::StatusOr<ArtifactPiece> Read(std::string_view where, int64_t offset, int64_t most) const;
   // Removes what is to be kept no longer.
   void Sweep() const;

@@ -4,8 +4,8 @@
 // Problem: who is to be told may be away for a day, answer slowly or never, and this process may be killed
 // between an event and the telling. Who is told, and up to which event, is a record beside the task's
 // (TaskPush); here is only what is due when. A server that does not answer holds up others until it has
-// failed once: there are few connections to one at a time, after each failure it is left alone for longer, and
-// all that fail together have half of the threads.
+// failed once: there are few connections to one at a time, after each failure it is left alone for longer,
+// and all that fail together have half of the threads.
 #pragma once
 
 #include <algorithm>
