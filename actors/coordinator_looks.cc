@@ -59,14 +59,23 @@ void CoordinatorState::MakeTokenRows() {
     row.state = state;
     row.history = session.tokens();
     row.sampler = &session.sampler();
+    row.polytope = session.polytope();
     row.hidden = decoder_.hidden(static_cast<int64_t>(token_rows_.size()));
     token_rows_.push_back(std::move(row));
   };
   if (!second_pass_) {
     for (Part& part : parts_) {
-      if (!part.wants_logits) continue;
-      part.token_row = token_rows_.size();
-      add(*part.session, part.session->state());
+      if (!part.wants_logits && !part.reads_along) continue;
+      for (int32_t i = part.reads_along ? 0 : part.rows - 1; i < part.rows; ++i) {
+        part.token_row = token_rows_.size();
+        add(*part.session, part.session->state());
+        if (!part.reads_along) continue;
+        TokenRow& row = token_rows_.back();
+        row.contexts = part.session->contexts();
+        row.known = !part.wants_logits || i + 1 < part.rows;
+        row.history =
+            row.history.first(static_cast<size_t>(positions_[static_cast<size_t>(part.begin + i)] + 1));
+      }
     }
     own_rows_ = token_rows_.size();
   }
@@ -101,12 +110,16 @@ bool CoordinatorState::LookAgain() {
   kept_logits_.clear();
   for (const TokenRow& row : token_rows_) {
     kept_hidden_.insert(kept_hidden_.end(), row.hidden.begin(), row.hidden.end());
-    kept_logits_.insert(kept_logits_.end(), row.logits.begin(), row.logits.end());
+    kept_logits_.insert(kept_logits_.end(), row.model_logits.begin(), row.model_logits.end());
   }
   const auto width = static_cast<size_t>(config_.d), vocab = static_cast<size_t>(config_.vocab);
   for (size_t i = 0; i < token_rows_.size(); ++i) {
-    token_rows_[i].hidden = std::span(kept_hidden_).subspan(i * width, width);
-    token_rows_[i].logits = std::span<const float>(kept_logits_).subspan(i * vocab, vocab);
+    TokenRow& row = token_rows_[i];
+    // Where a look that has been judged already put others in their place, those stay.
+    const bool own = row.logits.data() == row.model_logits.data();
+    row.hidden = std::span(kept_hidden_).subspan(i * width, width);
+    row.model_logits = std::span<const float>(kept_logits_).subspan(i * vocab, vocab);
+    if (own) row.logits = row.model_logits;
   }
   kept_rows_ = std::exchange(token_rows_, {});
   second_pass_ = true;

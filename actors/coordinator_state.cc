@@ -27,7 +27,12 @@ CoordinatorState::CoordinatorState(const ModelConfig& config, Decoder& decoder,
       calls_(config, options.calls, counters, *this),
       guess_(config, config.has_slow_state() ? 0 : options.predict_ahead, counters),
       queue_(options.max_queued),
-      looks_(decoder.ops(), options.calibration) {}
+      looks_(decoder.ops(), options.calibration) {
+  for (const auto* stages : {&options_.project, &options_.decide}) {
+    for (const TokenStage* stage : *stages)
+      stages_read_states_ = stages_read_states_ || stage->reads_states();
+  }
+}
 
 void CoordinatorState::Connect(StepTimer* timer, std::vector<std::shared_ptr<RegionLink>> links) {
   timer_ = timer;
@@ -39,7 +44,7 @@ void CoordinatorState::Connect(StepTimer* timer, std::vector<std::shared_ptr<Reg
 void CoordinatorState::Submit(std::shared_ptr<Session> session) {
   if (shut_down_) {
     session->Fail(absl::UnavailableError("the swarm is shutting down"));
-  } else if (const int64_t bytes = bytes_per_session_ * session->states();
+  } else if (const int64_t bytes = BytesOf(*session);
              options_.state_bytes.has_value() && bytes > *options_.state_bytes) {
     session->Fail(absl::ResourceExhaustedError(
         absl::StrCat("a session's state takes ", bytes >> 20, " MiB, and the memory plan leaves ",
@@ -55,15 +60,20 @@ void CoordinatorState::Submit(std::shared_ptr<Session> session) {
   }
 }
 
+// What a step may need for it, and what it keeps.
+int64_t CoordinatorState::BytesOf(const Session& session) const {
+  return bytes_per_session_ * session.states() + session.context_bytes();
+}
+
 // Whether so many sessions may be active: those that are, and others of the queue.
 bool CoordinatorState::Fits(size_t sessions) const {
   if (sessions > static_cast<size_t>(options_.max_active)) return false;
   if (!options_.state_bytes.has_value()) return true;
-  int64_t states = 0, most = 1;
-  for (const auto& session : active_) states += session->states();
-  for (const auto& session : queue_) most = std::max(most, session->states());
-  states += most * (static_cast<int64_t>(sessions) - std::ssize(active_));
-  return states <= *options_.state_bytes / bytes_per_session_;
+  int64_t bytes = 0, most = bytes_per_session_;
+  for (const auto& session : active_) bytes += BytesOf(*session);
+  for (const auto& session : queue_) most = std::max(most, BytesOf(*session));
+  bytes += most * (static_cast<int64_t>(sessions) - std::ssize(active_));
+  return bytes <= *options_.state_bytes;
 }
 
 std::shared_ptr<Session> CoordinatorState::Find(SessionId session) const {
@@ -134,17 +144,18 @@ void CoordinatorState::AddPart(const std::shared_ptr<Session>& session, int64_t 
             static_cast<int32_t>(rows_.size()),
             static_cast<int32_t>(rows),
             !session->embeds() && rows == static_cast<int64_t>(tokens.size()),
+            session->contexts() != nullptr,
             0,
             {}};
   tells_routes_ = tells_routes_ || (part.wants_logits && session->tells_routes());
   embeds_ = embeds_ || session->embeds();
   has_policies_ = has_policies_ || session->route_policy() != nullptr;
   // What reads states between two passes: looks copy them, stages are given them.
-  const bool want_state =
-      session->perspectives().has_value() || !options_.project.empty() || !options_.decide.empty();
+  const bool want_state = session->perspectives().has_value() || stages_read_states_;
   for (int64_t i = 0; i < rows; ++i) {
-    rows_.push_back({session->state(), tokens[static_cast<size_t>(i)], part.wants_logits && i + 1 == rows,
-                     session->route_policy(), session->embeds(), want_state});
+    rows_.push_back({session->state(), tokens[static_cast<size_t>(i)],
+                     part.reads_along || (part.wants_logits && i + 1 == rows), session->route_policy(),
+                     session->embeds(), want_state});
     positions_.push_back(session->state()->position() + i);
   }
   session->BeginStep();
@@ -391,26 +402,6 @@ void CoordinatorState::RecomputeLostStates() {
   }
 }
 
-// Before a stage changes anything.
-void CoordinatorState::TakeHidden() {
-  auto next = static_cast<int64_t>(token_rows_.size());
-  for (const Part& part : parts_) {
-    if (!part.session->embeds()) continue;
-    for (int32_t i = 0; i < part.rows; ++i) part.session->OnHidden(decoder_.hidden(next++));
-  }
-}
-
-absl::Status CoordinatorState::TakeLogits() {
-  absl::StatusOr<std::span<const float>> logits = decoder_.logits();
-  if (!logits.ok()) return logits.status();
-  const auto vocab = static_cast<size_t>(config_.vocab);
-  for (TokenRow& row : token_rows_) {
-    row.logits = logits->first(vocab);
-    *logits = logits->subspan(vocab);
-  }
-  return absl::OkStatus();
-}
-
 // False: one of them goes on elsewhere.
 bool CoordinatorState::RunStages(const std::vector<TokenStage*>& stages, std::span<TokenRow> rows,
                                  Phase next) {
@@ -426,7 +417,7 @@ void CoordinatorState::Sample() {
   const auto draw = [this](int64_t begin, int64_t end) {
     for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
       TokenRow& row = token_rows_[i];
-      if (row.choice.has_value() || !row.status.ok()) continue;
+      if (row.known || row.choice.has_value() || !row.status.ok()) continue;
       row.choice = omni::Sample(row.logits, row.history, row.history.size(), *row.sampler);
     }
   };
@@ -456,12 +447,14 @@ void CoordinatorState::Emit() {
     Part& part = parts_[i];
     if (!part.session->decoding()) counters_.prompt_rows.Add(part.rows);
     part.session->OnComputed(part.rows);
+    if (part.reads_along) FailIfUnread(part);
     if (!part.wants_logits) continue;
     const TokenRow& row = token_rows_[part.token_row];
     if (row.status.ok()) {
       counters_.tokens.Add(1);
+      Count(row.notes);
       part.session->OnToken(*row.choice, now, Alternatives(part, row), std::move(part.routes),
-                            Timed([&] { return looks_.Confidence(i, row); }));
+                            Timed([&] { return looks_.Confidence(i, row); }), row.notes);
     } else {
       part.session->Fail(row.status);
     }

@@ -103,6 +103,7 @@ class CoordinatorState : private RegionCalls::Owner {
     std::shared_ptr<Session> session;
     int32_t begin = 0, rows = 0;
     bool wants_logits = false;
+    bool reads_along = false;      // each of its rows goes through the stages, those of prompts too
     size_t token_row = 0;          // if it wants them
     std::vector<ExpertId> routes;  // by expert layer, of the last row, if they are to be told
   };
@@ -113,6 +114,7 @@ class CoordinatorState : private RegionCalls::Owner {
 
   std::shared_ptr<Session> Find(SessionId session) const;
   void Wake();
+  int64_t BytesOf(const Session& session) const;
   bool Fits(size_t sessions) const;
   Part* PartOf(int32_t row);
   void Admit();
@@ -145,6 +147,8 @@ class CoordinatorState : private RegionCalls::Owner {
   void ReleaseLooks();
   void Sample();
   std::vector<Sampled> Alternatives(const Part& part, const TokenRow& row);
+  void Count(const TokenNotes& notes);
+  void FailIfUnread(const Part& part);
   void Emit();
   void OnOutput(const ExpertJob& job, const float* out) override;
   void OnFailed(const ExpertJob& job, const absl::Status& status) override;
@@ -184,9 +188,10 @@ class CoordinatorState : private RegionCalls::Owner {
 
   // The step in flight.
   bool in_step_ = false;
-  bool part_running_ = false;  // elsewhere: nothing of the decoder or the stages may be touched
-  bool given_up_ = false;      // to end when the part that runs is over
-  bool states_lost_ = false;   // those that were elsewhere
+  bool part_running_ = false;        // elsewhere: nothing of the decoder or the stages may be touched
+  bool given_up_ = false;            // to end when the part that runs is over
+  bool states_lost_ = false;         // those that were elsewhere
+  bool stages_read_states_ = false;  // any of them
   bool has_prefill_ = false;
   bool has_policies_ = false;  // of any row
   bool tells_routes_ = false;  // of any part

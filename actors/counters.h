@@ -43,8 +43,10 @@ struct SwarmCounters {
   Counter active, queued;                              // sessions now
   Counter predicted[kAhead], predicted_right[kAhead];  // rows, 1 and 2 expert layers ahead
   Counter sessions, restarts, retries, timeouts, moves, failed_jobs;
-  Counter recoveries;           // steps that began again since the device was lost
-  Counter prompt_rows, tokens;  // rows of prompts computed; tokens drawn
+  Counter recoveries;                        // steps that began again since the device was lost
+  Counter prompt_rows, tokens;               // rows of prompts computed; tokens drawn
+  Counter safety_tokens, safety_projected;   // drawn with a polytope; of these, with a state that was outside
+  Counter context_tokens, context_recalled;  // drawn with a memory of contexts; where it had a say
   int64_t experts;
   std::vector<Counter> expert_rows;   // [layers, experts]
   std::vector<Counter> last_experts;  // [layers]: that was asked last; -1: none yet

@@ -1,5 +1,7 @@
 #include "actors/generate.h"
 
+#include <algorithm>
+
 namespace omni {
 
 const char* StopReasonName(StopReason reason) {
@@ -16,6 +18,21 @@ const char* StopReasonName(StopReason reason) {
       return "cancelled";
   }
   return "unknown";
+}
+
+void NotesSummary::Add(const TokenNotes& notes) {
+  if (notes.safety.has_value()) {
+    const float moved = notes.safety->distance;
+    ++projectable;
+    projected += moved > 0;
+    distance += static_cast<double>(moved);
+    largest_distance = std::max(largest_distance, moved);
+  }
+  if (notes.contexts.has_value()) {
+    ++remembering;
+    recalled += notes.contexts->order > 0;
+    weight += static_cast<double>(notes.contexts->weight);
+  }
 }
 
 void ConfidenceSummary::Add(const TokenConfidence& confidence) {

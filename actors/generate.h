@@ -11,7 +11,9 @@
 #include <vector>
 
 #include "engine/around/perspectives.h"
+#include "engine/around/polytope_source.h"
 #include "engine/base/ids.h"
+#include "engine/decode/token_notes.h"
 #include "engine/text/sampler.h"
 
 namespace omni {
@@ -39,6 +41,11 @@ struct GenerateRequest {
   // Tokens tell how sure they are, and some are looked at from four routings. Nothing: none of it costs
   // anything.
   std::optional<PerspectiveSettings> perspectives;
+  // The polytope that hidden states are projected onto before their logits are computed. Of an answer, that
+  // which its swarm had when it began: another of the name changes nothing for it.
+  SafetyChoice safety;
+  // The session remembers its own text, and what followed in like places has a say in the next token.
+  bool context_memory = false;
   // No token is drawn: the result is an embedding of the prompt. What would concern tokens must be off, and a
   // snapshot is neither gone on from nor kept; max_tokens, sampler and stops do not matter.
   bool embed = false;
@@ -81,6 +88,20 @@ struct ConfidenceSummary {
   void Add(const TokenConfidence& confidence);
 };
 
+// What the stages did for an answer's tokens together.
+struct NotesSummary {
+  int64_t projectable = 0, projected = 0;  // tokens with a polytope; of them those whose state was outside
+  double distance = 0;                     // sum over them, in order
+  float largest_distance = 0;
+  // Tokens with a memory of contexts; of them those where it had a say; the sum of its weights, in order.
+  int64_t remembering = 0, recalled = 0;
+  double weight = 0;
+  double mean_weight() const { return remembering > 0 ? weight / static_cast<double>(remembering) : 0; }
+  bool empty() const { return projectable == 0 && remembering == 0; }
+  double mean_distance() const { return projectable > 0 ? distance / static_cast<double>(projectable) : 0; }
+  void Add(const TokenNotes& notes);
+};
+
 // One thing that happened to a session: progress of its prompt, a new token, or (no token) text that had been
 // held back until the end.
 struct GenerateEvent {
@@ -95,6 +116,7 @@ struct GenerateEvent {
   // drawn, which is the token before it.
   std::vector<ExpertId> routes;
   std::optional<TokenConfidence> confidence;  // tokens of sessions with perspectives
+  TokenNotes notes;                           // tokens only
   std::string text;  // what may be shown now; whole characters where the text is valid UTF-8, may be empty
 };
 

@@ -1,5 +1,6 @@
 #include "actors/session.h"
 
+#include <algorithm>
 #include <new>
 #include <utility>
 
@@ -20,18 +21,20 @@ absl::Status NoMemory(const ModelConfig& config) {
 }  // namespace
 
 Session::Session(SessionId id, GenerateRequest request, const Tokenizer& tokenizer, int64_t max_context,
-                 std::shared_ptr<SessionChannel> channel, SnapshotPtr from)
+                 std::shared_ptr<SessionChannel> channel, SnapshotPtr from, SessionExtras extras)
     : id_(id),
       request_(std::move(request)),
       tokenizer_(tokenizer),
       max_context_(max_context),
       channel_(std::move(channel)),
+      extras_(std::move(extras)),
       from_(std::move(from)),
       matcher_(request_.stops),
       created_(Clock::now()) {
   if (from_ != nullptr) {
     tokens_ = from_->tokens;
-    computed_ = from_->state.position();
+    const bool remembers = from_->contexts != nullptr && from_->contexts->polytope() == request_.safety.hash;
+    computed_ = request_.context_memory && !remembers ? 0 : from_->state.position();
     if (request_.prompt.empty()) {
       generated_ = from_->generated;
       for (size_t i = tokens_.size() - static_cast<size_t>(generated_); i < tokens_.size(); ++i) {
@@ -50,14 +53,23 @@ Session::Session(SessionId id, GenerateRequest request, const Tokenizer& tokeniz
   }
   prompt_size_ = static_cast<int64_t>(tokens_.size());
   result_.timings.prompt_tokens = prompt_size_ - computed_;
+  if (request_.context_memory) {
+    context_bytes_ = SessionContexts::MostBytes(
+        std::min(max_context_, prompt_size_ + std::min(request_.max_tokens, max_context_)));
+  }
 }
 
 absl::Status Session::Activate(const ModelConfig& config, Clock::time_point now) {
   try {
-    if (from_ != nullptr) {
+    const bool copied = from_ != nullptr && computed_ > 0;
+    if (copied) {
       state_.emplace(from_->state.Clone());
     } else {
       state_.emplace(config);
+    }
+    if (request_.context_memory) {
+      contexts_ = copied ? std::make_unique<SessionContexts>(*from_->contexts)
+                         : std::make_unique<SessionContexts>(extras_.code, request_.safety.hash);
     }
   } catch (const std::bad_alloc&) {
     return NoMemory(config);
@@ -103,6 +115,8 @@ void Session::EndStep() {
 absl::Status Session::Recompute(const ModelConfig& config) {
   try {
     state_.emplace(config);
+    if (contexts_ != nullptr)
+      contexts_ = std::make_unique<SessionContexts>(extras_.code, request_.safety.hash);
   } catch (const std::bad_alloc&) {
     return NoMemory(config);
   }
@@ -113,7 +127,8 @@ absl::Status Session::Recompute(const ModelConfig& config) {
 }
 
 void Session::OnToken(const Sampled& sampled, Clock::time_point now, std::vector<Sampled> alternatives,
-                      std::vector<ExpertId> routes, std::optional<TokenConfidence> confidence) {
+                      std::vector<ExpertId> routes, std::optional<TokenConfidence> confidence,
+                      const TokenNotes& notes) {
   if (over_) return;
   Timings& timings = result_.timings;
   if (timings.generated_tokens == 0) {
@@ -135,6 +150,7 @@ void Session::OnToken(const Sampled& sampled, Clock::time_point now, std::vector
   event.alternatives = std::move(alternatives);
   event.routes = std::move(routes);
   event.confidence = std::move(confidence);
+  event.notes = notes;
   if (!end && sampled.token != Tokenizer::kEndOfText)
     event.text = matcher_.Push(tokenizer_.Bytes(sampled.token));
   result_.text += event.text;
@@ -168,7 +184,8 @@ void Session::Finish(StopReason reason) {
   over_ = true;
   result_.reason = reason;
   if (request_.keep && state_.has_value()) {
-    result_.snapshot = std::make_shared<const SessionSnapshot>(Describe(*std::move(state_)));
+    result_.snapshot =
+        std::make_shared<const SessionSnapshot>(Describe(*std::move(state_), std::move(contexts_)));
   }
   if (!matcher_.stopped()) {
     GenerateEvent rest;
@@ -211,15 +228,17 @@ absl::StatusOr<SnapshotPtr> Session::Snapshot() {
   }
   if (absl::Status s = state_->BringHome(); !s.ok()) return s;
   try {
-    return std::make_shared<const SessionSnapshot>(Describe(state_->Clone()));
+    std::shared_ptr<const SessionContexts> contexts;
+    if (contexts_ != nullptr) contexts = std::make_shared<SessionContexts>(*contexts_);
+    return std::make_shared<const SessionSnapshot>(Describe(state_->Clone(), std::move(contexts)));
   } catch (const std::bad_alloc&) {
     return absl::ResourceExhaustedError(absl::StrCat("no memory for a copy of session ", id_.value,
                                                      "'s state, ", state_->bytes() >> 20, " MiB"));
   }
 }
 
-SessionSnapshot Session::Describe(SessionState state) const {
-  SessionSnapshot snapshot{request_, tokens_, generated_, std::move(state)};
+SessionSnapshot Session::Describe(SessionState state, std::shared_ptr<const SessionContexts> contexts) const {
+  SessionSnapshot snapshot{request_, tokens_, generated_, std::move(state), std::move(contexts)};
   snapshot.request.prompt.clear();
   snapshot.request.generated.clear();
   snapshot.request.caller.clear();
@@ -236,13 +255,15 @@ absl::Status CheckExtras(const GenerateRequest& request, const SessionSnapshot* 
         absl::StrCat("alternatives is ", request.alternatives, ", but must be 0 to ", kMostAlternatives));
   }
   if (!request.embed) return absl::OkStatus();
-  const char* with = from != nullptr              ? "going on from a snapshot"
-                     : request.keep               ? "keeping the session"
-                     : !request.generated.empty() ? "tokens that are known already"
-                     : request.alternatives > 0   ? "alternatives"
-                     : request.routes             ? "routes"
-                     : request.perspectives       ? "perspectives"
-                                                  : nullptr;
+  const char* with = from != nullptr                    ? "going on from a snapshot"
+                     : request.keep                     ? "keeping the session"
+                     : !request.generated.empty()       ? "tokens that are known already"
+                     : request.alternatives > 0         ? "alternatives"
+                     : request.routes                   ? "routes"
+                     : request.perspectives             ? "perspectives"
+                     : !request.safety.polytope.empty() ? "a polytope"
+                     : request.context_memory           ? "a memory of contexts"
+                                                        : nullptr;
   if (with == nullptr) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(
       "an embedding draws no token and ends with its prompt, so it cannot be asked for together with ", with,

@@ -15,11 +15,18 @@
 #include "actors/generate.h"
 #include "actors/session_channel.h"
 #include "actors/session_snapshot.h"
+#include "engine/around/context_stage.h"
 #include "engine/model/session_state.h"
 #include "engine/text/sampler.h"
 #include "engine/text/tokenizer.h"
 
 namespace omni {
+
+// What a request asks for beside the model.
+struct SessionExtras {
+  std::shared_ptr<const Projector> polytope;
+  std::shared_ptr<const ContextCode> code;  // if it asks for a memory of contexts
+};
 
 class Session {
  public:
@@ -27,9 +34,10 @@ class Session {
 
   // The request has been checked by CheckRequest; the tokenizer outlives the session. `from`, if not null, is
   // what the session goes on from: the request's prompt, which may then be empty, comes after the snapshot's
-  // tokens.
+  // tokens. A snapshot without the memory of contexts that the request asks for, or with one that was made
+  // with another polytope, is gone on from by its tokens alone: they are computed again, to the same bits.
   Session(SessionId id, GenerateRequest request, const Tokenizer& tokenizer, int64_t max_context,
-          std::shared_ptr<SessionChannel> channel, SnapshotPtr from = nullptr);
+          std::shared_ptr<SessionChannel> channel, SnapshotPtr from = nullptr, SessionExtras extras = {});
 
   SessionId id() const { return id_; }
   RoutePolicy* route_policy() const { return request_.route_policy; }
@@ -40,6 +48,8 @@ class Session {
   const std::optional<PerspectiveSettings>& perspectives() const { return request_.perspectives; }
   // That a step may need for it, its own included.
   int64_t states() const { return request_.perspectives.has_value() ? kPerspectives : 1; }
+  // That its memory of contexts may take at most, all its life.
+  int64_t context_bytes() const { return context_bytes_; }
 
   // Makes the model state, or a copy of the snapshot's; the session takes part in steps from now on.
   // ResourceExhausted if there is no memory for it.
@@ -68,9 +78,12 @@ class Session {
   // For the stages between hidden state and token.
   std::span<const TokenId> tokens() const { return tokens_; }
   const SamplerSettings& sampler() const { return request_.sampler; }
+  const Projector* polytope() const { return extras_.polytope.get(); }
+  SessionContexts* contexts() const { return contexts_.get(); }  // once active; null: none is asked for
   // Appends the token drawn, streams it and, at an end, closes the session.
   void OnToken(const Sampled& sampled, Clock::time_point now, std::vector<Sampled> alternatives = {},
-               std::vector<ExpertId> routes = {}, std::optional<TokenConfidence> confidence = {});
+               std::vector<ExpertId> routes = {}, std::optional<TokenConfidence> confidence = {},
+               const TokenNotes& notes = {});
 
   // Between two steps, once the session is active: all that it is, the state copied.
   // Unavailable: the state was on a device that is lost.
@@ -87,16 +100,19 @@ class Session {
  private:
   void Finish(StopReason reason);
   void FinishEmbedding();
-  SessionSnapshot Describe(SessionState state) const;
+  SessionSnapshot Describe(SessionState state, std::shared_ptr<const SessionContexts> contexts) const;
 
   SessionId id_;
   GenerateRequest request_;
   const Tokenizer& tokenizer_;
   int64_t max_context_;
   std::shared_ptr<SessionChannel> channel_;
+  const SessionExtras extras_;
   SnapshotPtr from_;  // until the session is active
   StopMatcher matcher_;
   std::optional<SessionState> state_;
+  std::unique_ptr<SessionContexts> contexts_;
+  int64_t context_bytes_ = 0;
   std::vector<TokenId> tokens_;  // prompt and generated
   int64_t prompt_size_ = 0;      // tokens that need not be drawn
   int64_t computed_ = 0;         // tokens the state has seen

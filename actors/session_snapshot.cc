@@ -77,6 +77,8 @@ Json ToJson(const SessionSnapshot& snapshot, std::string_view model_hash) {
                {"repetition_window", r.sampler.repetition_window},
                {"seed", r.sampler.seed}};
   if (r.perspectives.has_value()) json["perspectives"] = PerspectiveText(*r.perspectives);
+  if (r.context_memory) json["context_memory"] = true;
+  if (!r.safety.polytope.empty()) json["safety"] = {{"polytope", r.safety.polytope}, {"hash", r.safety.hash}};
   return json;
 }
 
@@ -112,6 +114,12 @@ absl::Status FromJson(const Json& json, const ModelConfig& config, SessionSnapsh
     if (!read.ok()) return Bad("its perspectives cannot be read");
     r.perspectives = *read;
   }
+  r.context_memory = json.value("context_memory", false);
+  if (const auto safety = json.find("safety"); safety != json.end()) {
+    r.safety.polytope = safety->at("polytope").get<std::string>();
+    r.safety.hash = safety->at("hash").get<std::string>();
+    if (r.safety.polytope.empty()) return Bad("its polytope has no name");
+  }
   r.sampler.temperature = json.at("temperature").get<float>();
   r.sampler.top_k = json.at("top_k").get<int32_t>();
   r.sampler.top_p = json.at("top_p").get<float>();
@@ -129,7 +137,9 @@ absl::Status FromJson(const Json& json, const ModelConfig& config, SessionSnapsh
 
 }  // namespace
 
-SessionSnapshot SessionSnapshot::Clone() const { return {request, tokens, generated, state.Clone()}; }
+SessionSnapshot SessionSnapshot::Clone() const {
+  return {request, tokens, generated, state.Clone(), contexts};
+}
 
 std::string SessionSnapshot::Save(std::string_view model_hash) const {
   const std::string json = ToJson(*this, model_hash).dump(-1, ' ', true, Json::error_handler_t::replace);
@@ -171,7 +181,7 @@ absl::StatusOr<SessionSnapshot> SessionSnapshot::Restore(const ModelConfig& conf
     absl::StatusOr<SessionState> state =
         SessionState::Restore(config, std::string(bytes.substr(kHeadBytes + json_bytes, state_bytes)));
     if (!state.ok()) return state.status();
-    SessionSnapshot snapshot{{}, {}, 0, *std::move(state)};
+    SessionSnapshot snapshot{{}, {}, 0, *std::move(state), nullptr};
     if (absl::Status s = FromJson(*json, config, &snapshot); !s.ok()) return s;
     return snapshot;
   } catch (const Json::exception&) {

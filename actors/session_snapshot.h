@@ -10,6 +10,7 @@
 #include <absl/status/statusor.h>
 
 #include "actors/generate.h"
+#include "engine/around/context_stage.h"
 #include "engine/model/session_state.h"
 
 namespace omni {
@@ -24,6 +25,9 @@ struct SessionSnapshot {
   std::vector<TokenId> tokens;  // prompt and generated
   int64_t generated = 0;        // of them, the last ones that were generated
   SessionState state;           // has seen the first state.position() tokens
+  // Its memory of contexts, if it had one; bytes do not hold it. Without it, it comes about again when the
+  // tokens are read again.
+  std::shared_ptr<const SessionContexts> contexts = nullptr;
 
   // The same at this moment; the state is copied.
   SessionSnapshot Clone() const;

@@ -6,6 +6,7 @@
 #include <exception>
 #include <future>
 #include <mutex>
+#include <new>
 #include <utility>
 
 #include <absl/strings/str_cat.h>
@@ -13,6 +14,8 @@
 #include "actors/coordinator.h"
 #include "actors/messages.h"
 #include "actors/session.h"
+#include "engine/around/context_stage.h"
+#include "engine/around/safety_stage.h"
 #include "engine/base/threads.h"
 #include "engine/decode/worker_pool.h"
 
@@ -98,8 +101,11 @@ std::unique_ptr<SessionHandle> SessionHandle::OfAnother(std::shared_ptr<SessionC
 
 namespace {
 
-CoordinatorOptions WithPool(CoordinatorOptions options, WorkerPool& pool) {
+CoordinatorOptions Filled(CoordinatorOptions options, WorkerPool& pool, SafetyStage& safety,
+                          ContextStage& contexts) {
   options.pool = &pool;
+  options.project.insert(options.project.begin(), &safety);
+  options.decide.insert(options.decide.begin(), &contexts);
   return options;
 }
 
@@ -115,7 +121,10 @@ struct Swarm::Impl {
         pool(std::move(pool_in)),
         counters(weights.config),
         chosen(std::move(chosen_in)),
-        state(weights.config, *chosen.decoder, WithPool(options.coordinator, *pool), counters),
+        safety(pool.get(), chosen.decoder->ops()),
+        contexts(pool.get(), chosen.decoder->ops()),
+        state(weights.config, *chosen.decoder, Filled(options.coordinator, *pool, safety, contexts),
+              counters),
         coordinator(Spawn(actors, experts)),
         door(std::make_shared<Door>(coordinator)) {}
 
@@ -144,10 +153,21 @@ struct Swarm::Impl {
   std::unique_ptr<WorkerPool> pool;
   SwarmCounters counters;
   ChosenDecoder chosen;
+  SafetyStage safety;
+  ContextStage contexts;
   CoordinatorState state;
   Outstanding outstanding;  // all of the above outlives its actors
   CoordinatorActor coordinator;
   std::shared_ptr<Door> door;
+
+  // Made when a session first asks for a memory of contexts. May throw std::bad_alloc.
+  std::shared_ptr<const ContextCode> Code() {
+    std::lock_guard lock(code_mutex);
+    if (code == nullptr) code = std::make_shared<const ContextCode>(weights.config.d, weights.config.vocab);
+    return code;
+  }
+  std::mutex code_mutex;
+  std::shared_ptr<const ContextCode> code;
 
   std::atomic<uint64_t> next_session{1};
   std::mutex callers_mutex;
@@ -223,12 +243,30 @@ absl::StatusOr<std::unique_ptr<SessionHandle>> Swarm::Submit(GenerateRequest req
       !s.ok()) {
     return s;
   }
+  SessionExtras extras;
+  if (!request.safety.polytope.empty()) {
+    absl::StatusOr<HeldPolytope> held =
+        impl.options.polytopes != nullptr
+            ? impl.options.polytopes->Take(request.safety)
+            : TakePolytope(nullptr, absl::NotFoundError("this swarm was started without any"),
+                           request.safety);
+    if (!held.ok()) return held.status();
+    request.safety.hash = std::move(held->hash);
+    extras.polytope = std::move(held->projector);
+  }
+  if (request.context_memory) {
+    try {
+      extras.code = impl.Code();
+    } catch (const std::bad_alloc&) {
+      return absl::ResourceExhaustedError("no memory for the tokens' vectors, which contexts are kept by");
+    }
+  }
   const SessionId id(impl.next_session.fetch_add(1, std::memory_order_relaxed));
   auto channel = std::make_shared<SessionChannel>(static_cast<size_t>(impl.options.unread_tokens),
                                                   std::move(options.notify));
   impl.door->Send(submit_atom_v,
                   std::make_shared<Session>(id, std::move(request), impl.tokenizer, impl.options.max_context,
-                                            channel, std::move(options.from)));
+                                            channel, std::move(options.from), std::move(extras)));
   const std::shared_ptr<Door>& door = impl.door;
   return std::unique_ptr<SessionHandle>(new SessionHandle(std::make_unique<SessionHandle::Impl>(
       SessionHandle::Impl{id, std::move(channel), [door, id] { door->Send(resume_atom_v, id.value); },
@@ -295,6 +333,10 @@ SwarmStats Swarm::Stats() const {
   stats.failed_jobs = c.failed_jobs.Get();
   stats.prompt_rows = c.prompt_rows.Get();
   stats.tokens = c.tokens.Get();
+  stats.safety_tokens = c.safety_tokens.Get();
+  stats.safety_projected = c.safety_projected.Get();
+  stats.context_tokens = c.context_tokens.Get();
+  stats.context_recalled = c.context_recalled.Get();
   for (size_t ahead = 0; ahead < SwarmCounters::kAhead; ++ahead) {
     stats.predicted[ahead] = c.predicted[ahead].Get();
     stats.predicted_right[ahead] = c.predicted_right[ahead].Get();

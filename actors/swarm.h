@@ -35,8 +35,10 @@ struct SwarmOptions {
   int threads = 0;  // 0: as many as this process may use cores
   // Tokens of a session, prompt and answer; its memory does not depend on it.
   int64_t max_context = 1'000'000;
-  int64_t unread_tokens = 256;  // a client so far behind pauses its session
-  CoordinatorOptions coordinator;
+  int64_t unread_tokens = 256;     // a client so far behind pauses its session
+  CoordinatorOptions coordinator;  // what it says of stages comes after the swarm's own
+  // Where requests' polytopes come from; outlives the swarm. Null: there are none.
+  PolytopeSource* polytopes = nullptr;
   LinkFactory make_link;           // empty: every region is an actor of this process
   DeviceChoice device;             // what computes all but experts that are outside
   ExpertRunner* runner = nullptr;  // computes the experts of this process's regions; it outlives the swarm
@@ -53,6 +55,7 @@ struct SwarmStats {
   StepStats decode, mixed;  // steps that only decode; steps with prompt rows
   int64_t active = 0, queued = 0;
   int64_t sessions = 0, restarts = 0, retries = 0, timeouts = 0, moves = 0, failed_jobs = 0;
+  int64_t safety_tokens = 0, safety_projected = 0, context_tokens = 0, context_recalled = 0;
   int64_t prompt_rows = 0, tokens = 0;  // rows of prompts computed; tokens drawn
   int64_t predicted[2] = {},
           predicted_right[2] = {};  // rows whose expert was guessed 1 and 2 expert layers ahead

@@ -33,6 +33,9 @@ void NodeFlags::Add(Verb& verb) {
   verb.Path("--state", state, "Folder of what a coordinator keeps (default: below $XDG_STATE_HOME/omni)");
   verb.Path("--executors", executors,
             "File of the programs that this node runs for tasks (docs/executors.md)");
+  verb.Path("--polytopes", polytopes,
+            "File of the polytopes that requests may ask for, read again when it changes (default: "
+            "polytopes.omni beside the model)");
   verb.Path("--certificates", certificates, "Folder of this node's certificate (omni cluster cert)");
   verb.Bool("--allow-plain", allow_plain, "Off loopback without encryption; said at every start");
   verb.Bool("--log-requests,!--no-log-requests", log_requests,
@@ -76,6 +79,13 @@ absl::StatusOr<ClusterNodeOptions> NodeFlags::Options(const std::string& given,
   options.allow_plain = allow_plain;
   options.certificates = certificates;
   options.executors = executors;
+  if (!polytopes.empty() && !join.empty() && etcd.empty()) {
+    return UsageError(
+        "--polytopes does nothing for a node that joins others and cannot coordinate, for coordinators "
+        "project; "
+        "leave it out");
+  }
+  options.polytopes = polytopes;
   options.state_dir = state;
   options.swarm.threads = static_cast<int>(threads);
   const absl::StatusOr<DeviceChoice> choice = device.Choice();

@@ -243,6 +243,8 @@ absl::StatusOr<ClusterClient::Answer> ClusterClient::Generate(const Request& req
   for (const std::string& stop : request.stops) ask.add_stops(stop);
   ask.set_ignore_end_of_text(!request.stop_at_end_of_text);
   if (request.perspectives.has_value()) ask.set_perspectives(PerspectiveText(*request.perspectives));
+  ask.set_safety(request.safety);
+  ask.set_context_memory(request.context_memory);
 
   const auto nanoseconds = [](double seconds) {
     return std::chrono::nanoseconds(static_cast<int64_t>(seconds * 1e9));
@@ -269,6 +271,7 @@ absl::StatusOr<ClusterClient::Answer> ClusterClient::Generate(const Request& req
         case texts::GenerateResponse::kBegun:
           known = true;
           answer.model_hash = message.begun().model_hash();
+          answer.safety_hash = message.begun().safety_hash();
           answer.prompt_tokens = static_cast<int64_t>(message.begun().prompt_tokens());
           break;
         case texts::GenerateResponse::kProgress:
@@ -293,6 +296,7 @@ absl::StatusOr<ClusterClient::Answer> ClusterClient::Generate(const Request& req
           event.probability = t.probability();
           event.text = t.text();
           if (t.has_confidence()) event.confidence = FromProto(t.confidence(), event.token);
+          event.notes = NotesOf(t);
           if (on_event) wanted = on_event(event);
           break;
         }

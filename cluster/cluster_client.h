@@ -52,12 +52,15 @@ class ClusterClient {
     std::vector<std::string> stops;
     bool stop_at_end_of_text = true;
     std::optional<PerspectiveSettings> perspectives;
+    std::string safety;  // a polytope of the coordinator's; empty: none
+    bool context_memory = false;
     std::stop_token cancel;
   };
   struct Answer {
     std::string text;
     std::vector<TokenId> tokens;
     std::string reason, model_hash;
+    std::string safety_hash;  // of the polytope; empty: none was asked for
     int64_t prompt_tokens = 0;
     std::chrono::nanoseconds queued{0}, prefill{0}, decode{0};
     int reconnects = 0;

@@ -38,6 +38,7 @@
 #include "cluster/node_device.h"
 #include "cluster/node_memory.h"
 #include "cluster/node_status.h"
+#include "cluster/request_ids.h"
 #include "cluster/saved_sessions.h"
 #include "cluster/session_log.h"
 #include "cluster/state_holder.h"
@@ -53,7 +54,6 @@
 #include "store/plan/machine.h"
 
 namespace omni {
-
 struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceService::Backend {
   ~Impl() override {
     joiner = nullptr;
@@ -180,6 +180,9 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
                                       ? "no coordinator has been elected yet"
                                       : absl::StrCat("this node does not coordinate; ask ", elsewhere));
   }
+  absl::StatusOr<std::string> PolytopeHash(const SafetyChoice& choice) override {
+    return polytopes->Hash(choice);
+  }
   absl::StatusOr<std::unique_ptr<SessionHandle>> Submit(GenerateRequest request,
                                                         SubmitOptions with) override {
     std::shared_lock lock(swarm_mutex);
@@ -215,6 +218,7 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   std::unique_ptr<CoordinatorRole> role;
   std::shared_mutex swarm_mutex;
   std::optional<Calibration> calibration;
+  std::unique_ptr<ModelPolytopes> polytopes;
   std::unique_ptr<omni::Swarm> swarm;  // its links go before the role
   std::unique_ptr<InferenceService> inference;
   std::unique_ptr<grpc::Service> inference_calls, task_calls;
@@ -254,6 +258,10 @@ absl::Status ClusterNode::Impl::OpenTheModel() {
   absl::StatusOr<Model> opened = OpenModel(options.model, *open);
   if (!opened.ok()) return opened.status();
   model.emplace(*std::move(opened));
+  absl::StatusOr<std::unique_ptr<ModelPolytopes>> read =
+      ModelPolytopes::Open({options.polytopes, options.model, model->hash(), model->config().d});
+  if (!read.ok()) return read.status();
+  polytopes = *std::move(read);
   absl::StatusOr<std::vector<int64_t>> bytes = RegionBytes(options.model);
   if (!bytes.ok()) return bytes.status();
   region_bytes = *std::move(bytes);
@@ -345,6 +353,7 @@ absl::Status ClusterNode::Impl::StartSwarm() {
   }
   calibration = CalibrationBeside(options.model, model->hash());
   with.coordinator.calibration = calibration.has_value() ? &*calibration : nullptr;
+  with.polytopes = polytopes.get();
   with.make_link = role->MakeLinks();
   with.runner = runner.get();
   absl::StatusOr<std::unique_ptr<omni::Swarm>> started =
@@ -486,7 +495,7 @@ absl::Status ClusterNode::Impl::Start() {
       std::make_unique<Host>(*actors, config, model->experts(), *pool, *keeper, host_options, runner.get());
   transport = std::make_unique<GrpcFrameTransport>(credentials->channel(), *loop);
   const ClusterRecord cluster{options.cluster, model->hash(), static_cast<int32_t>(config.num_regions()),
-                              kClusterProtocols.oldest, NewClusterId()};
+                              kClusterProtocols.oldest, RandomHex(32)};
   if (coordinates()) MakeInference();
   if (absl::Status s = OpenTasks(); !s.ok()) return s;
   forwarding = std::make_unique<ForwardingBackend>(

@@ -74,6 +74,9 @@ struct ClusterNodeOptions {
   std::shared_ptr<TlsContext> tls;         // with `access` and no `certificates`: TLS for those clients
   // The file of programs that are run for tasks (docs/executors.md); empty: none.
   std::string executors;
+  // The file of polytopes that requests may ask for while it coordinates; empty: kPolytopesFile beside the
+  // model, if it is there.
+  std::string polytopes;
   PushConfig push;      // who may be told of tasks by HTTP; its `allow` empty: nobody
   OpenOptions open;     // ram_bytes and residency are filled in
   bool fitted = false;  // they are already

@@ -32,4 +32,24 @@ TokenConfidence FromProto(const inference::v1::Confidence& proto, TokenId token)
   return confidence;
 }
 
+void TellNotes(const TokenNotes& notes, inference::v1::Token& token) {
+  if (notes.safety.has_value()) {
+    token.mutable_safety()->set_distance(notes.safety->distance);
+    token.mutable_safety()->set_half_spaces(static_cast<uint32_t>(notes.safety->half_spaces));
+  }
+  if (notes.contexts.has_value()) {
+    token.mutable_contexts()->set_weight(notes.contexts->weight);
+    token.mutable_contexts()->set_order(static_cast<uint32_t>(notes.contexts->order));
+  }
+}
+
+TokenNotes NotesOf(const inference::v1::Token& token) {
+  TokenNotes notes;
+  if (token.has_safety())
+    notes.safety = SafetyNote{token.safety().distance(), static_cast<int32_t>(token.safety().half_spaces())};
+  if (token.has_contexts())
+    notes.contexts = ContextNote{token.contexts().weight(), static_cast<int32_t>(token.contexts().order())};
+  return notes;
+}
+
 }  // namespace omni

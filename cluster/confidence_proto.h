@@ -1,4 +1,4 @@
-// A token's confidence as the inference service tells it, and back.
+// A token's confidence and notes as the inference service tells them, and back.
 #pragma once
 
 #include "actors/generate.h"
@@ -9,5 +9,8 @@ namespace omni {
 inference::v1::Confidence ToProto(const TokenConfidence& confidence);
 // Of the token `token`; the probability in its verdict is not told.
 TokenConfidence FromProto(const inference::v1::Confidence& confidence, TokenId token);
+
+void TellNotes(const TokenNotes& notes, inference::v1::Token& token);
+TokenNotes NotesOf(const inference::v1::Token& token);
 
 }  // namespace omni

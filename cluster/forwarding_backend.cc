@@ -46,6 +46,9 @@ pb::GenerateRequest ToProto(const GenerateRequest& request) {
   ask.set_alternatives(static_cast<uint32_t>(request.alternatives));
   ask.set_routes(request.routes);
   if (request.perspectives.has_value()) ask.set_perspectives(PerspectiveText(*request.perspectives));
+  ask.set_safety(request.safety.polytope);
+  ask.set_safety_hash(request.safety.hash);
+  ask.set_context_memory(request.context_memory);
   return ask;
 }
 
@@ -59,6 +62,7 @@ GenerateEvent ToEvent(const pb::Token& token) {
     event.alternatives.push_back({TokenId(other.id()), other.probability()});
   for (uint32_t expert : token.experts()) event.routes.emplace_back(static_cast<int32_t>(expert));
   if (token.has_confidence()) event.confidence = FromProto(token.confidence(), event.token);
+  event.notes = NotesOf(token);
   return event;
 }
 

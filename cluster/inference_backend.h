@@ -9,6 +9,7 @@
 #include <absl/status/statusor.h>
 
 #include "actors/swarm.h"
+#include "engine/around/polytope_source.h"
 #include "engine/text/tokenizer.h"
 
 namespace omni {
@@ -20,6 +21,12 @@ class InferenceBackend {
   // Whether answers may be given here; Unavailable says where.
   virtual absl::Status Serving() = 0;
   virtual std::string Elsewhere() = 0;  // the coordinator's address; empty: not known
+  // Of the polytope that such a request would be given here; PolytopeSource::Take's errors.
+  virtual absl::StatusOr<std::string> PolytopeHash(const SafetyChoice& choice) {
+    const absl::StatusOr<HeldPolytope> none =
+        TakePolytope(nullptr, absl::NotFoundError("this server was started without any"), choice);
+    return none.status();
+  }
   virtual absl::StatusOr<std::unique_ptr<SessionHandle>> Submit(GenerateRequest request,
                                                                 SubmitOptions options) = 0;
   virtual const Tokenizer& tokenizer() = 0;

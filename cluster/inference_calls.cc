@@ -398,6 +398,8 @@ absl::Status CheckGenerate(const pb::GenerateRequest& r) {
   if (!r.perspectives().empty()) {
     if (absl::Status s = ParsePerspectives(r.perspectives()).status(); !s.ok()) return s;
   }
+  if (r.safety().empty() && !r.safety_hash().empty())
+    return absl::InvalidArgumentError("safety_hash is given without safety, the polytope's name");
   const auto long_stop = [](const std::string& stop) { return stop.size() > kMostStopStringBytes; };
   if (r.stops_size() > static_cast<int>(kMostStopStrings) ||
       std::any_of(r.stops().begin(), r.stops().end(), long_stop)) {
@@ -406,6 +408,8 @@ absl::Status CheckGenerate(const pb::GenerateRequest& r) {
   }
   return absl::OkStatus();
 }
+
+SafetyChoice ToSafety(const pb::GenerateRequest& r) { return {r.safety(), r.safety_hash()}; }
 
 GenerateRequest ToRequest(const pb::GenerateRequest& r) {
   GenerateRequest request;
@@ -427,6 +431,8 @@ GenerateRequest ToRequest(const pb::GenerateRequest& r) {
   request.routes = r.routes();
   // CheckGenerate has read them.
   if (!r.perspectives().empty()) request.perspectives = *ParsePerspectives(r.perspectives());
+  request.safety = ToSafety(r);
+  request.context_memory = r.context_memory();
   return request;
 }
 
@@ -473,6 +479,7 @@ void TellToken(const DrawnToken& drawn, const Tokenizer& tokenizer, pb::Token& t
   }
   for (ExpertId expert : drawn.experts) token.add_experts(static_cast<uint32_t>(expert.value));
   if (drawn.confidence.has_value()) *token.mutable_confidence() = ToProto(*drawn.confidence);
+  TellNotes(drawn.notes, token);
 }
 
 ErrorDetails NotLeading(InferenceBackend& backend) {

@@ -44,6 +44,7 @@ struct DrawnToken {
   std::vector<Sampled> alternatives = {};
   std::vector<ExpertId> experts = {};
   std::optional<TokenConfidence> confidence = {};
+  TokenNotes notes = {};
 };
 
 // An answer under way, on the executor's thread.
@@ -143,6 +144,7 @@ std::unique_ptr<grpc::Service> MakeInferenceCalls(InferenceService::Impl& impl);
 absl::Status CheckId(const char* field, const std::string& id);
 // What is wrong with a request that has come, apart from ids that are not known.
 absl::Status CheckGenerate(const pb::GenerateRequest& request);
+SafetyChoice ToSafety(const pb::GenerateRequest& r);
 GenerateRequest ToRequest(const pb::GenerateRequest& r);  // without its prompt
 pb::Session ToSession(const SavedSession& session, const std::string& owner);
 std::string TokenBytes(const std::vector<TokenId>& tokens);  // a pb::KeptTokens

@@ -184,6 +184,12 @@ void InferenceService::Impl::CheckFree(const StreamPtr& stream) {
 }
 
 void InferenceService::Impl::BeginNew(const StreamPtr& stream) {
+  // The answer is one of this very polytope, also where it is taken up again.
+  if (const SafetyChoice safety = ToSafety(stream->request); !safety.polytope.empty()) {
+    const absl::StatusOr<std::string> hash = backend.PolytopeHash(safety);
+    if (!hash.ok()) return Finish(stream, hash.status());
+    stream->request.set_safety_hash(*hash);
+  }
   if (!stream->named()) return ReadPrompt(stream, {}, "");
   pb::KeptRequest kept;
   kept.set_revision(stream->revision);
@@ -241,6 +247,7 @@ void InferenceService::Impl::Go(const StreamPtr& stream, std::vector<TokenId> kn
   begun.mutable_begun()->set_request_id(stream->request.request_id());
   begun.mutable_begun()->set_model_hash(backend.model_hash());
   begun.mutable_begun()->set_prompt_tokens(before);
+  begun.mutable_begun()->set_safety_hash(stream->request.safety_hash());
   stream->call.record.prompt_tokens = static_cast<int64_t>(before);
   begun.mutable_begun()->set_coordinator(backend.node());
   stream->out.push_back(std::move(begun));
@@ -306,7 +313,7 @@ void InferenceService::Impl::Poll(const StreamPtr& stream) {
       if (record.first_token.count() == 0)
         record.first_token = std::chrono::steady_clock::now() - stream->call.asked;
       stream->drawn.push_back({event.token, event.probability, std::move(event.alternatives),
-                               std::move(event.routes), std::move(event.confidence)});
+                               std::move(event.routes), std::move(event.confidence), event.notes});
     } else if (event.text.empty()) {
       pb::GenerateResponse progress;
       progress.mutable_progress()->set_prompt_tokens(static_cast<uint64_t>(event.position));

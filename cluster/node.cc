@@ -20,6 +20,10 @@ absl::StatusOr<std::unique_ptr<Node>> Node::Start(std::shared_ptr<ActorSystem> a
   const SwarmOptions swarm = options.swarm;
   std::unique_ptr<Node> node(new Node(std::move(actors), std::move(options), *std::move(model)));
   node->calibration_ = CalibrationBeside(node->path(), node->model_.hash());
+  absl::StatusOr<std::unique_ptr<ModelPolytopes>> polytopes = ModelPolytopes::Open(
+      {node->options_.polytopes, node->path(), node->model_.hash(), node->model_.config().d});
+  if (!polytopes.ok()) return polytopes.status();
+  node->polytopes_ = *std::move(polytopes);
   if (absl::Status s = node->Restart(swarm); !s.ok()) return s;
   return node;
 }
@@ -42,6 +46,7 @@ absl::Status Node::Restart(const SwarmOptions& options) {
     filled.coordinator.state_bytes = model_.plan()->bytes_for_sessions();
   }
   filled.coordinator.calibration = calibration_.has_value() ? &*calibration_ : nullptr;
+  filled.polytopes = polytopes_.get();
   absl::StatusOr<std::unique_ptr<Swarm>> swarm =
       Swarm::Start(*actors_, model_.weights(), model_.experts(), model_.tokenizer(), filled);
   if (!swarm.ok()) return swarm.status();

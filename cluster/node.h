@@ -10,6 +10,7 @@
 
 #include "actors/actor_system.h"
 #include "actors/swarm.h"
+#include "cluster/model_polytopes.h"
 #include "engine/around/calibration.h"
 #include "store/model/model.h"
 
@@ -18,8 +19,9 @@ namespace omni {
 struct NodeOptions {
   std::string model;  // the directory
   OpenOptions open;
+  std::string polytopes;  // the file of them; empty: kPolytopesFile beside the model, if it is there
   // Its coordinator's state_bytes is filled in from the memory plan where it says nothing, and its
-  // calibration is what lies beside the model.
+  // calibration is what lies beside the model. Its polytopes are the file's.
   SwarmOptions swarm;
 };
 
@@ -43,6 +45,7 @@ class Node {
 
   const std::string& path() const { return options_.model; }
   const Model& model() const { return model_; }
+  PolytopeSource& polytopes() { return *polytopes_; }
   Swarm& swarm() { return *swarm_; }
   const Swarm& swarm() const { return *swarm_; }
 
@@ -54,6 +57,7 @@ class Node {
   NodeOptions options_;
   Model model_;
   std::optional<Calibration> calibration_;
+  std::unique_ptr<ModelPolytopes> polytopes_;
   std::unique_ptr<Swarm> swarm_;
 };
 

@@ -29,7 +29,8 @@ class SessionStates {
   }
   void Put(const std::string& id, uint64_t revision, SnapshotPtr state) {
     if (state == nullptr) return;
-    const int64_t bytes = state->state.bytes() + static_cast<int64_t>(state->tokens.size() * sizeof(TokenId));
+    int64_t bytes = state->state.bytes() + static_cast<int64_t>(state->tokens.size() * sizeof(TokenId));
+    if (state->contexts != nullptr) bytes += state->contexts->bytes();
     std::lock_guard lock(mutex_);
     Erase(At(id));
     if (bytes > most_bytes_) return;

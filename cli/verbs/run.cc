@@ -9,11 +9,11 @@
 #include <absl/strings/str_format.h>
 #include <nlohmann/json.hpp>
 
+#include "cli/around_flags.h"
 #include "cli/cluster_flags.h"
 #include "cli/device_flags.h"
 #include "cli/open_node.h"
 #include "cli/output.h"
-#include "cli/perspective_flag.h"
 #include "cli/place.h"
 #include "cli/prompt.h"
 #include "cli/sampler_flags.h"
@@ -21,6 +21,7 @@
 #include "cli/stream_flags.h"
 #include "cli/swarm_task.h"
 #include "cli/terminal.h"
+#include "cli/token_report.h"
 #include "cli/verb.h"
 #include "engine/base/interrupt.h"
 #include "engine/base/json.h"
@@ -39,7 +40,7 @@ struct RunArgs {
   std::string prompt, prompt_flag, model;
   int64_t tokens = 128, threads = 0, ctx = SwarmOptions().max_context;
   SamplerFlags sampler;
-  std::optional<PerspectiveSettings> perspectives;
+  AroundFlags around;
   std::vector<std::string> stops;
   StreamFlags stream;
   DeviceFlags device;
@@ -153,56 +154,13 @@ nlohmann::json AnswerJson(const std::string& text, const std::vector<TokenId>& a
             {"decode_tok_per_s", t.DecodeRate()}}}};
 }
 
-// What the perspectives say of an answer, collected token by token.
-class Confidences {
- public:
-  void Add(const GenerateEvent& event) {
-    if (!event.is_token || !event.confidence.has_value()) return;
-    summary_.Add(*event.confidence);
-    of_tokens_.push_back(event.confidence->confidence);
-    if (!event.confidence->looked.has_value()) return;
-    const PerspectiveVerdict& verdict = *event.confidence->looked;
-    looks_.push_back({{"token", of_tokens_.size() - 1},
-                      {"disagreement", verdict.disagreement},
-                      {"disagree", verdict.disagree},
-                      {"votes", verdict.votes},
-                      {"uncertain", verdict.uncertain},
-                      {"changed", verdict.changed}});
-  }
-
-  // For --json; does nothing to answers without perspectives.
-  void AddTo(nlohmann::json& json) const {
-    if (summary_.tokens == 0) return;
-    json["perspectives"] = {{"mean_confidence", summary_.mean()},
-                            {"looked", summary_.looked},
-                            {"disagreeing", summary_.disagreeing},
-                            {"uncertain", summary_.uncertain},
-                            {"changed", summary_.changed},
-                            {"confidence", of_tokens_},
-                            {"looks", looks_}};
-  }
-  // For people.
-  std::string Line() const {
-    return absl::StrCat("confidence ", absl::StrFormat("%.2f", summary_.mean()), " · looked at ",
-                        summary_.looked, " of ", summary_.tokens,
-                        " tokens from four sides: ", summary_.disagreeing, " disagreed, ", summary_.changed,
-                        " changed, ", summary_.uncertain, " uncertain");
-  }
-  bool any() const { return summary_.tokens > 0; }
-
- private:
-  ConfidenceSummary summary_;
-  std::vector<float> of_tokens_;
-  nlohmann::json looks_ = nlohmann::json::array();
-};
-
-void PrintJson(const GenerateResult& result, const Confidences& confidences, uint64_t seed,
-               double load_seconds, const Model& model, const std::optional<DeviceReport>& device) {
+void PrintJson(const GenerateResult& result, const TokenReport& report, uint64_t seed, double load_seconds,
+               const Model& model, const std::optional<DeviceReport>& device) {
   nlohmann::json json = AnswerJson(result.text, result.tokens, StopReasonName(result.reason), seed,
                                    model.hash(), result.timings);
   json["timings"]["load_s"] = load_seconds;
   if (device.has_value()) json["device"] = DeviceJson(*device);
-  confidences.AddTo(json);
+  report.AddTo(json);
   PrintF("%s\n", JsonText(json));
 }
 
@@ -248,17 +206,20 @@ absl::StatusOr<int> RunInCluster(const RunArgs& args, const std::string& prompt)
   request.sampler = args.sampler.Settings();
   request.stops = args.stops;
   request.stop_at_end_of_text = !args.ignore_end;
-  request.perspectives = args.perspectives;
+  request.perspectives = args.around.perspectives;
+  request.safety = args.around.safety;
+  request.context_memory = args.around.context_memory;
   if (args.Echoes()) Echo(prompt);
   const InterruptGuard interrupt;
-  Confidences confidences;
+  TokenReport report;
   absl::StatusOr<ClusterClient::Answer> answer =
       (*client)->Generate(request, [&](const GenerateEvent& event) {
-        confidences.Add(event);
+        report.Add(event);
         if (!args.json) Print(event.text);
         return FlushOutput() && !InterruptGuard::Requested();
       });
   if (!answer.ok()) return answer.status();
+  report.SetPolytope(args.around.safety, answer->safety_hash);
   Timings t;
   t.queued = answer->queued;
   t.prefill = answer->prefill;
@@ -270,7 +231,7 @@ absl::StatusOr<int> RunInCluster(const RunArgs& args, const std::string& prompt)
                                      request.sampler.seed, answer->model_hash, t);
     json["reconnects"] = answer->reconnects;
     json["timings"]["longest_gap_s"] = Seconds(answer->longest_gap);
-    confidences.AddTo(json);
+    report.AddTo(json);
     PrintF("%s\n", JsonText(json));
   } else {
     Print("\n");
@@ -281,7 +242,7 @@ absl::StatusOr<int> RunInCluster(const RunArgs& args, const std::string& prompt)
                       " tok/s · stopped: ", answer->reason, " · seed ", request.sampler.seed,
                       " · reconnected ", answer->reconnects, " times · longest gap ",
                       absl::StrFormat("%.3f s", Seconds(answer->longest_gap))));
-    if (confidences.any()) Note(confidences.Line());
+    for (const std::string& line : report.Lines()) Note(line);
   }
   return InterruptGuard::Requested() ? kExitInterrupted : kExitOk;
 }
@@ -305,9 +266,9 @@ nlohmann::json AnswerJson(const RemoteAnswer& answer, uint64_t seed) {
 
 // The same by a server.
 absl::StatusOr<int> RunAtServer(const RunArgs& args, const std::string& prompt) {
-  if (args.perspectives.has_value()) {
-    return UsageError(
-        "--perspectives is not asked of a server by this verb; leave it out, or ask a cluster (--cluster)");
+  if (const std::string flag = args.around.First(); !flag.empty()) {
+    return UsageError(absl::StrCat(
+        flag, " is not asked of a server by this verb; leave it out, or ask a cluster (--cluster)"));
   }
   absl::StatusOr<std::unique_ptr<OpenAiClient>> client =
       args.server.Connect(args.model_typed() ? args.model : "", args.cluster.allow_plain);
@@ -364,6 +325,7 @@ absl::StatusOr<int> Run(const RunArgs& args) {
   absl::StatusOr<std::string> prompt = ReadPrompt(args.prompt.empty() ? args.prompt_flag : args.prompt);
   if (!prompt.ok()) return prompt.status();
   if (absl::Status s = args.sampler.Check(); !s.ok()) return s;
+  if (absl::Status s = args.around.Check(); !s.ok()) return s;
   if (args.json && args.echo.value_or(false))
     return UsageError("--echo prints the prompt before the text, and --json prints neither; leave one out");
 
@@ -377,7 +339,7 @@ absl::StatusOr<int> Run(const RunArgs& args) {
   absl::StatusOr<std::string> path = FindModel(args.model);
   if (!path.ok()) return path.status();
   absl::StatusOr<std::unique_ptr<Node>> node =
-      OpenNode(*path, args.stream, args.threads, args.ctx, args.device);
+      OpenNode(*path, args.stream, args.threads, args.ctx, args.device, args.around.polytopes);
   if (!node.ok()) return node.status();
   Swarm& swarm = (*node)->swarm();
   const Model& model = (*node)->model();
@@ -393,7 +355,9 @@ absl::StatusOr<int> Run(const RunArgs& args) {
   request.sampler = args.sampler.Settings();
   request.stops = args.stops;
   request.stop_at_end_of_text = !args.ignore_end;
-  request.perspectives = args.perspectives;
+  request.perspectives = args.around.perspectives;
+  request.safety.polytope = args.around.safety;
+  request.context_memory = args.around.context_memory;
   const uint64_t seed = request.sampler.seed;
 
   const bool talk = args.stats || StderrIsTerminal();
@@ -401,16 +365,22 @@ absl::StatusOr<int> Run(const RunArgs& args) {
   if (args.Echoes()) Echo(*prompt);
   Progress progress(swarm, model, talk, static_cast<int64_t>(request.prompt.size()));
   const InterruptGuard interrupt;
-  Confidences confidences;
+  TokenReport report;
+  if (!request.safety.polytope.empty()) {
+    // For the report, and an error before anything is computed.
+    const absl::StatusOr<HeldPolytope> held = (*node)->polytopes().Take(request.safety);
+    if (!held.ok()) return held.status();
+    report.SetPolytope(request.safety.polytope, held->hash);
+  }
   absl::StatusOr<GenerateResult> result = swarm.Generate(std::move(request), [&](const GenerateEvent& event) {
     progress.OnEvent(event);
-    confidences.Add(event);
+    report.Add(event);
     if (!args.json) Print(event.text);
     return FlushOutput() && !InterruptGuard::Requested();
   });
   if (!result.ok()) return result.status();
   if (args.json) {
-    PrintJson(*result, confidences, seed, load_seconds, model, swarm.Stats().device);
+    PrintJson(*result, report, seed, load_seconds, model, swarm.Stats().device);
   } else {
     Print("\n");
   }
@@ -418,7 +388,7 @@ absl::StatusOr<int> Run(const RunArgs& args) {
   progress.Finish(*result, seed);
   if (const std::optional<DeviceReport> device = swarm.Stats().device; talk && device.has_value())
     Note(DescribeDevice(*device));
-  if (talk && confidences.any()) Note(confidences.Line());
+  for (const std::string& line : talk ? report.Lines() : std::vector<std::string>()) Note(line);
   KeepRoutingCounts(swarm, model, args.stats);
   return InterruptGuard::Requested() ? kExitInterrupted : kExitOk;
 }
@@ -433,6 +403,7 @@ void AddRun(CLI::App& root, Invocation& invocation) {
       "  omni run - --stop $'\\n\\n' --seed 7 < opening.txt\n"
       "  omni run 'The sea' --json | jq -r .text\n"
       "  omni run 'The sea' --perspectives near --json | jq .perspectives\n"
+      "  omni run 'The sea' --safety general         # within a polytope of omni safety build\n"
       "  omni run 'The sea' --cluster 127.0.0.1:7300  # by the nodes of a cluster\n"
       "  omni run 'The sea' --server http://127.0.0.1:8080  # by a server, as omni serve\n"
       "  omni run --swarm-task 'Sort my notes' --swarm-workspace ~/notes  # by an agent of ZeroClaw\n\n"
@@ -454,7 +425,8 @@ void AddRun(CLI::App& root, Invocation& invocation) {
   args->server.Add(verb);
   args->sampler.Add(verb);
   verb.Texts("--stop", args->stops, "End before this text; may be given several times");
-  AddPerspectives(verb, args->perspectives);
+  args->around.Add(verb);
+  args->of_this_process.Add(args->around.polytopes_flag());
   verb.Bool("--ignore-eos", args->ignore_end, "Go on after the model ends the text");
   verb.Bool("--echo,!--no-echo", args->echo, "Print the prompt first (default: on a terminal)");
   args->swarm_task.Add(verb);

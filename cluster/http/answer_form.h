@@ -18,6 +18,7 @@ struct AnswerToken {
   std::vector<AnswerToken>
       alternatives;  // if asked for: the likeliest in this token's place, likeliest first
   std::optional<TokenConfidence> confidence = {};  // of a session with perspectives
+  TokenNotes notes = {};
 };
 
 struct AnswerUsage {
@@ -30,6 +31,7 @@ struct AnswerChoice {
   std::vector<AnswerToken> tokens;  // if asked for
   StopReason reason = StopReason::kLength;
   std::optional<ConfidenceSummary> confidence;  // of a session with perspectives
+  NotesSummary notes;
   std::vector<float> embedding;
 };
 

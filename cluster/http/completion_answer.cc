@@ -32,7 +32,7 @@ std::string TokenName(const AnswerToken& token) {
 // `at`: characters before the first token; moved on.
 Json CompletionLogprobs(const std::vector<AnswerToken>& tokens, int64_t& at) {
   Json texts = Json::array(), values = Json::array(), tops = Json::array(), offsets = Json::array();
-  Json confidences = Json::array();
+  Json confidences = Json::array(), notes = Json::array();
   for (const AnswerToken& token : tokens) {
     texts.push_back(TokenName(token));
     values.push_back(LogProbability(token.probability));
@@ -42,6 +42,8 @@ Json CompletionLogprobs(const std::vector<AnswerToken>& tokens, int64_t& at) {
     if (!token.alternatives.empty()) top.emplace(TokenName(token), LogProbability(token.probability));
     tops.push_back(token.alternatives.empty() ? Json(nullptr) : std::move(top));
     if (token.confidence.has_value()) confidences.push_back(ConfidenceJson(*token.confidence));
+    if (Json noted = Json::object(); AddNotes(token.notes, noted), !noted.empty())
+      notes.push_back(std::move(noted));
     offsets.push_back(at);
     at += Characters(token.bytes);
   }
@@ -50,6 +52,7 @@ Json CompletionLogprobs(const std::vector<AnswerToken>& tokens, int64_t& at) {
                {"top_logprobs", std::move(tops)},
                {"text_offset", std::move(offsets)}};
   if (!confidences.empty()) json["token_confidences"] = std::move(confidences);
+  if (!notes.empty()) json["token_notes"] = std::move(notes);
   return json;
 }
 
@@ -76,9 +79,11 @@ Json Base(const AnswerHead& head, const char* chat_object) {
 
 // A chat's text is a delta of a message, a completion's stands alone.
 std::string Chunk(const AnswerHead& head, size_t index, Json delta, const std::string& text, Json logprobs,
-                  const Json& reason, const std::optional<ConfidenceSummary>& confidence = {}) {
+                  const Json& reason, const std::optional<ConfidenceSummary>& confidence = {},
+                  const NotesSummary& notes = {}) {
   Json choice = {{"index", index}, {"logprobs", std::move(logprobs)}, {"finish_reason", reason}};
   if (confidence.has_value()) choice["confidence"] = ConfidenceJson(*confidence);
+  AddNotes(notes, choice);
   if (head.chat) {
     choice["delta"] = std::move(delta);
   } else {
@@ -111,6 +116,7 @@ std::string CompletionAnswer::Whole(const std::vector<AnswerChoice>& choices, co
       json["text"] = head_.echo.empty() ? choice.text : head_.echo[i] + choice.text;
     }
     if (choice.confidence.has_value()) json["confidence"] = ConfidenceJson(*choice.confidence);
+    AddNotes(choice.notes, json);
     list.push_back(std::move(json));
   }
   Json json = Base(head_, "chat.completion");
@@ -134,7 +140,8 @@ std::string CompletionAnswer::Piece(size_t choice, const std::string& text,
 }
 
 std::string CompletionAnswer::EndOfChoice(size_t choice, const AnswerChoice& all) {
-  return Chunk(head_, choice, Json::object(), "", nullptr, FinishReason(all.reason), all.confidence);
+  return Chunk(head_, choice, Json::object(), "", nullptr, FinishReason(all.reason), all.confidence,
+               all.notes);
 }
 
 std::string CompletionAnswer::End(const AnswerUsage& usage) {

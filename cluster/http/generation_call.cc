@@ -193,6 +193,7 @@ void Generation::Take(size_t choice, const GenerateEvent& event) {
     record_->tokens = usage_.completion_tokens;
     context_.metrics->OnTokens(1);
     if (permit_ != nullptr) permit_->OnTokens(1);
+    part.all.notes.Add(event.notes);
     if (event.confidence.has_value()) {
       if (!part.all.confidence.has_value()) part.all.confidence.emplace();
       part.all.confidence->Add(*event.confidence);
@@ -200,6 +201,7 @@ void Generation::Take(size_t choice, const GenerateEvent& event) {
     if (asked_.tokens) {
       AnswerToken token = Token(event.token, event.probability);
       token.confidence = event.confidence;
+      token.notes = event.notes;
       for (const Sampled& other : event.alternatives)
         token.alternatives.push_back(Token(other.token, other.probability));
       if (!asked_.stream || asked_.said_again) part.all.tokens.push_back(token);

@@ -105,6 +105,7 @@ Json TokenList(const std::vector<AnswerToken>& tokens) {
     for (const AnswerToken& other : token.alternatives) tops.push_back(TokenJson(other));
     json["top_logprobs"] = std::move(tops);
     if (token.confidence.has_value()) json["confidence"] = ConfidenceJson(*token.confidence);
+    AddNotes(token.notes, json);
     list.push_back(std::move(json));
   }
   return list;
@@ -127,6 +128,27 @@ Json ConfidenceJson(const ConfidenceSummary& summary) {
   return {{"mean", summary.mean()},         {"tokens", summary.tokens},
           {"looked", summary.looked},       {"disagreeing", summary.disagreeing},
           {"uncertain", summary.uncertain}, {"changed", summary.changed}};
+}
+
+void AddNotes(const NotesSummary& notes, Json& choice) {
+  if (notes.projectable > 0) {
+    choice["safety"] = {{"tokens", notes.projectable},
+                        {"projected", notes.projected},
+                        {"mean_distance", notes.mean_distance()},
+                        {"largest_distance", notes.largest_distance}};
+  }
+  if (notes.remembering > 0) {
+    choice["context_memory"] = {
+        {"tokens", notes.remembering}, {"recalled", notes.recalled}, {"mean_weight", notes.mean_weight()}};
+  }
+}
+
+void AddNotes(const TokenNotes& notes, Json& token) {
+  if (notes.safety.has_value()) {
+    token["safety"] = {{"distance", notes.safety->distance}, {"half_spaces", notes.safety->half_spaces}};
+  }
+  if (notes.contexts.has_value())
+    token["context_memory"] = {{"weight", notes.contexts->weight}, {"order", notes.contexts->order}};
 }
 
 std::string NewAnswerId(const char* prefix) { return prefix + RandomHex(24); }

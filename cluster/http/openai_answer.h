@@ -32,6 +32,12 @@ nlohmann::json ConfidenceJson(const TokenConfidence& confidence);
 // "mean", and how many "tokens" there are, and of them "looked", "disagreeing", "uncertain" and "changed".
 nlohmann::json ConfidenceJson(const ConfidenceSummary& summary);
 
+// Into an answer's choice, where there were any: "safety" with "tokens", "projected", "mean_distance" and
+// "largest_distance"; "context_memory" with "tokens", "recalled" and "mean_weight".
+void AddNotes(const NotesSummary& notes, nlohmann::json& choice);
+// Into a token: "safety" with "distance" and "half_spaces"; "context_memory" with "weight" and "order".
+void AddNotes(const TokenNotes& notes, nlohmann::json& token);
+
 // A new id of an answer.
 std::string NewAnswerId(const char* prefix);
 int64_t SecondsSince1970();

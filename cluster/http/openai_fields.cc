@@ -158,6 +158,8 @@ void ReadSampling(Fields& fields, uint64_t seed, GenerateRequest& generate) {
       fields.Fail(Bad("perspectives", std::string(read.status().message())));
     }
   }
+  generate.safety.polytope = fields.Text("safety");
+  generate.context_memory = fields.Bool("context_memory", false);
   constexpr std::string_view kPenalty = "is not there; 'repeat_penalty' is";
   for (const char* name : {"presence_penalty", "frequency_penalty"}) {
     if (fields.Real(name, 0, {-2, 2}) != 0) fields.Refuse(name, 0, kPenalty);

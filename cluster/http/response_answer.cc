@@ -66,6 +66,7 @@ void ResponseAnswer::Complete(const AnswerChoice& choice) {
   // As clients see it: what goes on from it is what would go on from what they have.
   text_ = Json::parse(JsonText(Json(choice.text))).get<std::string>();
   confidence_ = choice.confidence;
+  notes_ = choice.notes;
   item_ = Item(incomplete_ ? "incomplete" : "completed",
                Json::array({Part(text_, head_.logprobs ? TokenList(choice.tokens) : Json::array())}));
 }
@@ -76,6 +77,7 @@ Json ResponseAnswer::Finish(const AnswerUsage& usage) const {
   json["output"] = Json::array({item_});
   json["usage"] = UsageJson(usage);
   if (confidence_.has_value()) json["confidence"] = ConfidenceJson(*confidence_);
+  AddNotes(notes_, json);
   return json;
 }
 

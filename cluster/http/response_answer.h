@@ -53,6 +53,7 @@ class ResponseAnswer final : public AnswerForm {
   std::string text_;
   nlohmann::json item_;
   std::optional<ConfidenceSummary> confidence_;
+  NotesSummary notes_;
   bool incomplete_ = false;
 };
 

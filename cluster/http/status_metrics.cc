@@ -75,6 +75,13 @@ void AddSwarm(const SwarmStats& s, Families& f) {
   f.Counter("omni_tokens_total", "Tokens of prompts computed and of answers drawn, for all clients.")
       .Add(s.prompt_rows, {{"of", "prompt"}})
       .Add(s.tokens, {{"of", "answer"}});
+  f.Counter("omni_safety_tokens_total", "Tokens drawn with a polytope, by whether it moved the hidden state.")
+      .Add(s.safety_projected, {{"moved", "true"}})
+      .Add(s.safety_tokens - s.safety_projected, {{"moved", "false"}});
+  f.Counter("omni_context_tokens_total",
+            "Tokens drawn with a memory of contexts, by whether it had a say in them.")
+      .Add(s.context_recalled, {{"recalled", "true"}})
+      .Add(s.context_tokens - s.context_recalled, {{"recalled", "false"}});
 
   f.Counter("omni_region_requests_total", "Requests sent to each region of the torus.");
   for (size_t r = 0; r < s.region_requests.size(); ++r)

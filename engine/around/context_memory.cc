@@ -16,6 +16,9 @@ constexpr uint64_t kTokenSeed = 0x746f6b, kOrderSeed = 0x6f726465, kSignSeed = 0
 constexpr double kLeastClear = 2.5;
 constexpr double kClear[] = {3.5, 5, 7, 10, 14};
 
+constexpr int64_t kBytesOfCounters = 2 * kHyperWords * 64;  // of a bundle
+constexpr int64_t kBytesOfPointer = static_cast<int64_t>(sizeof(void*));
+
 uint64_t HashOf(int order, std::span<const TokenId> history) {
   uint64_t hash = SplitMix64(kOrderSeed + static_cast<uint64_t>(order));
   for (TokenId token : history.last(static_cast<size_t>(order)))
@@ -128,12 +131,42 @@ ContextMemory::ContextMemory(std::shared_ptr<const ContextCode> code) : code_(st
   for (auto& banks : banks_) banks.resize(kBanks);
 }
 
+ContextMemory::ContextMemory(const ContextMemory& other) : code_(other.code_), asked_(other.asked_) {
+  for (size_t order = 0; order < banks_.size(); ++order) {
+    banks_[order].resize(kBanks);
+    for (size_t i = 0; i < banks_[order].size(); ++i) {
+      if (const auto& bank = other.banks_[order][i]) banks_[order][i] = std::make_unique<Bank>(*bank);
+    }
+  }
+}
+
+int64_t ContextMemory::bytes() const {
+  int64_t bytes = static_cast<int64_t>(sizeof(*this)) + kContextOrders * kBanks * kBytesOfPointer;
+  for (const auto& banks : banks_) {
+    for (const auto& bank : banks) {
+      if (bank == nullptr) continue;
+      bytes += static_cast<int64_t>(sizeof(Bank)) + kBytesOfCounters +
+               static_cast<int64_t>(bank->values.capacity() * sizeof(TokenId));
+    }
+  }
+  return bytes;
+}
+
+int64_t ContextMemory::MostBytes(int64_t tokens) {
+  const int64_t banks = kContextOrders * std::min(tokens, kBanks);
+  // A token is at most one value of each order, and a vector has at most twice the room that it needs.
+  return static_cast<int64_t>(sizeof(ContextMemory)) + kContextOrders * kBanks * kBytesOfPointer +
+         banks * (static_cast<int64_t>(sizeof(Bank)) + kBytesOfCounters) +
+         kContextOrders * tokens * 2 * static_cast<int64_t>(sizeof(TokenId));
+}
+
 ContextMemory::Place ContextMemory::PlaceOf(int order, std::span<const TokenId> history,
                                             const HyperVector& projected) {
   const uint64_t hash = HashOf(order, history);
-  std::unique_ptr<Bank>& bank = banks_[static_cast<size_t>(order - 1)][hash % static_cast<uint64_t>(kBanks)];
+  const size_t row = static_cast<size_t>(order - 1), number = hash % static_cast<uint64_t>(kBanks);
+  std::unique_ptr<Bank>& bank = banks_[row][number];
   if (bank == nullptr) bank = std::make_unique<Bank>();
-  return {bank.get(), Bind(projected, Codeword(kOrderSeed, hash))};
+  return {row, number, Bind(projected, Codeword(kOrderSeed, hash))};
 }
 
 std::vector<ContextGuess> ContextMemory::Ask(std::span<const TokenId> history,
@@ -145,12 +178,13 @@ std::vector<ContextGuess> ContextMemory::Ask(std::span<const TokenId> history,
   for (int order = 1; order <= kContextOrders && order <= std::ssize(history); ++order) {
     asked_.push_back(PlaceOf(order, history, projected));
     const Place& place = asked_.back();
-    if (place.bank->values.empty()) continue;
-    const HyperVector recalled = Bind(place.bank->bundle.majority(), place.key);
+    const Bank& bank = At(place);
+    if (bank.values.empty()) continue;
+    const HyperVector recalled = Bind(bank.bundle.majority(), place.key);
     ContextGuess guess;
     guess.order = order;
     double best = 0, sum = 0;
-    for (TokenId token : place.bank->values) {
+    for (TokenId token : bank.values) {
       const double z = (static_cast<double>(kHyperBits) / 2 -
                         static_cast<double>(Distance(recalled, code_->tokens[token.index()], ops))) /
                        kHyperDeviation;
@@ -169,13 +203,14 @@ std::vector<ContextGuess> ContextMemory::Ask(std::span<const TokenId> history,
 }
 
 void ContextMemory::Learn(TokenId came) {
-  for (Place& place : asked_) {
+  for (const Place& place : asked_) {
+    Bank& bank = At(place);
     // More would not fit the counters; what a text says so often the model knows.
-    if (place.bank->items >= 30'000) continue;
-    place.bank->bundle.Add(Bind(place.key, code_->tokens[came.index()]));
-    ++place.bank->items;
-    if (std::find(place.bank->values.begin(), place.bank->values.end(), came) == place.bank->values.end())
-      place.bank->values.push_back(came);
+    if (bank.items >= 30'000) continue;
+    bank.bundle.Add(Bind(place.key, code_->tokens[came.index()]));
+    ++bank.items;
+    if (std::find(bank.values.begin(), bank.values.end(), came) == bank.values.end())
+      bank.values.push_back(came);
   }
   asked_.clear();
 }

@@ -97,12 +97,19 @@ class GuessMixer {
   std::vector<Source> sources_;
 };
 
-// Not thread-safe. At most kBanks bundles an order are made, as they are needed: 20 KiB each.
+// Not thread-safe. At most kBanks bundles an order are made, as they are needed: 20 KiB each. A copy goes its
+// own way.
 class ContextMemory {
  public:
   static constexpr int64_t kBanks = 2000;
 
   explicit ContextMemory(std::shared_ptr<const ContextCode> code);
+  ContextMemory(const ContextMemory& other);
+  ContextMemory& operator=(const ContextMemory&) = delete;
+
+  int64_t bytes() const;
+  // What one that has read so many tokens takes at most.
+  static int64_t MostBytes(int64_t tokens);
 
   // The place after `history`, whose last token's hidden state this is: guesses by order, lowest first; those
   // of orders without any are left out.
@@ -117,9 +124,10 @@ class ContextMemory {
     int64_t items = 0;
   };
   struct Place {
-    Bank* bank = nullptr;
+    size_t order = 0, bank = 0;  // banks_[order][bank]
     HyperVector key;
   };
+  Bank& At(const Place& place) { return *banks_[place.order][place.bank]; }
   Place PlaceOf(int order, std::span<const TokenId> history, const HyperVector& projected);
 
   std::shared_ptr<const ContextCode> code_;

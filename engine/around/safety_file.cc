@@ -69,6 +69,17 @@ class Reader {
   std::string_view left_;
 };
 
+// Of what a projection depends on.
+std::string HashOf(const Polytope& p) {
+  Writer bytes;
+  bytes.Number(p.d);
+  bytes.Number(p.epsilon);
+  bytes.Floats(p.bounds);
+  bytes.Floats(p.normals);
+  const XXH128_hash_t hash = XXH3_128bits(bytes.bytes().data(), bytes.bytes().size());
+  return absl::StrCat(absl::Hex(hash.high64, absl::kZeroPad16), absl::Hex(hash.low64, absl::kZeroPad16));
+}
+
 absl::Status Cut() {
   return absl::DataLossError("polytopes: the bytes end too early or go on too long; build the file anew");
 }
@@ -154,9 +165,10 @@ absl::StatusOr<std::shared_ptr<const PolytopeSet>> PolytopeSet::Make(PolytopeFil
     set->d_ = file.polytopes.front().d;
   }
   for (Polytope& p : file.polytopes) {
-    std::string name = p.name;
+    std::string name = p.name, hash = HashOf(p);
     absl::StatusOr<Projector> projector = Projector::Make(std::move(p));
     if (!projector.ok()) return projector.status();
+    set->hashes_.emplace(name, std::move(hash));
     set->projectors_.emplace(std::move(name), *std::move(projector));
   }
   return set;
@@ -193,6 +205,12 @@ absl::Status PolytopeSet::Fits(int64_t d, std::string_view model_hash) const {
 const Projector* PolytopeSet::Find(std::string_view name) const {
   const auto it = projectors_.find(name);
   return it == projectors_.end() ? nullptr : &it->second;
+}
+
+const std::string& PolytopeSet::Hash(std::string_view name) const {
+  static const std::string kNone;
+  const auto it = hashes_.find(name);
+  return it == hashes_.end() ? kNone : it->second;
 }
 
 absl::Status PolytopeSet::Has(std::string_view name) const {

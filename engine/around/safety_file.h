@@ -39,6 +39,9 @@ class PolytopeSet {
   absl::Status Fits(int64_t d, std::string_view model_hash) const;
 
   const Projector* Find(std::string_view name) const;  // null: there is none of that name
+  // 32 hex digits, the same for equal half-spaces and epsilon wherever they were read, and for no others;
+  // empty: there is none of that name.
+  const std::string& Hash(std::string_view name) const;
   // By name; the error for one that is not there says which there are.
   absl::Status Has(std::string_view name) const;
   const std::map<std::string, Projector, std::less<>>& projectors() const { return projectors_; }
@@ -47,6 +50,7 @@ class PolytopeSet {
 
  private:
   std::map<std::string, Projector, std::less<>> projectors_;
+  std::map<std::string, std::string, std::less<>> hashes_;  // by name
   std::string first_, model_hash_, path_;
   int64_t d_ = 0;
 };

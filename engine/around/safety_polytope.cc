@@ -6,6 +6,8 @@
 #include <absl/strings/ascii.h>
 #include <absl/strings/str_cat.h>
 
+#include "engine/base/quoted.h"
+
 namespace omni {
 namespace {
 
@@ -62,7 +64,8 @@ absl::Status CheckPolytope(const Polytope& p) {
     if (!std::isfinite(p.bounds[at])) return Wrong(p, absl::StrCat("bound ", j, " is not finite"));
     const double length = std::sqrt(PreciseDot(p.normal(j).data(), p.normal(j).data(), p.d));
     if (!(std::abs(length - 1) <= 1e-5))
-      return Wrong(p, absl::StrCat("normal ", j, " ('", p.labels[at], "') has length ", length, ", not 1"));
+      return Wrong(
+          p, absl::StrCat("normal ", j, " (", Quoted(p.labels[at]), ") has length ", length, ", not 1"));
   }
   return absl::OkStatus();
 }

@@ -8,6 +8,8 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_join.h>
 
+#include "engine/base/quoted.h"
+
 namespace omni {
 namespace {
 
@@ -213,7 +215,7 @@ absl::StatusOr<Projector> Projector::Make(Polytope polytope) {
     std::vector<std::string> named;
     for (size_t i = 0; i < std::min<size_t>(solution.contradiction.size(), 6); ++i) {
       const int32_t j = solution.contradiction[i];
-      named.push_back(absl::StrCat(j, " ('", p.labels[static_cast<size_t>(j)], "')"));
+      named.push_back(absl::StrCat(j, " (", Quoted(p.labels[static_cast<size_t>(j)]), ")"));
     }
     if (solution.contradiction.size() > named.size()) named.emplace_back("others");
     return absl::InvalidArgumentError(

@@ -15,8 +15,9 @@
 namespace omni {
 namespace {
 
-// What was fitted to the model's outputs, by and for whoever decodes with it, and what writes it.
-constexpr char kCalibration[] = "calibration.json";
+// What was fitted to the model's outputs, by and for whoever decodes with it, and what writes it; and its
+// polytopes.
+constexpr char kCalibration[] = "calibration.json", kPolytopes[] = "polytopes.omni";
 
 namespace fs = std::filesystem;
 
@@ -142,8 +143,9 @@ absl::StatusOr<MisplacedFiles> FindMisplacedFiles(const ModelFiles& files) {
                     partial = absl::StrCat(kPartialFolder, "/");
   for (const std::string& name : found) {
     if (name == kModelFile || name == kDeltasFile || name == kChatTemplateFile ||
-        name.starts_with(kCalibration) || name == empty_packs || files.manifest.files.contains(name) ||
-        files.deltas.files.contains(name) || (files.present.has_value() && name.starts_with(partial))) {
+        name.starts_with(kCalibration) || name.starts_with(kPolytopes) || name == empty_packs ||
+        files.manifest.files.contains(name) || files.deltas.files.contains(name) ||
+        (files.present.has_value() && name.starts_with(partial))) {
       continue;
     }
     misplaced.unlisted.push_back(name);

@@ -77,6 +77,41 @@ TEST_F(OmniAround, APolytopeIsBuiltCheckedAndExplained) {
   EXPECT_GT(named, 0);
 }
 
+TEST_F(OmniAround, RunProjectsAndRemembersIfItIsAskedTo) {
+  const std::string file = *dir_ / "run.omni";
+  ASSERT_EQ(Omni({"safety", "build", file, "-m", Model(), "--text", Text(), "--safety", "tight",
+                  "--most-tokens", "12", "--half-spaces", "60", "--epsilon", "0"})
+                .exit_code,
+            0);
+  const auto run = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), {"run", "zzz {} 99 zzz {} 99", "-m", Model(), "-n", "24", "--ignore-eos",
+                               "--seed", "5", "--json"});
+    return Omni(more);
+  };
+  const json plain = Json(run({}));
+  EXPECT_FALSE(plain.contains("safety") || plain.contains("context_memory"));
+  const json safe = Json(run({"--safety", "tight", "--polytopes", file}));
+  EXPECT_EQ(safe["safety"]["polytope"], "tight");
+  EXPECT_EQ(safe["safety"]["hash"].get<std::string>().size(), 32u);
+  EXPECT_EQ(safe["safety"]["tokens"], 24);
+  EXPECT_EQ(safe["safety"]["distance"].size(), 24u);
+  EXPECT_GT(safe["safety"]["projected"], 0);
+  EXPECT_EQ(Json(run({"--safety", "tight", "--polytopes", file, "--threads", "1"}))["tokens"],
+            safe["tokens"]);
+  const json remembered = Json(run({"--context-memory"}));
+  EXPECT_EQ(remembered["context_memory"]["weight"].size(), 24u);
+  EXPECT_GT(remembered["context_memory"]["recalled"], 0);
+  EXPECT_EQ(Json(run({"--context-memory", "--threads", "1"}))["tokens"], remembered["tokens"]);
+
+  ExpectOneLine(run({"--safety", "mild", "--polytopes", file}), 1, "no polytope 'mild'; there are tight");
+  ExpectOneLine(run({"--safety", "tight"}), 1, "polytopes.omni");
+  ExpectOneLine(run({"--polytopes", file}), 2, "does nothing without --safety");
+  ExpectOneLine(run({"--safety", "tight", "--polytopes", Text()}), 1, "OMNIPOLY");
+  ExpectOneLine(Omni({"run", "x", "--server", "http://127.0.0.1:1", "--safety", "tight"}), 2, "--safety");
+  ExpectOneLine(Omni({"run", "x", "--server", "http://127.0.0.1:1", "--context-memory"}), 2,
+                "--context-memory");
+}
+
 TEST_F(OmniAround, WhatCannotBeUsedIsRefused) {
   ExpectOneLine(Omni({"safety", "check", File("bad.omni", "OMNIPOLY and more that is no polytope at all")}),
                 1, "bad.omni: polytopes: version");

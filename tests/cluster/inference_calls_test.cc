@@ -1,8 +1,12 @@
 // What omni.inference.v1 answers: what clients get is what the engine alone gives.
 #include <chrono>
 #include <cmath>
+#include <filesystem>
+#include <fstream>
 #include <functional>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include <gmock/gmock.h>
@@ -10,6 +14,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/cluster/inference_fixture.h"
+#include "tests/testing/polytopes.h"
 
 namespace omni::testing {
 namespace {
@@ -18,7 +23,23 @@ using ::testing::HasSubstr;
 
 constexpr uint64_t kEndless = 900'000;  // tokens: more than a test waits for
 
-using InferenceCallsTest = InferenceFixture;
+class InferenceCallsTest : public InferenceFixture {
+ protected:
+  static void WriteFileBytes(const std::string& path, const std::string& bytes) {
+    std::ofstream(path + ".new", std::ios::binary) << bytes;
+    std::filesystem::rename(path + ".new", path);
+  }
+  // The file is looked at once a second: until there is one, and another than `but`.
+  void AwaitPolytope(const std::string& name, const std::string& but = "") {
+    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+    while (std::chrono::steady_clock::now() < until) {
+      const auto hash = backend_->PolytopeHash({name, ""});
+      if (hash.ok() && *hash != but) return;
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+    FAIL() << "the file was not read within 30 seconds";
+  }
+};
 
 TEST_F(InferenceCallsTest, AWholeAnswerIsWhatTheEngineAloneSays) {
   const pb::GenerateRequest request = Request("the sea", 40);
@@ -84,6 +105,93 @@ TEST_F(InferenceCallsTest, ATokenTellsHowSureItIsIfPerspectivesAreAskedFor) {
   }
 }
 
+TEST_F(InferenceCallsTest, ATokenTellsWhatAPolytopeAndAMemoryOfContextsDid) {
+  const std::string file = temp_ / "m/polytopes.omni";
+  pb::GenerateRequest request = Request("the sea the sea the sea", 24);
+  const std::vector<int32_t> plain = MustGenerate(request);
+  request.set_safety("tight");
+  const Whole none = Generate(request);
+  EXPECT_EQ(none.status.error_code(), StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(none.status.error_message(), HasSubstr("there are none here"));
+  WriteFileBytes(file, PolytopeBytes({RandomPolytope("tight", config_.d, 30, 0.3f, 1)}));
+  AwaitPolytope("tight");
+  const Whole whole = Generate(request);
+  ASSERT_TRUE(whole.status.ok()) << whole.status.error_message();
+  EXPECT_NE(whole.tokens, plain);
+  EXPECT_EQ(whole.answer.begun().safety_hash().size(), 32u);
+  int moved = 0;
+  for (const pb::Token& token : whole.answer.tokens()) {
+    ASSERT_TRUE(token.has_safety());
+    EXPECT_FALSE(token.has_contexts());
+    EXPECT_EQ(token.safety().distance() > 0, token.safety().half_spaces() > 0);
+    moved += token.safety().distance() > 0;
+  }
+  EXPECT_GT(moved, 0);
+  request.set_safety_hash(whole.answer.begun().safety_hash());
+  EXPECT_EQ(MustGenerate(request), whole.tokens);
+  request.clear_safety();
+  EXPECT_EQ(Generate(request).status.error_code(), StatusCode::INVALID_ARGUMENT);
+  request.clear_safety_hash();
+  request.set_context_memory(true);
+  const Whole remembered = Generate(request);
+  ASSERT_TRUE(remembered.status.ok()) << remembered.status.error_message();
+  EXPECT_TRUE(remembered.answer.begun().safety_hash().empty());
+  int recalled = 0;
+  for (const pb::Token& token : remembered.answer.tokens()) {
+    ASSERT_TRUE(token.has_contexts());
+    EXPECT_FALSE(token.has_safety());
+    EXPECT_EQ(token.contexts().weight() > 0, token.contexts().order() > 0);
+    recalled += token.contexts().order() > 0;
+  }
+  EXPECT_GT(recalled, 0);
+}
+
+// Whoever takes an answer up goes on with the polytope that it began with, or not at all.
+TEST_F(InferenceCallsTest, AnAnswerIsNotTakenUpWithAnotherPolytope) {
+  const std::string file = temp_ / "m/polytopes.omni";
+  const std::string before = PolytopeBytes({RandomPolytope("tight", config_.d, 30, 0.3f, 1)});
+  WriteFileBytes(file, before);
+  pb::GenerateRequest request = Request("the sea", 3000);
+  request.set_safety("tight");
+  const std::vector<int32_t> want = MustGenerate(request);
+  request.set_request_id("one");
+  {
+    grpc::ClientContext context;
+    const auto reader = stub_->GenerateStream(&context, request);
+    pb::GenerateResponse message;
+    for (int tokens = 0; tokens < 3 && reader->Read(&message);) tokens += message.has_token();
+    context.TryCancel();
+    while (reader->Read(&message)) {
+    }
+    reader->Finish();
+  }
+  EXPECT_TRUE(WaitForNoSessions());
+  const auto take_up = [&] {
+    grpc::ClientContext context;
+    pb::GenerateRequest again = request;
+    again.set_have(3);
+    const auto reader = stub_->GenerateStream(&context, again);
+    pb::GenerateResponse message;
+    std::vector<int32_t> tokens(want.begin(), want.begin() + 3);
+    while (reader->Read(&message)) {
+      if (message.has_token()) tokens.push_back(message.token().id());
+    }
+    return std::pair(reader->Finish(), tokens);
+  };
+  const std::string hash = backend_->PolytopeHash({"tight", ""}).value();
+  WriteFileBytes(file, PolytopeBytes({RandomPolytope("tight", config_.d, 30, 0.2f, 2)}));
+  AwaitPolytope("tight", hash);
+  const auto refused = take_up().first;
+  EXPECT_EQ(refused.error_code(), StatusCode::FAILED_PRECONDITION);
+  EXPECT_THAT(refused.error_message(), HasSubstr("goes on with the polytope 'tight' of hash " + hash));
+  const std::string other = backend_->PolytopeHash({"tight", ""}).value();
+  WriteFileBytes(file, before);
+  AwaitPolytope("tight", other);
+  const auto [status, tokens] = take_up();
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(tokens, want);
+}
+
 TEST_F(InferenceCallsTest, WhatAClientNoLongerWaitsForIsNotComputed) {
   {
     grpc::ClientContext context;
@@ -139,6 +247,7 @@ TEST_F(InferenceCallsTest, ErrorsSayWhyAndWhenToAskAgain) {
   };
   refused([](auto& r) { r.set_alternatives(21); }, "alternatives is 21");
   refused([](auto& r) { r.set_perspectives("sideways"); }, "near or far");
+  refused([](auto& r) { r.set_safety_hash("0123"); }, "without safety");
   refused([](auto& r) { r.add_tokens(5); }, "prompt and tokens");
   refused([](auto& r) { r.clear_prompt(), r.add_tokens(-1); }, "prompt token -1");
   refused([](auto& r) { r.set_request_id("a/b"); }, "request_id may have");

@@ -31,6 +31,9 @@ class TestBackend : public InferenceBackend {
   explicit TestBackend(Node& node) : node_(node) {}
   absl::Status Serving() override { return serving; }
   std::string Elsewhere() override { return elsewhere; }
+  absl::StatusOr<std::string> PolytopeHash(const SafetyChoice& choice) override {
+    return node_.PolytopeHash(choice);
+  }
   absl::StatusOr<std::unique_ptr<SessionHandle>> Submit(GenerateRequest request,
                                                         SubmitOptions options) override {
     if (!submitting.ok()) return submitting;

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <chrono>
 #include <filesystem>
+#include <fstream>
 #include <functional>
 #include <map>
 #include <memory>
@@ -32,6 +33,7 @@
 #include "tests/testing/checkpoint_fixture.h"
 #include "tests/testing/etcd.h"
 #include "tests/testing/node_process.h"
+#include "tests/testing/polytopes.h"
 #include "tests/testing/store_calls.h"
 #include "tests/testing/temp_dir.h"
 
@@ -54,9 +56,14 @@ ClusterClient::Request RequestOf(int session) {
   request.sampler.seed = static_cast<uint64_t>(session) + 1;
   request.sampler.temperature = session % 2 == 0 ? 0.0f : 0.9f;
   request.stop_at_end_of_text = false;
-  // Two of four have perspectives, whose rows go to the regions like all others.
+  // Two of four have perspectives, whose rows go to the regions like all others, one of these everything else
+  // that acts around a token, and another nothing but that.
   if (session % 4 == 1) request.perspectives = *ParsePerspectives("far,every=4,examine=2,tau=0.01");
   if (session % 4 == 2) request.perspectives = *ParsePerspectives("near,use=average,every=3");
+  if (session % 4 >= 2) {
+    request.safety = "tight";
+    request.context_memory = true;
+  }
   return request;
 }
 
@@ -66,6 +73,8 @@ class NodeProcessesTest : public ::testing::Test {
     model_dir_ = std::make_unique<TempDir>();
     ASSERT_TRUE(WriteRandomCheckpoint(*model_dir_ / "checkpoint", SmallConfig(), 5).ok());
     ASSERT_TRUE(PackModel(*model_dir_ / "checkpoint", Model(), {}).ok());
+    std::ofstream(Model() + "/polytopes.omni", std::ios::binary)
+        << PolytopeBytes({RandomPolytope("tight", SmallConfig().d, 30, 0.3f, 1)});
     NodeOptions options;
     options.model = Model();
     auto node = Node::Start(nullptr, options);
@@ -77,6 +86,8 @@ class NodeProcessesTest : public ::testing::Test {
       request.max_tokens = ask.max_tokens;
       request.sampler = ask.sampler;
       request.perspectives = ask.perspectives;
+      request.safety.polytope = ask.safety;
+      request.context_memory = ask.context_memory;
       request.stop_at_end_of_text = false;
       auto result = (*node)->swarm().Generate(std::move(request), nullptr);
       ASSERT_TRUE(result.ok()) << result.status();
@@ -247,7 +258,7 @@ TEST_F(NodeProcessesTest, AKilledWorkerCostsNoToken) {
   StartWorker("w1");
   StartWorker("w2");
   AwaitSpread(2);
-  ExpectAnswer(1, {{20, [&] { nodes_["w1"]->Kill(); }},
+  ExpectAnswer(2, {{20, [&] { nodes_["w1"]->Kill(); }},
                    {50, [&] { StartWorker("w1"); }},
                    {80, [&] { nodes_["w2"]->Kill(); }}});
   EXPECT_EQ(last_.reconnects, 0);
@@ -494,12 +505,12 @@ class TwoCoordinatorsTest : public NodeProcessesTest {
     auto client = ClusterClient::Make({.addresses = {address_, second_}});
     ASSERT_TRUE(client.ok());
     size_t tokens = 0;
-    auto answer = (*client)->Generate(RequestOf(1), [&](const GenerateEvent& event) {
+    auto answer = (*client)->Generate(RequestOf(2), [&](const GenerateEvent& event) {
       if (event.is_token && ++tokens == 30) strike();
       return true;
     });
     ASSERT_TRUE(answer.ok()) << answer.status() << nodes_["second"]->Log();
-    EXPECT_EQ(answer->tokens, want_[1]);
+    EXPECT_EQ(answer->tokens, want_[2]);
     EXPECT_GE(answer->reconnects, 1);
   }
 

@@ -16,6 +16,9 @@ class NodeBackend final : public InferenceBackend {
 
   absl::Status Serving() override { return absl::OkStatus(); }
   std::string Elsewhere() override { return {}; }
+  absl::StatusOr<std::string> PolytopeHash(const SafetyChoice& choice) override {
+    return node_.polytopes().Hash(choice);
+  }
   absl::StatusOr<std::unique_ptr<SessionHandle>> Submit(GenerateRequest request,
                                                         SubmitOptions options) override {
     return node_.swarm().Submit(std::move(request), std::move(options));

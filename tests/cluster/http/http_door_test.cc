@@ -1,14 +1,19 @@
 // The door in front of a swarm, over loopback: what clients get is what the engine alone gives.
 #include "cluster/http/http_door.h"
 
+#include <algorithm>
+#include <chrono>
 #include <filesystem>
+#include <fstream>
 #include <list>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "tests/cluster/http/door_fixture.h"
+#include "tests/testing/polytopes.h"
 
 namespace omni {
 namespace {
@@ -20,7 +25,9 @@ using ::testing::HasSubstr;
 using testing::kChat;
 using testing::kCompletions;
 using testing::kEndless;
+using testing::PolytopeBytes;
 using testing::Post;
+using testing::RandomPolytope;
 using testing::RawAnswer;
 using testing::RawClient;
 
@@ -212,6 +219,50 @@ TEST_F(HttpDoorTest, SaysWhatItServesAndHowItIs) {
               AllOf(HasSubstr("omni_http_requests_total{route=\"/v1/chat/completions\",status=\"200\"} 1"),
                     HasSubstr("# TYPE omni_time_to_first_token_seconds histogram"), HasSubstr("omni_ready 1"),
                     HasSubstr("omni_sessions_total 1")));
+}
+
+TEST_F(HttpDoorTest, AnAnswerTellsWhatAPolytopeAndAMemoryOfContextsDid) {
+  Open();
+  const auto complete = [&](json more) {
+    json body = {
+        {"prompt", "the sea the sea the sea"}, {"max_tokens", 24}, {"ignore_eos", true}, {"seed", 1}};
+    body.update(more);
+    return Ask(Post(kCompletions, body.dump()));
+  };
+  EXPECT_THAT(Error(complete({{"safety", "tight"}}), 400)["message"].get<std::string>(),
+              HasSubstr("there are none here"));
+  std::ofstream(temp_ / "m/polytopes.new", std::ios::binary)
+      << PolytopeBytes({RandomPolytope("tight", config_.d, 30, 0.3f, 1)});
+  std::filesystem::rename(temp_ / "m/polytopes.new", temp_ / "m/polytopes.omni");
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  while (!node_->polytopes().Take({"tight", ""}).ok() && std::chrono::steady_clock::now() < until)
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+
+  const json plain = json::parse(complete(json::object()).body)["choices"][0];
+  EXPECT_FALSE(plain.contains("safety") || plain.contains("context_memory"));
+  const json both = json::parse(
+      complete({{"safety", "tight"}, {"context_memory", true}, {"logprobs", 1}}).body)["choices"][0];
+  EXPECT_EQ(both["safety"]["tokens"], 24);
+  EXPECT_GT(both["safety"]["projected"], 0);
+  EXPECT_EQ(both["context_memory"]["tokens"], 24);
+  EXPECT_GT(both["context_memory"]["recalled"], 0);
+  const json& notes = both["logprobs"]["token_notes"];
+  ASSERT_EQ(notes.size(), 24u);
+  double largest = 0, weight = 0;
+  for (const json& note : notes) {
+    largest = std::max(largest, note["safety"]["distance"].get<double>());
+    weight += note["context_memory"]["weight"].get<double>();
+  }
+  EXPECT_DOUBLE_EQ(both["safety"]["largest_distance"].get<double>(), largest);
+  EXPECT_NEAR(both["context_memory"]["mean_weight"].get<double>(), weight / 24, 1e-6);
+  // The last chunk of a stream has the same.
+  const RawAnswer stream = complete({{"safety", "tight"}, {"context_memory", true}, {"stream", true}});
+  EXPECT_THAT(stream.body, HasSubstr("\"safety\":" + both["safety"].dump()));
+  EXPECT_THAT(stream.body, HasSubstr("\"context_memory\":" + both["context_memory"].dump()));
+  const auto moved = std::to_string(2 * both["safety"]["projected"].get<int>());
+  EXPECT_THAT(Ask(Get("/metrics")).body,
+              AllOf(HasSubstr("omni_safety_tokens_total{moved=\"true\"} " + moved + "\n"),
+                    HasSubstr("omni_context_tokens_total{recalled=\"true\"} ")));
 }
 
 TEST_F(HttpDoorTest, ShowsAPageAndWhatIsOnIt) {

@@ -139,6 +139,14 @@ TEST_F(OpenAiRequest, PerspectivesAreOneTextOrNone) {
     EXPECT_FALSE(ChatWith(none)->choices[0].perspectives.has_value()) << none;
   ExpectBad(ChatWith(R"("perspectives": "sideways")"), "perspectives", "near or far");
   ExpectBad(CompletionWith(R"("perspectives": 4)"), "perspectives");
+  const auto around = ChatWith(R"("safety": "general", "context_memory": true)");
+  ASSERT_TRUE(around.ok()) << around.status();
+  EXPECT_EQ(around->choices[0].safety.polytope, "general");
+  EXPECT_TRUE(around->choices[0].context_memory);
+  EXPECT_TRUE(read->choices[0].safety.polytope.empty());
+  EXPECT_FALSE(read->choices[0].context_memory);
+  ExpectBad(CompletionWith(R"("safety": 4)"), "safety");
+  ExpectBad(CompletionWith(R"("context_memory": "yes")"), "context_memory");
 }
 
 TEST_F(OpenAiRequest, MoreThanOneRequestMayHoldIsRefused) {

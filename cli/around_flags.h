@@ -1,0 +1,30 @@
+// Flags of what acts around the token step, of verbs that generate.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include <absl/status/status.h>
+
+#include "cli/verb.h"
+#include "engine/around/perspectives.h"
+
+namespace omni::cli {
+
+class AroundFlags {
+ public:
+  std::optional<PerspectiveSettings> perspectives;
+  std::string safety, polytopes;  // the polytope's name; the file
+  bool context_memory = false;
+
+  void Add(Verb& verb);
+  CLI::Option* polytopes_flag() const { return polytopes_flag_; }  // which does nothing but in this process
+  absl::Status Check() const;
+  std::string First() const;  // a flag that asks for something of every place that answers; empty: none does
+
+ private:
+  CLI::Option* polytopes_flag_ = nullptr;
+  GivenFlags file_;
+};
+
+}  // namespace omni::cli
