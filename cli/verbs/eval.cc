@@ -8,6 +8,7 @@
 
 #include "cli/output.h"
 #include "cli/perspective_flag.h"
+#include "cli/polytope_file.h"
 #include "cli/stream_flags.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
@@ -30,7 +31,8 @@ struct EvalArgs {
   StreamFlags stream;
   bool carry = false, json = false;
   CalibrationArgs calibration;
-  std::function<bool()> carry_typed, tokens_typed;
+  std::string polytopes;
+  std::function<bool()> carry_typed, tokens_typed, polytopes_typed;
   GivenFlags of_calibration;
 };
 
@@ -93,6 +95,8 @@ absl::StatusOr<int> Eval(const EvalArgs& args) {
     return UsageError(
         absl::StrCat("--carry does nothing for ", args.metric, ", whose texts start afresh; leave it out"));
   }
+  if (args.metric != "ablate" && args.polytopes_typed())
+    return UsageError(absl::StrCat("--polytopes does nothing for ", args.metric, "; leave it out"));
   const bool takes_tokens = args.metric == "calibration" || args.metric == "ablate" || args.metric == "ppl";
   if (args.tokens_typed() && (!takes_tokens || args.carry)) {
     return UsageError(absl::StrCat("--first-tokens does nothing for ", args.metric,
@@ -122,7 +126,15 @@ absl::StatusOr<int> Eval(const EvalArgs& args) {
     return kExitOk;
   }
   if (args.metric == "ablate") {
-    const absl::Status done = EvalAblate(*model, pool, *texts, args.calibration.tokens, args.json);
+    std::shared_ptr<const PolytopeSet> set;
+    if (!args.polytopes.empty()) {
+      absl::StatusOr<std::shared_ptr<const PolytopeSet>> read = LoadPolytopes(args.polytopes);
+      if (!read.ok()) return read.status();
+      set = *std::move(read);
+      if (absl::Status s = set->Fits(model->config().d, model->hash()); !s.ok()) return s;
+    }
+    const Projector* first = set == nullptr ? nullptr : set->Find(set->first());
+    const absl::Status done = EvalAblate(*model, pool, *texts, args.calibration.tokens, first, args.json);
     if (!done.ok()) return done;
     return kExitOk;
   }
@@ -205,7 +217,10 @@ void AddEval(CLI::App& root, Invocation& invocation) {
       "of the\n"
       "whole vocabulary (Full-ECE), Brier score, and the area under the risk-coverage curve (AURC).\n\n"
       "ablate: the model's loss beside that of other routes for every token, and of the average of four "
-      "perspectives.\n"
+      "perspectives;\n"
+      "and with everything around the token step (full: a polytope, the average of four far perspectives, a "
+      "memory of\n"
+      "contexts), and without each part of it: loss, calibration, speed, memory of a session.\n"
       "lambada: how often the last word of a passage is the likeliest, and its perplexity; a file has a JSON "
       "object\n"
       "with the passage in \"text\" on every line. gate: a file of measures and their limits "
@@ -230,6 +245,9 @@ void AddEval(CLI::App& root, Invocation& invocation) {
   args->of_calibration.Add(AddPerspectives(verb, args->calibration.perspectives));
   args->of_calibration.Add(
       verb.Path("--svg", args->calibration.svg, "calibration: draw the reliability into this file"));
+  args->polytopes_typed = Verb::OnCommandLine(
+      verb.Path("--polytopes", args->polytopes,
+                "ablate: the file whose first polytope is one of the parts (default: none)"));
   verb.Json(args->json);
   verb.Body([args] { return Eval(*args); });
 }

@@ -13,6 +13,7 @@
 
 #include "cli/output.h"
 #include "cli/terminal.h"
+#include "engine/around/ablation.h"
 #include "engine/around/calibration_fit.h"
 #include "engine/base/json.h"
 #include "engine/decode/eval.h"
@@ -32,6 +33,7 @@ constexpr std::array<std::string_view, 6> kOfCalibration = {"ece",
                                                             "full_ece_perspectives",
                                                             "aurc_perspectives",
                                                             "ensemble_bits_per_byte"};
+constexpr std::array<std::string_view, 2> kOfParts = {"full_parts_bits_per_byte", "full_parts_ece"};
 constexpr std::array<std::string_view, 2> kOfPassages = {"lambada_accuracy", "lambada_perplexity"};
 
 bool IsOneOf(const auto& names, const std::string& name) {
@@ -46,6 +48,7 @@ std::string Known() {
   };
   add(kOfText);
   add(kOfCalibration);
+  add(kOfParts);
   add(kOfPassages);
   return all;
 }
@@ -64,8 +67,8 @@ absl::StatusOr<GateCheck> ReadCheck(const Json& json, const std::filesystem::pat
       return absl::InvalidArgumentError(absl::StrCat("it has no text ", key));
     *to = at->get<std::string>();
   }
-  if (!IsOneOf(kOfText, check.measure) && !IsOneOf(kOfCalibration, check.measure) &&
-      !IsOneOf(kOfPassages, check.measure)) {
+  const bool takes_tokens = IsOneOf(kOfCalibration, check.measure) || IsOneOf(kOfParts, check.measure);
+  if (!IsOneOf(kOfText, check.measure) && !takes_tokens && !IsOneOf(kOfPassages, check.measure)) {
     return absl::InvalidArgumentError(
         absl::StrCat("there is no measure ", check.measure, "; there are ", Known()));
   }
@@ -77,9 +80,9 @@ absl::StatusOr<GateCheck> ReadCheck(const Json& json, const std::filesystem::pat
   if (!limit.is_number()) return absl::InvalidArgumentError("its limit is no number");
   check.limit = limit.get<double>();
   if (const auto tokens = json.find("tokens"); tokens != json.end()) {
-    if (!tokens->is_number_unsigned() || !IsOneOf(kOfCalibration, check.measure))
+    if (!tokens->is_number_unsigned() || !takes_tokens)
       return absl::InvalidArgumentError(
-          "tokens must be a whole number, and belong to a calibration's measure");
+          "tokens must be a whole number, and belong to a measure of a calibration or of parts");
     check.tokens = tokens->get<int64_t>();
   }
   return check;
@@ -93,9 +96,11 @@ class Measures {
 
   absl::StatusOr<double> Of(const GateCheck& check) {
     const bool of_text = IsOneOf(kOfText, check.measure), of_passages = IsOneOf(kOfPassages, check.measure);
+    const bool of_parts = IsOneOf(kOfParts, check.measure);
     const std::string key = absl::StrCat(check.text, "\n", check.tokens, "\n",
                                          of_text       ? "text"
                                          : of_passages ? "passages"
+                                         : of_parts    ? "parts"
                                                        : "calibration");
     auto at = known_.find(key);
     if (at == known_.end()) {
@@ -103,6 +108,7 @@ class Measures {
       if (!text.ok()) return text.status();
       absl::StatusOr<Figures> figures = of_text       ? Text(*text)
                                         : of_passages ? Passages(*text)
+                                        : of_parts    ? Full(*text, check.tokens)
                                                       : Calibrated(*text, check.tokens);
       if (!figures.ok()) {
         return absl::Status(figures.status().code(),
@@ -130,6 +136,16 @@ class Measures {
         EvalLastWords(model_.weights(), model_.experts(), model_.tokenizer(), pool_, *passages);
     if (!result.ok()) return result.status();
     return Figures{{"lambada_accuracy", result->accuracy()}, {"lambada_perplexity", result->perplexity()}};
+  }
+
+  absl::StatusOr<Figures> Full(const std::string& text, int64_t tokens) {
+    CalibrationText on{model_.weights(), model_.experts(), model_.tokenizer(), pool_, text, {}};
+    on.run.kind = PerspectiveKind::kFar;
+    on.run.max_tokens = tokens;
+    const absl::StatusOr<PartsReport> report = MeasureParts(on, {});
+    if (!report.ok()) return report.status();
+    return Figures{{"full_parts_bits_per_byte", report->bits_per_byte},
+                   {"full_parts_ece", report->report.ece}};
   }
 
   absl::StatusOr<Figures> Calibrated(const std::string& text, int64_t tokens) {

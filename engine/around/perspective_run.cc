@@ -6,6 +6,7 @@
 
 #include <absl/strings/str_cat.h>
 
+#include "engine/around/safety_stage.h"
 #include "engine/decode/cpu_decoder.h"
 #include "engine/decode/eval.h"
 
@@ -18,7 +19,7 @@ struct Stream {
   }
   std::vector<SessionState> states;  // the router's own, and those that are copied from it at every token
   std::vector<TokenId> tokens;
-  size_t next = 0;
+  size_t next = 0, document = 0;
   bool over() const { return next + 1 >= tokens.size(); }
 };
 
@@ -31,6 +32,10 @@ class Run {
         pool_(pool),
         documents_(std::move(documents)),
         decoder_(weights, pool, ops),
+        rows_each_(options.others ? kPerspectives : 1),
+        policy_(options.policy),
+        safety_(&pool, ops),
+        polytope_(options.polytope),
         routes_(PerspectiveRoutes(options.kind, options.seed)) {
     const auto count = static_cast<int64_t>(documents_.size());
     if (options.max_tokens > 0) per_document_ = (options.max_tokens + count - 1) / count;
@@ -41,12 +46,18 @@ class Run {
   absl::Status All(ExpertSource& source, const std::function<void(double)>& progress,
                    absl::FunctionRef<void(std::span<const LookedToken>)> visit) {
     while (Fill()) {
-      const absl::StatusOr<std::span<const float>> logits = RunBatch(decoder_, config_, source, pool_, rows_);
+      absl::StatusOr<std::span<const float>> logits = RunBatch(decoder_, config_, source, pool_, rows_);
       if (!logits.ok()) return logits.status();
+      if (polytope_ != nullptr) {
+        if (absl::Status s = Project(); !s.ok()) return s;
+        logits = decoder_.logits();
+        if (!logits.ok()) return logits.status();
+      }
       const auto vocab = static_cast<size_t>(config_.vocab);
       for (size_t i = 0; i < looked_.size(); ++i) {
-        for (size_t k = 0; k < kPerspectives; ++k)
-          looked_[i].logits[k] = logits->subspan((i * kPerspectives + k) * vocab, vocab);
+        looked_[i].hidden = decoder_.hidden(static_cast<int64_t>(i * rows_each_));
+        for (size_t k = 0; k < rows_each_; ++k)
+          looked_[i].logits[k] = logits->subspan((i * rows_each_ + k) * vocab, vocab);
       }
       visit(looked_);
       if (progress) progress(Share());
@@ -55,7 +66,22 @@ class Run {
   }
 
  private:
+  absl::Status Project() {
+    std::vector<TokenRow> rows(rows_.size());
+    for (size_t i = 0; i < rows.size(); ++i) {
+      rows[i].polytope = polytope_;
+      rows[i].hidden = decoder_.hidden(static_cast<int64_t>(i));
+    }
+    safety_.Run(rows, nullptr);
+    for (const TokenRow& row : rows) {
+      if (!row.status.ok()) return row.status;
+    }
+    decoder_.StartLogits();
+    return absl::OkStatus();
+  }
+
   void Open(Stream& stream) {
+    stream.document = next_document_;
     stream.tokens = tokenizer_.Encode(documents_[next_document_++]);
     stream.tokens.insert(stream.tokens.begin(), Tokenizer::kEndOfText);
     stream.tokens.push_back(Tokenizer::kEndOfText);
@@ -75,7 +101,7 @@ class Run {
       if (!stream->over()) live.push_back(stream.get());
     }
     const auto copies = static_cast<int64_t>(live.size()) * (kPerspectives - 1);
-    pool_.Run(copies, 1, [&](int64_t begin, int64_t end) {
+    pool_.Run(rows_each_ > 1 ? copies : 0, 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         std::vector<SessionState>& states = live[static_cast<size_t>(i / (kPerspectives - 1))]->states;
         states[static_cast<size_t>(1 + i % (kPerspectives - 1))].CopyFrom(states[0]);
@@ -83,11 +109,12 @@ class Run {
     });
     for (Stream* stream : live) {
       const TokenId token = stream->tokens[stream->next++], target = stream->tokens[stream->next];
-      for (size_t k = 0; k < kPerspectives; ++k)
-        rows_.push_back({&stream->states[k], token, true, k == 0 ? nullptr : &routes_[k - 1]});
+      for (size_t k = 0; k < rows_each_; ++k)
+        rows_.push_back({&stream->states[k], token, true, k == 0 ? policy_ : &routes_[k - 1]});
       const int64_t bytes =
           target == Tokenizer::kEndOfText ? 0 : static_cast<int64_t>(tokenizer_.Bytes(target).size());
-      looked_.push_back({target, bytes, {}});
+      looked_.push_back(
+          {target, bytes, {}, stream->document, std::span(stream->tokens).first(stream->next), {}});
     }
     return !rows_.empty();
   }
@@ -106,6 +133,10 @@ class Run {
   WorkerPool& pool_;
   const std::vector<std::string_view> documents_;
   CpuDecoder decoder_;
+  const size_t rows_each_;  // of a document in a pass
+  RoutePolicy* const policy_;
+  SafetyStage safety_;
+  const Projector* const polytope_;
   std::array<PerspectiveRoute, kPerspectives - 1> routes_;
   int64_t per_document_ = 0;
   size_t next_document_ = 0;

@@ -11,6 +11,7 @@
 #include <absl/status/status.h>
 
 #include "engine/around/perspectives.h"
+#include "engine/around/safety_projection.h"
 #include "engine/decode/worker_pool.h"
 #include "engine/model/expert_source.h"
 #include "engine/model/weights.h"
@@ -25,7 +26,10 @@ struct PerspectiveRunOptions {
   // Tokens predicted in all, 0: every one. Fewer than there are: documents share them equally, each from its
   // beginning, and what a short one leaves nobody gets.
   int64_t max_tokens = 0;
-  int64_t parallel_documents = 16;  // share a pass; each has four states. Changes speed, never a result
+  int64_t parallel_documents = 16;      // share a pass; each has four states. Changes speed, never a result
+  bool others = true;                   // false: only the routers' own routing is computed
+  RoutePolicy* policy = nullptr;        // of that, in the routers' place; null: they decide
+  const Projector* polytope = nullptr;  // that hidden states are projected onto; null: none
   // Called by the calling thread after every pass with the share of the tokens that is done. Empty: not
   // called.
   std::function<void(double share)> progress = nullptr;
@@ -35,6 +39,9 @@ struct LookedToken {
   TokenId target;
   int64_t bytes = 0;                                         // of the target; none of end-of-text
   std::array<std::span<const float>, kPerspectives> logits;  // [V] each, the router's own first
+  size_t document = 0;                                       // of the text
+  std::span<const TokenId> history;  // of the document, with the end-of-text before it
+  std::span<float> hidden;           // [d], of the router's own, projected
 };
 
 // Documents are those of EvalText, each begun at zero state after an end-of-text. `visit` gets the tokens of

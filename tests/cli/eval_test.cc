@@ -91,19 +91,28 @@ TEST_F(EvalVerbTest, FlagsThatDoNothingAreRefused) {
 TEST_F(EvalVerbTest, AblateComparesRoutes) {
   const std::string text = Text();
   const auto with = [&](const char* metric) {
-    return Json(Omni({"eval", metric, text, "-m", Model(), "--first-tokens", "80", "--json"}));
+    return Json(Omni({"eval", metric, text, "-m", Model(), "--first-tokens", "400", "--json"}));
   };
   const nlohmann::json all = with("ablate").at("variants");
-  ASSERT_EQ(all.size(), 6u);
+  ASSERT_EQ(all.size(), 11u);
   EXPECT_EQ(all[0]["nats_per_token"], with("ppl")["nats_per_token"]);
   for (const nlohmann::json& variant : all) {
-    EXPECT_EQ(variant["tokens"], 80);
+    EXPECT_EQ(variant["tokens"], 400);
     EXPECT_GT(variant["tok_per_s"], 0.0);
     if (variant != all[0]) {
       EXPECT_NE(variant["nats_per_token"], all[0]["nats_per_token"]) << variant;
     }
   }
-  EXPECT_THAT(Omni({"eval", "ablate", text, "-m", Model(), "--first-tokens", "80"}).out,
+  // What is left when all else is taken away is the average of four.
+  EXPECT_EQ(all[8]["variant"], "-HDM");
+  EXPECT_NEAR(all[8]["nats_per_token"].get<double>(), all[5]["nats_per_token"].get<double>(), 1e-5);
+  EXPECT_GT(all[6]["session_bytes"], all[7]["session_bytes"]);
+  EXPECT_GT(all[6]["session_bytes"], all[8]["session_bytes"]);
+  for (size_t i = 6; i < all.size(); ++i) {
+    for (size_t j = i + 1; j < all.size(); ++j)
+      EXPECT_NE(all[i]["nats_per_token"], all[j]["nats_per_token"]) << i << " " << j;
+  }
+  EXPECT_THAT(Omni({"eval", "ablate", text, "-m", Model(), "--first-tokens", "400"}).out,
               HasSubstr("average of four, far"));
 }
 
@@ -130,7 +139,8 @@ TEST_F(EvalVerbTest, AGateFailsByTheNameOfWhatFallsShort) {
     std::ofstream(gate) << nlohmann::json{{"format", "omni-gate"}, {"version", 1}, {"checks", checks}};
   };
   write({check("bits_per_byte", "at_most", bits + 1e-9), check("tokens_per_second", "at_least", 1),
-         check("ece", "at_most", 1)});
+         check("ece", "at_most", 1), check("full_parts_ece", "at_most", 1),
+         check("full_parts_bits_per_byte", "at_least", 0.1)});
   const Output good = Omni({"eval", "gate", gate, "-m", Model()});
   EXPECT_EQ(good.exit_code, 0) << good.err;
   EXPECT_THAT(good.out, Not(HasSubstr("SHORT")));
