@@ -311,6 +311,7 @@ void AddVerbs(CLI::App& root, Invocation& invocation) {
   AddKey(root, invocation);
   AddMemory(root, invocation);
   AddSafety(root, invocation);
+  AddAdapt(root, invocation);
   AddMcp(root, invocation);
   AddTask(root, invocation);
   AddCompletion(root, invocation);

@@ -118,6 +118,7 @@ class GivenFlags {
 int ThreadsOrDefault(int64_t given);
 
 // The verbs; each is defined in the file of its name.
+void AddAdapt(CLI::App& root, Invocation& invocation);
 void AddRun(CLI::App& root, Invocation& invocation);
 void AddChat(CLI::App& root, Invocation& invocation);
 void AddPack(CLI::App& root, Invocation& invocation);

@@ -6,6 +6,7 @@
 #include <absl/strings/str_cat.h>
 #include <nlohmann/json.hpp>
 
+#include "cli/adapter.h"
 #include "cli/output.h"
 #include "cli/perspective_flag.h"
 #include "cli/polytope_file.h"
@@ -30,10 +31,11 @@ struct EvalArgs {
   int64_t threads = 0;
   StreamFlags stream;
   bool carry = false, json = false;
+  std::string adapter;
   CalibrationArgs calibration;
   std::string polytopes;
   std::function<bool()> carry_typed, tokens_typed, polytopes_typed;
-  GivenFlags of_calibration;
+  GivenFlags of_calibration, of_ppl;
 };
 
 absl::StatusOr<std::vector<std::string>> ReadTexts(const std::vector<std::string>& files) {
@@ -97,6 +99,10 @@ absl::StatusOr<int> Eval(const EvalArgs& args) {
   }
   if (args.metric != "ablate" && args.polytopes_typed())
     return UsageError(absl::StrCat("--polytopes does nothing for ", args.metric, "; leave it out"));
+  if (args.metric != "ppl" && !args.of_ppl.First().empty()) {
+    return UsageError(absl::StrCat(args.of_ppl.First(), " does nothing for ", args.metric,
+                                   "; it belongs to omni eval ppl"));
+  }
   const bool takes_tokens = args.metric == "calibration" || args.metric == "ablate" || args.metric == "ppl";
   if (args.tokens_typed() && (!takes_tokens || args.carry)) {
     return UsageError(absl::StrCat("--first-tokens does nothing for ", args.metric,
@@ -147,6 +153,14 @@ absl::StatusOr<int> Eval(const EvalArgs& args) {
   EvalOptions options;
   options.carry = args.carry;
   if (!args.carry) options.max_tokens = args.calibration.tokens;
+  std::unique_ptr<ReadyAdapter> adapter;
+  if (!args.adapter.empty()) {
+    absl::StatusOr<std::unique_ptr<ReadyAdapter>> loaded = LoadAdapter(args.adapter, *model);
+    if (!loaded.ok()) return loaded.status();
+    adapter = *std::move(loaded);
+    options.adapter = &adapter->rows();
+    options.policy = adapter->policy();
+  }
   EvalResult sum;
   std::vector<std::string> skipped;
   StatusLine status(StderrCanErase());
@@ -248,6 +262,7 @@ void AddEval(CLI::App& root, Invocation& invocation) {
   args->polytopes_typed = Verb::OnCommandLine(
       verb.Path("--polytopes", args->polytopes,
                 "ablate: the file whose first polytope is one of the parts (default: none)"));
+  args->of_ppl.Add(verb.Text("--adapter", args->adapter, "ppl: with the adapter of this name (omni adapt)"));
   verb.Json(args->json);
   verb.Body([args] { return Eval(*args); });
 }

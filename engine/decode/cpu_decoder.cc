@@ -5,6 +5,7 @@
 
 #include <absl/strings/str_cat.h>
 
+#include "engine/decode/head_change.h"
 #include "engine/decode/lanes.h"
 #include "engine/decode/pass.h"
 #include "engine/decode/router.h"
@@ -24,12 +25,13 @@ struct CpuDecoder::Impl {
   std::vector<ExpertJob> GroupByExpert(LayerId layer, const QuantizedRows& h);
 
   Lanes lanes;
-  Pass& pass;                          // of the whole batch
-  std::vector<TokenId> tokens;         // by row
-  std::vector<int64_t> wanted;         // rows that want logits, then those that want only their hidden state
-  std::vector<int64_t> only_hidden;    // of a batch that is being taken in
-  int64_t with_logits = 0;             // of `wanted`
-  std::vector<RoutePolicy*> policies;  // by row; empty: no row has one
+  Pass& pass;                           // of the whole batch
+  std::vector<TokenId> tokens;          // by row
+  std::vector<int64_t> wanted;          // rows that want logits, then those that want only their hidden state
+  std::vector<int64_t> only_hidden;     // of a batch that is being taken in
+  int64_t with_logits = 0;              // of `wanted`
+  std::vector<RoutePolicy*> policies;   // by row; empty: no row has one
+  const RowAdapter* adapter = nullptr;  // of all rows; null: none
   std::vector<ExpertId> routes, predicted;
   std::vector<TorusPoint> points;  // by row, for the policies
   std::vector<ExpertJob> jobs;     // of the layer run last
@@ -75,7 +77,7 @@ absl::Status CpuDecoder::Impl::SetSegments(std::span<const BatchRow> batch) {
           absl::StrCat("batch row ", i, ": its state was made for a model of another configuration"));
     }
     if (absl::Status s = row.state->BringHome(); !s.ok()) return s;
-    pass.segments.push_back({row.state, static_cast<int64_t>(i), 1, row.state->position()});
+    pass.segments.push_back({row.state, static_cast<int64_t>(i), 1, row.state->position(), adapter});
     seen.push_back(row.state);
   }
   with_logits = static_cast<int64_t>(wanted.size());
@@ -96,6 +98,8 @@ void CpuDecoder::Impl::SetPolicies(std::span<const BatchRow> batch) {
   for (const BatchRow& row : batch) policies.push_back(row.policy);
   points.resize(batch.size());
 }
+
+void CpuDecoder::UseAdapter(const RowAdapter* adapter) { impl_->adapter = adapter; }
 
 absl::Status CpuDecoder::Begin(std::span<const BatchRow> rows) {
   Pass& pass = impl_->pass;
@@ -143,7 +147,7 @@ QuantizedRows CpuDecoder::Impl::RunLane(Lane& lane, LayerId layer) {
   } else {
     lane.pdr.Run(weights, layer);
   }
-  const QuantizedRows h = lane.pass.NormAndQuantizeAll(weights.norm2);
+  const QuantizedRows h = lane.pass.NormAndQuantizeAll(weights.norm2, layer, &LayerChange::ffn_gain);
   if (with_attention) {
     lane.ffn.Run(weights, h);
   } else {
@@ -263,6 +267,9 @@ bool CpuDecoder::StartHidden(const Done&) {
     for (int64_t i = begin; i < end; ++i) {
       pass.ops.rms_norm(pass.X(impl.wanted[static_cast<size_t>(i)]), pass.weights.norm_out, d,
                         y + i * impl.hidden_width);
+      if (impl.adapter != nullptr) {
+        ChangeHidden(impl.adapter->head, pass.ops, d, y + i * impl.hidden_width);
+      }
     }
   });
   return true;
@@ -292,6 +299,8 @@ bool CpuDecoder::StartLogits(const Done&) {
     for (int64_t i = 0; i < count; ++i) {
       const int64_t at = i * vocab + begin;
       pass.ops.scale_rows(acc + at, weights.embedding_scale + begin, scale[i], end - begin, logits + at);
+      const float* bias = impl.adapter == nullptr ? nullptr : impl.adapter->head.bias;
+      if (bias != nullptr) pass.ops.add(logits + at, bias + begin, end - begin);
     }
   });
   return true;

@@ -39,6 +39,7 @@ class Evaluation {
         documents_(std::move(documents)),
         decoder_(weights, pool, ops),
         nats_(documents_.size()) {
+    decoder_.UseAdapter(options.adapter);
     const auto count = std::ssize(documents_);
     if (options.max_tokens > 0 && count > 0) per_document_ = (options.max_tokens + count - 1) / count;
     for (std::string_view document : documents_) all_bytes_ += static_cast<double>(document.size());

@@ -9,6 +9,7 @@
 #include <absl/status/statusor.h>
 
 #include "engine/decode/route_policy.h"
+#include "engine/decode/row_adapter.h"
 #include "engine/decode/worker_pool.h"
 #include "engine/model/expert_source.h"
 #include "engine/model/weights.h"
@@ -27,7 +28,8 @@ struct EvalOptions {
   // Tokens predicted in all, 0: every one. Fewer than there are: documents share them equally, each from its
   // beginning, and what a short one leaves nobody gets. Not with carry.
   int64_t max_tokens = 0;
-  RoutePolicy* policy = nullptr;  // in the routers' place; null: they decide
+  RoutePolicy* policy = nullptr;        // in the routers' place; null: they decide
+  const RowAdapter* adapter = nullptr;  // of every token; null: the model as it is
   // Called by the calling thread after every pass with the share of the text's bytes that is done. Empty: not
   // called.
   std::function<void(double share)> progress = nullptr;

@@ -33,7 +33,7 @@ void AttentionMixer::Run(const LayerWeights& layer, LayerId id) {
   const ModelConfig& config = pass_.config;
   const kernels::Ops& ops = pass_.ops;
   const int64_t rows = pass_.rows, h = config.head_dim(), half = h / 2;
-  const QuantizedRows in = pass_.NormAndQuantize(layer.norm1);
+  const QuantizedRows in = pass_.NormAndQuantize(layer.norm1, id, &LayerChange::mixer_gain);
   const Products products = pass_.Multiply({&layer.wq, &layer.wk, &layer.wv}, in);
 
   float* q = q_.Reserve(rows * width_);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine/decode/decay_change.h"
+
 namespace omni {
 namespace {
 
@@ -23,7 +25,7 @@ PdrMixer::PdrMixer(Pass& pass)
 void PdrMixer::Run(const LayerWeights& layer, LayerId id) {
   const ModelConfig& config = pass_.config;
   const int64_t rows = pass_.rows;
-  const QuantizedRows in = pass_.NormAndQuantize(layer.norm1);
+  const QuantizedRows in = pass_.NormAndQuantize(layer.norm1, id, &LayerChange::mixer_gain);
   const Products products = pass_.Multiply({&layer.wp, &layer.wv, &layer.wk, &layer.wq}, in);
 
   float* k = k_.Reserve(rows * rank_);
@@ -37,6 +39,7 @@ void PdrMixer::Run(const LayerWeights& layer, LayerId id) {
     pass_.ops.scale_rows(products.Row(kQ, row), layer.wq.scale, in.scale[row], config.r, q + row * rank_);
   });
 
+  PrepareDecayChanges(id);
   v_.Reserve(rows * width_);
   gamma_.Reserve(rows * width_);
   float* readout = readout_.Reserve(rows * width_);
@@ -48,6 +51,17 @@ void PdrMixer::Run(const LayerWeights& layer, LayerId id) {
     });
   }
   pass_.AddLinear(layer.wo, pass_.Quantize(readout, width_, config.d));
+}
+
+// core (right h) of the rows whose decays change.
+void PdrMixer::PrepareDecayChanges(LayerId id) {
+  for (const Segment& segment : pass_.segments) {
+    const LayerChange* change = segment.Change(id);
+    if (change == nullptr || change->left == nullptr) continue;
+    float* inner = decay_inner_.Reserve(pass_.rows * kAdapterRank);
+    for (int64_t row = segment.first_row; row < segment.first_row + segment.count; ++row)
+      DecayInner(*change, pass_.ops, pass_.H(row), pass_.config.d, inner + row * kAdapterRank);
+  }
 }
 
 void PdrMixer::StepStates(const LayerWeights& layer, LayerId id, const Products& products,
@@ -89,11 +103,15 @@ void PdrMixer::StepBlock(const LayerWeights& layer, LayerId id, const Products& 
   const int64_t begin = block * block_rows_;
   const int64_t n = std::min(block_rows_, pass_.config.d - begin);
   float* S = stretch.segment->state->pdr(id) + begin * r;
+  const LayerChange* change = stretch.segment->Change(id);
   for (int64_t row = stretch.first_row; row < stretch.first_row + stretch.count; ++row) {
     float* v = v_.data() + row * width_ + begin;
     float* gamma = gamma_.data() + row * width_ + begin;
     ops.scale_rows(products.Row(kV, row) + begin, layer.wv.scale + begin, scale[row], n, v);
     ops.scale_rows(products.Row(kP, row) + begin, layer.wp.scale + begin, scale[row], n, gamma);
+    if (change != nullptr && change->left != nullptr) {
+      AddDecayChange(change->left + begin * kAdapterRank, decay_inner_.data() + row * kAdapterRank, n, gamma);
+    }
     ops.decay(gamma, layer.bp + begin, decay_floor_, n, gamma);
     ops.pdr_step(S, gamma, v, k_.data() + row * rank_, q_.data() + row * rank_, n, r,
                  readout_.data() + row * width_ + begin);

@@ -13,7 +13,7 @@ namespace omni {
 
 // x += W_o norm(S q) with, per token and in this order:
 //   k = (float(W_k q8) * (s * s_row)) / sqrt(r)    the root rounded to float, a true division; if key_scale
-//   gamma = kernels decay(p, b_p)
+//   gamma = kernels decay(p, b_p), p changed by the session's adapter (row_adapter.h) if it has one
 //   S and its readout by kernels pdr_step
 //   the readout's norm by g_r                      if readout_norm
 //
@@ -39,12 +39,13 @@ class PdrMixer {
   void StepStates(const LayerWeights& layer, LayerId id, const Products& products, const float* scale);
   void StepBlock(const LayerWeights& layer, LayerId id, const Products& products, const float* scale,
                  const Stretch& stretch, int64_t block);
+  void PrepareDecayChanges(LayerId id);
   void Normalize(float* S);
 
   Pass& pass_;
   const float decay_floor_, root_r_;
   const int64_t width_, rank_, block_rows_;  // strides of d and r wide rows; rows of S in a block
-  Scratch<float> k_, q_, v_, gamma_, readout_, row_norms_, ones_;
+  Scratch<float> k_, q_, v_, gamma_, readout_, row_norms_, ones_, decay_inner_;
   std::vector<Stretch> stretches_;
 };
 

@@ -48,20 +48,27 @@ QuantizedRows Pass::Quantize(const float* x, int64_t x_stride, int64_t n) {
   return {q, padded, scale};
 }
 
-QuantizedRows Pass::NormAndQuantize(const float* gain) {
-  return NormAndQuantizeTo(gain, q_.Reserve(rows * width_), scale_.data());
+QuantizedRows Pass::NormAndQuantize(const float* gain, LayerId layer, float LayerChange::*change) {
+  return NormAndQuantizeTo(gain, layer, change, q_.Reserve(rows * width_), scale_.data());
 }
 
-QuantizedRows Pass::NormAndQuantizeAll(const float* gain) {
-  return all_q_ == nullptr ? NormAndQuantize(gain) : NormAndQuantizeTo(gain, all_q_, all_scale_);
+QuantizedRows Pass::NormAndQuantizeAll(const float* gain, LayerId layer, float LayerChange::*change) {
+  return all_q_ == nullptr ? NormAndQuantize(gain, layer, change)
+                           : NormAndQuantizeTo(gain, layer, change, all_q_, all_scale_);
 }
 
-QuantizedRows Pass::NormAndQuantizeTo(const float* gain, int8_t* q, float* scale) {
+QuantizedRows Pass::NormAndQuantizeTo(const float* gain, LayerId layer, float LayerChange::*change, int8_t* q,
+                                      float* scale) {
   const int64_t d = config.d;
   ForRows(2 * d * kFloatCost, [&](int64_t row) {
     ops.rms_norm(X(row), gain, d, H(row));
     ops.quantize(H(row), d, width_, q + row * width_, scale + row);
   });
+  for (const Segment& segment : segments) {
+    const LayerChange* changed = segment.Change(layer);
+    if (changed == nullptr) continue;
+    for (int64_t i = 0; i < segment.count; ++i) scale[segment.first_row + i] *= 1.0f + changed->*change;
+  }
   return {q, width_, scale};
 }
 

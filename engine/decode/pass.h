@@ -10,6 +10,7 @@
 
 #include <absl/functional/function_ref.h>
 
+#include "engine/decode/row_adapter.h"
 #include "engine/decode/scratch.h"
 #include "engine/decode/worker_pool.h"
 #include "engine/model/session_state.h"
@@ -22,6 +23,12 @@ namespace omni {
 struct Segment {
   SessionState* state = nullptr;
   int64_t first_row = 0, count = 0, position = 0;
+  const RowAdapter* adapter = nullptr;
+
+  // What it changes of a layer; null: nothing.
+  const LayerChange* Change(LayerId layer) const {
+    return adapter == nullptr || adapter->layers.empty() ? nullptr : &adapter->layers[layer.index()];
+  }
 };
 
 // Integer results of several matrices on the same input: product i of batch row t at Row(i, t).
@@ -58,10 +65,10 @@ class Pass {
 
   // q, scale of n floats per row at x + row * x_stride. Overwrites the result of the last call.
   QuantizedRows Quantize(const float* x, int64_t x_stride, int64_t n);
-  // h = rms_norm(x, gain), then its quantisation.
-  QuantizedRows NormAndQuantize(const float* gain);
+  // h = rms_norm(x, gain), then its quantisation. `change`: which of the layer's changes the input meets.
+  QuantizedRows NormAndQuantize(const float* gain, LayerId layer, float LayerChange::*change);
   // The same, in a place of its own for each row of the pass that this is a view of.
-  QuantizedRows NormAndQuantizeAll(const float* gain);
+  QuantizedRows NormAndQuantizeAll(const float* gain, LayerId layer, float LayerChange::*change);
   // All rows through up to four matrices of equal input width. Overwrites the result of the last call.
   Products Multiply(std::initializer_list<const TwoBitLinear*> linears, const QuantizedRows& x);
   // x += linear(in), whose output is d wide.
@@ -78,7 +85,8 @@ class Pass {
   std::vector<Segment> segments;
 
  private:
-  QuantizedRows NormAndQuantizeTo(const float* gain, int8_t* q, float* scale);
+  QuantizedRows NormAndQuantizeTo(const float* gain, LayerId layer, float LayerChange::*change, int8_t* q,
+                                  float* scale);
 
   int64_t width_ = 0;  // d padded to 64
   float *x_rows_ = nullptr, *h_rows_ = nullptr;

@@ -28,6 +28,8 @@ GROUPS = {
         (r"(hdm_(?:exact|noisy)_\w+)", r"\1", "%", 100, 4),
         (r"(hdm_lookup_us_\w+|\w+_us_per_token)", r"\1", "µs", 1, 2),
         (r"(spp_\w*share)", r"\1", "%", 100, 2),
+        (r"(fmea_\w*(?:share|loss))", r"\1", "%", 100, 2),
+        (r"(fmea_seconds)", r"\1", "s", 1, 2),
     ],
     "kernels": [
         (r"(\w+_share(?:_\w+)?|rows8_cost(?:_\w+)?|contention_loss)", r"\1", "", 1, 2),

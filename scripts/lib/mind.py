@@ -78,7 +78,8 @@ def perspectives(settings):
 
 PARTS = {"perspectives": perspectives,
          "memory": lambda settings: mind_memory.memory(omni, settings),
-         "safety": lambda settings: mind_memory.safety(omni, settings)}
+         "safety": lambda settings: mind_memory.safety(omni, settings),
+         "adaptation": lambda settings: mind_memory.adaptation(omni, settings)}
 
 
 def main():
@@ -91,6 +92,9 @@ def main():
     parser.add_argument("--tokens", type=int, default=65536)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--parts", default=",".join(PARTS), help="of: " + ", ".join(PARTS))
+    parser.add_argument("--unseen", default="",
+                        help="numbers of the documents of TEST, from 1, with commas, whose authors the model has not "
+                             "read; adaptation is measured on these (default: all)")
     parser.add_argument("--json", action="store_true")
     settings = parser.parse_args()
     for part in settings.parts.split(","):

@@ -1,10 +1,12 @@
-"""Parts of scripts/bench mind: the memories and the polytopes. Each takes omni, which runs the program and gives its
-JSON, and the measurement's settings."""
+"""Parts of scripts/bench mind: the memories, the polytopes and adaptation. Each takes omni, which runs the program and
+gives its JSON, and the measurement's settings."""
 
 import json
+import lzma
 import os
 import subprocess
 import sys
+import tempfile
 
 
 def memory(omni, settings):
@@ -33,3 +35,33 @@ def safety(_, settings):
     done = subprocess.run([bench, "--json"], stdout=subprocess.PIPE, check=True)
     measured = json.loads(done.stdout)
     return {name: measured[name] for name in ("spp_share", "spp_inside_share")}
+
+
+SEPARATOR = b"\n<|endoftext|>\n"
+
+
+def adaptation(omni, settings):
+    """What learning from a book's first 20 kB is worth on the rest of it, and what it costs other books."""
+    opened = lzma.open if settings.test.endswith(".xz") else open
+    with opened(settings.test, "rb") as file:
+        documents = file.read().split(SEPARATOR)
+    numbers = [int(number) for number in settings.unseen.split(",") if number]
+    if any(not 1 <= number <= len(documents) for number in numbers):
+        sys.exit(f"mind: --unseen {settings.unseen}: {settings.test} has {len(documents)} documents")
+    chosen = [documents[number - 1] for number in numbers] or documents
+    with tempfile.NamedTemporaryFile(suffix=".txt") as file:
+        file.write(SEPARATOR.join(chosen))
+        file.flush()
+        measured = omni(settings, "adapt", "measure", file.name, "--other", settings.valid)
+    keys = {"fmea_gain": measured["gain"],
+            "fmea_least_gain": measured["least_gain"],
+            "fmea_valid_loss": measured["most_other_loss"],
+            "fmea_seconds": measured["most_seconds"],
+            "fmea_ngram_gain": measured["ngram_gain"],
+            "fmea_ngram_reading_gain": measured["ngram_reading_gain"]}
+    blocks = {share["block"] for document in measured["documents"] for share in document["shares"]}
+    for block in sorted(blocks):
+        shares = [share["share"] for document in measured["documents"] for share in document["shares"]
+                  if share["block"] == block]
+        keys[f"fmea_{block.replace(' ', '_')}_share"] = sum(shares) / len(measured["documents"])
+    return keys

@@ -1,4 +1,4 @@
-// omni safety and omni memory, as their users meet them.
+// omni safety, omni memory and omni adapt, as their users meet them.
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -166,6 +166,42 @@ TEST_F(OmniAround, ContextsAreMeasured) {
   EXPECT_GT(worth["context_memory_gain"],
             0.2);  // the text says the same again and again, the model knows nothing
   EXPECT_GT(worth["ngram_cache_gain"], 0.2);
+}
+
+TEST_F(OmniAround, AnAdapterIsLearnedListedAndRemoved) {
+  ProcessOptions options;
+  options.env["XDG_STATE_HOME"] = *dir_ / "adapter-state";
+  const auto adapt = [&](std::vector<std::string> words) {
+    words.insert(words.begin(), "adapt");
+    return Omni(words, options);
+  };
+  const std::string text = Text();
+  const json learned =
+      Json(adapt({text, "--name", "sea", "-m", Model(), "--own-tokens", "64", "--drift", "100", "--json"}));
+  EXPECT_EQ(learned["saved"], true);
+  EXPECT_GT(learned["gain"], 0.05);
+  EXPECT_LE(learned["extra_bytes"], 3 * learned["adapter_bytes"].get<int64_t>());
+  EXPECT_EQ(learned["phases"][0]["name"], "head");
+  const json listed = Json(adapt({"list", "--json"}));
+  ASSERT_EQ(listed["adapters"].size(), 1u);
+  EXPECT_EQ(listed["adapters"][0]["name"], "sea");
+  EXPECT_EQ(listed["adapters"][0]["model_hash"], learned["model_hash"]);
+  EXPECT_THAT(adapt({"list"}).out, HasSubstr("sea"));
+  // With it the text is likelier.
+  const json plain = Json(Omni({"eval", "ppl", text, "-m", Model(), "--json"}, options));
+  const json with = Json(Omni({"eval", "ppl", text, "-m", Model(), "--adapter", "sea", "--json"}, options));
+  EXPECT_LT(with["nats_per_token"], 0.95 * plain["nats_per_token"].get<double>());
+  ExpectOneLine(Omni({"eval", "ppl", text, "-m", Model(), "--adapter", "me"}, options), 1, "there are sea");
+  // Nothing is saved that is not better.
+  const Output worse = adapt({text, "--name", "none", "-m", Model(), "--own-tokens", "64", "--drift", "0"});
+  EXPECT_EQ(worse.exit_code, 1);
+  EXPECT_THAT(worse.out, HasSubstr("none is as it was"));
+  EXPECT_EQ(Json(adapt({"list", "--json"}))["adapters"].size(), 1u);
+  ExpectOneLine(adapt({text, "-m", Model()}), 2, "wants a name");
+  ExpectOneLine(adapt({text, "--name", "../sea"}), 2, "letters, digits");
+  ExpectOneLine(adapt({"list", "--name", "x"}), 2, "--name does nothing");
+  EXPECT_EQ(adapt({"remove", "sea"}).exit_code, 0);
+  ExpectOneLine(adapt({"remove", "sea"}), 1, "there is none at all");
 }
 
 // What a polytope does to the lists of words and behaviours that others judge models by: the denied tokens

@@ -55,6 +55,9 @@ class WalkTest : public OmniTest {
   static void SetUpTestSuite() {
     OmniTest::SetUpTestSuite();
     std::ofstream(*dir_ / "text.txt") << "The sea was calm.\n<|endoftext|>\nThe ship was late.\n";
+    std::ofstream text(*dir_ / "long.txt");
+    for (int i = 0; i < 400; ++i) text << "line " << i << " of the log; ";
+    text.close();
     std::ofstream(*dir_ / "keys.json")
         << R"({"version": 1, "keys": [{"id": "0123456789ab", "name": "n", "scopes": ["infer"], )"
         << R"("created": "2026-01-01T00:00:00Z", "sha256": ")" << std::string(64, 'e') << R"("}]})";
@@ -92,6 +95,9 @@ class WalkTest : public OmniTest {
         {"key", {"list", "--keys", *dir_ / "keys.json"}},
         {"safety", {"check", *dir_ / "polytopes.omni"}},
         {"memory", {"measure", *dir_ / "text.txt", "-m", Model()}},
+        {"adapt",
+         {"measure", *dir_ / "long.txt", "-m", Model(), "--first-bytes", "3000", "--passes", "1",
+          "--own-tokens", "64", "--layers", "none"}},
         {"task", {"submit", "model", "the sea", "--dry-run"}},
     };
     const auto it = words.find(verb);

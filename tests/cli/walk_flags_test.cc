@@ -81,6 +81,7 @@ std::vector<std::string> Needed(const std::string& verb, const CLI::Option& but)
                                                                   {"key", {"list"}},
                                                                   {"safety", {"check", "file"}},
                                                                   {"memory", {"stats"}},
+                                                                  {"adapt", {"list"}},
                                                                   {"task", {"list"}},
                                                                   {"node", {"--listen", "127.0.0.1:7300"}}};
   const auto it = needed.find(verb);
