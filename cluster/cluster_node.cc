@@ -21,8 +21,6 @@
 #include "cluster/cluster_id.h"
 #include "cluster/cluster_log.h"
 #include "cluster/cluster_node_status.h"
-#include "cluster/embedded_store.h"
-#include "cluster/etcd_store.h"
 #include "cluster/executor.h"
 #include "cluster/forwarding_backend.h"
 #include "cluster/grpc_frames.h"
@@ -38,9 +36,8 @@
 #include "cluster/node_device.h"
 #include "cluster/node_memory.h"
 #include "cluster/node_status.h"
+#include "cluster/node_stores.h"
 #include "cluster/request_ids.h"
-#include "cluster/saved_sessions.h"
-#include "cluster/session_log.h"
 #include "cluster/state_holder.h"
 #include "cluster/tasks/node_executors.h"
 #include "cluster/tasks/node_tasks.h"
@@ -72,7 +69,7 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
     if (tasks != nullptr) tasks->Drain();
     if (role != nullptr) role->Stop();
     tasks = nullptr;
-    store = nullptr;  // with it, the last of its answers to the role and to the session log
+    stores.coordination = nullptr;  // with it, the last of its answers to the role and to the session log
     inference = nullptr;
     restarter = nullptr;
     {
@@ -205,10 +202,7 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   std::vector<int64_t> region_bytes;
   std::unique_ptr<NodeCredentials> credentials;
   std::unique_ptr<StateHolder> holder;
-  std::unique_ptr<CoordinationStore> store;
-  std::unique_ptr<Database> sessions;
-  std::unique_ptr<SessionLog> session_log;
-  std::unique_ptr<SavedSessions> saved_sessions;
+  NodeStores stores;  // of a coordinator
   std::unique_ptr<FrameTransport> transport;
   std::unique_ptr<WorkerPool> pool;
   std::unique_ptr<DeviceExpertRunner> runner;  // of the regions that are here; null: the pool computes them
@@ -305,41 +299,11 @@ absl::Status ClusterNode::Impl::TakeStateFolder() {
 absl::Status ClusterNode::Impl::OpenStores() {
   if (!coordinates()) return absl::OkStatus();
   if (absl::Status s = TakeStateFolder(); !s.ok()) return s;
-  if (options.etcd.empty()) {
-    absl::StatusOr<std::unique_ptr<EmbeddedStore>> opened = EmbeddedStore::Open(
-        absl::StrCat(options.state_dir, "/coordination"), {.durability = Durability::kSynced});
-    if (!opened.ok()) return opened.status();
-    store = *std::move(opened);
-  } else {
-    EtcdOptions etcd;
-    etcd.endpoints = options.etcd;
-    etcd.prefix = options.etcd_prefix;
-    etcd.attempt_timeout =
-        std::min<std::chrono::milliseconds>(etcd.attempt_timeout, options.leader_lease / 3);
-    absl::StatusOr<std::unique_ptr<EtcdStore>> opened = EtcdStore::Open(std::move(etcd));
-    if (!opened.ok()) return opened.status();
-    store = *std::move(opened);
-  }
-  if (options.durability == SessionDurability::kCluster) {
-    if (options.etcd.empty()) {
-      return absl::InvalidArgumentError(
-          "sessions can be kept in the cluster only where etcd is its coordination store; name its members, "
-          "or keep "
-          "them on this coordinator's disk");
-    }
-    session_log = MakeStoreSessionLog(*store, [this] { return term.load(); });
-    saved_sessions = MakeStoreSavedSessions(*store, [this] { return term.load(); });
-    return absl::OkStatus();
-  }
-  DatabaseOptions database;
-  database.durability =
-      options.durability == SessionDurability::kSync ? Durability::kSynced : Durability::kUnsynced;
-  absl::StatusOr<std::unique_ptr<Database>> opened =
-      Database::Open(absl::StrCat(options.state_dir, "/sessions"), database);
+  const NodeStoreOptions with{options.state_dir, options.etcd, options.etcd_prefix, options.leader_lease,
+                              options.durability};
+  absl::StatusOr<NodeStores> opened = OpenNodeStores(with, [this] { return term.load(); });
   if (!opened.ok()) return opened.status();
-  sessions = *std::move(opened);
-  session_log = MakeDatabaseSessionLog(*sessions);
-  saved_sessions = MakeDatabaseSavedSessions(*sessions);
+  stores = *std::move(opened);
   return absl::OkStatus();
 }
 
@@ -376,7 +340,7 @@ void ClusterNode::Impl::MakeInference() {
   constexpr int64_t kMostStates = int64_t{1} << 30, kShare = 16;
   if (model->cache() == nullptr)
     with.state_bytes = std::min(kMostStates, Machine().DefaultBudget().value_or(kMostStates) / kShare);
-  inference = std::make_unique<InferenceService>(std::move(with), *this, *session_log, *saved_sessions);
+  inference = std::make_unique<InferenceService>(std::move(with), *this, *stores.log, *stores.saved);
 }
 
 absl::Status ClusterNode::Impl::OpenTasks() {
@@ -386,7 +350,7 @@ absl::Status ClusterNode::Impl::OpenTasks() {
   keep.service.serving = [this] { return Leading(); };
   keep.service.elsewhere = [this] { return Elsewhere(); };
   if (coordinates()) keep.dir = absl::StrCat(options.state_dir, "/tasks");
-  if (coordinates() && !options.etcd.empty()) keep.store = store.get();
+  if (coordinates() && !options.etcd.empty()) keep.store = stores.coordination.get();
   keep.credentials = credentials->channel();
   keep.keeper = [this](size_t turn) { return leading ? "" : LeaderAddress(turn); };
   keep.push = options.push;
@@ -536,7 +500,8 @@ absl::Status ClusterNode::Impl::Start() {
     with.leadership.exclusive = options.etcd.empty();
     with.peers = options.peers;
     with.hedges = options.hedges;
-    role = std::make_unique<CoordinatorRole>(*actors, config, std::move(with), *store, *transport, *this);
+    role = std::make_unique<CoordinatorRole>(*actors, config, std::move(with), *stores.coordination,
+                                             *transport, *this);
     {
       std::unique_lock lock(swarm_mutex);
       if (absl::Status s = StartSwarm(); !s.ok()) return s;

@@ -8,6 +8,7 @@
 
 #include "cluster/grpc_status.h"
 #include "cluster/inference_impl.h"
+#include "engine/base/log.h"
 #include "engine/text/prompt.h"
 
 namespace omni {
@@ -124,10 +125,12 @@ void InferenceService::Impl::TakeUp(const StreamPtr& stream, const LoggedSession
   stream->request.set_have(have);
   stream->revision = kept.revision();
   for (int32_t token : kept.context()) stream->session.emplace_back(token);
+  // What was kept is older than what was told: it was brought back from a copy, or a power cut took its end.
+  // The same tokens follow again, and are not told twice.
   if (have > logged.tokens.size()) {
-    return Finish(stream,
-                  absl::OutOfRangeError(absl::StrCat("the answer has ", logged.tokens.size(),
-                                                     " tokens so far, and the client says it has ", have)));
+    LogWarning("answer_behind",
+               "{request}: {tokens} tokens are kept of an answer of which its client has {told}",
+               {{"request", name}, {"tokens", logged.tokens.size()}, {"told", have}});
   }
   counters.resumed.Add(1);
   // What a write has left that failed is found too. It lasts when a later write does.
@@ -381,7 +384,8 @@ void InferenceService::Impl::OnLogged(const std::vector<std::pair<StreamPtr, siz
 
 void InferenceService::Impl::Show(const StreamPtr& stream, size_t tokens) {
   const bool all = tokens == stream->drawn.size();
-  for (size_t i = 0; i < tokens; ++i) ShowToken(stream, stream->drawn[i], true);
+  for (size_t i = 0; i < tokens; ++i)
+    ShowToken(stream, stream->drawn[i], stream->answer.size() >= stream->request.have());
   stream->drawn.erase(stream->drawn.begin(), stream->drawn.begin() + static_cast<std::ptrdiff_t>(tokens));
   const bool end = stream->result.has_value() && (!stream->named() || stream->logging);
   if (all && end) End(stream, StopReasonName(stream->result->reason), stream->result->timings);
@@ -404,6 +408,11 @@ void InferenceService::Impl::ShowToken(const StreamPtr& stream, const DrawnToken
 
 void InferenceService::Impl::End(const StreamPtr& stream, const std::string& reason, const Timings& timings) {
   if (std::exchange(stream->ending, true)) return;
+  if (stream->request.have() > stream->answer.size()) {
+    return Finish(stream, absl::OutOfRangeError(absl::StrCat("the answer has ", stream->answer.size(),
+                                                             " tokens, and the client says it has ",
+                                                             stream->request.have())));
+  }
   if (stream->request.save_as().empty()) {
     ShowEnd(stream, reason, timings, nullptr);
   } else {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <filesystem>
 #include <map>
 #include <optional>
@@ -12,9 +13,12 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/output.h"
+#include "cli/polytope_file.h"
 #include "cli/terminal.h"
 #include "engine/around/ablation.h"
 #include "engine/around/calibration_fit.h"
+#include "engine/around/safety_build.h"
+#include "engine/around/safety_measure.h"
 #include "engine/base/json.h"
 #include "engine/decode/eval.h"
 #include "engine/decode/last_words.h"
@@ -34,6 +38,8 @@ constexpr std::array<std::string_view, 6> kOfCalibration = {"ece",
                                                             "aurc_perspectives",
                                                             "ensemble_bits_per_byte"};
 constexpr std::array<std::string_view, 2> kOfParts = {"full_parts_bits_per_byte", "full_parts_ece"};
+constexpr std::array<std::string_view, 4> kOfSafety = {"safety_bits_per_byte", "safety_moved_share",
+                                                       "safety_denied_mass", "safety_denied_likeliest"};
 constexpr std::array<std::string_view, 2> kOfPassages = {"lambada_accuracy", "lambada_perplexity"};
 
 bool IsOneOf(const auto& names, const std::string& name) {
@@ -49,15 +55,17 @@ std::string Known() {
   add(kOfText);
   add(kOfCalibration);
   add(kOfParts);
+  add(kOfSafety);
   add(kOfPassages);
   return all;
 }
 
 absl::StatusOr<GateCheck> ReadCheck(const Json& json, const std::filesystem::path& folder) {
   if (!json.is_object()) return absl::InvalidArgumentError("it is no object");
+  constexpr std::array<std::string_view, 7> kKeys = {"measure", "text",    "allowed", "deny",
+                                                     "tokens",  "at_most", "at_least"};
   for (const auto& item : json.items()) {
-    if (item.key() != "measure" && item.key() != "text" && item.key() != "tokens" &&
-        item.key() != "at_most" && item.key() != "at_least")
+    if (!IsOneOf(kKeys, item.key()))
       return absl::InvalidArgumentError(absl::StrCat("it has an unknown key ", item.key()));
   }
   GateCheck check;
@@ -67,12 +75,22 @@ absl::StatusOr<GateCheck> ReadCheck(const Json& json, const std::filesystem::pat
       return absl::InvalidArgumentError(absl::StrCat("it has no text ", key));
     *to = at->get<std::string>();
   }
-  const bool takes_tokens = IsOneOf(kOfCalibration, check.measure) || IsOneOf(kOfParts, check.measure);
+  const bool of_safety = IsOneOf(kOfSafety, check.measure);
+  const bool takes_tokens =
+      of_safety || IsOneOf(kOfCalibration, check.measure) || IsOneOf(kOfParts, check.measure);
   if (!IsOneOf(kOfText, check.measure) && !takes_tokens && !IsOneOf(kOfPassages, check.measure)) {
     return absl::InvalidArgumentError(
         absl::StrCat("there is no measure ", check.measure, "; there are ", Known()));
   }
   check.text = (folder / check.text).string();
+  for (auto [key, to] : {std::pair("allowed", &check.allowed), std::pair("deny", &check.deny)}) {
+    const auto at = json.find(key);
+    if ((at != json.end()) != of_safety || (of_safety && !at->is_string())) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("a measure of safety has a text ", key, ", and no other has one"));
+    }
+    if (of_safety) *to = (folder / at->get<std::string>()).string();
+  }
   check.at_most = json.contains("at_most");
   if (check.at_most == json.contains("at_least"))
     return absl::InvalidArgumentError("it needs one of at_most and at_least");
@@ -82,7 +100,7 @@ absl::StatusOr<GateCheck> ReadCheck(const Json& json, const std::filesystem::pat
   if (const auto tokens = json.find("tokens"); tokens != json.end()) {
     if (!tokens->is_number_unsigned() || !takes_tokens)
       return absl::InvalidArgumentError(
-          "tokens must be a whole number, and belong to a measure of a calibration or of parts");
+          "tokens must be a whole number, and belong to a measure of a calibration, of parts or of safety");
     check.tokens = tokens->get<int64_t>();
   }
   return check;
@@ -96,12 +114,14 @@ class Measures {
 
   absl::StatusOr<double> Of(const GateCheck& check) {
     const bool of_text = IsOneOf(kOfText, check.measure), of_passages = IsOneOf(kOfPassages, check.measure);
-    const bool of_parts = IsOneOf(kOfParts, check.measure);
-    const std::string key = absl::StrCat(check.text, "\n", check.tokens, "\n",
-                                         of_text       ? "text"
-                                         : of_passages ? "passages"
-                                         : of_parts    ? "parts"
-                                                       : "calibration");
+    const bool of_parts = IsOneOf(kOfParts, check.measure), of_safety = IsOneOf(kOfSafety, check.measure);
+    const std::string key =
+        absl::StrCat(check.text, "\n", check.allowed, "\n", check.deny, "\n", check.tokens, "\n",
+                     of_text       ? "text"
+                     : of_safety   ? "safety"
+                     : of_passages ? "passages"
+                     : of_parts    ? "parts"
+                                   : "calibration");
     auto at = known_.find(key);
     if (at == known_.end()) {
       const absl::StatusOr<std::string> text = ReadText(check.text);
@@ -109,6 +129,7 @@ class Measures {
       absl::StatusOr<Figures> figures = of_text       ? Text(*text)
                                         : of_passages ? Passages(*text)
                                         : of_parts    ? Full(*text, check.tokens)
+                                        : of_safety   ? Bounded(*text, check)
                                                       : Calibrated(*text, check.tokens);
       if (!figures.ok()) {
         return absl::Status(figures.status().code(),
@@ -146,6 +167,38 @@ class Measures {
     if (!report.ok()) return report.status();
     return Figures{{"full_parts_bits_per_byte", report->bits_per_byte},
                    {"full_parts_ece", report->report.ece}};
+  }
+
+  // A polytope is built, as omni safety build does it, and the text read with it and without.
+  absl::StatusOr<Figures> Bounded(const std::string& text, const GateCheck& check) {
+    const absl::StatusOr<std::string> allowed = ReadText(check.allowed);
+    if (!allowed.ok()) return allowed.status();
+    const absl::StatusOr<std::vector<std::string>> words = ReadWords(check.deny);
+    if (!words.ok()) return words.status();
+    std::vector<std::string> documents;
+    for (std::string_view document : SplitDocuments(*allowed)) documents.emplace_back(document);
+    const absl::StatusOr<BuiltPolytope> built = BuildPolytope(
+        model_.weights(), model_.experts(), model_.tokenizer(), pool_, documents, *words, PolytopeRecipe());
+    if (!built.ok()) return built.status();
+    const absl::StatusOr<Projector> projector = Projector::Make(built->polytope);
+    if (!projector.ok()) return projector.status();
+    std::vector<TokenId> denied;
+    for (const std::string& word : *words) {
+      for (TokenId token : TokensOfWord(model_.tokenizer(), word)) denied.push_back(token);
+    }
+    std::sort(denied.begin(), denied.end());
+    denied.erase(std::unique(denied.begin(), denied.end()), denied.end());
+    if (denied.empty()) return absl::InvalidArgumentError(absl::StrCat(check.deny, ": no word is one token"));
+    const absl::StatusOr<SafetyEffect> effect =
+        MeasureSafety(model_.weights(), model_.experts(), model_.tokenizer(), pool_, SplitDocuments(text),
+                      *projector, denied, check.tokens > 0 ? check.tokens : std::ssize(text) + 1);
+    if (!effect.ok()) return effect.status();
+    const auto tokens = static_cast<double>(effect->tokens);
+    return Figures{
+        {"safety_bits_per_byte", effect->nats_projected / std::log(2.0) / static_cast<double>(effect->bytes)},
+        {"safety_moved_share", static_cast<double>(effect->projected) / tokens},
+        {"safety_denied_mass", effect->mass_projected / effect->mass},
+        {"safety_denied_likeliest", static_cast<double>(effect->likeliest_projected) / tokens}};
   }
 
   absl::StatusOr<Figures> Calibrated(const std::string& text, int64_t tokens) {

@@ -15,7 +15,8 @@ namespace omni::cli {
 // One line of a gate's file (docs/formats/gate.md).
 struct GateCheck {
   std::string measure, text;  // text: a path as it can be opened
-  int64_t tokens = 0;         // of calibrations; 0: all
+  std::string allowed, deny;  // of polytopes: paths likewise
+  int64_t tokens = 0;         // of what takes them; 0: all
   double limit = 0;
   bool at_most = false;  // else it is the least
 };

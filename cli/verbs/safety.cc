@@ -7,10 +7,8 @@
 #include <utility>
 #include <vector>
 
-#include <absl/strings/ascii.h>
 #include <absl/strings/escaping.h>
 #include <absl/strings/str_cat.h>
-#include <absl/strings/str_split.h>
 #include <nlohmann/json.hpp>
 
 #include "cli/output.h"
@@ -46,19 +44,6 @@ struct SafetyArgs {
   GivenFlags of_build, of_explain, of_texts;
   bool json = false;
 };
-
-// One a line; empty lines and the spaces around them do not count.
-absl::StatusOr<std::vector<std::string>> ReadWords(const std::string& path) {
-  std::vector<std::string> words;
-  if (path.empty()) return words;
-  absl::StatusOr<std::string> text = omni::ReadText(path);
-  if (!text.ok()) return text.status();
-  for (absl::string_view line : absl::StrSplit(*text, '\n')) {
-    line = absl::StripAsciiWhitespace(line);
-    if (!line.empty()) words.emplace_back(line);
-  }
-  return words;
-}
 
 // The polytopes that a file has already; none if there is no file.
 absl::StatusOr<PolytopeFile> ReadBefore(const std::string& path) {

@@ -8,6 +8,6 @@ libraries=(libabsl-dev nlohmann-json3-dev libcli11-dev libxxhash-dev liblzma-dev
 test_libraries=(libgtest-dev libgmock-dev libbenchmark-dev libboost-context-dev etcd-server iproute2 nftables)
 # Programs that tests/e2e lets loose on `omni serve`; its tests say so when they are skipped without them.
 e2e=(chromium prometheus dpkg-dev lintian systemd python3-yaml mmdebstrap systemd-container buildah
-  podman runc)
+  podman runc etcd-client)
 command -v kubectl >/dev/null || e2e+=(kubernetes-client)
 trainer=(libtorch-dev libopenblas0-openmp)

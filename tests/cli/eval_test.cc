@@ -156,6 +156,41 @@ TEST_F(EvalVerbTest, AGateFailsByTheNameOfWhatFallsShort) {
   EXPECT_EQ(said["checks"][1]["passed"], true);
 }
 
+TEST_F(EvalVerbTest, AGateKnowsWhatAPolytopeDoesAsCheckSaysIt) {
+  const std::string text = Text(), gate = *dir_ / "safety_gate.json", deny = *dir_ / "deny.txt";
+  std::ofstream(deny) << "fox\n dog \n\na\n";
+  const std::string file = *dir_ / "gate_polytopes.omni";
+  ASSERT_EQ(Omni({"safety", "build", file, "--text", text, "--deny", deny, "-m", Model()}).exit_code, 0);
+  const nlohmann::json checked =
+      Json(Omni({"safety", "check", file, "--text", text, "--deny", deny, "-m", Model(), "--json"}));
+  const nlohmann::json& effect = checked.at("polytopes").at("general").at("text");
+  const auto check = [&](const char* measure, const char* bound, double limit) {
+    return nlohmann::json{{"measure", measure},
+                          {"text", "documents.txt"},
+                          {"allowed", "documents.txt"},
+                          {"deny", "deny.txt"},
+                          {bound, limit}};
+  };
+  std::ofstream(gate) << nlohmann::json{
+      {"format", "omni-gate"},
+      {"version", 1},
+      {"checks",
+       {check("safety_bits_per_byte", "at_most", 100), check("safety_moved_share", "at_least", 0),
+        check("safety_denied_mass", "at_least", 0), check("safety_denied_likeliest", "at_most", -1)}}};
+  const Output bad = Omni({"eval", "gate", gate, "-m", Model(), "--json"});
+  EXPECT_EQ(bad.exit_code, 1) << bad.err;
+  const nlohmann::json said = nlohmann::json::parse(bad.out);
+  const auto measured = [&](int i) { return said["checks"][i]["measured"].get<double>(); };
+  EXPECT_EQ(measured(0), effect.at("bits_per_byte_projected").get<double>());
+  EXPECT_EQ(measured(1), effect.at("projected_share").get<double>());
+  EXPECT_NEAR(measured(2),
+              effect.at("denied_mass_projected").get<double>() / effect.at("denied_mass").get<double>(),
+              1e-9);
+  EXPECT_EQ(measured(3),
+            effect.at("denied_likeliest_projected").get<double>() / effect.at("tokens").get<double>());
+  EXPECT_EQ(said["checks"][3]["passed"], false);
+}
+
 TEST_F(EvalVerbTest, WhatIsNoGateIsRefusedByTheNumberOfTheCheck) {
   const std::string gate = *dir_ / "bad_gate.json";
   const auto refused = [&](const std::string& checks, const std::string& part) {
@@ -170,6 +205,9 @@ TEST_F(EvalVerbTest, WhatIsNoGateIsRefusedByTheNumberOfTheCheck) {
   refused(R"({"measure": "ece", "text": "x", "at_most": 1, "more": 1})", "unknown key more");
   refused(R"({"measure": "bits_per_byte", "text": "x", "at_most": 1, "tokens": 5})", "tokens must be");
   refused(R"({"measure": "ece", "text": "nowhere.txt", "at_most": 1})", "nowhere.txt");
+  refused(R"({"measure": "ece", "text": "x", "deny": "y", "at_most": 1})", "a measure of safety has a text");
+  refused(R"({"measure": "safety_moved_share", "text": "x", "allowed": "y", "at_most": 1})",
+          "a measure of safety has a text deny");
   std::ofstream(gate) << "[]";
   ExpectOneLine(Omni({"eval", "gate", gate, "-m", Model()}), 1, "no gate");
 }

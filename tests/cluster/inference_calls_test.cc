@@ -15,6 +15,7 @@
 
 #include "tests/cluster/inference_fixture.h"
 #include "tests/testing/polytopes.h"
+#include "tests/testing/recording_log.h"
 
 namespace omni::testing {
 namespace {
@@ -144,6 +145,41 @@ TEST_F(InferenceCallsTest, ATokenTellsWhatAPolytopeAndAMemoryOfContextsDid) {
     recalled += token.contexts().order() > 0;
   }
   EXPECT_GT(recalled, 0);
+}
+
+// As when what was kept came back from a copy that is older: the client has more of the answer than there is.
+TEST_F(InferenceCallsTest, AnAnswerWhoseEndIsKeptNoMoreGoesOnWhereItsClientIs) {
+  pb::GenerateRequest request = Request("the sea", 3000);
+  const std::vector<int32_t> want = MustGenerate(request);
+  request.set_request_id("one");
+  {
+    grpc::ClientContext context;
+    const auto reader = stub_->GenerateStream(&context, request);
+    pb::GenerateResponse message;
+    for (int tokens = 0; tokens < 3 && reader->Read(&message);) tokens += message.has_token();
+    context.TryCancel();
+    while (reader->Read(&message)) {
+    }
+    reader->Finish();
+  }
+  EXPECT_TRUE(WaitForNoSessions());
+  const testing::RecordingLog log;
+  constexpr int kHave = 2900;
+  grpc::ClientContext context;
+  pb::GenerateRequest again = request;
+  again.set_have(kHave);
+  const auto reader = stub_->GenerateStream(&context, again);
+  pb::GenerateResponse message;
+  std::vector<int32_t> tokens(want.begin(), want.begin() + kHave);
+  while (reader->Read(&message)) {
+    if (!message.has_token()) continue;
+    tokens.push_back(message.token().id());
+    EXPECT_EQ(message.token().number(), tokens.size());
+  }
+  const grpc::Status status = reader->Finish();
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(tokens, want);
+  EXPECT_EQ(log.Messages("answer_behind").size(), 1u);
 }
 
 // Whoever takes an answer up goes on with the polytope that it began with, or not at all.

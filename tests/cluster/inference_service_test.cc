@@ -152,8 +152,12 @@ TEST_F(InferenceServiceTest, AnAnswerThatIsWholeEndsWithTheReasonThatItWouldHave
 }
 
 TEST_F(InferenceServiceTest, WhoHasMoreThanThereIsOrAsksForNothingKnownIsToldSo) {
-  Log("known", 3, 100);
-  EXPECT_EQ(TakeUp("known", 4).status.error_code(), grpc::StatusCode::OUT_OF_RANGE);
+  Log("whole", 3, 3);
+  const Answer beyond = TakeUp("whole", 4);
+  EXPECT_EQ(beyond.status.error_code(), grpc::StatusCode::OUT_OF_RANGE);
+  EXPECT_EQ(beyond.status.error_message(), "the answer has 3 tokens, and the client says it has 4");
+  EXPECT_TRUE(beyond.tokens.empty());
+  EXPECT_EQ(backend_.submitted, 0);
   EXPECT_EQ(TakeUp("unknown", 1).status.error_code(), grpc::StatusCode::NOT_FOUND);
   EXPECT_EQ(TakeUp("no/name", 0).status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
 }

@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 
-STREAMS, TASKS, STREAM_TOKENS, TASK_TOKENS = 8, 200, 250, 24
+STREAMS, TASKS, STREAM_TOKENS, TASK_TOKENS = 8, 200, 2500, 24
 TEXTS = ["The sea", "It was a dark night", "The captain looked", "A letter came", "In the garden", "The old man said",
          "There was a ship", "She went"]
 
@@ -46,8 +46,9 @@ class Load:
 
     def __init__(self, clients, name):
         self.clients, self.name = clients, f"{name}-{int(time.time())}"
-        self.report = {"answers": 0, "tokens": 0, "wrong": 0, "lost": 0, "reconnects": 0, "longest_gap_s": 0.0,
-                       "tasks": 0}
+        self.report = {"answers": 0, "under_way": 0, "tokens": 0, "wrong": 0, "lost": 0, "reconnects": 0,
+                       "longest_gap_s": 0.0, "tasks": 0}
+        self.blow = None
         self.errors = []
         self.lock, self.over = threading.Lock(), threading.Event()
         self.threads = [threading.Thread(target=self._stream, args=(i,), daemon=True) for i in range(STREAMS)]
@@ -60,6 +61,7 @@ class Load:
 
     def _stream(self, number):
         while not self.over.is_set():
+            begun = time.monotonic()
             try:
                 answer = json.loads(self.clients.run(self.clients._stream(number) + ["--json", *self.clients.place]))
             except RuntimeError as error:
@@ -69,12 +71,18 @@ class Load:
                 continue
             with self.lock:
                 self.report["answers"] += 1
+                self.report["under_way"] += self.blow is not None and begun + 2 < self.blow
                 self.report["tokens"] += answer["timings"].get("generated_tokens", STREAM_TOKENS)
                 self.report["reconnects"] += answer["reconnects"]
                 self.report["longest_gap_s"] = max(self.report["longest_gap_s"], answer["timings"]["longest_gap_s"])
                 if answer["text"] != self.clients.wanted["stream", number]:
                     self.report["wrong"] += 1
                     self.errors.append(f"stream {number} said {answer['text'][-200:]!r}")
+
+    def strike(self):
+        """The blow comes now: answers that began two seconds before and are not over are those it strikes."""
+        with self.lock:
+            self.blow = time.monotonic()
 
     def _submit(self, count, key):
         children = [{"work": {"model": {"prompt": TEXTS[i % len(TEXTS)], "max_tokens": TASK_TOKENS, "temperature": 0}},

@@ -176,13 +176,15 @@ class Swarm:
         # Server-side checks of every field are the API server's.
         sh("kubectl", "apply", "-k", self.folder)
 
-    def scenario(self, name, blow):
-        """Streams and tasks; in the middle the blow, which returns once it is mended."""
+    def scenario(self, name, blow, cuts_off=False):
+        """Streams and tasks; in the middle the blow, which returns once it is mended. `cuts_off`: streams lose what
+        they are read from."""
         if chosen and name not in chosen:
             return
         self.load_images()
         load = Load(self.clients, name)
         time.sleep(3)
+        load.strike()
         begin = time.monotonic()
         try:
             blow()
@@ -193,6 +195,9 @@ class Swarm:
         print(f"{self.overlay} {name}: mended after {mended:.1f} s; " + json.dumps(report), flush=True)
         check(f"{name}: nothing is lost or different under {STREAMS} streams and {TASKS} tasks",
               report["wrong"] == 0 and report["lost"] == 0 and report["answers"] >= STREAMS, load.errors[:3])
+        check(f"{name}: answers were under way", report["under_way"] >= STREAMS / 2, report)
+        if cuts_off:
+            check(f"{name}: and were taken up again", report["reconnects"] >= STREAMS / 2, report)
         return took
 
 
@@ -368,7 +373,7 @@ def main():
             swarm.scenario("worker-deleted", deleted("omni-worker-0"))
             swarm.scenario("node-drained", drained)
             swarm.scenario("node-lost", cut)
-            swarm.scenario("coordinator-deleted", deleted("omni-coordinator-0"))
+            swarm.scenario("coordinator-deleted", deleted("omni-coordinator-0"), cuts_off=True)
             sh(kube, "load", another_image(archives["omni"], "next"))
             swarm.scenario("rolling-update", updated(swarm, "rolling-update", "next"))
         if not chosen or any("standby" in name for name in chosen):
@@ -376,7 +381,7 @@ def main():
             tag = version_of(archives["omni"]) if former else "next"
             sh(kube, "load", archives["omni"] if former else another_image(archives["omni"], "next"))
             swarm.scenario("standby-rolling-update", updated(swarm, "standby-rolling-update", tag))
-            swarm.scenario("standby-deleted", taken_over(swarm))
+            swarm.scenario("standby-deleted", taken_over(swarm), cuts_off=True)
             swarm.scenario("standby-roll-back", undone(swarm, "standby-roll-back"))
     finally:
         if not os.environ.get("OMNI_KUBE_KEEP"):
