@@ -22,6 +22,11 @@ absl::Status Passing(const absl::Status& status) {
   return absl::IsAborted(status) ? absl::UnavailableError(status.message()) : status;
 }
 
+absl::Status BeyondItsEnd(size_t tokens, uint64_t have) {
+  return absl::OutOfRangeError(
+      absl::StrCat("the answer has ", tokens, " tokens, and the client says it has ", have));
+}
+
 absl::Status Gone() { return absl::CancelledError("the client has gone"); }
 
 }  // namespace
@@ -128,6 +133,7 @@ void InferenceService::Impl::TakeUp(const StreamPtr& stream, const LoggedSession
   // What was kept is older than what was told: it was brought back from a copy, or a power cut took its end.
   // The same tokens follow again, and are not told twice.
   if (have > logged.tokens.size()) {
+    if (!logged.finished.empty()) return Finish(stream, BeyondItsEnd(logged.tokens.size(), have));
     LogWarning("answer_behind",
                "{request}: {tokens} tokens are kept of an answer of which its client has {told}",
                {{"request", name}, {"tokens", logged.tokens.size()}, {"told", have}});
@@ -408,11 +414,8 @@ void InferenceService::Impl::ShowToken(const StreamPtr& stream, const DrawnToken
 
 void InferenceService::Impl::End(const StreamPtr& stream, const std::string& reason, const Timings& timings) {
   if (std::exchange(stream->ending, true)) return;
-  if (stream->request.have() > stream->answer.size()) {
-    return Finish(stream, absl::OutOfRangeError(absl::StrCat("the answer has ", stream->answer.size(),
-                                                             " tokens, and the client says it has ",
-                                                             stream->request.have())));
-  }
+  if (stream->request.have() > stream->answer.size())
+    return Finish(stream, BeyondItsEnd(stream->answer.size(), stream->request.have()));
   if (stream->request.save_as().empty()) {
     ShowEnd(stream, reason, timings, nullptr);
   } else {
