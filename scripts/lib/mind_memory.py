@@ -1,12 +1,15 @@
 """Parts of scripts/bench mind: the memories, the polytopes and adaptation. Each takes omni, which runs the program and
 gives its JSON, and the measurement's settings."""
 
+import csv
 import json
 import lzma
 import os
 import subprocess
 import sys
 import tempfile
+
+SEPARATOR = b"\n<|endoftext|>\n"
 
 
 def memory(omni, settings):
@@ -27,17 +30,34 @@ def memory(omni, settings):
     return keys
 
 
-def safety(_, settings):
-    """Of a token of full size, the share that a projection takes: token_bench lies beside the program."""
+def safety(omni, settings):
+    """Of a token of full size, the share that a projection takes: token_bench lies beside the program. With
+    --safety-words and --behaviours, what a polytope that denies the words does to other books and to the behaviours."""
     bench = os.path.join(os.path.dirname(settings.omni), "token_bench")
     if not os.path.exists(bench):
         sys.exit(f"mind: there is no {bench}; build the target token_bench")
     done = subprocess.run([bench, "--json"], stdout=subprocess.PIPE, check=True)
     measured = json.loads(done.stdout)
-    return {name: measured[name] for name in ("spp_share", "spp_inside_share")}
-
-
-SEPARATOR = b"\n<|endoftext|>\n"
+    keys = {name: measured[name] for name in ("spp_share", "spp_inside_share")}
+    if not settings.safety_words or not settings.behaviours:
+        return keys
+    with tempfile.TemporaryDirectory() as folder:
+        file, texts = os.path.join(folder, "polytopes.omni"), os.path.join(folder, "behaviours.txt")
+        with open(settings.behaviours, encoding="utf-8", newline="") as rows, open(texts, "wb") as to:
+            to.write(SEPARATOR.join(row["Behavior"].encode() for row in csv.DictReader(rows)))
+        built = omni(settings, "safety", "build", file, "--text", settings.valid, "--deny", settings.safety_words)
+        keys |= {"spp_denied_tokens": built["denied_tokens"], "spp_words_not_denied": built["words_not_denied"]}
+        for name, text, most in (("books", settings.test, 4096), ("behaviours", texts, 4096)):
+            checked = omni(settings, "safety", "check", file, "--text", text, "--deny", settings.safety_words,
+                           "--most-tokens", most)
+            effect = checked["polytopes"]["general"]["text"]
+            keys |= {f"spp_{name}_moved_share": effect["projected_share"],
+                     f"spp_{name}_bits_per_byte": effect["bits_per_byte"],
+                     f"spp_{name}_bits_per_byte_projected": effect["bits_per_byte_projected"],
+                     f"spp_{name}_other_likeliest": effect["other_likeliest_share"],
+                     f"spp_{name}_denied_mass": effect["denied_mass"],
+                     f"spp_{name}_denied_mass_projected": effect["denied_mass_projected"]}
+    return keys
 
 
 def adaptation(omni, settings):
