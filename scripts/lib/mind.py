@@ -66,17 +66,25 @@ def perspectives(settings):
         for method, of in (("plain", plain), ("temperature", scaled), ("isotonic", measured["isotonic"])):
             for name in ("ece", "full_ece", "aurc", "brier", "accuracy", "bits_per_byte"):
                 keys[f"{method}.{name}"] = of[name]
-        keys[f"{kind}.mpd_cost"] = cost(settings, *flags)
-        keys[f"{kind}.every_token_cost"] = cost(settings, "--perspectives", f"{kind},use=average,every=1,examine=0")
     # The cheap kind is the default one.
-    for name in ("ece", "full_ece", "aurc", "ensemble_gain", "mpd_cost"):
+    for name in ("ece", "full_ece", "aurc", "ensemble_gain"):
         keys[name] = keys[f"near.{name}"]
     for name in ("ece", "full_ece", "aurc"):
         keys[f"{name}_temperature"] = keys[f"temperature.{name}"]
     return keys
 
 
+def costs(settings):
+    """Of perspectives, in time of a token: as they are by default, and at every token."""
+    keys = {}
+    for kind in ("near", "far"):
+        keys[f"{kind}.mpd_cost"] = cost(settings, "--perspectives", kind)
+        keys[f"{kind}.every_token_cost"] = cost(settings, "--perspectives", f"{kind},use=average,every=1,examine=0")
+    return keys | {"mpd_cost": keys["near.mpd_cost"]}
+
+
 PARTS = {"perspectives": perspectives,
+         "costs": costs,
          "memory": lambda settings: mind_memory.memory(omni, settings),
          "safety": lambda settings: mind_memory.safety(omni, settings),
          "adaptation": lambda settings: mind_memory.adaptation(omni, settings)}
