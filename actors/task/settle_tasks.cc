@@ -95,7 +95,7 @@ absl::StatusOr<bool> TaskLedger::Settle(TaskTime now, size_t changes, TaskStep& 
   while (step.writes.size() < changes) {
     absl::Status s;
     if (!ending_.empty()) {
-      s = EndLease(*ending_.begin(), step);
+      s = EndLease(ending_.begin()->first, ending_.begin()->second, step);
     } else if (!due_.empty() && due_.begin()->first <= now_) {
       s = SettleTask(due_.begin()->second, step);
     } else if (!orphaning_.empty()) {

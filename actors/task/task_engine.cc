@@ -183,6 +183,14 @@ class Engine : public TaskEngine {
         },
         std::move(told));
   }
+  void ReturnLeases(std::string node, std::string worker, Told told) override {
+    PostStatus(
+        [node = std::move(node), worker = std::move(worker)](TaskLedger& ledger, TaskTime now, TaskStep&) {
+          ledger.ReturnLeases(node, worker, now);
+          return absl::OkStatus();
+        },
+        std::move(told));
+  }
   void PutSchedule(TaskSchedule schedule, Told told) override {
     const size_t bytes = BytesOf(schedule.spec);
     PostStatus(

@@ -94,6 +94,7 @@ class TaskEngine : public TaskLender {
   virtual void Purge(TaskClient by, TaskId id, Told told) = 0;
 
   virtual void EndLeases(std::string node, std::string but_worker, Told told) = 0;
+  virtual void ReturnLeases(std::string node, std::string worker, Told told) = 0;
 
   virtual void PutSchedule(TaskSchedule schedule, Told told) = 0;
   virtual void DeleteSchedule(std::string caller, std::string name, Told told) = 0;

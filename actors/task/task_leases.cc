@@ -162,6 +162,11 @@ absl::Status TaskLedger::Return(std::string_view token, TaskTime now, TaskStep& 
   const absl::StatusOr<TaskRecord> before = FindLeased(token, now, step);
   if (!before.ok()) return before.status();
   TaskRecord record = *before;
+  GiveBack(record, step);
+  return Put(&*before, record, step);
+}
+
+void TaskLedger::GiveBack(TaskRecord& record, TaskStep& step) {
   record.lease = {};
   if (record.state.cancel_requested) {
     End(record, TaskStatus::kCancelled, kErrorCancelled, "", step);
@@ -169,20 +174,29 @@ absl::Status TaskLedger::Return(std::string_view token, TaskTime now, TaskStep& 
     MakeReady(record, step);
     AddEvent(record, {.kind = TaskEventKind::kReturned, .node = record.state.node}, step);
   }
-  return Put(&*before, record, step);
 }
 
 void TaskLedger::EndLeases(std::string_view node, std::string_view but_worker, TaskTime now) {
   Advance(now);
   for (const auto& [token, lease] : leases_)
-    if (lease.node == node && lease.worker != but_worker) ending_.insert(lease.id);
+    if (lease.node == node && lease.worker != but_worker) ending_.emplace(lease.id, EndedLease::kLost);
 }
 
-absl::Status TaskLedger::EndLease(TaskId id, TaskStep& step) {
+void TaskLedger::ReturnLeases(std::string_view node, std::string_view worker, TaskTime now) {
+  Advance(now);
+  for (const auto& [token, lease] : leases_)
+    if (lease.node == node && lease.worker == worker) ending_.emplace(lease.id, EndedLease::kReturned);
+}
+
+absl::Status TaskLedger::EndLease(TaskId id, EndedLease how, TaskStep& step) {
   const absl::StatusOr<TaskRecord> before = FindRecord(id, step);
   if (!before.ok()) return before.status();
   TaskRecord record = *before;
-  FailAttempt(record, kErrorLost, "its executor's process ended", step);
+  if (how == EndedLease::kLost) {
+    FailAttempt(record, kErrorLost, "its executor's process ended", step);
+  } else {
+    GiveBack(record, step);
+  }
   return Put(&*before, record, step);
 }
 

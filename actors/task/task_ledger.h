@@ -140,6 +140,9 @@ class TaskLedger {
   // Ends the leases of all workers of the node but this one: they were of processes that are gone. Their
   // tokens are refused from now on, and Settle hands their tasks on.
   void EndLeases(std::string_view node, std::string_view but_worker, TaskTime now);
+  // Likewise what this worker still has: it ended in order, and was never told that it had them. No attempt is
+  // counted.
+  void ReturnLeases(std::string_view node, std::string_view worker, TaskTime now);
 
   // InvalidArgument; ResourceExhausted: too many. Takes the place of one of the same name.
   absl::Status PutSchedule(TaskSchedule schedule, TaskTime now, TaskStep& step);
@@ -174,6 +177,7 @@ class TaskLedger {
   size_t queued() const { return queue_.size(); }
 
  private:
+  enum class EndedLease { kLost, kReturned };
   absl::StatusOr<std::optional<std::string>> Get(const TaskStep& step, std::string_view key) const;
   absl::StatusOr<TaskRecord> Find(const TaskClient& by, std::string_view id, const TaskStep& step) const;
   absl::StatusOr<TaskRecord> FindRecord(std::string_view id, const TaskStep& step) const;
@@ -209,7 +213,8 @@ class TaskLedger {
   absl::Status CancelChildren(TaskId id, size_t changes, TaskStep& step);
   absl::Status PurgeEvents(TaskId id, size_t changes, TaskStep& step);
   absl::Status PurgeRetained(size_t changes, TaskStep& step);
-  absl::Status EndLease(TaskId id, TaskStep& step);
+  absl::Status EndLease(TaskId id, EndedLease how, TaskStep& step);
+  void GiveBack(TaskRecord& record, TaskStep& step);
   absl::Status SettleTask(TaskId id, TaskStep& step);
   absl::Status SettleSchedule(std::string key, TaskStep& step);
   void PurgeRecord(const TaskRecord& record, TaskStep& step);
@@ -231,7 +236,7 @@ class TaskLedger {
     TaskTime ends;
   };
   std::map<std::string, Lease, std::less<>> leases_;  // by token
-  std::set<TaskId> ending_;                           // running, on behalf of a process that is gone
+  std::map<TaskId, EndedLease> ending_;               // running, on behalf of a process that is gone
   // Children of fan-outs that are still to be made count from the moment that their fan-out is accepted.
   std::map<std::string, int64_t> live_by_caller_;  // those with them
   int64_t live_ = 0, unmade_ = 0;

@@ -145,6 +145,9 @@ class Leading final : public LeadingEngine, private TaskListener {
   void EndLeases(std::string node, std::string but_worker, Told told) override {
     With(told, [&](TaskEngine& e) { e.EndLeases(std::move(node), std::move(but_worker), told); });
   }
+  void ReturnLeases(std::string node, std::string worker, Told told) override {
+    With(told, [&](TaskEngine& e) { e.ReturnLeases(std::move(node), std::move(worker), told); });
+  }
   void PutSchedule(TaskSchedule schedule, Told told) override {
     With(told, [&](TaskEngine& e) { e.PutSchedule(std::move(schedule), told); });
   }

@@ -55,6 +55,12 @@ struct LendingService::Impl final : public pb::TaskLending::CallbackService {
       reactor->Finish(ToDetailedGrpc(absl::InvalidArgumentError("a node says who it is, and what it does")));
       return reactor;
     }
+    if (request->ends()) {
+      engine->ReturnLeases(request->node(), request->worker(), [reactor](const absl::Status& returned) {
+        reactor->Finish(ToDetailedGrpc(returned));
+      });
+      return reactor;
+    }
     OnHeard(*request);
     auto waiting = std::make_shared<Waiting>();
     waiting->context = context;

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <future>
 #include <map>
 #include <mutex>
 #include <set>
@@ -23,8 +24,9 @@ namespace {
 
 namespace pb = ::omni::tasks::v1;
 
-constexpr std::chrono::seconds kOneCall{5};  // a lease lasts for some of them
-constexpr int kMostMessage = 256 << 20;      // a checkpoint can be as much as a task's events
+constexpr std::chrono::seconds kOneCall{5};   // a lease lasts for some of them
+constexpr std::chrono::seconds kLastCall{1};  // of a process that ends
+constexpr int kMostMessage = 256 << 20;       // a checkpoint can be as much as a task's events
 
 // What may be another answer next time.
 absl::Status Passing(const grpc::Status& status) {
@@ -58,12 +60,13 @@ struct RemoteLender::Impl {
     std::shared_ptr<grpc::Channel> channel;
     {
       const std::lock_guard lock(mutex);
-      constexpr bool kTakes = std::is_same_v<Request, pb::TakeRequest>;
-      if (!over && !(kTakes && stopped_taking)) call->address = hint.empty() ? options.keeper(turn) : hint;
+      bool takes_one = false;
+      if constexpr (std::is_same_v<Request, pb::TakeRequest>) takes_one = !call->request.ends();
+      if (!over && !(takes_one && stopped_taking)) call->address = hint.empty() ? options.keeper(turn) : hint;
       if (!call->address.empty()) {
         channel = ChannelTo(call->address);
         calls.insert(&call->context);
-        if (kTakes) takes.insert(&call->context);
+        if (takes_one) takes.insert(&call->context);
       }
     }
     if (channel == nullptr)
@@ -116,6 +119,18 @@ struct RemoteLender::Impl {
     });
   }
 
+  // A call that was cancelled may have been given a task already: nobody would do it until its lease is over.
+  void SayThatItEnds(std::string node, std::string worker, std::function<void()> done) {
+    auto call = std::make_shared<Call<pb::TakeRequest, pb::TakeResponse>>();
+    call->request.set_node(std::move(node));
+    call->request.set_worker(std::move(worker));
+    call->request.set_ends(true);
+    call->done = [done = std::move(done)](const absl::Status&, const pb::TakeResponse&) { done(); };
+    Start(call, kLastCall, [](auto& stub, auto& c, auto told) {
+      stub.Take(&c.context, &c.request, &c.response, std::move(told));
+    });
+  }
+
   const RemoteLenderOptions options;
   std::mutex mutex;
   std::condition_variable none;
@@ -124,11 +139,20 @@ struct RemoteLender::Impl {
   std::string hint;  // whom the last one named
   size_t turn = 0;
   bool over = false, stopped_taking = false;
+  std::string node, worker;  // who has taken last
+  bool unsure = false;       // its calls were cancelled
 };
 
 RemoteLender::RemoteLender(RemoteLenderOptions options) : impl_(std::make_unique<Impl>(std::move(options))) {}
 RemoteLender::~RemoteLender() {
   std::unique_lock lock(impl_->mutex);
+  if (impl_->unsure) {
+    lock.unlock();
+    std::promise<void> told;
+    impl_->SayThatItEnds(impl_->node, impl_->worker, [&told] { told.set_value(); });
+    told.get_future().wait();
+    lock.lock();
+  }
   impl_->over = true;
   for (grpc::ClientContext* context : impl_->calls) context->TryCancel();
   impl_->none.wait(lock, [this] { return impl_->calls.empty(); });
@@ -137,6 +161,7 @@ RemoteLender::~RemoteLender() {
 void RemoteLender::StopTaking() {
   const std::lock_guard lock(impl_->mutex);
   impl_->stopped_taking = true;
+  impl_->unsure = impl_->unsure || !impl_->takes.empty();
   for (grpc::ClientContext* context : impl_->takes) context->TryCancel();
 }
 
@@ -151,6 +176,11 @@ void RemoteLender::Await(std::string worker, std::string node, std::vector<TaskO
     return own->Await(std::move(worker), std::move(node), std::move(offers), most, std::move(done));
   auto call = std::make_shared<Impl::Call<pb::TakeRequest, pb::TakeResponse>>();
   pb::TakeRequest& request = call->request;
+  {
+    const std::lock_guard lock(impl_->mutex);
+    impl_->worker = worker;
+    impl_->node = node;
+  }
   request.set_worker(std::move(worker));
   request.set_node(std::move(node));
   for (TaskOffer& offer : offers) {

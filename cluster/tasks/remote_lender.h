@@ -33,7 +33,9 @@ class RemoteLender final : public TaskLender {
  public:
   // What the options refer to outlives it.
   explicit RemoteLender(RemoteLenderOptions options);
-  ~RemoteLender() override;  // calls under way end with Unavailable
+  // Calls under way end with Unavailable. After StopTaking the keeper is told, for a second at most, that the
+  // process ends, so that what a cancelled call was given goes back.
+  ~RemoteLender() override;
 
   // From now on nothing is taken of another, and whoever waits for a task is told so: else what a node that
   // ends gives back would come to itself.

@@ -165,6 +165,24 @@ TEST_F(TaskLedgerTest, AWorkersNameIsNoClaim) {
   EXPECT_TRUE(Succeed(again).ok());
 }
 
+TEST_F(TaskLedgerTest, WhatAWorkerThatEndedInOrderNeverHeardOfGoesBackAndIsNoLoss) {
+  const TaskId id = Submit(Command());
+  const std::string unheard = Take("w").value().token;
+  const TaskId other = Submit(Command());
+  const std::string kept = Take("w2").value().token;
+  Do([&](TaskStep&) {
+    ledger_->ReturnLeases("node", "w", now_);
+    return 0;
+  });
+  EXPECT_EQ(Report(unheard).status().code(), kPrecondition) << "refused at once, before it is settled";
+  Settle();
+  EXPECT_EQ(Find(id).status, TaskStatus::kQueued);
+  EXPECT_EQ(Find(id).losses + Find(id).failures, 0);
+  EXPECT_EQ(Find(other).status, TaskStatus::kRunning);
+  EXPECT_TRUE(Succeed(kept).ok());
+  EXPECT_EQ(Take().value().state.id, id);
+}
+
 TEST_F(TaskLedgerTest, TheLeasesOfAThousandTasksEndInSmallSteps) {
   for (int n = 0; n < 200; ++n) {
     (void)Submit(Command());

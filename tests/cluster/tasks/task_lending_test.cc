@@ -225,6 +225,34 @@ TEST_F(TaskLendingTest, ANodeThatEndsGivesBackWhatItHas) {
   EXPECT_EQ(state.failures, 0);
 }
 
+// As when a node's call is cancelled on its way back: by its lease the task would wait for a quarter of a minute.
+TEST_F(TaskLendingTest, WhatWasGivenToACallThatANodeHadCancelledGoesBackAsItEnds) {
+  Keeper keeper(&records_);
+  TaskId id;
+  const auto began = std::chrono::steady_clock::now();
+  {
+    RemoteLender lender({.credentials = grpc::InsecureChannelCredentials(),
+                         .keeper = [&](size_t) { return keeper.address; }});
+    std::promise<void> ended;
+    lender.Await("process", "one", {{"command", "other"}}, seconds(30),
+                 [&](const absl::StatusOr<std::optional<TaskAssignment>>&) { ended.set_value(); });
+    id = Submit(keeper, {.input = "a"});
+    std::promise<bool> taken;
+    keeper.engine->Await("process", "one", {{"command", "*"}}, seconds(30),
+                         [&](const absl::StatusOr<std::optional<TaskAssignment>>& given) {
+                           taken.set_value(given.ok() && given->has_value());
+                         });
+    ASSERT_TRUE(taken.get_future().get());
+    lender.StopTaking();
+    ended.get_future().wait();
+  }
+  const TaskState state =
+      Await(keeper, id, [](const TaskState& s) { return s.status == TaskStatus::kQueued; });
+  EXPECT_EQ(state.status, TaskStatus::kQueued);
+  EXPECT_EQ(state.losses, 0);
+  EXPECT_LT(std::chrono::steady_clock::now() - began, seconds(14));
+}
+
 TEST_F(TaskLendingTest, WhileItKeepsThemItselfANodeAsksNobody) {
   Keeper keeper(&records_);
   std::atomic<bool> own_keeps = true;

@@ -225,13 +225,15 @@ TEST_F(TasksTakeoverTest, NodesThatJoinedDoTasksAndAKilledOnesAreLentAgain) {
   EXPECT_EQ(again.back().status(), pb::SUCCEEDED) << Logs();
   // What came to a call of the process before, which nobody had heard of the end of, was given back at once.
   const int returned = CountOf(again, pb::TaskEvent::RETURNED);
-  EXPECT_EQ(CountOf(again, pb::TaskEvent::STARTED), 2 + returned);
-  EXPECT_EQ(CountOf(again, pb::TaskEvent::ATTEMPT_FAILED), 1);
+  // If its connection was not seen to end by then, it was lost with it, as the killed one's was.
+  const int lost_attempts = CountOf(again, pb::TaskEvent::ATTEMPT_FAILED);
+  EXPECT_THAT(lost_attempts, ::testing::AllOf(::testing::Ge(1), ::testing::Le(2)));
+  EXPECT_EQ(CountOf(again, pb::TaskEvent::STARTED), 1 + lost_attempts + returned);
   EXPECT_EQ(CountOf(again, pb::TaskEvent::OVER), 1);
   std::vector<std::string> nodes;
   for (const pb::TaskEvent& event : again)
     if (event.kind() == pb::TaskEvent::STARTED) nodes.push_back(event.node());
-  ASSERT_EQ(nodes.size(), static_cast<size_t>(2 + returned));
+  ASSERT_EQ(nodes.size(), static_cast<size_t>(1 + lost_attempts + returned));
   EXPECT_EQ(nodes.back(), "two");
   EXPECT_EQ(nodes[nodes.size() - 2], "one");
 }
