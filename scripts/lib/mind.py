@@ -104,7 +104,7 @@ def main():
                         help="numbers of the documents of TEST, from 1, with commas, whose authors the model has not "
                              "read; adaptation is measured on these (default: all)")
     parser.add_argument("--safety-words", default="", help="a list of words, one a line, for a polytope to deny")
-    parser.add_argument("--behaviours", default="", help="a table with a column Behavior: what the polytope is tried on")
+    parser.add_argument("--behaviours", default="", help="a table with a column Behavior that the polytope is tried on")
     parser.add_argument("--json", action="store_true")
     settings = parser.parse_args()
     for part in settings.parts.split(","):
