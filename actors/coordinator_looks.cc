@@ -60,6 +60,7 @@ void CoordinatorState::MakeTokenRows() {
     row.history = session.tokens();
     row.sampler = &session.sampler();
     row.polytope = session.polytope();
+    row.stored = session.stored();
     row.hidden = decoder_.hidden(static_cast<int64_t>(token_rows_.size()));
     token_rows_.push_back(std::move(row));
   };

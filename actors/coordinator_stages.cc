@@ -34,6 +34,10 @@ void CoordinatorState::Count(const TokenNotes& notes) {
     counters_.context_tokens.Add(1);
     counters_.context_recalled.Add(notes.contexts->order > 0);
   }
+  if (notes.recall.has_value()) {
+    counters_.memory_asked.Add(1);
+    counters_.memory_recalled.Add(notes.recall->found);
+  }
 }
 
 // A row of the prompt that a stage could not do.

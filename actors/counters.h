@@ -47,6 +47,7 @@ struct SwarmCounters {
   Counter prompt_rows, tokens;               // rows of prompts computed; tokens drawn
   Counter safety_tokens, safety_projected;   // drawn with a polytope; of these, with a state that was outside
   Counter context_tokens, context_recalled;  // drawn with a memory of contexts; where it had a say
+  Counter memory_asked, memory_recalled;     // tokens that a memory of texts was asked for; that it chose
   int64_t experts;
   std::vector<Counter> expert_rows;   // [layers, experts]
   std::vector<Counter> last_experts;  // [layers]: that was asked last; -1: none yet

@@ -33,6 +33,10 @@ void NotesSummary::Add(const TokenNotes& notes) {
     recalled += notes.contexts->order > 0;
     weight += static_cast<double>(notes.contexts->weight);
   }
+  if (notes.recall.has_value()) {
+    ++asked;
+    remembered += notes.recall->found;
+  }
 }
 
 void ConfidenceSummary::Add(const TokenConfidence& confidence) {

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/around/memory_source.h"
 #include "engine/around/perspectives.h"
 #include "engine/around/polytope_source.h"
 #include "engine/base/ids.h"
@@ -46,6 +47,9 @@ struct GenerateRequest {
   SafetyChoice safety;
   // The session remembers its own text, and what followed in like places has a say in the next token.
   bool context_memory = false;
+  // The memory of texts that is asked where perspectives disagree and no two name the same token; a scope of
+  // the caller's. Goes with perspectives of kMajority alone. Of an answer, as it was when it began.
+  MemoryChoice memory;
   // No token is drawn: the result is an embedding of the prompt. What would concern tokens must be off, and a
   // snapshot is neither gone on from nor kept; max_tokens, sampler and stops do not matter.
   bool embed = false;
@@ -96,8 +100,9 @@ struct NotesSummary {
   // Tokens with a memory of contexts; of them those where it had a say; the sum of its weights, in order.
   int64_t remembering = 0, recalled = 0;
   double weight = 0;
+  int64_t asked = 0, remembered = 0;  // tokens for which a memory was asked; of them those that are its own
   double mean_weight() const { return remembering > 0 ? weight / static_cast<double>(remembering) : 0; }
-  bool empty() const { return projectable == 0 && remembering == 0; }
+  bool empty() const { return projectable == 0 && remembering == 0 && asked == 0; }
   double mean_distance() const { return projectable > 0 ? distance / static_cast<double>(projectable) : 0; }
   void Add(const TokenNotes& notes);
 };

@@ -254,6 +254,13 @@ absl::Status CheckExtras(const GenerateRequest& request, const SessionSnapshot* 
     return absl::InvalidArgumentError(
         absl::StrCat("alternatives is ", request.alternatives, ", but must be 0 to ", kMostAlternatives));
   }
+  const bool majority =
+      request.perspectives.has_value() && request.perspectives->use == PerspectiveUse::kMajority;
+  if (!request.memory.scope.empty() && !majority && !request.embed) {
+    return absl::InvalidArgumentError(
+        "a memory is asked where perspectives disagree and no two name the same token; ask with perspectives "
+        "of use=majority, or without a memory");
+  }
   if (!request.embed) return absl::OkStatus();
   const char* with = from != nullptr                    ? "going on from a snapshot"
                      : request.keep                     ? "keeping the session"
@@ -263,6 +270,7 @@ absl::Status CheckExtras(const GenerateRequest& request, const SessionSnapshot* 
                      : request.perspectives             ? "perspectives"
                      : !request.safety.polytope.empty() ? "a polytope"
                      : request.context_memory           ? "a memory of contexts"
+                     : !request.memory.scope.empty()    ? "a memory"
                                                         : nullptr;
   if (with == nullptr) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(

@@ -26,6 +26,7 @@ namespace omni {
 struct SessionExtras {
   std::shared_ptr<const Projector> polytope;
   std::shared_ptr<const ContextCode> code;  // if it asks for a memory of contexts
+  std::shared_ptr<const TextMemory> stored;
 };
 
 class Session {
@@ -79,6 +80,7 @@ class Session {
   std::span<const TokenId> tokens() const { return tokens_; }
   const SamplerSettings& sampler() const { return request_.sampler; }
   const Projector* polytope() const { return extras_.polytope.get(); }
+  const TextMemory* stored() const { return extras_.stored.get(); }
   SessionContexts* contexts() const { return contexts_.get(); }  // once active; null: none is asked for
   // Appends the token drawn, streams it and, at an end, closes the session.
   void OnToken(const Sampled& sampled, Clock::time_point now, std::vector<Sampled> alternatives = {},

@@ -78,6 +78,7 @@ Json ToJson(const SessionSnapshot& snapshot, std::string_view model_hash) {
                {"seed", r.sampler.seed}};
   if (r.perspectives.has_value()) json["perspectives"] = PerspectiveText(*r.perspectives);
   if (r.context_memory) json["context_memory"] = true;
+  if (!r.memory.scope.empty()) json["memory"] = {{"scope", r.memory.scope}, {"version", r.memory.version}};
   if (!r.safety.polytope.empty()) json["safety"] = {{"polytope", r.safety.polytope}, {"hash", r.safety.hash}};
   return json;
 }
@@ -115,6 +116,11 @@ absl::Status FromJson(const Json& json, const ModelConfig& config, SessionSnapsh
     r.perspectives = *read;
   }
   r.context_memory = json.value("context_memory", false);
+  if (const auto memory = json.find("memory"); memory != json.end()) {
+    r.memory.scope = memory->at("scope").get<std::string>();
+    r.memory.version = memory->at("version").get<std::string>();
+    if (r.memory.scope.empty()) return Bad("its memory has no scope");
+  }
   if (const auto safety = json.find("safety"); safety != json.end()) {
     r.safety.polytope = safety->at("polytope").get<std::string>();
     r.safety.hash = safety->at("hash").get<std::string>();

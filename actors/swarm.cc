@@ -15,7 +15,9 @@
 #include "actors/messages.h"
 #include "actors/session.h"
 #include "engine/around/context_stage.h"
+#include "engine/around/recall_stage.h"
 #include "engine/around/safety_stage.h"
+#include "engine/base/quoted.h"
 #include "engine/base/threads.h"
 #include "engine/decode/worker_pool.h"
 
@@ -102,10 +104,10 @@ std::unique_ptr<SessionHandle> SessionHandle::OfAnother(std::shared_ptr<SessionC
 namespace {
 
 CoordinatorOptions Filled(CoordinatorOptions options, WorkerPool& pool, SafetyStage& safety,
-                          ContextStage& contexts) {
+                          RecallStage& recall, ContextStage& contexts) {
   options.pool = &pool;
   options.project.insert(options.project.begin(), &safety);
-  options.decide.insert(options.decide.begin(), &contexts);
+  options.decide.insert(options.decide.begin(), {&recall, &contexts});
   return options;
 }
 
@@ -122,8 +124,9 @@ struct Swarm::Impl {
         counters(weights.config),
         chosen(std::move(chosen_in)),
         safety(pool.get(), chosen.decoder->ops()),
+        recall(tokenizer, pool.get(), chosen.decoder->ops()),
         contexts(pool.get(), chosen.decoder->ops()),
-        state(weights.config, *chosen.decoder, Filled(options.coordinator, *pool, safety, contexts),
+        state(weights.config, *chosen.decoder, Filled(options.coordinator, *pool, safety, recall, contexts),
               counters),
         coordinator(Spawn(actors, experts)),
         door(std::make_shared<Door>(coordinator)) {}
@@ -154,6 +157,7 @@ struct Swarm::Impl {
   SwarmCounters counters;
   ChosenDecoder chosen;
   SafetyStage safety;
+  RecallStage recall;
   ContextStage contexts;
   CoordinatorState state;
   Outstanding outstanding;  // all of the above outlives its actors
@@ -254,6 +258,16 @@ absl::StatusOr<std::unique_ptr<SessionHandle>> Swarm::Submit(GenerateRequest req
     request.safety.hash = std::move(held->hash);
     extras.polytope = std::move(held->projector);
   }
+  if (!request.memory.scope.empty()) {
+    if (impl.options.memories == nullptr) {
+      return absl::InvalidArgumentError(absl::StrCat("memory scope ", Quoted(request.memory.scope),
+                                                     ": this swarm was started without a memory"));
+    }
+    absl::StatusOr<HeldMemory> held = impl.options.memories->Hold(request.caller, request.memory);
+    if (!held.ok()) return held.status();
+    request.memory.version = std::move(held->version);
+    extras.stored = std::move(held->memory);
+  }
   if (request.context_memory) {
     try {
       extras.code = impl.Code();
@@ -337,6 +351,8 @@ SwarmStats Swarm::Stats() const {
   stats.safety_projected = c.safety_projected.Get();
   stats.context_tokens = c.context_tokens.Get();
   stats.context_recalled = c.context_recalled.Get();
+  stats.memory_asked = c.memory_asked.Get();
+  stats.memory_recalled = c.memory_recalled.Get();
   for (size_t ahead = 0; ahead < SwarmCounters::kAhead; ++ahead) {
     stats.predicted[ahead] = c.predicted[ahead].Get();
     stats.predicted_right[ahead] = c.predicted_right[ahead].Get();

@@ -16,15 +16,17 @@ class AroundFlags {
   std::optional<PerspectiveSettings> perspectives;
   std::string safety, polytopes;  // the polytope's name; the file
   bool context_memory = false;
+  std::string memory_scope, memory;  // whose memory; its folder
 
   void Add(Verb& verb);
   CLI::Option* polytopes_flag() const { return polytopes_flag_; }  // which does nothing but in this process
+  CLI::Option* memory_flag() const { return memory_flag_; }        // the same
   absl::Status Check() const;
   std::string First() const;  // a flag that asks for something of every place that answers; empty: none does
 
  private:
-  CLI::Option* polytopes_flag_ = nullptr;
-  GivenFlags file_;
+  CLI::Option *polytopes_flag_ = nullptr, *memory_flag_ = nullptr;
+  GivenFlags file_, folder_;
 };
 
 }  // namespace omni::cli

@@ -36,6 +36,8 @@ void NodeFlags::Add(Verb& verb) {
   verb.Path("--polytopes", polytopes,
             "File of the polytopes that requests may ask for, read again when it changes (default: "
             "polytopes.omni beside the model)");
+  verb.Path("--memory", memory,
+            "Of a coordinator: folder of the memory of texts (default: memory in the folder of its state)");
   verb.Path("--certificates", certificates, "Folder of this node's certificate (omni cluster cert)");
   verb.Bool("--allow-plain", allow_plain, "Off loopback without encryption; said at every start");
   verb.Bool("--log-requests,!--no-log-requests", log_requests,
@@ -86,6 +88,13 @@ absl::StatusOr<ClusterNodeOptions> NodeFlags::Options(const std::string& given,
         "leave it out");
   }
   options.polytopes = polytopes;
+  if (!memory.empty() && !join.empty() && etcd.empty()) {
+    return UsageError(
+        "--memory does nothing for a node that joins others and cannot coordinate, for coordinators "
+        "remember; "
+        "leave it out");
+  }
+  options.memory = memory;
   options.state_dir = state;
   options.swarm.threads = static_cast<int>(threads);
   const absl::StatusOr<DeviceChoice> choice = device.Choice();

@@ -4,7 +4,7 @@ namespace omni::cli {
 
 absl::StatusOr<std::unique_ptr<Node>> OpenNode(const std::string& path, const StreamFlags& stream,
                                                int64_t threads, int64_t ctx, const DeviceFlags& device,
-                                               const std::string& polytopes) {
+                                               const std::string& polytopes, const std::string& memory) {
   const absl::StatusOr<DeviceChoice> choice = device.Choice();
   if (!choice.ok()) return choice.status();
   absl::StatusOr<OpenOptions> open = stream.Options(path);
@@ -13,6 +13,7 @@ absl::StatusOr<std::unique_ptr<Node>> OpenNode(const std::string& path, const St
   options.model = path;
   options.open = *open;
   options.polytopes = polytopes;
+  options.memory = memory;
   options.swarm.threads = static_cast<int>(threads);
   options.swarm.max_context = ctx;
   options.swarm.coordinator.predict_ahead = stream.PredictAhead(*open);

@@ -12,6 +12,11 @@ void TokenReport::SetPolytope(std::string name, std::string hash) {
   polytope_hash_ = std::move(hash);
 }
 
+void TokenReport::SetMemory(std::string scope, std::string version) {
+  scope_ = std::move(scope);
+  version_ = std::move(version);
+}
+
 void TokenReport::Add(const GenerateEvent& event) {
   if (!event.is_token) return;
   notes_.Add(event.notes);
@@ -28,6 +33,13 @@ void TokenReport::Add(const GenerateEvent& event) {
                     {"votes", verdict.votes},
                     {"uncertain", verdict.uncertain},
                     {"changed", verdict.changed}});
+  if (!event.notes.recall.has_value()) return;
+  const RecallNote& recall = *event.notes.recall;
+  looks_.back()["memory"] = {{"found", recall.found}};
+  if (recall.found) {
+    looks_.back()["memory"].update(
+        {{"words", recall.words}, {"begun", recall.begun}, {"votes", recall.votes}});
+  }
 }
 
 void TokenReport::AddTo(nlohmann::json& json) const {
@@ -48,6 +60,10 @@ void TokenReport::AddTo(nlohmann::json& json) const {
                       {"mean_distance", notes_.mean_distance()},
                       {"largest_distance", notes_.largest_distance},
                       {"distance", distances_}};
+  }
+  if (!scope_.empty()) {
+    json["memory"] = {
+        {"scope", scope_}, {"version", version_}, {"asked", notes_.asked}, {"recalled", notes_.remembered}};
   }
   if (notes_.remembering > 0) {
     json["context_memory"] = {{"tokens", notes_.remembering},
@@ -70,6 +86,10 @@ std::vector<std::string> TokenReport::Lines() const {
                                  notes_.projectable, " hidden states, by ",
                                  absl::StrFormat("%.3f on average, %.3f at most", notes_.mean_distance(),
                                                  static_cast<double>(notes_.largest_distance))));
+  }
+  if (!scope_.empty()) {
+    lines.push_back(absl::StrCat("memory ", scope_, " · asked for ", notes_.asked, " tokens, chose ",
+                                 notes_.remembered, " of them"));
   }
   if (notes_.remembering > 0) {
     lines.push_back(absl::StrCat("memory of contexts · had a say in ", notes_.recalled, " of ",

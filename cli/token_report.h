@@ -14,9 +14,10 @@ namespace omni::cli {
 class TokenReport {
  public:
   void SetPolytope(std::string name, std::string hash);
+  void SetMemory(std::string scope, std::string version);
   void Add(const GenerateEvent& event);
 
-  // For --json: "perspectives", "safety" and "context_memory", each if it was asked for.
+  // For --json: "perspectives", "safety", "context_memory" and "memory", each if it was asked for.
   void AddTo(nlohmann::json& json) const;
   // For people.
   std::vector<std::string> Lines() const;
@@ -26,7 +27,7 @@ class TokenReport {
   std::vector<float> confidences_;  // by token
   nlohmann::json looks_ = nlohmann::json::array();
   NotesSummary notes_;
-  std::string polytope_, polytope_hash_;
+  std::string polytope_, polytope_hash_, scope_, version_;
   std::vector<float> distances_, weights_;  // by token
 };
 

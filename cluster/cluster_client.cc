@@ -245,6 +245,7 @@ absl::StatusOr<ClusterClient::Answer> ClusterClient::Generate(const Request& req
   if (request.perspectives.has_value()) ask.set_perspectives(PerspectiveText(*request.perspectives));
   ask.set_safety(request.safety);
   ask.set_context_memory(request.context_memory);
+  ask.set_memory(request.memory);
 
   const auto nanoseconds = [](double seconds) {
     return std::chrono::nanoseconds(static_cast<int64_t>(seconds * 1e9));
@@ -272,6 +273,7 @@ absl::StatusOr<ClusterClient::Answer> ClusterClient::Generate(const Request& req
           known = true;
           answer.model_hash = message.begun().model_hash();
           answer.safety_hash = message.begun().safety_hash();
+          answer.memory_version = message.begun().memory_version();
           answer.prompt_tokens = static_cast<int64_t>(message.begun().prompt_tokens());
           break;
         case texts::GenerateResponse::kProgress:

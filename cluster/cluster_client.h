@@ -54,6 +54,7 @@ class ClusterClient {
     std::optional<PerspectiveSettings> perspectives;
     std::string safety;  // a polytope of the coordinator's; empty: none
     bool context_memory = false;
+    std::string memory;  // a scope of the coordinator's memory; empty: none
     std::stop_token cancel;
   };
   struct Answer {
@@ -61,6 +62,7 @@ class ClusterClient {
     std::vector<TokenId> tokens;
     std::string reason, model_hash;
     std::string safety_hash;  // of the polytope; empty: none was asked for
+    std::string memory_version;
     int64_t prompt_tokens = 0;
     std::chrono::nanoseconds queued{0}, prefill{0}, decode{0};
     int reconnects = 0;

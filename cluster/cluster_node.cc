@@ -31,6 +31,7 @@
 #include "cluster/host.h"
 #include "cluster/inference_service.h"
 #include "cluster/joiner.h"
+#include "cluster/memory_doors.h"
 #include "cluster/model_calibration.h"
 #include "cluster/node_credentials.h"
 #include "cluster/node_device.h"
@@ -84,6 +85,7 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   absl::Status TakeStateFolder();
   absl::Status OpenStores();
   void MakeInference();
+  absl::Status OpenMemories();
   absl::Status OpenTasks();
   absl::Status StartServer();
   absl::Status StartSwarm();
@@ -180,6 +182,9 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   absl::StatusOr<std::string> PolytopeHash(const SafetyChoice& choice) override {
     return polytopes->Hash(choice);
   }
+  absl::StatusOr<HeldMemory> HoldMemory(const std::string& caller, const MemoryChoice& choice) override {
+    return memories->memory()->Hold(caller, choice);
+  }
   absl::StatusOr<std::unique_ptr<SessionHandle>> Submit(GenerateRequest request,
                                                         SubmitOptions with) override {
     std::shared_lock lock(swarm_mutex);
@@ -213,9 +218,10 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   std::shared_mutex swarm_mutex;
   std::optional<Calibration> calibration;
   std::unique_ptr<ModelPolytopes> polytopes;
+  std::unique_ptr<MemoryDoors> memories;
   std::unique_ptr<omni::Swarm> swarm;  // its links go before the role
   std::unique_ptr<InferenceService> inference;
-  std::unique_ptr<grpc::Service> inference_calls, task_calls;
+  std::unique_ptr<grpc::Service> inference_calls, task_calls, memory_calls;
   std::unique_ptr<ForwardingBackend> forwarding;
   std::unique_ptr<NodeExecutors> executors;
   std::unique_ptr<NodeTasks> tasks;  // goes before its executors
@@ -318,6 +324,7 @@ absl::Status ClusterNode::Impl::StartSwarm() {
   calibration = CalibrationBeside(options.model, model->hash());
   with.coordinator.calibration = calibration.has_value() ? &*calibration : nullptr;
   with.polytopes = polytopes.get();
+  with.memories = memories->memory();
   with.make_link = role->MakeLinks();
   with.runner = runner.get();
   absl::StatusOr<std::unique_ptr<omni::Swarm>> started =
@@ -341,6 +348,18 @@ void ClusterNode::Impl::MakeInference() {
   if (model->cache() == nullptr)
     with.state_bytes = std::min(kMostStates, Machine().DefaultBudget().value_or(kMostStates) / kShare);
   inference = std::make_unique<InferenceService>(std::move(with), *this, *stores.log, *stores.saved);
+}
+
+absl::Status ClusterNode::Impl::OpenMemories() {
+  MemoryServiceOptions with{options.access.get(), [this] { return Leading(); },
+                            [this] { return Elsewhere(); }};
+  const std::string folder =
+      options.memory.empty() ? absl::StrCat(options.state_dir, "/memory") : options.memory;
+  absl::StatusOr<std::unique_ptr<MemoryDoors>> made =
+      MemoryDoors::Make(std::move(with), coordinates() ? folder : "");
+  if (!made.ok()) return made.status();
+  memories = *std::move(made);
+  return absl::OkStatus();
 }
 
 absl::Status ClusterNode::Impl::OpenTasks() {
@@ -395,6 +414,9 @@ absl::Status ClusterNode::Impl::StartServer() {
       forwarding->MakeTaskService(*tasks->service(), options.access.get(), [this] { return Leading(); });
   builder.RegisterService(task_calls.get());
   builder.RegisterService(tasks->lending());
+  memory_calls =
+      forwarding->MakeMemoryService(memories->service(), options.access.get(), [this] { return Leading(); });
+  builder.RegisterService(memory_calls.get());
   builder.RegisterService(tasks->agent2agent_service());
   inference_calls = forwarding->MakeService(inference == nullptr ? nullptr : inference->service(),
                                             options.access.get(), options.log_requests);
@@ -461,6 +483,7 @@ absl::Status ClusterNode::Impl::Start() {
   const ClusterRecord cluster{options.cluster, model->hash(), static_cast<int32_t>(config.num_regions()),
                               kClusterProtocols.oldest, RandomHex(32)};
   if (coordinates()) MakeInference();
+  if (absl::Status s = OpenMemories(); !s.ok()) return s;
   if (absl::Status s = OpenTasks(); !s.ok()) return s;
   forwarding = std::make_unique<ForwardingBackend>(
       *this, credentials->channel(),
@@ -564,7 +587,7 @@ bool ClusterNode::WaitForLeader(std::chrono::milliseconds most) {
 bool ClusterNode::Turned() { return impl_->Turned(); }
 StatusSource& ClusterNode::status() { return *impl_->status; }
 std::vector<HttpExtension*> ClusterNode::OpenHttpExtensions() {
-  return {&impl_->tasks->agent2agent(),
+  return {&impl_->tasks->agent2agent(), &impl_->memories->http(),
           &impl_->tasks->OpenTools(*impl_->forwarding, impl_->options.most_tokens)};
 }
 

@@ -77,6 +77,9 @@ struct ClusterNodeOptions {
   // The file of polytopes that requests may ask for while it coordinates; empty: kPolytopesFile beside the
   // model, if it is there.
   std::string polytopes;
+  // The folder of the memory of texts, while it coordinates; empty: `memory` in `state_dir`. Made with the
+  // first text.
+  std::string memory;
   PushConfig push;      // who may be told of tasks by HTTP; its `allow` empty: nobody
   OpenOptions open;     // ram_bytes and residency are filled in
   bool fitted = false;  // they are already

@@ -41,6 +41,13 @@ void TellNotes(const TokenNotes& notes, inference::v1::Token& token) {
     token.mutable_contexts()->set_weight(notes.contexts->weight);
     token.mutable_contexts()->set_order(static_cast<uint32_t>(notes.contexts->order));
   }
+  if (notes.recall.has_value()) {
+    inference::v1::Recall& recall = *token.mutable_recall();
+    recall.set_found(notes.recall->found);
+    recall.set_words(static_cast<uint32_t>(notes.recall->words));
+    recall.set_begun(static_cast<uint32_t>(notes.recall->begun));
+    recall.set_votes(static_cast<uint32_t>(notes.recall->votes));
+  }
 }
 
 TokenNotes NotesOf(const inference::v1::Token& token) {
@@ -49,6 +56,11 @@ TokenNotes NotesOf(const inference::v1::Token& token) {
     notes.safety = SafetyNote{token.safety().distance(), static_cast<int32_t>(token.safety().half_spaces())};
   if (token.has_contexts())
     notes.contexts = ContextNote{token.contexts().weight(), static_cast<int32_t>(token.contexts().order())};
+  if (token.has_recall()) {
+    const inference::v1::Recall& recall = token.recall();
+    notes.recall = RecallNote{recall.found(), static_cast<int32_t>(recall.words()),
+                              static_cast<int32_t>(recall.begun()), static_cast<int32_t>(recall.votes())};
+  }
   return notes;
 }
 

@@ -1,6 +1,6 @@
 // The inside of cluster/forwarding_backend.h: an answer that another node gives. Nobody includes this but
 // forwarded_answer.cc, forwarding_backend.cc and what sends calls on: forwarding_service.cc,
-// forwarded_unary.h and forwarded_tasks.cc.
+// forwarded_unary.h, forwarded_tasks.cc and forwarded_memory.cc.
 #pragma once
 
 #include <chrono>

@@ -1,5 +1,5 @@
 // The inside of cluster/forwarding_backend.h: a call with one answer, which another node gives. Nobody
-// includes this but forwarding_service.cc and forwarded_tasks.cc.
+// includes this but forwarding_service.cc, forwarded_tasks.cc and forwarded_memory.cc.
 #pragma once
 
 #include <functional>

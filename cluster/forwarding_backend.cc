@@ -49,6 +49,8 @@ pb::GenerateRequest ToProto(const GenerateRequest& request) {
   ask.set_safety(request.safety.polytope);
   ask.set_safety_hash(request.safety.hash);
   ask.set_context_memory(request.context_memory);
+  ask.set_memory(request.memory.scope);
+  ask.set_memory_version(request.memory.version);
   return ask;
 }
 

@@ -41,6 +41,11 @@ class ForwardingBackend final : public InferenceBackend, public NamedSubmit {
 
   absl::Status Serving() override;
   std::string Elsewhere() override { return own_.Elsewhere(); }
+  // Of another node's memory there is nothing here: it holds what is asked for itself.
+  absl::StatusOr<HeldMemory> HoldMemory(const std::string& caller, const MemoryChoice& choice) override {
+    if (!own_.Serving().ok()) return HeldMemory();
+    return own_.HoldMemory(caller, choice);
+  }
   // Unavailable: an embedding is asked for, and another node leads.
   absl::StatusOr<std::unique_ptr<SessionHandle>> Submit(GenerateRequest request,
                                                         SubmitOptions options) override {
@@ -64,6 +69,9 @@ class ForwardingBackend final : public InferenceBackend, public NamedSubmit {
   // The same of omni.tasks.v1.SwarmTasks; `leads`: whether tasks are kept here.
   std::unique_ptr<grpc::Service> MakeTaskService(grpc::Service& local, Access* access,
                                                  std::function<absl::Status()> leads);
+  // The same of omni.memory.v1.Memory, but for imports, which go to whoever leads.
+  std::unique_ptr<grpc::Service> MakeMemoryService(grpc::Service& local, Access* access,
+                                                   std::function<absl::Status()> leads);
 
  private:
   InferenceBackend& own_;

@@ -24,6 +24,7 @@ constexpr RpcRule kRules[] = {
     {"/grpc.reflection.v1.ServerReflection/", RpcNeeds::kKey},
     {"/grpc.reflection.v1alpha.ServerReflection/", RpcNeeds::kKey},
     {"/omni.inference.v1.Inference/", RpcNeeds::kInfer},
+    {"/omni.memory.v1.Memory/", RpcNeeds::kInfer},
     {"/omni.tasks.v1.SwarmTasks/", RpcNeeds::kTasks},
     {"/omni.tasks.v1.TaskLending/", RpcNeeds::kNode},
     {"/lf.a2a.v1.A2AService/", RpcNeeds::kTasks},

@@ -3,7 +3,8 @@
 namespace omni {
 
 std::vector<std::string> NodeServices() {
-  return {kA2aService, kAdminService, kInferenceService, kRegionsService, kTasksService, kTilesService};
+  return {kA2aService,     kAdminService, kInferenceService, kMemoryService,
+          kRegionsService, kTasksService, kTilesService};
 }
 
 HealthAnswers::HealthAnswers() {
@@ -27,7 +28,8 @@ void HealthAnswers::Tell(const State& state) {
   const bool answers = state.leading && !state.stopping;
   health_->SetServingStatus("", !state.stopping && (state.leading || !state.coordinates));
   health_->SetServingStatus(kInferenceService, answers);
-  for (const char* service : {kA2aService, kTasksService}) health_->SetServingStatus(service, answers);
+  for (const char* service : {kA2aService, kMemoryService, kTasksService})
+    health_->SetServingStatus(service, answers);
   health_->SetServingStatus(kAdminService, state.leading);
   for (const char* service : {kRegionsService, kTilesService}) health_->SetServingStatus(service, true);
 }

@@ -12,6 +12,7 @@ namespace omni {
 
 inline constexpr char kA2aService[] = "lf.a2a.v1.A2AService";
 inline constexpr char kInferenceService[] = "omni.inference.v1.Inference";
+inline constexpr char kMemoryService[] = "omni.memory.v1.Memory";
 inline constexpr char kTasksService[] = "omni.tasks.v1.SwarmTasks";
 inline constexpr char kAdminService[] = "omni.cluster.v1.Admin";
 inline constexpr char kRegionsService[] = "omni.cluster.v1.Regions";

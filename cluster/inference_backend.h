@@ -9,6 +9,7 @@
 #include <absl/status/statusor.h>
 
 #include "actors/swarm.h"
+#include "engine/around/memory_source.h"
 #include "engine/around/polytope_source.h"
 #include "engine/text/tokenizer.h"
 
@@ -26,6 +27,11 @@ class InferenceBackend {
     const absl::StatusOr<HeldPolytope> none =
         TakePolytope(nullptr, absl::NotFoundError("this server was started without any"), choice);
     return none.status();
+  }
+  // The memory that such a request of this caller's would be given here, at that moment; MemorySource::Hold's
+  // errors. May read a disk.
+  virtual absl::StatusOr<HeldMemory> HoldMemory(const std::string&, const MemoryChoice&) {
+    return absl::InvalidArgumentError("a memory is asked for, and this server was started without one");
   }
   virtual absl::StatusOr<std::unique_ptr<SessionHandle>> Submit(GenerateRequest request,
                                                                 SubmitOptions options) = 0;

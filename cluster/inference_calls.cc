@@ -400,6 +400,8 @@ absl::Status CheckGenerate(const pb::GenerateRequest& r) {
   }
   if (r.safety().empty() && !r.safety_hash().empty())
     return absl::InvalidArgumentError("safety_hash is given without safety, the polytope's name");
+  if (r.memory().empty() && !r.memory_version().empty())
+    return absl::InvalidArgumentError("memory_version is given without memory, the scope's name");
   const auto long_stop = [](const std::string& stop) { return stop.size() > kMostStopStringBytes; };
   if (r.stops_size() > static_cast<int>(kMostStopStrings) ||
       std::any_of(r.stops().begin(), r.stops().end(), long_stop)) {
@@ -410,6 +412,8 @@ absl::Status CheckGenerate(const pb::GenerateRequest& r) {
 }
 
 SafetyChoice ToSafety(const pb::GenerateRequest& r) { return {r.safety(), r.safety_hash()}; }
+
+MemoryChoice ToMemory(const pb::GenerateRequest& r) { return {r.memory(), r.memory_version()}; }
 
 GenerateRequest ToRequest(const pb::GenerateRequest& r) {
   GenerateRequest request;
@@ -433,6 +437,7 @@ GenerateRequest ToRequest(const pb::GenerateRequest& r) {
   if (!r.perspectives().empty()) request.perspectives = *ParsePerspectives(r.perspectives());
   request.safety = ToSafety(r);
   request.context_memory = r.context_memory();
+  request.memory = ToMemory(r);
   return request;
 }
 

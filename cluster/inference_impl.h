@@ -64,6 +64,8 @@ struct Stream {
   std::vector<TokenId> session;
   uint64_t revision = 0;
 
+  HeldMemory memory;  // that it asks for
+
   std::vector<TokenId> prompt;  // what comes after the session
   std::vector<TokenId> answer;  // that has gone through the matcher
   std::unique_ptr<StopMatcher> matcher;
@@ -98,6 +100,8 @@ struct InferenceService::Impl : public SessionRetention::Owner {
   void FindSession(const StreamPtr& stream);
   void CheckFree(const StreamPtr& stream);
   void BeginNew(const StreamPtr& stream);
+  void HoldMemory(const StreamPtr& stream, std::function<void()> then);
+  void BeginLog(const StreamPtr& stream);
   void ReadPrompt(const StreamPtr& stream, std::vector<TokenId> known, const std::string& finished);
   void Go(const StreamPtr& stream, std::vector<TokenId> known, const std::string& finished);
   void Poll(const StreamPtr& stream);
@@ -145,6 +149,7 @@ absl::Status CheckId(const char* field, const std::string& id);
 // What is wrong with a request that has come, apart from ids that are not known.
 absl::Status CheckGenerate(const pb::GenerateRequest& request);
 SafetyChoice ToSafety(const pb::GenerateRequest& r);
+MemoryChoice ToMemory(const pb::GenerateRequest& r);
 GenerateRequest ToRequest(const pb::GenerateRequest& r);  // without its prompt
 pb::Session ToSession(const SavedSession& session, const std::string& owner);
 std::string TokenBytes(const std::vector<TokenId>& tokens);  // a pb::KeptTokens

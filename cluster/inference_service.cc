@@ -144,7 +144,9 @@ void InferenceService::Impl::TakeUp(const StreamPtr& stream, const LoggedSession
     executor.Post([this, stream, logged, touched = std::move(touched)] {
       if (stream->finishing) return;
       if (!touched.ok()) return Finish(stream, touched);
-      ReadPrompt(stream, logged.tokens, logged.finished);
+      // What is over needs no memory any more.
+      if (!logged.finished.empty()) return ReadPrompt(stream, logged.tokens, logged.finished);
+      HoldMemory(stream, [this, stream, logged] { ReadPrompt(stream, logged.tokens, logged.finished); });
     });
   });
 }
@@ -199,6 +201,28 @@ void InferenceService::Impl::BeginNew(const StreamPtr& stream) {
     if (!hash.ok()) return Finish(stream, hash.status());
     stream->request.set_safety_hash(*hash);
   }
+  // And with this very memory.
+  HoldMemory(stream, [this, stream] {
+    stream->request.set_memory_version(stream->memory.version);
+    BeginLog(stream);
+  });
+}
+
+// At once if it asks for none; a scope that is not in memory yet is read elsewhere.
+void InferenceService::Impl::HoldMemory(const StreamPtr& stream, std::function<void()> then) {
+  const MemoryChoice choice = ToMemory(stream->request);
+  if (choice.scope.empty()) return then();
+  readers.Post([this, stream, choice, then = std::move(then)] {
+    executor.Post([this, stream, then, held = backend.HoldMemory(stream->caller, choice)] {
+      if (stream->finishing) return;
+      if (!held.ok()) return Finish(stream, held.status());
+      stream->memory = *held;
+      then();
+    });
+  });
+}
+
+void InferenceService::Impl::BeginLog(const StreamPtr& stream) {
   if (!stream->named()) return ReadPrompt(stream, {}, "");
   pb::KeptRequest kept;
   kept.set_revision(stream->revision);
@@ -257,6 +281,7 @@ void InferenceService::Impl::Go(const StreamPtr& stream, std::vector<TokenId> kn
   begun.mutable_begun()->set_model_hash(backend.model_hash());
   begun.mutable_begun()->set_prompt_tokens(before);
   begun.mutable_begun()->set_safety_hash(stream->request.safety_hash());
+  begun.mutable_begun()->set_memory_version(stream->request.memory_version());
   stream->call.record.prompt_tokens = static_cast<int64_t>(before);
   begun.mutable_begun()->set_coordinator(backend.node());
   stream->out.push_back(std::move(begun));

@@ -24,6 +24,7 @@ absl::StatusOr<std::unique_ptr<Node>> Node::Start(std::shared_ptr<ActorSystem> a
       {node->options_.polytopes, node->path(), node->model_.hash(), node->model_.config().d});
   if (!polytopes.ok()) return polytopes.status();
   node->polytopes_ = *std::move(polytopes);
+  if (!node->options_.memory.empty()) node->memory_ = Memory::At(node->options_.memory);
   if (absl::Status s = node->Restart(swarm); !s.ok()) return s;
   return node;
 }
@@ -47,6 +48,7 @@ absl::Status Node::Restart(const SwarmOptions& options) {
   }
   filled.coordinator.calibration = calibration_.has_value() ? &*calibration_ : nullptr;
   filled.polytopes = polytopes_.get();
+  if (memory_ != nullptr) filled.memories = memory_.get();
   absl::StatusOr<std::unique_ptr<Swarm>> swarm =
       Swarm::Start(*actors_, model_.weights(), model_.experts(), model_.tokenizer(), filled);
   if (!swarm.ok()) return swarm.status();

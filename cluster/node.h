@@ -9,6 +9,7 @@
 #include <absl/status/statusor.h>
 
 #include "actors/actor_system.h"
+#include "actors/memory.h"
 #include "actors/swarm.h"
 #include "cluster/model_polytopes.h"
 #include "engine/around/calibration.h"
@@ -20,6 +21,7 @@ struct NodeOptions {
   std::string model;  // the directory
   OpenOptions open;
   std::string polytopes;  // the file of them; empty: kPolytopesFile beside the model, if it is there
+  std::string memory;     // the folder of the memory of texts; empty: requests cannot ask for one
   // Its coordinator's state_bytes is filled in from the memory plan where it says nothing, and its
   // calibration is what lies beside the model. Its polytopes are the file's.
   SwarmOptions swarm;
@@ -46,6 +48,7 @@ class Node {
   const std::string& path() const { return options_.model; }
   const Model& model() const { return model_; }
   PolytopeSource& polytopes() { return *polytopes_; }
+  MemorySource* memories() { return memory_.get(); }  // null: there is none
   Swarm& swarm() { return *swarm_; }
   const Swarm& swarm() const { return *swarm_; }
 
@@ -58,6 +61,7 @@ class Node {
   Model model_;
   std::optional<Calibration> calibration_;
   std::unique_ptr<ModelPolytopes> polytopes_;
+  std::unique_ptr<Memory> memory_;
   std::unique_ptr<Swarm> swarm_;
 };
 

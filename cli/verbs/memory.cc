@@ -13,61 +13,86 @@
 #include <nlohmann/json.hpp>
 
 #include "actors/memory.h"
+#include "cli/cluster_flags.h"
+#include "cli/memory_folder.h"
 #include "cli/output.h"
 #include "cli/stream_flags.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
+#include "cli/verbs/capacity_svg.h"
+#include "cluster/memory_client.h"
 #include "engine/around/context_eval.h"
 #include "engine/around/memory_capacity.h"
 #include "engine/base/interrupt.h"
 #include "engine/base/json.h"
+#include "engine/base/replace_file.h"
 #include "engine/base/system_error.h"
 #include "engine/decode/eval.h"
 #include "engine/text/text_file.h"
 #include "store/file/files.h"
 #include "store/model/model.h"
-#include "store/state/state_dir.h"
 
 namespace omni::cli {
 namespace {
 
 using Json = nlohmann::json;
 
-constexpr size_t kImportedTogether = 1000;
+constexpr size_t kImportedTogether = 1000, kImportedBytes = 8 << 20;
 constexpr int64_t kCapacities[] = {1'000,   10'000,  20'000,  50'000,   100'000,
                                    200'000, 400'000, 700'000, 1'000'000};
 
 struct MemoryArgs {
-  std::string action, folder, scope = "default", model;
+  std::string action, folder, scope = "default", model, svg;
   std::vector<std::string> words;
   int64_t items = 200'000, most_tokens = int64_t{1} << 40, documents = 1'000'000, threads = 0;
+  bool all = false;
   StreamFlags stream;
-  GivenFlags of_folder, of_scope, of_capacity, of_measure;
+  ClusterFlags cluster;
+  GivenFlags of_folder, of_scope, of_capacity, of_measure, of_forget;
   bool json = false;
 };
 
 void PrintJson(const Json& json) { PrintF("%s\n", JsonText(json)); }
 
-// The folder, which is made if there is to be one.
-absl::StatusOr<std::unique_ptr<Memory>> Open(const MemoryArgs& args, bool create) {
-  std::string folder = args.folder;
-  if (folder.empty()) {
-    absl::StatusOr<std::string> state = StateDir();
-    if (!state.ok()) {
-      return absl::Status(state.status().code(),
-                          absl::StrCat(state.status().message(), "; or name a folder with --memory"));
-    }
-    folder = *state + "/memory";
-    if (create) {
-      std::error_code error;
-      std::filesystem::create_directories(*state, error);
-      if (error) return SystemError(*state, "create the directory", error.value());
-    }
+// A memory wherever it is.
+struct Opened {
+  std::unique_ptr<Memory> here;
+  std::unique_ptr<RemoteMemory> there;
+
+  absl::Status Add(const std::string& scope, const std::vector<Association>& associations) const {
+    return there != nullptr ? there->Add(scope, associations) : here->Add(scope, associations);
   }
-  std::error_code none;
-  if (!create && !std::filesystem::exists(folder, none))
-    return absl::NotFoundError(absl::StrCat(folder, ": nothing is remembered there; omni memory add does"));
-  return Memory::Open(folder, create);
+  absl::StatusOr<std::optional<Remembered>> Ask(const std::string& scope, const std::string& key) const {
+    return there != nullptr ? there->Ask(scope, key) : here->Ask(scope, key);
+  }
+  absl::StatusOr<int64_t> Forget(const std::string& scope, const std::optional<std::string>& key) const {
+    return there != nullptr ? there->Forget(scope, key) : here->Forget(scope, key);
+  }
+  absl::StatusOr<std::vector<ScopeStats>> Stats() const {
+    return there != nullptr ? there->Stats() : here->AllStats();
+  }
+};
+
+// That of a cluster, or a folder, which is made if there is to be one.
+absl::StatusOr<Opened> Open(const MemoryArgs& args, bool create) {
+  if (!args.cluster.cluster.empty()) {
+    absl::StatusOr<ClusterClientOptions> options = args.cluster.ClientOptions();
+    if (!options.ok()) return options.status();
+    absl::StatusOr<std::unique_ptr<RemoteMemory>> there = RemoteMemory::Make(*std::move(options));
+    if (!there.ok()) return there.status();
+    return Opened{nullptr, *std::move(there)};
+  }
+  absl::StatusOr<std::string> folder = MemoryFolder(args.folder);
+  if (!folder.ok()) return folder.status();
+  const std::filesystem::path parent = std::filesystem::path(*folder).parent_path();
+  std::error_code error;
+  if (create && args.folder.empty() && (std::filesystem::create_directories(parent, error), error))
+    return SystemError(parent.string(), "create the directory", error.value());
+  if (!create && !std::filesystem::exists(*folder, error))
+    return absl::NotFoundError(absl::StrCat(*folder, ": nothing is remembered there; omni memory add does"));
+  absl::StatusOr<std::unique_ptr<Memory>> here = Memory::Open(*folder, create);
+  if (!here.ok()) return here.status();
+  return Opened{*std::move(here), nullptr};
 }
 
 Json RecalledJson(const Recalled& how) {
@@ -80,18 +105,18 @@ Json RecalledJson(const Recalled& how) {
 absl::StatusOr<int> Add(const MemoryArgs& args) {
   if (args.words.size() != 2)
     return UsageError("omni memory add wants a key and a value: omni memory add KEY VALUE");
-  absl::StatusOr<std::unique_ptr<Memory>> memory = Open(args, true);
+  const absl::StatusOr<Opened> memory = Open(args, true);
   if (!memory.ok()) return memory.status();
-  if (absl::Status s = (*memory)->Add(args.scope, {{args.words[0], args.words[1]}}); !s.ok()) return s;
+  if (absl::Status s = memory->Add(args.scope, {{args.words[0], args.words[1]}}); !s.ok()) return s;
   if (args.json) PrintJson({{"scope", args.scope}, {"added", 1}});
   return kExitOk;
 }
 
 absl::StatusOr<int> Ask(const MemoryArgs& args) {
   if (args.words.size() != 1) return UsageError("omni memory ask wants one key: omni memory ask KEY");
-  absl::StatusOr<std::unique_ptr<Memory>> memory = Open(args, false);
+  const absl::StatusOr<Opened> memory = Open(args, false);
   if (!memory.ok()) return memory.status();
-  absl::StatusOr<std::optional<Remembered>> got = (*memory)->Ask(args.scope, args.words[0]);
+  absl::StatusOr<std::optional<Remembered>> got = memory->Ask(args.scope, args.words[0]);
   if (!got.ok()) return got.status();
   if (!got->has_value()) {
     if (args.json) {
@@ -112,19 +137,36 @@ absl::StatusOr<int> Ask(const MemoryArgs& args) {
   return kExitOk;
 }
 
+absl::StatusOr<int> Forget(const MemoryArgs& args) {
+  if (args.words.size() != (args.all ? 0u : 1u)) {
+    return UsageError(
+        "omni memory forget wants one key, or --all of a scope: omni memory forget KEY, omni memory forget "
+        "--all --scope SCOPE");
+  }
+  const absl::StatusOr<Opened> memory = Open(args, false);
+  if (!memory.ok()) return memory.status();
+  const absl::StatusOr<int64_t> forgotten =
+      memory->Forget(args.scope, args.all ? std::nullopt : std::optional<std::string>(args.words[0]));
+  if (!forgotten.ok()) return forgotten.status();
+  if (args.json) PrintJson({{"scope", args.scope}, {"forgotten", *forgotten}});
+  if (*forgotten > 0 || args.json) return *forgotten > 0 ? kExitOk : kExitFailure;
+  return absl::NotFoundError(absl::StrCat("memory scope ", args.scope, ": there is no such key"));
+}
+
 absl::StatusOr<int> Import(const MemoryArgs& args) {
   if (args.words.size() != 1)
     return UsageError("omni memory import wants one file, of lines KEY<tab>VALUE: omni memory import FILE");
   const std::string& file = args.words[0];
   absl::StatusOr<std::string> text = file == "-" ? ReadStdinText() : omni::ReadText(file);
   if (!text.ok()) return text.status();
-  absl::StatusOr<std::unique_ptr<Memory>> memory = Open(args, true);
+  const absl::StatusOr<Opened> memory = Open(args, true);
   if (!memory.ok()) return memory.status();
   const InterruptGuard interrupt;
   StatusLine line(StderrCanErase());
   const auto show = ShowShare(line, absl::StrCat("importing ", file));
   std::vector<Association> batch;
   int64_t number = 0, added = 0;
+  size_t bytes = 0;
   for (size_t begin = 0; begin < text->size();) {
     const size_t end = std::min(text->find('\n', begin), text->size());
     std::string row = text->substr(begin, end - begin);
@@ -139,11 +181,13 @@ absl::StatusOr<int> Import(const MemoryArgs& args) {
                                                      " associations before it were added"));
     }
     if (!row.empty()) batch.push_back({row.substr(0, tab), row.substr(tab + 1)});
-    if (batch.size() < kImportedTogether && begin < text->size()) continue;
-    if (absl::Status s = (*memory)->Add(args.scope, batch); !s.ok())
+    bytes += row.size();
+    if (batch.size() < kImportedTogether && bytes < kImportedBytes && begin < text->size()) continue;
+    if (absl::Status s = memory->Add(args.scope, batch); !s.ok())
       return absl::Status(s.code(), absl::StrCat(file, ": up to line ", number, ": ", s.message()));
     added += std::ssize(batch);
     batch.clear();
+    bytes = 0;
     if (show) show(static_cast<double>(std::min(begin, text->size())) / static_cast<double>(text->size()));
     if (InterruptGuard::Requested()) break;
   }
@@ -157,9 +201,9 @@ absl::StatusOr<int> Import(const MemoryArgs& args) {
 }
 
 absl::StatusOr<int> Stats(const MemoryArgs& args) {
-  absl::StatusOr<std::unique_ptr<Memory>> memory = Open(args, false);
+  const absl::StatusOr<Opened> memory = Open(args, false);
   if (!memory.ok()) return memory.status();
-  const absl::StatusOr<std::vector<ScopeStats>> stats = (*memory)->Stats();
+  const absl::StatusOr<std::vector<ScopeStats>> stats = memory->Stats();
   if (!stats.ok()) return stats.status();
   Json list = Json::array();
   if (!args.json)
@@ -170,6 +214,7 @@ absl::StatusOr<int> Stats(const MemoryArgs& args) {
              s.fullest_bank, HumanBytes(s.bytes));
     }
     list.push_back({{"scope", s.scope},
+                    {"version", s.version},
                     {"keys", s.associations},
                     {"values", s.values},
                     {"used_banks", s.used_banks},
@@ -186,6 +231,9 @@ absl::StatusOr<int> Capacity(const MemoryArgs& args) {
     if (n < args.items) items.push_back(n);
   }
   items.push_back(args.items);
+  if (!args.svg.empty() && items.size() < 2)
+    return UsageError(
+        "--svg draws a curve, and of so few --items there is one point; ask for more than 1000");
   const std::vector<CapacityPoint> points = MeasureCapacity(items, 20'000);
   Json list = Json::array();
   if (!args.json) {
@@ -209,6 +257,9 @@ absl::StatusOr<int> Capacity(const MemoryArgs& args) {
                     {"noisy_median_us", p.noisy_median_us},
                     {"add_us", p.add_us},
                     {"bytes", p.bytes}});
+  }
+  if (!args.svg.empty()) {
+    if (absl::Status s = WriteOutput(args.svg, CapacitySvg(points)); !s.ok()) return s;
   }
   if (args.json) PrintJson({{"points", std::move(list)}});
   return kExitOk;
@@ -290,14 +341,15 @@ absl::StatusOr<int> RunMemory(const MemoryArgs& args) {
   constexpr Known kActions[] = {{"add", Add, true, true, false, false, true},
                                 {"ask", Ask, true, true, false, false, true},
                                 {"import", Import, true, true, false, false, true},
+                                {"forget", Forget, true, true, false, false, true},
                                 {"stats", Stats, true, false, false, false, false},
                                 {"capacity", Capacity, false, false, true, false, false},
                                 {"measure", Measure, false, false, false, true, true}};
   const auto* known = std::find_if(std::begin(kActions), std::end(kActions),
                                    [&](const Known& k) { return k.name == args.action; });
   if (known == std::end(kActions)) {
-    return UsageError(absl::StrCat("omni memory knows add, ask, import, stats, capacity and measure, not '",
-                                   args.action, "'"));
+    return UsageError(absl::StrCat(
+        "omni memory knows add, ask, import, forget, stats, capacity and measure, not '", args.action, "'"));
   }
   for (const auto& [flags, used] :
        {std::pair(&args.of_folder, known->folder), std::pair(&args.of_scope, known->scope),
@@ -306,6 +358,16 @@ absl::StatusOr<int> RunMemory(const MemoryArgs& args) {
     if (!used && !idle.empty())
       return UsageError(absl::StrCat(idle, " does nothing for omni memory ", args.action, "; leave it out"));
   }
+  if (const std::string idle = args.of_forget.First(); args.action != "forget" && !idle.empty())
+    return UsageError(absl::StrCat(idle, " does nothing for omni memory ", args.action, "; leave it out"));
+  if (const std::string idle = args.cluster.given().First(); !known->folder && !idle.empty())
+    return UsageError(absl::StrCat(idle, " does nothing for omni memory ", args.action, "; leave it out"));
+  if (const std::string idle = args.cluster.given_beside().First();
+      args.cluster.cluster.empty() && !idle.empty())
+    return UsageError(absl::StrCat(idle, " does nothing without --cluster, which says whose memory it is"));
+  if (const std::string idle = args.of_folder.First(); !args.cluster.cluster.empty() && !idle.empty())
+    return UsageError(
+        absl::StrCat(idle, " does nothing beside --cluster, whose memory is its own; leave it out"));
   if (const std::string idle = args.stream.given().First(); !known->measure && !idle.empty())
     return UsageError(absl::StrCat(idle, " does nothing for omni memory ", args.action, "; leave it out"));
   if (!known->words && !args.words.empty()) {
@@ -323,21 +385,27 @@ void AddMemory(CLI::App& root, Invocation& invocation) {
       "  omni memory add 'the key of the boat house' 'under the third stone'\n"
       "  omni memory ask 'where is the key of the boat house'\n"
       "  omni memory import facts.tsv --scope facts     # lines KEY<tab>VALUE\n"
+      "  omni memory forget 'the key of the boat house'\n"
       "  omni memory stats\n"
+      "  omni memory ask 'the key of the boat house' --cluster 127.0.0.1:7300  # of a server\n"
       "  omni memory capacity --items 1000000           # what the memory holds, beside theory\n"
       "  omni memory measure test.txt.xz                # what a memory of contexts is worth in decoding\n\n"
       "Keys are alike if they share most of their words. What is added is on disk when the program ends; "
-      "one\nprogram at a time has the folder open.");
+      "one\nprogram at a time has the folder open, a server's with --cluster is everybody's.");
   auto args = std::make_shared<MemoryArgs>();
-  verb.Require(verb.Argument("ACTION", args->action, "add, ask, import, stats, capacity or measure"));
-  verb.Files("WORDS", args->words, "Of add: a key and a value; of ask: a key; of import, measure: files");
+  verb.Require(verb.Argument("ACTION", args->action, "add, ask, import, forget, stats, capacity or measure"));
+  verb.Files("WORDS", args->words,
+             "Of add: a key and a value; of ask, forget: a key; of import, measure: files");
   args->of_folder.Add(
       verb.Path("--memory", args->folder, "Folder of the memory (default: below $XDG_STATE_HOME/omni)"));
   args->of_scope.Add(verb.Text("--scope", args->scope,
                                "Whose memory it is; scopes know nothing of each other "
                                "(default: default)"));
+  args->of_forget.Add(verb.Bool("--all", args->all, "Of forget: all of the scope"));
+  args->cluster.Add(verb);
   args->of_capacity.Add(verb.Number("--items", args->items, {1, 10'000'000},
                                     "Of capacity: associations to fill it with (default 200000)"));
+  args->of_capacity.Add(verb.Path("--svg", args->svg, "Of capacity: draw it into this file"));
   args->of_measure.Add(verb.Model(args->model));
   args->of_measure.Add(verb.Number("--documents", args->documents, {1, int64_t{1} << 40},
                                    "Of measure: read only the first so many"));

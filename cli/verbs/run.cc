@@ -12,6 +12,7 @@
 #include "cli/around_flags.h"
 #include "cli/cluster_flags.h"
 #include "cli/device_flags.h"
+#include "cli/memory_folder.h"
 #include "cli/open_node.h"
 #include "cli/output.h"
 #include "cli/place.h"
@@ -209,6 +210,7 @@ absl::StatusOr<int> RunInCluster(const RunArgs& args, const std::string& prompt)
   request.perspectives = args.around.perspectives;
   request.safety = args.around.safety;
   request.context_memory = args.around.context_memory;
+  request.memory = args.around.memory_scope;
   if (args.Echoes()) Echo(prompt);
   const InterruptGuard interrupt;
   TokenReport report;
@@ -220,6 +222,7 @@ absl::StatusOr<int> RunInCluster(const RunArgs& args, const std::string& prompt)
       });
   if (!answer.ok()) return answer.status();
   report.SetPolytope(args.around.safety, answer->safety_hash);
+  report.SetMemory(args.around.memory_scope, answer->memory_version);
   Timings t;
   t.queued = answer->queued;
   t.prefill = answer->prefill;
@@ -338,8 +341,14 @@ absl::StatusOr<int> Run(const RunArgs& args) {
   const auto start = Clock::now();
   absl::StatusOr<std::string> path = FindModel(args.model);
   if (!path.ok()) return path.status();
+  std::string memory;
+  if (!args.around.memory_scope.empty()) {
+    absl::StatusOr<std::string> folder = MemoryFolder(args.around.memory);
+    if (!folder.ok()) return folder.status();
+    memory = *std::move(folder);
+  }
   absl::StatusOr<std::unique_ptr<Node>> node =
-      OpenNode(*path, args.stream, args.threads, args.ctx, args.device, args.around.polytopes);
+      OpenNode(*path, args.stream, args.threads, args.ctx, args.device, args.around.polytopes, memory);
   if (!node.ok()) return node.status();
   Swarm& swarm = (*node)->swarm();
   const Model& model = (*node)->model();
@@ -358,6 +367,7 @@ absl::StatusOr<int> Run(const RunArgs& args) {
   request.perspectives = args.around.perspectives;
   request.safety.polytope = args.around.safety;
   request.context_memory = args.around.context_memory;
+  request.memory.scope = args.around.memory_scope;
   const uint64_t seed = request.sampler.seed;
 
   const bool talk = args.stats || StderrIsTerminal();
@@ -371,6 +381,14 @@ absl::StatusOr<int> Run(const RunArgs& args) {
     const absl::StatusOr<HeldPolytope> held = (*node)->polytopes().Take(request.safety);
     if (!held.ok()) return held.status();
     report.SetPolytope(request.safety.polytope, held->hash);
+  }
+  HeldMemory held_memory;
+  if (!request.memory.scope.empty()) {
+    absl::StatusOr<HeldMemory> held = (*node)->memories()->Hold("", request.memory);
+    if (!held.ok()) return held.status();
+    held_memory = *std::move(held);
+    request.memory.version = held_memory.version;
+    report.SetMemory(request.memory.scope, held_memory.version);
   }
   absl::StatusOr<GenerateResult> result = swarm.Generate(std::move(request), [&](const GenerateEvent& event) {
     progress.OnEvent(event);
@@ -404,6 +422,7 @@ void AddRun(CLI::App& root, Invocation& invocation) {
       "  omni run 'The sea' --json | jq -r .text\n"
       "  omni run 'The sea' --perspectives near --json | jq .perspectives\n"
       "  omni run 'The sea' --safety general         # within a polytope of omni safety build\n"
+      "  omni run 'The sea' --perspectives near,every=1 --memory-scope facts  # of omni memory add\n"
       "  omni run 'The sea' --cluster 127.0.0.1:7300  # by the nodes of a cluster\n"
       "  omni run 'The sea' --server http://127.0.0.1:8080  # by a server, as omni serve\n"
       "  omni run --swarm-task 'Sort my notes' --swarm-workspace ~/notes  # by an agent of ZeroClaw\n\n"
@@ -427,6 +446,7 @@ void AddRun(CLI::App& root, Invocation& invocation) {
   verb.Texts("--stop", args->stops, "End before this text; may be given several times");
   args->around.Add(verb);
   args->of_this_process.Add(args->around.polytopes_flag());
+  args->of_this_process.Add(args->around.memory_flag());
   verb.Bool("--ignore-eos", args->ignore_end, "Go on after the model ends the text");
   verb.Bool("--echo,!--no-echo", args->echo, "Print the prompt first (default: on a terminal)");
   args->swarm_task.Add(verb);

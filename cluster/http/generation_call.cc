@@ -28,6 +28,17 @@ struct Part {
   AnswerChoice all;
 };
 
+// Read from the disk here, if it has to be; the same for all choices.
+absl::Status HoldMemory(InferenceBackend& backend, const std::string& caller, Asked& asked) {
+  const MemoryChoice choice = asked.choices.front().memory;
+  if (choice.scope.empty()) return absl::OkStatus();
+  absl::StatusOr<HeldMemory> held = backend.HoldMemory(caller, choice);
+  if (!held.ok()) return held.status();
+  asked.memory = *std::move(held);
+  for (GenerateRequest& request : asked.choices) request.memory.version = asked.memory.version;
+  return absl::OkStatus();
+}
+
 class Generation final : public HttpCall, public std::enable_shared_from_this<Generation> {
  public:
   Generation(const GenerationContext& context, std::shared_ptr<RequestRecord> record,
@@ -43,20 +54,24 @@ class Generation final : public HttpCall, public std::enable_shared_from_this<Ge
   void Read(RoutedRequest request, ReadAsked read) {
     caller_ = request.caller;
     permit_ = request.permit;
-    at_readers_ = context_.readers->Post(caller_, [weak = weak_from_this(), exchange = exchange_,
-                                                   request = std::move(request), read = std::move(read)] {
-      std::shared_ptr<absl::StatusOr<Asked>> asked;
-      try {
-        asked = std::make_shared<absl::StatusOr<Asked>>(read(request));
-      } catch (const std::bad_alloc&) {
-      }
-      exchange->Post([weak, asked] {
-        const auto self = weak.lock();
-        if (self == nullptr) return;
-        if (asked == nullptr) return self->Fail(NoMemory());
-        self->Ask(std::move(*asked));
-      });
-    });
+    at_readers_ = context_.readers->Post(
+        caller_, [weak = weak_from_this(), exchange = exchange_, backend = context_.backend,
+                  request = std::move(request), read = std::move(read)] {
+          std::shared_ptr<absl::StatusOr<Asked>> asked;
+          try {
+            asked = std::make_shared<absl::StatusOr<Asked>>(read(request));
+            if (asked->ok()) {
+              if (absl::Status s = HoldMemory(*backend, request.caller, **asked); !s.ok()) *asked = s;
+            }
+          } catch (const std::bad_alloc&) {
+          }
+          exchange->Post([weak, asked] {
+            const auto self = weak.lock();
+            if (self == nullptr) return;
+            if (asked == nullptr) return self->Fail(NoMemory());
+            self->Ask(std::move(*asked));
+          });
+        });
   }
 
   void OnSent() override {

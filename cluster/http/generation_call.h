@@ -35,6 +35,7 @@ struct Asked {
   std::vector<GenerateRequest> choices;  // at least one
   int64_t prompt_tokens = 0;             // of the usage
   std::shared_ptr<AnswerForm> form;
+  HeldMemory memory;  // that the choices ask for; filled in by StartGeneration
 };
 // On the readers' thread, once.
 using ReadAsked = std::function<absl::StatusOr<Asked>(const RoutedRequest& request)>;

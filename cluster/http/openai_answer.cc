@@ -141,6 +141,7 @@ void AddNotes(const NotesSummary& notes, Json& choice) {
     choice["context_memory"] = {
         {"tokens", notes.remembering}, {"recalled", notes.recalled}, {"mean_weight", notes.mean_weight()}};
   }
+  if (notes.asked > 0) choice["memory"] = {{"asked", notes.asked}, {"recalled", notes.remembered}};
 }
 
 void AddNotes(const TokenNotes& notes, Json& token) {
@@ -149,6 +150,13 @@ void AddNotes(const TokenNotes& notes, Json& token) {
   }
   if (notes.contexts.has_value())
     token["context_memory"] = {{"weight", notes.contexts->weight}, {"order", notes.contexts->order}};
+  if (notes.recall.has_value()) {
+    token["memory"] = {{"found", notes.recall->found}};
+    if (notes.recall->found) {
+      token["memory"].update(
+          {{"words", notes.recall->words}, {"begun", notes.recall->begun}, {"votes", notes.recall->votes}});
+    }
+  }
 }
 
 std::string NewAnswerId(const char* prefix) { return prefix + RandomHex(24); }

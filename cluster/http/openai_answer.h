@@ -33,9 +33,11 @@ nlohmann::json ConfidenceJson(const TokenConfidence& confidence);
 nlohmann::json ConfidenceJson(const ConfidenceSummary& summary);
 
 // Into an answer's choice, where there were any: "safety" with "tokens", "projected", "mean_distance" and
-// "largest_distance"; "context_memory" with "tokens", "recalled" and "mean_weight".
+// "largest_distance"; "context_memory" with "tokens", "recalled" and "mean_weight"; "memory" with
+// "asked" and "recalled".
 void AddNotes(const NotesSummary& notes, nlohmann::json& choice);
-// Into a token: "safety" with "distance" and "half_spaces"; "context_memory" with "weight" and "order".
+// Into a token: "safety" with "distance" and "half_spaces"; "context_memory" with "weight" and "order";
+// "memory" with "found", and if it is "words", "begun" and "votes".
 void AddNotes(const TokenNotes& notes, nlohmann::json& token);
 
 // A new id of an answer.

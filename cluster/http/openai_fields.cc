@@ -160,6 +160,7 @@ void ReadSampling(Fields& fields, uint64_t seed, GenerateRequest& generate) {
   }
   generate.safety.polytope = fields.Text("safety");
   generate.context_memory = fields.Bool("context_memory", false);
+  generate.memory.scope = fields.Text("memory");
   constexpr std::string_view kPenalty = "is not there; 'repeat_penalty' is";
   for (const char* name : {"presence_penalty", "frequency_penalty"}) {
     if (fields.Real(name, 0, {-2, 2}) != 0) fields.Refuse(name, 0, kPenalty);

@@ -82,6 +82,10 @@ void AddSwarm(const SwarmStats& s, Families& f) {
             "Tokens drawn with a memory of contexts, by whether it had a say in them.")
       .Add(s.context_recalled, {{"recalled", "true"}})
       .Add(s.context_tokens - s.context_recalled, {{"recalled", "false"}});
+  f.Counter("omni_memory_tokens_total",
+            "Tokens for which a memory was asked, perspectives having disagreed, by whether it chose them.")
+      .Add(s.memory_recalled, {{"recalled", "true"}})
+      .Add(s.memory_asked - s.memory_recalled, {{"recalled", "false"}});
 
   f.Counter("omni_region_requests_total", "Requests sent to each region of the torus.");
   for (size_t r = 0; r < s.region_requests.size(); ++r)

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "engine/base/splitmix.h"
 
@@ -24,13 +25,47 @@ double Phi(double z) { return 0.5 * std::erfc(-z / std::sqrt(2.0)); }
 MemoryBanks::MemoryBanks(const MemoryShape& shape)
     : shape_(shape),
       banks_(static_cast<size_t>(shape.banks)),
-      buckets_(static_cast<size_t>(shape.tables << shape.bits)),
-      votes_(static_cast<size_t>(shape.banks)) {
+      tables_(std::make_shared<Tables>()),
+      banks_shared_(static_cast<size_t>(shape.banks)) {
+  tables_->buckets.resize(static_cast<size_t>(shape.tables << shape.bits));
   for (int64_t i = 0; i < shape.tables * shape.bits; ++i) {
     sampled_.push_back(
         static_cast<uint16_t>(CounterRandom(kSampleSeed ^ shape.seed, static_cast<uint64_t>(i)) %
                               static_cast<uint64_t>(kHyperBits)));
   }
+}
+
+MemoryBanks::Bank::Bank(const Bank& other) {
+  std::lock_guard lock(other.mutex_);
+  bundle = other.bundle;
+  values = other.values;
+}
+
+HyperVector MemoryBanks::Bank::Majority() const {
+  std::lock_guard lock(mutex_);
+  return bundle.majority();
+}
+
+MemoryBanks MemoryBanks::Share() {
+  tables_shared_ = true;
+  std::fill(banks_shared_.begin(), banks_shared_.end(), true);
+  return *this;
+}
+
+MemoryBanks::Bank& MemoryBanks::BankToChange(uint16_t number) {
+  std::shared_ptr<Bank>& bank = banks_[number];
+  if (bank == nullptr) {
+    bank = std::make_shared<Bank>();
+  } else if (banks_shared_[number]) {
+    bank = std::make_shared<Bank>(*bank);
+  }
+  banks_shared_[number] = false;
+  return *bank;
+}
+
+MemoryBanks::Tables& MemoryBanks::TablesToChange() {
+  if (std::exchange(tables_shared_, false)) tables_ = std::make_shared<Tables>(*tables_);
+  return *tables_;
 }
 
 size_t MemoryBanks::BucketOf(int64_t table, const HyperVector& key) const {
@@ -42,25 +77,29 @@ size_t MemoryBanks::BucketOf(int64_t table, const HyperVector& key) const {
 }
 
 void MemoryBanks::File(const HyperVector& key, uint16_t bank) {
+  Tables& tables = TablesToChange();
+  std::vector<uint16_t>& pool = tables.pool;
   for (int64_t table = 0; table < shape_.tables; ++table) {
-    Bucket& bucket = buckets_[BucketOf(table, key)];
+    Bucket& bucket = tables.buckets[BucketOf(table, key)];
     if (bucket.size == UINT16_MAX) continue;  // tens of thousands of like keys: the other tables tell
     if (bucket.size == bucket.room) {
       const auto room = static_cast<uint16_t>(std::min(65535, std::max(2, 2 * bucket.room)));
-      const auto begin = static_cast<uint32_t>(pool_.size());
-      pool_.resize(pool_.size() + room);
-      std::copy_n(pool_.begin() + bucket.begin, bucket.size, pool_.begin() + begin);
+      const auto begin = static_cast<uint32_t>(pool.size());
+      pool.resize(pool.size() + room);
+      std::copy_n(pool.begin() + bucket.begin, bucket.size, pool.begin() + begin);
       bucket.begin = begin;
       bucket.room = room;
     }
-    pool_[bucket.begin + bucket.size++] = bank;
+    pool[bucket.begin + bucket.size++] = bank;
   }
 }
 
 void MemoryBanks::Unfile(const HyperVector& key, uint16_t bank) {
+  Tables& tables = TablesToChange();
+  std::vector<uint16_t>& pool = tables.pool;
   for (int64_t table = 0; table < shape_.tables; ++table) {
-    Bucket& bucket = buckets_[BucketOf(table, key)];
-    const auto begin = pool_.begin() + bucket.begin, end = begin + bucket.size;
+    Bucket& bucket = tables.buckets[BucketOf(table, key)];
+    const auto begin = pool.begin() + bucket.begin, end = begin + bucket.size;
     const auto it = std::find(begin, end, bank);
     if (it == end) continue;
     *it = *(end - 1);
@@ -69,10 +108,12 @@ void MemoryBanks::Unfile(const HyperVector& key, uint16_t bank) {
 }
 
 void MemoryBanks::Add(const HyperVector& key, uint64_t value) {
-  const auto [it, is_new] = placed_.try_emplace(FingerprintOf(key), Place{});
+  const uint64_t fingerprint = FingerprintOf(key);
+  const auto there = tables_->placed.find(fingerprint);
+  if (there != tables_->placed.end() && there->second.value == value) return;
+  const auto [it, is_new] = TablesToChange().placed.try_emplace(fingerprint, Place{});
   if (!is_new) {
-    if (it->second.value == value) return;
-    Bank& bank = *banks_[it->second.bank];
+    Bank& bank = BankToChange(it->second.bank);
     bank.bundle.Remove(Bind(key, Codeword(kValueSeed, it->second.value)));
     *std::find(bank.values.begin(), bank.values.end(), it->second.value) = value;
     bank.bundle.Add(Bind(key, Codeword(kValueSeed, value)));
@@ -80,8 +121,7 @@ void MemoryBanks::Add(const HyperVector& key, uint64_t value) {
     return;
   }
   const auto number = static_cast<uint16_t>(next_++ % static_cast<uint64_t>(shape_.banks));
-  if (banks_[number] == nullptr) banks_[number] = std::make_unique<Bank>();
-  Bank& bank = *banks_[number];
+  Bank& bank = BankToChange(number);
   bank.bundle.Add(Bind(key, Codeword(kValueSeed, value)));
   bank.values.push_back(value);
   it->second = {number, value};
@@ -89,39 +129,40 @@ void MemoryBanks::Add(const HyperVector& key, uint64_t value) {
 }
 
 bool MemoryBanks::Remove(const HyperVector& key) {
-  const auto it = placed_.find(FingerprintOf(key));
-  if (it == placed_.end()) return false;
-  Bank& bank = *banks_[it->second.bank];
+  if (!tables_->placed.contains(FingerprintOf(key))) return false;
+  absl::flat_hash_map<uint64_t, Place>& placed = TablesToChange().placed;
+  const auto it = placed.find(FingerprintOf(key));
+  Bank& bank = BankToChange(it->second.bank);
   bank.bundle.Remove(Bind(key, Codeword(kValueSeed, it->second.value)));
   const auto value = std::find(bank.values.begin(), bank.values.end(), it->second.value);
   *value = bank.values.back();
   bank.values.pop_back();
   Unfile(key, it->second.bank);
-  placed_.erase(it);
+  placed.erase(it);
   return true;
 }
 
 std::optional<Recalled> MemoryBanks::Ask(const HyperVector& key) const {
-  std::vector<uint16_t> named;
+  std::vector<uint16_t> named, votes_of(static_cast<size_t>(shape_.banks));
   for (int64_t table = 0; table < shape_.tables; ++table) {
-    const Bucket& bucket = buckets_[BucketOf(table, key)];
+    const Bucket& bucket = tables_->buckets[BucketOf(table, key)];
     for (uint32_t i = 0; i < bucket.size; ++i) {
-      const uint16_t bank = pool_[bucket.begin + i];
-      if (votes_[bank]++ == 0) named.push_back(bank);
+      const uint16_t bank = tables_->pool[bucket.begin + i];
+      if (votes_of[bank]++ == 0) named.push_back(bank);
     }
   }
   const size_t probed = std::min(kMostProbed, named.size());
   std::partial_sort(
       named.begin(), named.begin() + static_cast<int64_t>(probed), named.end(),
-      [&](uint16_t a, uint16_t b) { return votes_[a] != votes_[b] ? votes_[a] > votes_[b] : a < b; });
+      [&](uint16_t a, uint16_t b) { return votes_of[a] != votes_of[b] ? votes_of[a] > votes_of[b] : a < b; });
   const kernels::Ops& ops = kernels::ActiveOps();
   std::optional<Recalled> best;
   for (size_t i = 0; i < probed; ++i) {
-    const int64_t votes = votes_[named[i]];
+    const int64_t votes = votes_of[named[i]];
     // One that half the others' tables name is another's neighbour.
     if (votes < kFewestVotes || (best.has_value() && votes * 2 < best->votes)) break;
     const Bank& bank = *banks_[named[i]];
-    const HyperVector recalled = Bind(bank.bundle.majority(), key);
+    const HyperVector recalled = Bind(bank.Majority(), key);
     int64_t nearest = kHyperBits, second = kHyperBits;
     uint64_t value = 0;
     for (uint64_t candidate : bank.values) {
@@ -137,7 +178,6 @@ std::optional<Recalled> MemoryBanks::Ask(const HyperVector& key) const {
     if (nearest > kFarthest || (best.has_value() && nearest >= best->distance)) continue;
     best = {value, nearest, second - nearest, votes, std::ssize(bank.values)};
   }
-  for (uint16_t bank : named) votes_[bank] = 0;
   return best;
 }
 
@@ -155,9 +195,9 @@ int64_t MemoryBanks::fullest_bank() const {
 }
 
 int64_t MemoryBanks::bytes() const {
-  int64_t bytes =
-      static_cast<int64_t>(buckets_.capacity() * sizeof(Bucket) + pool_.capacity() * sizeof(uint16_t) +
-                           placed_.capacity() * (sizeof(uint64_t) + sizeof(Place) + 1));
+  int64_t bytes = static_cast<int64_t>(tables_->buckets.capacity() * sizeof(Bucket) +
+                                       tables_->pool.capacity() * sizeof(uint16_t) +
+                                       tables_->placed.capacity() * (sizeof(uint64_t) + sizeof(Place) + 1));
   for (const auto& bank : banks_) {
     if (bank == nullptr) continue;
     bytes += static_cast<int64_t>(sizeof(Bank) + kHyperWords * 64 * sizeof(int16_t) +

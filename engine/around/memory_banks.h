@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <vector>
 
@@ -33,7 +34,8 @@ struct Recalled {
   int64_t bank_items = 0;
 };
 
-// Not thread-safe; Ask may not run beside itself either.
+// Not thread-safe, but that any number of threads may ask one that nobody changes, and that Share()'s is
+// another one.
 class MemoryBanks {
  public:
   // What is farther from the value than this was not recalled but guessed: four deviations below chance.
@@ -41,6 +43,8 @@ class MemoryBanks {
   static constexpr int64_t kFewestVotes = 3;
 
   explicit MemoryBanks(const MemoryShape& shape = {});
+  MemoryBanks(MemoryBanks&&) noexcept = default;
+  MemoryBanks& operator=(MemoryBanks&&) noexcept = default;
 
   // The value of a key that has one already is replaced; only the very same key counts as the same.
   void Add(const HyperVector& key, uint64_t value);
@@ -49,7 +53,11 @@ class MemoryBanks {
   // Nothing: no key that is like this one was stored, as far as can be told.
   std::optional<Recalled> Ask(const HyperVector& key) const;
 
-  int64_t items() const { return static_cast<int64_t>(placed_.size()); }
+  // The same memory as it is now, whatever is added to this one: what they have in common is copied when one
+  // of them changes it.
+  MemoryBanks Share();
+
+  int64_t items() const { return static_cast<int64_t>(tables_->placed.size()); }
   int64_t used_banks() const;
   int64_t fullest_bank() const;
   int64_t bytes() const;  // of bundles, values and tables
@@ -57,31 +65,47 @@ class MemoryBanks {
 
  private:
   struct Bank {
+    Bank() = default;
+    Bank(const Bank& other);
+    HyperVector Majority() const;
+
     Bundle bundle;
     std::vector<uint64_t> values;  // one for each association
+
+   private:
+    mutable std::mutex mutex_;  // of the bundle's majority, which is made when it is first asked for
   };
   struct Place {
     uint16_t bank;
     uint64_t value;
   };
-  // A run of bank numbers in pool_ that grows by moving to where there is twice the room.
+  // A run of bank numbers in the pool that grows by moving to where there is twice the room.
   struct Bucket {
     uint32_t begin = 0;
     uint16_t size = 0, room = 0;
   };
 
+  struct Tables {
+    std::vector<Bucket> buckets;  // [tables, 2^bits]
+    std::vector<uint16_t> pool;
+    absl::flat_hash_map<uint64_t, Place> placed;  // by the key's fingerprint
+  };
+
+  MemoryBanks(const MemoryBanks&) = default;
   size_t BucketOf(int64_t table, const HyperVector& key) const;
   void File(const HyperVector& key, uint16_t bank);
   void Unfile(const HyperVector& key, uint16_t bank);
+  Bank& BankToChange(uint16_t number);
+  Tables& TablesToChange();
 
   MemoryShape shape_;
   std::vector<uint16_t> sampled_;  // [tables, bits]: which bit of a key
-  std::vector<std::unique_ptr<Bank>> banks_;
-  std::vector<Bucket> buckets_;  // [tables, 2^bits]
-  std::vector<uint16_t> pool_;
-  absl::flat_hash_map<uint64_t, Place> placed_;  // by the key's fingerprint
+  std::vector<std::shared_ptr<Bank>> banks_;
+  std::shared_ptr<Tables> tables_;
+  // Another memory has it too.
+  std::vector<bool> banks_shared_;
+  bool tables_shared_ = false;
   uint64_t next_ = 0;
-  mutable std::vector<uint16_t> votes_;  // by bank, zero between calls
 };
 
 // What to expect by theory of a memory whose banks hold `load` associations each, asked with keys of which

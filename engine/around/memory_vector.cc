@@ -1,5 +1,6 @@
 #include "engine/around/memory_vector.h"
 
+#include <algorithm>
 #include <string>
 
 #include "engine/base/splitmix.h"
@@ -88,32 +89,51 @@ const HyperVector& Bundle::majority() const {
   return majority_;
 }
 
-HyperVector TextVector(std::string_view text) {
-  Bundle bundle;
-  bool any = false;
-  uint64_t before = 0;
+std::vector<TextWord> TextWords(std::string_view text) {
+  std::vector<TextWord> words;
   std::string word;
-  const auto end_word = [&] {
-    if (word.empty()) return;
-    const uint64_t hash = Hash(word);
-    bundle.Add(Codeword(kWordSeed, hash));
-    if (any) bundle.Add(Codeword(kPairSeed, SplitMix64(before) ^ hash));
-    before = hash;
-    any = true;
-    word.clear();
-  };
-  for (char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
+  for (size_t i = 0; i <= text.size(); ++i) {
+    const unsigned char byte = i < text.size() ? static_cast<unsigned char>(text[i]) : ' ';
     if (byte >= 'A' && byte <= 'Z') {
       word += static_cast<char>(byte - 'A' + 'a');
     } else if ((byte >= 'a' && byte <= 'z') || (byte >= '0' && byte <= '9') || byte >= 128) {
-      word += c;
-    } else {
-      end_word();
+      word += static_cast<char>(byte);
+    } else if (!word.empty()) {
+      words.push_back({Hash(word), i - word.size(), i});
+      word.clear();
     }
   }
-  end_word();
-  return any ? bundle.majority() : HyperVector();
+  return words;
+}
+
+namespace {
+
+HyperVector PairVector(const TextWord& first, const TextWord& second) {
+  return Codeword(kPairSeed, SplitMix64(first.hash) ^ second.hash);
+}
+
+}  // namespace
+
+std::vector<HyperVector> SuffixVectors(std::span<const TextWord> words, size_t most) {
+  std::vector<HyperVector> vectors;
+  Bundle bundle;
+  for (size_t n = 1; n <= std::min(most, words.size()); ++n) {
+    const size_t i = words.size() - n;
+    bundle.Add(Codeword(kWordSeed, words[i].hash));
+    if (n > 1) bundle.Add(PairVector(words[i], words[i + 1]));
+    vectors.push_back(bundle.majority());
+  }
+  return vectors;
+}
+
+HyperVector TextVector(std::string_view text) {
+  const std::vector<TextWord> words = TextWords(text);
+  Bundle bundle;
+  for (size_t i = 0; i < words.size(); ++i) {
+    bundle.Add(Codeword(kWordSeed, words[i].hash));
+    if (i > 0) bundle.Add(PairVector(words[i - 1], words[i]));
+  }
+  return words.empty() ? HyperVector() : bundle.majority();
 }
 
 }  // namespace omni

@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -40,6 +41,15 @@ HyperVector WithFlippedBits(const HyperVector& v, double share, uint64_t seed);
 // Texts that share most of their words have near vectors, texts of the same words in the same order the same
 // one. The zero vector if there is no word: bytes that are no letters, digits or above 127 are between words.
 HyperVector TextVector(std::string_view text);
+
+// The words that it goes by.
+struct TextWord {
+  uint64_t hash = 0;          // of its bytes in lower case
+  size_t begin = 0, end = 0;  // in the text
+};
+std::vector<TextWord> TextWords(std::string_view text);
+// Of the last word, the last two, ..., all of them or the last `most`: TextVector of each.
+std::vector<HyperVector> SuffixVectors(std::span<const TextWord> words, size_t most);
 
 // A bundle that can be added to and taken from: a counter for each bit. At most 32 767 vectors.
 class Bundle {

@@ -18,9 +18,18 @@ struct ContextNote {
   int32_t order = 0;  // how many of the last tokens the recalled places share at most
 };
 
+// A memory of texts was asked, because perspectives disagreed and no two named the same token.
+struct RecallNote {
+  bool found = false;  // the token is the memory's
+  int32_t words = 0;   // of the text's last ones, that were the key
+  int32_t begun = 0;   // bytes of the recalled value that the text had already
+  int32_t votes = 0;   // of the memory's 64 tables, for where it was found: how like the stored key is
+};
+
 struct TokenNotes {
   std::optional<SafetyNote> safety;
   std::optional<ContextNote> contexts;
+  std::optional<RecallNote> recall;
 };
 
 }  // namespace omni

@@ -3,8 +3,8 @@
 //     hidden --> project stages --> logits --> decide stages --> the sampler, where nobody decided --> token
 //
 // A polytope changes the hidden state. Perspectives look at the logits before the decide stages, and may
-// choose or replace them; a memory of contexts, a decide stage, mixes what it recalls into what there then
-// is.
+// choose or replace them; a memory of texts, a decide stage, chooses where they cannot; a memory of contexts,
+// the next one, mixes what it recalls into what there then is.
 #pragma once
 
 #include <cstdint>
@@ -24,6 +24,7 @@ namespace omni {
 class Projector;            // engine/around/safety_projection.h
 struct PerspectiveVerdict;  // engine/around/perspectives.h
 class SessionContexts;      // engine/around/context_stage.h
+class TextMemory;           // engine/around/text_memory.h
 
 // One row on its way. The spans are valid until the stage is over.
 struct TokenRow {
@@ -37,6 +38,7 @@ struct TokenRow {
   std::span<const float> logits;        // [V], for decide stages; may be pointed elsewhere
   std::span<const float> model_logits;  // [V]: of the session's own row, wherever `logits` points by then
   SessionContexts* contexts = nullptr;  // that its request asks for
+  const TextMemory* stored = nullptr;   // that its request asks for
   // A row of a prompt, which is here because its session has a memory that reads along: the token to come is
   // known, and nothing is drawn.
   bool known = false;

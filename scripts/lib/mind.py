@@ -86,6 +86,7 @@ def costs(settings):
 PARTS = {"perspectives": perspectives,
          "costs": costs,
          "memory": lambda settings: mind_memory.memory(omni, settings),
+         "recall": lambda settings: mind_memory.recall(omni, settings),
          "safety": lambda settings: mind_memory.safety(omni, settings),
          "adaptation": lambda settings: mind_memory.adaptation(omni, settings)}
 

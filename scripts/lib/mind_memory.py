@@ -30,6 +30,44 @@ def memory(omni, settings):
     return keys
 
 
+NAMES = "Anna Bert Clara David Emma Frank Greta Henry Irene Jacob Karen Louis Maria Nathan Olga Peter".split()
+PLACES = ("under the third stone", "behind the old clock", "in the blue kettle", "between two books")
+
+
+def recall(omni, settings):
+    """Of facts that were stored, the share that answers begin with: without the memory, and with it where perspectives
+    that look at every token cannot decide, with the calibration's tau and with one that any disagreement passes; and
+    the shares of tokens for which it was asked, and which it chose."""
+    keys = {}
+    with tempfile.TemporaryDirectory() as folder:
+        memory_folder = os.path.join(folder, "memory")
+        facts = os.path.join(folder, "facts.tsv")
+        with open(facts, "w", encoding="utf-8") as file:
+            for i, name in enumerate(NAMES):
+                print(f"the key of {name} is\t{PLACES[i % len(PLACES)]}", file=file)
+        subprocess.run([settings.omni, "memory", "import", facts, "--scope", "facts", "--memory", memory_folder],
+                       stdout=subprocess.DEVNULL, check=True)
+        asks = ["--memory-scope", "facts", "--memory", memory_folder]
+        ways = {"without": [],
+                "calibrated": ["--perspectives", "far,every=1", *asks],
+                "any": ["--perspectives", "far,every=1,tau=0", *asks]}
+        for temperature in (0, 1):
+            for way, flags in ways.items():
+                right = asked = recalled = tokens = 0
+                for i, name in enumerate(NAMES):
+                    said = omni(settings, "run", f"Nobody knows where the key of {name} is", "-n", 8, "--temp",
+                                temperature, "--seed", i + 1, "--ignore-eos", *flags)
+                    right += said["text"].startswith(" " + PLACES[i % len(PLACES)])
+                    tokens += said["generated_tokens"]
+                    asked += said["memory"]["asked"] if flags else 0
+                    recalled += said["memory"]["recalled"] if flags else 0
+                keys[f"recall.{way}.temp_{temperature}.right"] = right / len(NAMES)
+                if flags:
+                    keys[f"recall.{way}.temp_{temperature}.asked"] = asked / tokens
+                    keys[f"recall.{way}.temp_{temperature}.recalled"] = recalled / tokens
+    return keys
+
+
 def safety(omni, settings):
     """Of a token of full size, the share that a projection takes: token_bench lies beside the program. With
     --safety-words and --behaviours, what a polytope that denies the words does to other books and to the behaviours."""

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include <absl/strings/ascii.h>
+#include <absl/strings/escaping.h>
 #include <absl/strings/str_cat.h>
 
 #include "engine/base/quoted.h"
@@ -48,7 +49,21 @@ std::optional<Association> ReadValue(std::string_view value) {
   return Association{std::string(value.substr(0, size)), std::string(value.substr(size))};
 }
 
+constexpr size_t kMostOwnerDigits = 1024;
+
+// With an owner before it, or without.
 absl::Status CheckScope(const std::string& scope) {
+  const size_t cut = scope.find('~');
+  if (cut == std::string::npos) return CheckMemoryScope(scope);
+  const bool owner = cut > 0 && cut <= kMostOwnerDigits &&
+                     std::all_of(scope.begin(), scope.begin() + static_cast<std::ptrdiff_t>(cut),
+                                 [](unsigned char c) { return absl::ascii_isxdigit(c); });
+  return CheckMemoryScope(owner ? scope.substr(cut + 1) : scope);
+}
+
+}  // namespace
+
+absl::Status CheckMemoryScope(const std::string& scope) {
   const bool good =
       !scope.empty() && scope.size() <= 64 && std::all_of(scope.begin(), scope.end(), [](unsigned char c) {
         return absl::ascii_isalnum(c) || c == '.' || c == '-' || c == '_';
@@ -58,7 +73,13 @@ absl::Status CheckScope(const std::string& scope) {
       "memory scope ", Quoted(scope), ": must have 1 to 64 letters, digits, '.', '-' or '_'; name it so"));
 }
 
-}  // namespace
+std::string MemoryOwnerPrefix(const std::string& owner) {
+  return owner.empty() ? "" : absl::StrCat(absl::BytesToHexString(owner), "~");
+}
+
+std::string OwnedMemoryScope(const std::string& owner, const std::string& scope) {
+  return MemoryOwnerPrefix(owner) + scope;
+}
 
 absl::StatusOr<std::unique_ptr<MemoryRecords>> MemoryRecords::Open(const std::string& dir, bool create) {
   DatabaseOptions options;
@@ -114,12 +135,32 @@ absl::Status MemoryRecords::Add(const std::string& scope, const std::vector<Asso
 }
 
 absl::Status MemoryRecords::ForEach(const std::string& scope,
-                                    const std::function<void(const Association&)>& visit) const {
+                                    const std::function<bool(const Association&)>& visit) const {
   if (absl::Status s = CheckScope(scope); !s.ok()) return s;
-  return database_->ForEach(ScopePrefix(scope), [&](std::string_view, std::string_view value) {
-    if (const std::optional<Association> association = ReadValue(value)) visit(*association);
-    return absl::OkStatus();
+  bool enough = false;
+  absl::Status read = database_->ForEach(ScopePrefix(scope), [&](std::string_view, std::string_view value) {
+    const std::optional<Association> association = ReadValue(value);
+    enough = association.has_value() && !visit(*association);
+    return enough ? absl::CancelledError() : absl::OkStatus();
   });
+  return enough ? absl::OkStatus() : read;
+}
+
+absl::StatusOr<int64_t> MemoryRecords::Remove(const std::string& scope,
+                                              const std::function<bool(const Association&)>& forget) {
+  if (absl::Status s = CheckScope(scope); !s.ok()) return s;
+  std::lock_guard lock(mutex_);
+  DatabaseBatch batch;
+  absl::Status read =
+      database_->ForEach(ScopePrefix(scope), [&](std::string_view key, std::string_view value) {
+        const std::optional<Association> association = ReadValue(value);
+        if (association.has_value() && forget(*association)) batch.Delete(key);
+        return absl::OkStatus();
+      });
+  if (!read.ok()) return read;
+  if (batch.changes() == 0) return 0;
+  if (absl::Status s = database_->Write(batch); !s.ok()) return s;
+  return batch.changes();
 }
 
 absl::StatusOr<std::vector<std::string>> MemoryRecords::Scopes() const {

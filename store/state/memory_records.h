@@ -21,6 +21,13 @@ struct Association {
   friend bool operator==(const Association&, const Association&) = default;
 };
 
+// 1 to 64 letters, digits, '.', '-' and '_'.
+absl::Status CheckMemoryScope(const std::string& scope);
+// The scope's name on disk of one that is `owner`'s alone; an empty owner: the scope's own name.
+std::string OwnedMemoryScope(const std::string& owner, const std::string& scope);
+// What stands before the names of an owner's scopes; empty for an empty owner, whose names have no '~'.
+std::string MemoryOwnerPrefix(const std::string& owner);
+
 inline constexpr size_t kMostKeyBytes = 64 << 10, kMostValueBytes = 1 << 20;
 
 // In a folder of its own, which one process has open. Thread-safe.
@@ -31,12 +38,15 @@ class MemoryRecords {
   static absl::StatusOr<std::unique_ptr<MemoryRecords>> Open(const std::string& dir, bool create);
 
   // All of them or none, after what the scope has already; when it returns OK they survive a power cut. After
-  // an error it is unknown whether they are there when the folder is opened the next time. A scope is 1 to 64
-  // letters, digits, '.', '-' and '_'.
+  // an error it is unknown whether they are there when the folder is opened the next time. A scope is what
+  // CheckMemoryScope takes, or OwnedMemoryScope makes of it.
   absl::Status Add(const std::string& scope, const std::vector<Association>& associations);
-  // In the order in which they were added. May not call the records.
+  // In the order in which they were added, until `visit` returns false. May not call the records.
   absl::Status ForEach(const std::string& scope,
-                       const std::function<void(const Association& association)>& visit) const;
+                       const std::function<bool(const Association& association)>& visit) const;
+  // Those of the scope that `forget` says, all or none of them: how many. As Add's when it fails.
+  absl::StatusOr<int64_t> Remove(const std::string& scope,
+                                 const std::function<bool(const Association& association)>& forget);
   absl::StatusOr<std::vector<std::string>> Scopes() const;  // that have any, ascending
 
  private:

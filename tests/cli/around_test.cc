@@ -119,7 +119,7 @@ TEST_F(OmniAround, WhatCannotBeUsedIsRefused) {
   ExpectOneLine(Omni({"safety", "build", *dir_ / "q.omni", "-m", Model()}), 2, "wants --text");
   ExpectOneLine(Omni({"safety", "check", *dir_ / "q.omni", "--epsilon", "1"}), 2, "--epsilon does nothing");
   ExpectOneLine(Omni({"safety", "twist", *dir_ / "q.omni"}), 2, "knows build, check and explain");
-  ExpectOneLine(Omni({"memory", "forget"}), 2, "knows add, ask, import");
+  ExpectOneLine(Omni({"memory", "twist"}), 2, "knows add, ask, import");
   ExpectOneLine(Omni({"memory", "ask", "x", "--items", "5"}), 2, "--items does nothing");
   ExpectOneLine(Omni({"memory", "ask", "x", "--memory", *dir_ / "nowhere"}), 1, "nowhere");
 }
@@ -158,6 +158,60 @@ TEST_F(OmniAround, WhatIsRememberedIsFoundByTheNextProgram) {
   EXPECT_EQ(stats["scopes"][1]["keys"], 2500);
   ExpectOneLine(Omni({"memory", "import", File("no.tsv", "a\tb\nno tab\n"), "--memory", folder}), 1,
                 "line 2 has no tab");
+}
+
+TEST_F(OmniAround, WhatIsForgottenIsNotFoundAnyMore) {
+  const std::string folder = *dir_ / "forgetful";
+  for (const char* key : {"the first key of all", "another key entirely"})
+    ASSERT_EQ(Omni({"memory", "add", key, "a value", "--memory", folder}).exit_code, 0);
+  EXPECT_EQ(
+      Json(Omni({"memory", "forget", "The first key of all", "--memory", folder, "--json"}))["forgotten"], 1);
+  ExpectOneLine(Omni({"memory", "ask", "the first key of all", "--memory", folder}), 1,
+                "nothing is remembered");
+  ExpectOneLine(Omni({"memory", "forget", "the first key of all", "--memory", folder}), 1, "no such key");
+  ExpectOneLine(Omni({"memory", "forget", "--memory", folder}), 2, "wants one key, or --all");
+  ExpectOneLine(Omni({"memory", "forget", "x", "--all", "--memory", folder}), 2, "wants one key, or --all");
+  EXPECT_EQ(Json(Omni({"memory", "forget", "--all", "--memory", folder, "--json"}))["forgotten"], 1);
+  EXPECT_EQ(Json(Omni({"memory", "stats", "--memory", folder, "--json"}))["scopes"], json::array());
+  ExpectOneLine(Omni({"memory", "ask", "x", "--all"}), 2, "--all does nothing");
+  ExpectOneLine(Omni({"memory", "capacity", "--cluster", "127.0.0.1:1"}), 2, "--cluster does nothing");
+  ExpectOneLine(Omni({"memory", "stats", "--cluster", "127.0.0.1:1", "--memory", folder}), 2,
+                "does nothing beside --cluster");
+  ExpectOneLine(Omni({"memory", "capacity", "--items", "10", "--svg", *dir_ / "x.svg"}), 2, "--svg");
+}
+
+TEST_F(OmniAround, RunAsksWhatIsRememberedWherePerspectivesCannotDecide) {
+  const std::string folder = *dir_ / "asked";
+  ASSERT_EQ(
+      Omni({"memory", "add", "a key that nobody asks", "x", "--scope", "s", "--memory", folder}).exit_code,
+      0);
+  const auto run = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), {"run", "the sea", "-m", Model(), "-n", "24", "--ignore-eos", "--seed", "5",
+                               "--temp", "2", "--top-k", "0", "--top-p", "1", "--json"});
+    return Omni(more);
+  };
+  const std::string perspectives = "far,every=1,tau=0";
+  const json without = Json(run({"--perspectives", perspectives}));
+  EXPECT_FALSE(without.contains("memory"));
+  const json with = Json(run({"--perspectives", perspectives, "--memory-scope", "s", "--memory", folder}));
+  EXPECT_EQ(with["tokens"], without["tokens"]);
+  EXPECT_EQ(with["memory"]["scope"], "s");
+  EXPECT_THAT(with["memory"]["version"].get<std::string>(), ::testing::StartsWith("1-"));
+  EXPECT_EQ(with["memory"]["asked"], with["perspectives"]["uncertain"]);
+  EXPECT_EQ(with["memory"]["recalled"], 0);
+  for (const json& look : with["perspectives"]["looks"])
+    EXPECT_EQ(look.contains("memory"), look["uncertain"].get<bool>());
+
+  ExpectOneLine(run({"--memory-scope", "s", "--memory", folder}), 2,
+                "without --perspectives of use=majority");
+  ExpectOneLine(run({"--perspectives", "far,use=average", "--memory-scope", "s", "--memory", folder}), 2,
+                "without --perspectives of use=majority");
+  ExpectOneLine(run({"--memory", folder}), 2, "does nothing without --memory-scope");
+  ExpectOneLine(run({"--perspectives", perspectives, "--memory-scope", "t", "--memory", folder}), 1,
+                "nothing is remembered in it");
+  ExpectOneLine(
+      Omni({"run", "x", "--server", "http://127.0.0.1:1", "--perspectives", "far", "--memory-scope", "s"}), 2,
+      "--perspectives");
 }
 
 TEST_F(OmniAround, ContextsAreMeasured) {

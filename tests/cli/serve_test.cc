@@ -75,6 +75,49 @@ TEST_F(Serve, AnswersWhatRunAnswersAndEndsWhenItIsTold) {
   EXPECT_EQ(client.ReadToEnd(), "");
 }
 
+TEST_F(Serve, RemembersForWhoeverAsksAnyOfItsNodes) {
+  const std::string folder = *dir_ / "served-memory";
+  auto leads = Start({"--memory", folder});
+  const std::string grpc = leads->WaitForGrpcAddress();
+  ASSERT_NE(grpc, "") << leads->Log();
+  const auto joins = Start({"--join", grpc});
+  const std::string other = joins->WaitForGrpcAddress();
+  ASSERT_NE(other, "") << joins->Log();
+  const auto memory = [&](std::vector<std::string> words, const std::string& at) {
+    words.insert(words.begin(), "memory");
+    words.insert(words.end(), {"--cluster", at, "--scope", "s"});
+    return Omni(words);
+  };
+  std::string rows;
+  for (int i = 0; i < 1500; ++i)
+    rows += "key number " + std::to_string(i) + "\tvalue " + std::to_string(i) + "\n";
+  const std::string file = *dir_ / "served.tsv";
+  std::ofstream(file) << rows;
+  EXPECT_THAT(memory({"import", file}, grpc).out, HasSubstr("1500 associations added"));
+  EXPECT_EQ(memory({"add", "the captain's name", "Ahab"}, other).exit_code, 0);
+  EXPECT_EQ(memory({"ask", "The Captain's NAME"}, other).out, "Ahab\n");
+  EXPECT_EQ(memory({"ask", "key number 1499"}, grpc).out, "value 1499\n");
+  // While it serves, the folder is its own.
+  ExpectOneLine(Omni({"memory", "ask", "x", "--memory", folder}), 1, "served-memory");
+  const json stats = Json(Omni({"memory", "stats", "--cluster", other, "--json"}));
+  ASSERT_EQ(stats["scopes"].size(), 1u);
+  EXPECT_EQ(stats["scopes"][0]["keys"], 1501);
+  const auto run = [&](const std::string& at) {
+    return Json(
+        Omni({"run", "the sea", "--cluster", at, "-n", "16", "--temp", "2", "--seed", "3", "--perspectives",
+              "far,every=1,tau=0", "--memory-scope", "s", "--ignore-eos", "--json"}));
+  };
+  const json said = run(grpc);
+  EXPECT_EQ(said["memory"]["version"], stats["scopes"][0]["version"]);
+  EXPECT_EQ(said["memory"]["asked"], said["perspectives"]["uncertain"]);
+  EXPECT_EQ(run(other)["tokens"], said["tokens"]);
+  EXPECT_EQ(memory({"forget", "the captain's name"}, other).exit_code, 0);
+  ExpectOneLine(memory({"ask", "the captain's name"}, grpc), 1, "nothing is remembered");
+  EXPECT_EQ(leads->Interrupt(), 0) << leads->Log();
+  // And the command line finds what was remembered, once nobody serves it.
+  EXPECT_EQ(Omni({"memory", "ask", "key number 7", "--memory", folder, "--scope", "s"}).out, "value 7\n");
+}
+
 TEST_F(Serve, FinishesWhatRunsBeforeItEnds) {
   const auto serve = Start();
   const std::string address = serve->WaitForAddress();

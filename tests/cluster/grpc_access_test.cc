@@ -24,6 +24,7 @@
 #include "omni/cluster/v1/regions.pb.h"
 #include "omni/cluster/v1/tiles.pb.h"
 #include "omni/inference/v1/inference.pb.h"
+#include "omni/memory/v1/memory.pb.h"
 #include "omni/tasks/v1/lending.pb.h"
 #include "omni/tasks/v1/tasks.pb.h"
 #include "tests/testing/recording_log.h"
@@ -55,6 +56,11 @@ const std::map<std::string, RpcNeeds> kMethods = {
     {"/omni.inference.v1.Inference/ForkSession", RpcNeeds::kInfer},
     {"/omni.inference.v1.Inference/ListSessions", RpcNeeds::kInfer},
     {"/omni.inference.v1.Inference/DeleteSession", RpcNeeds::kInfer},
+    {"/omni.memory.v1.Memory/Add", RpcNeeds::kInfer},
+    {"/omni.memory.v1.Memory/Ask", RpcNeeds::kInfer},
+    {"/omni.memory.v1.Memory/Import", RpcNeeds::kInfer},
+    {"/omni.memory.v1.Memory/Stats", RpcNeeds::kInfer},
+    {"/omni.memory.v1.Memory/Forget", RpcNeeds::kInfer},
     {"/omni.tasks.v1.SwarmTasks/SubmitTask", RpcNeeds::kTasks},
     {"/omni.tasks.v1.SwarmTasks/SubmitBatch", RpcNeeds::kTasks},
     {"/omni.tasks.v1.SwarmTasks/GetTask", RpcNeeds::kTasks},
@@ -233,8 +239,8 @@ TEST(GrpcAccess, EveryMethodIsInTheTable) {
   for (const google::protobuf::FileDescriptor* file :
        {inference::v1::GenerateRequest::descriptor()->file(), cluster::v1::JoinRequest::descriptor()->file(),
         cluster::v1::DescribeRequest::descriptor()->file(), cluster::v1::Frame::descriptor()->file(),
-        tasks::v1::TakeRequest::descriptor()->file(), tasks::v1::Task::descriptor()->file(),
-        lf::a2a::v1::Task::descriptor()->file()}) {
+        memory::v1::AddRequest::descriptor()->file(), tasks::v1::TakeRequest::descriptor()->file(),
+        tasks::v1::Task::descriptor()->file(), lf::a2a::v1::Task::descriptor()->file()}) {
     for (int s = 0; s < file->service_count(); ++s) {
       const google::protobuf::ServiceDescriptor* service = file->service(s);
       for (int m = 0; m < service->method_count(); ++m)

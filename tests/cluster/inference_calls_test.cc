@@ -182,6 +182,77 @@ TEST_F(InferenceCallsTest, AnAnswerWhoseEndIsKeptNoMoreGoesOnWhereItsClientIs) {
   EXPECT_EQ(log.Messages("answer_behind").size(), 1u);
 }
 
+TEST_F(InferenceCallsTest, ATokenTellsWhatAMemorySaid) {
+  pb::GenerateRequest request = Request("the sea", 40);
+  request.mutable_sampler()->set_temperature(2);
+  request.set_perspectives("far,use=majority,every=1,tau=0");
+  const std::vector<int32_t> without = MustGenerate(request);
+  request.set_memory("s");
+  EXPECT_THAT(Generate(request).status.error_message(), HasSubstr("nothing is remembered in it"));
+  auto& memory = dynamic_cast<Memory&>(*node_->memories());
+  ASSERT_TRUE(memory.Add("s", {{"something that nobody asks about", "x"}}).ok());
+  const Whole whole = Generate(request);
+  EXPECT_EQ(whole.tokens, without);
+  EXPECT_EQ(whole.answer.begun().memory_version(), memory.Hold("", {"s", ""})->version);
+  int asked = 0;
+  for (const pb::Token& token : whole.answer.tokens()) {
+    EXPECT_EQ(token.has_recall(), token.confidence().uncertain());
+    EXPECT_FALSE(token.recall().found());
+    asked += token.has_recall();
+  }
+  EXPECT_GT(asked, 0);
+  request.set_memory_version("1-00");
+  EXPECT_EQ(Generate(request).status.error_code(), StatusCode::FAILED_PRECONDITION);
+  request.clear_memory();
+  EXPECT_THAT(Generate(request).status.error_message(), HasSubstr("memory_version is given without memory"));
+  request.clear_memory_version();
+  request.set_memory("s");
+  request.set_perspectives("far,use=average");
+  EXPECT_EQ(Generate(request).status.error_code(), StatusCode::INVALID_ARGUMENT);
+}
+
+// An answer that was begun with a memory is taken up with it as it was then, whatever was added meanwhile;
+// once it is forgotten, not at all.
+TEST_F(InferenceCallsTest, AnAnswerIsTakenUpWithTheMemoryThatItBeganWith) {
+  auto& memory = dynamic_cast<Memory&>(*node_->memories());
+  ASSERT_TRUE(memory.Add("s", {{"something that nobody asks about", "x"}}).ok());
+  pb::GenerateRequest request = Request("the sea", 30);
+  request.set_request_id("remembers");
+  request.mutable_sampler()->set_temperature(2);
+  request.set_perspectives("far,use=majority,every=1,tau=0");
+  request.set_memory("s");
+  const std::vector<int32_t> want = MustGenerate(request);
+  const std::string version = memory.Hold("", {"s", ""})->version;
+  ASSERT_TRUE(memory.Add("s", {{"another", "y"}}).ok());
+  Restart();
+  const Whole again = Generate(request);
+  ASSERT_TRUE(again.status.ok()) << again.status.error_message();
+  EXPECT_EQ(again.tokens, want);
+  EXPECT_EQ(again.answer.begun().memory_version(), version);
+  request.set_request_id("begun");
+  request.set_max_tokens(kEndless);
+  {
+    grpc::ClientContext context;
+    const auto stream = stub_->GenerateStream(&context, request);
+    pb::GenerateResponse message;
+    for (int tokens = 0; tokens < 3 && stream->Read(&message);) tokens += message.has_token();
+    context.TryCancel();
+    while (stream->Read(&message)) {
+    }
+    stream->Finish();
+  }
+  ASSERT_TRUE(memory.Forget("s", std::nullopt).ok());
+  Restart();
+  grpc::ClientContext context;
+  const auto stream = stub_->GenerateStream(&context, request);
+  pb::GenerateResponse message;
+  while (stream->Read(&message)) {
+  }
+  const grpc::Status refused = stream->Finish();
+  EXPECT_EQ(refused.error_code(), StatusCode::FAILED_PRECONDITION);
+  EXPECT_THAT(refused.error_message(), HasSubstr("goes on with the memory of version"));
+}
+
 // Whoever takes an answer up goes on with the polytope that it began with, or not at all.
 TEST_F(InferenceCallsTest, AnAnswerIsNotTakenUpWithAnotherPolytope) {
   const std::string file = temp_ / "m/polytopes.omni";

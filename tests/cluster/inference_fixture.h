@@ -34,6 +34,9 @@ class TestBackend : public InferenceBackend {
   absl::StatusOr<std::string> PolytopeHash(const SafetyChoice& choice) override {
     return node_.PolytopeHash(choice);
   }
+  absl::StatusOr<HeldMemory> HoldMemory(const std::string& caller, const MemoryChoice& choice) override {
+    return node_.HoldMemory(caller, choice);
+  }
   absl::StatusOr<std::unique_ptr<SessionHandle>> Submit(GenerateRequest request,
                                                         SubmitOptions options) override {
     if (!submitting.ok()) return submitting;
@@ -58,6 +61,7 @@ class InferenceFixture : public StreamedTest {
     Pack(StreamedConfig());
     NodeOptions options;
     options.model = temp_ / "m";
+    options.memory = temp_ / "memory";
     options.swarm.threads = 1;
     auto node = Node::Start(nullptr, options);
     ASSERT_TRUE(node.ok()) << node.status();

@@ -21,6 +21,7 @@
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
+#include "actors/memory.h"
 #include "cluster/certificates.h"
 #include "cluster/cluster_client.h"
 #include "cluster/cluster_records.h"
@@ -58,7 +59,9 @@ ClusterClient::Request RequestOf(int session) {
   request.stop_at_end_of_text = false;
   // Two of four have perspectives, whose rows go to the regions like all others, one of these everything else
   // that acts around a token, and another nothing but that.
-  if (session % 4 == 1) request.perspectives = *ParsePerspectives("far,every=4,examine=2,tau=0.01");
+  // And one asks a memory where its perspectives cannot decide.
+  if (session % 4 == 1) request.perspectives = *ParsePerspectives("far,every=2,examine=3,tau=0.001");
+  if (session % 4 == 1) request.memory = "facts";
   if (session % 4 == 2) request.perspectives = *ParsePerspectives("near,use=average,every=3");
   if (session % 4 >= 2) {
     request.safety = "tight";
@@ -77,6 +80,13 @@ class NodeProcessesTest : public ::testing::Test {
         << PolytopeBytes({RandomPolytope("tight", SmallConfig().d, 30, 0.3f, 1)});
     NodeOptions options;
     options.model = Model();
+    options.memory = Memories();
+    {
+      const auto memory = Memory::Open(Memories());
+      ASSERT_TRUE(memory.ok()) << memory.status();
+      for (const char* key : {"session", "begins", "session 1 begins", "the"})
+        ASSERT_TRUE((*memory)->Add("facts", {{key, "the end of the day"}}).ok());
+    }
     auto node = Node::Start(nullptr, options);
     ASSERT_TRUE(node.ok()) << node.status();
     for (int s = 0; s < kSessions; ++s) {
@@ -87,15 +97,18 @@ class NodeProcessesTest : public ::testing::Test {
       request.sampler = ask.sampler;
       request.perspectives = ask.perspectives;
       request.safety.polytope = ask.safety;
+      request.memory.scope = ask.memory;
       request.context_memory = ask.context_memory;
       request.stop_at_end_of_text = false;
       auto result = (*node)->swarm().Generate(std::move(request), nullptr);
       ASSERT_TRUE(result.ok()) << result.status();
+      EXPECT_TRUE(s != 1 || (*node)->swarm().Stats().memory_recalled > 0) << "the memory is never asked";
       want_.push_back(result->tokens);
       want_text_.push_back(result->text);
     }
   }
   static void TearDownTestSuite() { model_dir_.reset(); }
+  static std::string Memories() { return *model_dir_ / "memories"; }
   static std::string Model() { return *model_dir_ / "model"; }
 
   NodeProcess& Start(const std::string& name, std::vector<std::string> arguments) {
@@ -110,7 +123,8 @@ class NodeProcessesTest : public ::testing::Test {
     std::vector<std::string> arguments = {"--listen",    address_.empty() ? "127.0.0.1:0" : address_,
                                           "-m",          Model(),
                                           "--offer-ram", "1",
-                                          "--state",     dir_ / "state"};
+                                          "--state",     dir_ / "state",
+                                          "--memory",    Memories()};
     arguments.insert(arguments.end(), more.begin(), more.end());
     address_ = Start("coordinator", arguments).WaitForAddress();
     ASSERT_FALSE(address_.empty()) << nodes_["coordinator"]->Log();
@@ -493,24 +507,27 @@ class TwoCoordinatorsTest : public NodeProcessesTest {
     StartCoordinator(kept);
     StartWorker("w1");
     AwaitSpread(1);
-    std::vector<std::string> arguments = {"--listen",    "127.0.0.1:0", "-m",      Model(),
-                                          "--offer-ram", "1",           "--state", dir_ / "state2"};
+    // What each remembers is its own, and here the same.
+    fs::copy(Memories(), std::string(dir_ / "memories2"), fs::copy_options::recursive);
+    std::vector<std::string> arguments = {
+        "--listen", "127.0.0.1:0",   "-m",       Model(),           "--offer-ram", "1",
+        "--state",  dir_ / "state2", "--memory", dir_ / "memories2"};
     arguments.insert(arguments.end(), kept.begin(), kept.end());
     second_ = Start("second", arguments).WaitForAddress();
     ASSERT_FALSE(second_.empty()) << nodes_["second"]->Log();
   }
 
   // One answer, asked of both, in whose middle the first coordinator is struck.
-  void ExpectAnswerOfBoth(const std::function<void()>& strike) {
+  void ExpectAnswerOfBoth(const std::function<void()>& strike, int session = 2) {
     auto client = ClusterClient::Make({.addresses = {address_, second_}});
     ASSERT_TRUE(client.ok());
     size_t tokens = 0;
-    auto answer = (*client)->Generate(RequestOf(2), [&](const GenerateEvent& event) {
+    auto answer = (*client)->Generate(RequestOf(session), [&](const GenerateEvent& event) {
       if (event.is_token && ++tokens == 30) strike();
       return true;
     });
     ASSERT_TRUE(answer.ok()) << answer.status() << nodes_["second"]->Log();
-    EXPECT_EQ(answer->tokens, want_[2]);
+    EXPECT_EQ(answer->tokens, want_[static_cast<size_t>(session)]);
     EXPECT_GE(answer->reconnects, 1);
   }
 
@@ -520,6 +537,10 @@ class TwoCoordinatorsTest : public NodeProcessesTest {
 
 TEST_F(TwoCoordinatorsTest, TheSecondGoesOnWithTheAnswersOfAKilledOne) {
   ExpectAnswerOfBoth([&] { nodes_["coordinator"]->Kill(); });
+}
+
+TEST_F(TwoCoordinatorsTest, TheSecondGoesOnWithWhatTheFirstRememberedIfItRemembersTheSame) {
+  ExpectAnswerOfBoth([&] { nodes_["coordinator"]->Kill(); }, 1);
 }
 
 TEST_F(TwoCoordinatorsTest, OneThatIsStoppedInOrderHasGivenItsLeaseBackWhenItEnds) {

@@ -27,6 +27,9 @@ std::vector<std::string> Seeds() {
   request.set_routes(true);
   request.set_session("s");
   request.set_save_as("t");
+  request.set_perspectives("near");
+  request.set_memory("s");
+  request.set_memory_version("1-00");
   pb::KeptRequest kept;
   kept.add_context(256);
   kept.add_context(97);

@@ -26,7 +26,7 @@ std::vector<std::string> Seeds() {
       R"({"role":"assistant","content":null,"tool_calls":[]},{"role":"tool","content":"t"}],"tools":[{}],)"
       R"("tool_choice":"auto","logprobs":true,"top_logprobs":0,"max_completion_tokens":9})",
       R"({"prompt":["x"],"top_k":3,"min_p":0.1,"repeat_penalty":1.2,"presence_penalty":0,"logit_bias":{}})",
-      R"({"prompt":["a",[97,98]],"n":2,"best_of":2,"echo":true,"logprobs":null})",
+      R"({"prompt":["a",[97,98]],"memory":"s","n":2,"best_of":2,"echo":true,"logprobs":null})",
       R"({"messages":[{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":"a"}}]},)"
       R"({"role":"assistant","content":[{"type":"refusal","refusal":"r"}],"function_call":{}}]})",
       R"({"messages":[{"role":"user","content":"u"}],"n":2,"logprobs":true,"top_logprobs":5})",

@@ -19,6 +19,9 @@ class NodeBackend final : public InferenceBackend {
   absl::StatusOr<std::string> PolytopeHash(const SafetyChoice& choice) override {
     return node_.polytopes().Hash(choice);
   }
+  absl::StatusOr<HeldMemory> HoldMemory(const std::string& caller, const MemoryChoice& choice) override {
+    return node_.memories()->Hold(caller, choice);
+  }
   absl::StatusOr<std::unique_ptr<SessionHandle>> Submit(GenerateRequest request,
                                                         SubmitOptions options) override {
     return node_.swarm().Submit(std::move(request), std::move(options));

@@ -32,6 +32,10 @@ class TestBackend : public InferenceBackend {
   explicit TestBackend(Node& node) : node_(node) {}
   absl::Status Serving() override { return serving; }
   std::string Elsewhere() override { return {}; }
+  absl::StatusOr<HeldMemory> HoldMemory(const std::string& caller, const MemoryChoice& choice) override {
+    if (memories == nullptr) return InferenceBackend::HoldMemory(caller, choice);
+    return memories->Hold(caller, choice);
+  }
   absl::StatusOr<std::unique_ptr<SessionHandle>> Submit(GenerateRequest request,
                                                         SubmitOptions options) override {
     if (!submitting.ok()) return submitting;
@@ -43,6 +47,7 @@ class TestBackend : public InferenceBackend {
   std::string node() override { return node_.node(); }
 
   absl::Status serving, submitting;  // set while no request is under way
+  MemorySource* memories = nullptr;
 
  private:
   NodeBackend node_;

@@ -17,7 +17,7 @@ using ::testing::HasSubstr;
 
 std::vector<Association> All(const MemoryRecords& records, const std::string& scope) {
   std::vector<Association> all;
-  EXPECT_TRUE(records.ForEach(scope, [&](const Association& a) { all.push_back(a); }).ok());
+  EXPECT_TRUE(records.ForEach(scope, [&](const Association& a) { return all.push_back(a), true; }).ok());
   return all;
 }
 

@@ -1,0 +1,25 @@
+#include "cluster/memory_doors.h"
+
+#include <utility>
+
+#include <grpcpp/impl/service_type.h>
+
+#include "cluster/memory_door.h"
+
+namespace omni {
+
+absl::StatusOr<std::unique_ptr<MemoryDoors>> MemoryDoors::Make(MemoryServiceOptions options,
+                                                               const std::string& folder) {
+  std::unique_ptr<MemoryDoors> made(new MemoryDoors());
+  if (!folder.empty()) made->memory_ = Memory::At(folder);
+  absl::StatusOr<std::unique_ptr<MemoryDeeds>> deeds =
+      MemoryDeeds::Make(std::move(options), made->memory_.get());
+  if (!deeds.ok()) return deeds.status();
+  made->deeds_ = *std::move(deeds);
+  made->service_ = MakeMemoryService(*made->deeds_);
+  made->http_ = std::make_unique<MemoryDoor>(*made->deeds_);
+  return made;
+}
+MemoryDoors::~MemoryDoors() = default;
+
+}  // namespace omni

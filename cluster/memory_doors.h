@@ -1,0 +1,35 @@
+// What a node remembers for its callers, and its doors: omni.memory.v1.Memory and /v1/memory.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include <absl/status/statusor.h>
+
+#include "actors/memory.h"
+#include "cluster/http/http_routes.h"
+#include "cluster/memory_service.h"
+
+namespace omni {
+
+class MemoryDoors {
+ public:
+  // `folder`: of the memory, opened when it is first needed; empty: nothing is remembered here.
+  static absl::StatusOr<std::unique_ptr<MemoryDoors>> Make(MemoryServiceOptions options,
+                                                           const std::string& folder);
+  ~MemoryDoors();  // after the servers
+
+  Memory* memory() { return memory_.get(); }  // null: there is none
+  grpc::Service& service() { return *service_; }
+  HttpExtension& http() { return *http_; }
+
+ private:
+  MemoryDoors() = default;
+
+  std::unique_ptr<Memory> memory_;
+  std::unique_ptr<MemoryDeeds> deeds_;
+  std::unique_ptr<grpc::Service> service_;
+  std::unique_ptr<HttpExtension> http_;
+};
+
+}  // namespace omni
