@@ -386,9 +386,20 @@ absl::Status ClusterNode::Impl::OpenTasks() {
     folder = std::move(held->dir);
     holder = std::move(held->holder);
   }
+  std::optional<NodeExecutors::Served> served;
+  if (coordinates()) {
+    const auto busy = [this] {
+      const SwarmStats now = Stats();
+      return now.active + now.queued > 0;
+    };
+    served.emplace(NodeExecutors::Served{
+        *this,
+        {.model_name = options.model_name},
+        {model->weights(), model->experts(), model->tokenizer(), model->hash(), busy, pool->threads() / 2},
+        OpenAdapterFiles()});
+  }
   absl::StatusOr<std::unique_ptr<NodeExecutors>> made =
-      NodeExecutors::Make(coordinates() ? this : nullptr, {.model_name = options.model_name},
-                          options.executors, absl::StrCat(folder, "/executors"));
+      NodeExecutors::Make(std::move(served), options.executors, absl::StrCat(folder, "/executors"));
   if (!made.ok()) return made.status();
   executors = *std::move(made);
   return absl::OkStatus();

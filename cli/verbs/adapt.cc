@@ -9,11 +9,15 @@
 #include <absl/strings/str_cat.h>
 #include <nlohmann/json.hpp>
 
+#include "cli/cluster_flags.h"
 #include "cli/output.h"
+#include "cli/place.h"
 #include "cli/stream_flags.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
+#include "cli/verbs/adapt_there.h"
 #include "engine/around/adapt_measure.h"
+#include "engine/around/adapt_report.h"
 #include "engine/base/interrupt.h"
 #include "engine/base/json.h"
 #include "engine/decode/eval.h"
@@ -35,63 +39,54 @@ struct AdaptArgs {
   float drift = 0.4f;
   bool positions = false, no_head = false, more = false, json = false;
   StreamFlags stream;
-  GivenFlags of_learning, of_name, of_more, of_measure, of_model;
+  ClusterFlags cluster;
+  GivenFlags of_learning, of_budget, of_drift, of_name, of_more, of_measure, of_model;
 };
 
-Json PhasesJson(const AdaptReport& report) {
-  Json list = Json::array();
-  for (const AdaptPhase& phase : report.phases) {
-    list.push_back({{"name", phase.name},
-                    {"passes", phase.passes},
-                    {"kept", phase.kept},
-                    {"nats", phase.nats},
-                    {"drift", phase.drift},
-                    {"seconds", phase.seconds}});
+// Of AdaptReportJson, from here or from a server.
+void PrintReport(const Json& report) {
+  for (const Json& phase : report.value("phases", Json::array())) {
+    PrintF("%-9s  %d of %d passes kept, held out %.4f nats a token, drift %.2f %%, %.1f s\n",
+           phase.value("name", ""), phase.value("kept", int64_t{0}), phase.value("passes", int64_t{0}),
+           phase.value("nats", 0.0), 100 * phase.value("drift", 0.0), phase.value("seconds", 0.0));
   }
-  return list;
-}
-
-// Of each block, how much more the loss is without it.
-Json SharesJson(const std::vector<AdaptShare>& shares, double nats, double nats_before) {
-  Json list = Json::array();
-  for (const AdaptShare& share : shares) {
-    list.push_back({{"block", AdapterBlockName(share.block)},
-                    {"values", share.values},
-                    {"share", (share.nats_without - nats) / nats_before}});
-  }
-  return list;
-}
-
-Json ReportJson(const AdaptReport& report) {
-  return {{"tokens", report.tokens},
-          {"held_out_tokens", report.held_out_tokens},
-          {"own_tokens", report.own_tokens},
-          {"nats_before", report.nats_before},
-          {"nats", report.nats},
-          {"gain", 1 - report.nats / report.nats_before},
-          {"drift", report.drift},
-          {"kept", report.kept},
-          {"out_of_time", report.out_of_time},
-          {"phases", PhasesJson(report)},
-          {"shares", SharesJson(report.shares, report.nats, report.nats_before)},
-          {"adapter_bytes", report.adapter_bytes},
-          {"extra_bytes", report.extra_bytes},
-          {"batch_bytes", report.batch_bytes},
-          {"seconds", report.seconds}};
-}
-
-void PrintReport(const AdaptReport& report) {
-  for (const AdaptPhase& phase : report.phases) {
-    PrintF("%-9s  %d of %d passes kept, held out %.4f nats a token, drift %.2f %%, %.1f s\n", phase.name,
-           phase.kept, phase.passes, phase.nats, 100 * phase.drift, phase.seconds);
-  }
-  for (const AdaptShare& share : report.shares) {
-    PrintF("%-11s  %7d values  %+.2f %% of the held-out loss\n", AdapterBlockName(share.block), share.values,
-           100 * (report.nats - share.nats_without) / report.nats_before);
+  for (const Json& share : report.value("shares", Json::array())) {
+    PrintF("%-11s  %7d values  %+.2f %% of the held-out loss\n", share.value("block", ""),
+           share.value("values", int64_t{0}), -100 * share.value("share", 0.0));
   }
   PrintF("%d tokens learned from, %d held out: %.4f nats a token before, %.4f after (%.2f %% less), %.1f s\n",
-         report.tokens, report.held_out_tokens, report.nats_before, report.nats,
-         100 * (1 - report.nats / report.nats_before), report.seconds);
+         report.value("tokens", int64_t{0}), report.value("held_out_tokens", int64_t{0}),
+         report.value("nats_before", 0.0), report.value("nats", 0.0), 100 * report.value("gain", 0.0),
+         report.value("seconds", 0.0));
+}
+
+// `report`: with the adapter's name, and whether it was saved.
+int ShowLearned(const AdaptArgs& args, const Json& report) {
+  const bool saved = report.value("saved", false);
+  if (args.json) {
+    PrintF("%s\n", JsonText(report));
+  } else {
+    PrintReport(report);
+    PrintF(saved ? "saved as %s\n" : "nothing was better on what was held out: %s is as it was\n",
+           report.value("name", ""));
+  }
+  return saved ? kExitOk : kExitFailure;
+}
+
+absl::StatusOr<int> LearnThereWith(const AdaptArgs& args, const std::string& text) {
+  const absl::StatusOr<ClusterClientOptions> server = args.cluster.ClientOptions();
+  if (!server.ok()) return server.status();
+  StatusLine line(StderrCanErase());
+  const absl::StatusOr<Json> report =
+      LearnOnServer({*server, args.name, text, args.budget, args.more, args.drift / 100,
+                     [&](const std::string& told) { line.Show(told); }});
+  line.Clear();
+  if (absl::IsCancelled(report.status())) {
+    Note(std::string(report.status().message()));
+    return kExitInterrupted;
+  }
+  if (!report.ok()) return report.status();
+  return ShowLearned(args, *report);
 }
 
 AdapterParts PartsOf(const AdaptArgs& args) {
@@ -128,6 +123,7 @@ absl::StatusOr<int> Learn(const AdaptArgs& args) {
   if (absl::Status s = CheckAdapterName(args.name); !s.ok()) return UsageError(std::string(s.message()));
   const absl::StatusOr<std::string> text = TextOf(args.action);
   if (!text.ok()) return text.status();
+  if (!args.cluster.cluster.empty()) return LearnThereWith(args, *text);
   const absl::StatusOr<AdapterFiles> files = OpenAdapterFiles();
   if (!files.ok()) return files.status();
   absl::StatusOr<OpenedModel> opened = args.stream.Open(args.model);
@@ -155,19 +151,12 @@ absl::StatusOr<int> Learn(const AdaptArgs& args) {
   if (report->kept) {
     if (absl::Status s = files->Save(args.name, adapter.Write()); !s.ok()) return s;
   }
-  if (args.json) {
-    Json json = ReportJson(*report);
-    json["name"] = args.name;
-    json["saved"] = report->kept;
-    json["model_hash"] = model.hash();
-    PrintF("%s\n", JsonText(json));
-  } else {
-    PrintReport(*report);
-    PrintF(report->kept ? "saved as %s\n" : "nothing was better on what was held out: %s is as it was\n",
-           args.name);
-  }
-  if (InterruptGuard::Requested()) return kExitInterrupted;
-  return report->kept ? kExitOk : kExitFailure;
+  Json json = AdaptReportJson(*report);
+  json["name"] = args.name;
+  json["saved"] = report->kept;
+  json["model_hash"] = model.hash();
+  const int code = ShowLearned(args, json);
+  return InterruptGuard::Requested() ? kExitInterrupted : code;
 }
 
 absl::StatusOr<int> List(const AdaptArgs& args) {
@@ -316,8 +305,8 @@ absl::StatusOr<int> Measure(const AdaptArgs& args) {
                       {"other_loss", other_loss},
                       {"ngram_gain", 1 - worth->nats_ngrams / worth->nats},
                       {"ngram_reading_gain", 1 - worth->nats_ngrams_reading / worth->nats},
-                      {"shares", SharesJson(worth->shares, worth->nats_adapted, worth->nats)},
-                      {"learned", ReportJson(worth->learned)}});
+                      {"shares", AdaptSharesJson(worth->shares, worth->nats_adapted, worth->nats)},
+                      {"learned", AdaptReportJson(worth->learned)}});
     }
   }
   if (list.empty()) return absl::InvalidArgumentError(absl::StrCat(args.words[0], ": nothing to learn from"));
@@ -352,19 +341,26 @@ absl::StatusOr<int> RunAdapt(const AdaptArgs& args) {
     return absl::OkStatus();
   };
   if (args.action == "list" || args.action == "remove") {
-    const absl::Status s = refuse({&args.of_learning, &args.of_name, &args.of_more, &args.of_measure,
-                                   &args.of_model, &args.stream.given()});
+    const absl::Status s =
+        refuse({&args.of_learning, &args.of_budget, &args.of_drift, &args.of_name, &args.of_more,
+                &args.of_measure, &args.of_model, &args.stream.given(), &args.cluster.given()});
     if (!s.ok()) return s;
     return args.action == "list" ? List(args) : Remove(args);
   }
   if (args.action == "measure") {
-    if (absl::Status s = refuse({&args.of_name, &args.of_more}); !s.ok()) return s;
+    if (absl::Status s = refuse({&args.of_name, &args.of_more, &args.cluster.given()}); !s.ok()) return s;
     return Measure(args);
   }
   if (!args.words.empty()) {
     return UsageError(absl::StrCat("omni adapt learns from one file; leave '", args.words[0], "' out"));
   }
   if (absl::Status s = refuse({&args.of_measure}); !s.ok()) return s;
+  const absl::Status s =
+      args.cluster.cluster.empty()
+          ? RefuseGiven({&args.cluster.given_beside()}, " does nothing without --cluster; leave it out")
+          : RefuseGiven({&args.of_learning, &args.of_model, &args.stream.given()},
+                        " does nothing beside --cluster: the server learns as it does; leave it out");
+  if (!s.ok()) return s;
   return Learn(args);
 }
 
@@ -374,6 +370,7 @@ void AddAdapt(CLI::App& root, Invocation& invocation) {
   Verb verb(
       root, invocation, "adapt", "Learn an adapter from a text, and keep adapters",
       "  omni adapt letters.txt --name me            # within a minute; omni run --adapter me uses it\n"
+      "  omni adapt letters.txt --name me --cluster 127.0.0.1:8081  # by a server, while it answers nobody\n"
       "  omni adapt list\n"
       "  omni adapt remove me\n"
       "  omni adapt measure novel.txt --other valid.txt.xz  # learns the beginning, measures the rest\n\n"
@@ -387,7 +384,7 @@ void AddAdapt(CLI::App& root, Invocation& invocation) {
   args->of_name.Add(
       verb.Text("--name", args->name, "What the adapter is called; one of that name is replaced"));
   args->of_more.Add(verb.Bool("--more", args->more, "Go on from the adapter of that name"));
-  args->of_learning.Add(verb.Duration("--budget", args->budget, "Time to learn in (default 1m)"));
+  args->of_budget.Add(verb.Duration("--budget", args->budget, "Time to learn in (default 1m)"));
   args->of_learning.Add(verb.Number("--passes", args->passes, {1, 1000},
                                     "Over the text, at most, for each kind of values "
                                     "(default 4)"));
@@ -400,9 +397,9 @@ void AddAdapt(CLI::App& root, Invocation& invocation) {
   args->of_learning.Add(verb.Number("--head-rank", args->head_rank, {0, 65536},
                                     "Rank of the map of the last hidden state (default 256)"));
   args->of_learning.Add(verb.Bool("--positions", args->positions, "Move experts, too: slow"));
-  args->of_learning.Add(verb.Real("--drift", args->drift, {0, 100},
-                                  "Per cent by which the model's own texts may become less likely "
-                                  "(default 0.4)"));
+  args->of_drift.Add(verb.Real("--drift", args->drift, {0, 100},
+                               "Per cent by which the model's own texts may become less likely "
+                               "(default 0.4)"));
   args->of_learning.Add(verb.Number("--own-tokens", args->own_tokens, {1, 1 << 20},
                                     "Tokens that the model writes to hold on to (default 2048)"));
   args->of_measure.Add(verb.Number("--first-bytes", args->first_bytes, {1, int64_t{1} << 40},
@@ -415,6 +412,7 @@ void AddAdapt(CLI::App& root, Invocation& invocation) {
   args->of_model.Add(verb.Model(args->model));
   args->of_model.Add(verb.Threads(args->threads));
   args->stream.Add(verb);
+  args->cluster.Add(verb);
   verb.Json(args->json);
   verb.Body([args] { return RunAdapt(*args); });
 }

@@ -1,17 +1,14 @@
 #include <memory>
-#include <random>
-#include <stop_token>
-#include <thread>
 
 #include <absl/strings/ascii.h>
 #include <absl/strings/str_cat.h>
-#include <absl/strings/str_format.h>
 #include <nlohmann/json.hpp>
 
 #include "cli/cluster_flags.h"
 #include "cli/output.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
+#include "cli/verbs/task_call.h"
 #include "cli/verbs/task_report.h"
 #include "cli/verbs/task_spec.h"
 #include "cli/words.h"
@@ -40,28 +37,6 @@ struct TaskArgs {
   GivenFlags of_submit, of_list, of_watch, of_schedule;
 };
 
-std::string NewKey() {
-  std::random_device random;
-  return absl::StrFormat("cli-%08x%08x%08x%08x", random(), random(), random(), random());
-}
-
-// Requests a stop when somebody interrupts.
-class StopAtInterrupt {
- public:
-  StopAtInterrupt() : thread_([this](const std::stop_token& over) { Look(over); }) {}
-  std::stop_token token() const { return stop_.get_token(); }
-
- private:
-  void Look(const std::stop_token& over) {
-    while (!over.stop_requested() && !stop_.stop_requested()) {
-      if (InterruptGuard::Requested()) stop_.request_stop();
-      std::this_thread::sleep_for(std::chrono::milliseconds(50));
-    }
-  }
-  std::stop_source stop_;
-  std::jthread thread_;  // goes first
-};
-
 class Tasks {
  public:
   Tasks(const TaskArgs& args, RemoteTasks& remote) : args_(args), remote_(remote) {}
@@ -69,8 +44,8 @@ class Tasks {
   absl::StatusOr<int> Submit() {
     const absl::StatusOr<Json> spec = TaskSpecJson(args_.words, args_.spec);
     if (!spec.ok()) return spec.status();
-    absl::StatusOr<Json> answer =
-        Call("SubmitTask", {{"spec", *spec}, {"idempotency_key", args_.key.empty() ? NewKey() : args_.key}});
+    absl::StatusOr<Json> answer = Call(
+        "SubmitTask", {{"spec", *spec}, {"idempotency_key", args_.key.empty() ? NewTaskKey() : args_.key}});
     if (!answer.ok()) return answer.status();
     const std::string id = Text((*answer)["task"], "id");
     if (args_.wait) {
@@ -226,11 +201,7 @@ class Tasks {
 
  private:
   absl::StatusOr<Json> Call(const char* method, const Json& request) {
-    const absl::StatusOr<std::string> answer = remote_.Call(method, JsonText(request));
-    if (!answer.ok()) return answer.status();
-    Json json = Json::parse(*answer, nullptr, false);
-    if (!json.is_object()) return absl::InternalError("the answer is no JSON object");
-    return json;
+    return CallTasks(remote_, method, request);
   }
   // All pages of a list, until `each` has enough.
   template <typename F>

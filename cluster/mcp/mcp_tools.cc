@@ -81,7 +81,8 @@ std::vector<McpTool> MakeTools() {
       {{"work",
         Object("What is to be done, one of: {\"model\": {\"prompt\", \"max_tokens\"}}, {\"command\": "
                "{\"program\", \"arguments\", \"input\" in base64}}, {\"agent\": {\"agent\", \"message\"}}, "
-               "{\"job\": {\"verb\", \"arguments\"}}, {\"fan_out\": {\"children\", \"gather\"}}; "
+               "{\"job\": {\"verb\", \"arguments\"}}, {\"adapt\": {\"name\", \"text\" in base64}}, "
+               "{\"fan_out\": {\"children\", \"gather\"}}; "
                "list_executors says what is offered")},
        {"idempotency_key", Text("The same key with the same work is the same task")},
        {"context", Text("What it belongs to, by which tasks can be listed")},

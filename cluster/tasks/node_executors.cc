@@ -17,12 +17,15 @@ std::string OwnFolder() {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<NodeExecutors>> NodeExecutors::Make(InferenceBackend* backend,
-                                                                   ModelExecutorOptions of_model,
+absl::StatusOr<std::unique_ptr<NodeExecutors>> NodeExecutors::Make(std::optional<Served> served,
                                                                    const std::string& config,
                                                                    const std::string& folder) {
   std::unique_ptr<NodeExecutors> executors(new NodeExecutors());
-  if (backend != nullptr) executors->model_ = std::make_unique<ModelExecutor>(*backend, std::move(of_model));
+  if (served.has_value()) {
+    executors->model_ = std::make_unique<ModelExecutor>(served->backend, std::move(served->of_model));
+    executors->adapt_ =
+        std::make_unique<AdaptExecutor>(served->backend, std::move(served->learner), served->adapters);
+  }
   if (config.empty()) return executors;
   const absl::StatusOr<ExecutorConfig> read = LoadExecutorConfig(config);
   if (!read.ok()) return read.status();
@@ -35,6 +38,7 @@ absl::StatusOr<std::unique_ptr<NodeExecutors>> NodeExecutors::Make(InferenceBack
 std::vector<TaskExecutor*> NodeExecutors::all() {
   std::vector<TaskExecutor*> all;
   if (model_ != nullptr) all.push_back(model_.get());
+  if (adapt_ != nullptr) all.push_back(adapt_.get());
   if (programs_ != nullptr)
     for (TaskExecutor* executor : programs_->executors()) all.push_back(executor);
   return all;

@@ -2,12 +2,14 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include <absl/status/statusor.h>
 
 #include "cluster/inference_backend.h"
+#include "cluster/tasks/adapt_executor.h"
 #include "cluster/tasks/make_executors.h"
 #include "cluster/tasks/model_executor.h"
 
@@ -15,10 +17,16 @@ namespace omni {
 
 class NodeExecutors {
  public:
-  // `config`: the file of programs (docs/executors.md); empty: none are run. `folder`: of this node alone.
-  // Errors of the file name it. The backend outlives this; null: no model is served here.
-  static absl::StatusOr<std::unique_ptr<NodeExecutors>> Make(InferenceBackend* backend,
-                                                             ModelExecutorOptions of_model,
+  // A model that is served here.
+  struct Served {
+    InferenceBackend& backend;  // outlives the executors
+    ModelExecutorOptions of_model;
+    LearnerPlace learner;
+    absl::StatusOr<AdapterFiles> adapters;  // where it keeps what it learns
+  };
+  // `served`: nothing: no model is. `config`: the file of programs (docs/executors.md); empty: none are run.
+  // `folder`: of this node alone. Errors of the file name it.
+  static absl::StatusOr<std::unique_ptr<NodeExecutors>> Make(std::optional<Served> served,
                                                              const std::string& config,
                                                              const std::string& folder);
 
@@ -30,6 +38,7 @@ class NodeExecutors {
   NodeExecutors() = default;
 
   std::unique_ptr<ModelExecutor> model_;
+  std::unique_ptr<AdaptExecutor> adapt_;
   std::unique_ptr<ProgramExecutors> programs_;
 };
 

@@ -24,6 +24,7 @@ namespace protobuf = ::google::protobuf;
 constexpr int64_t kLastSecond = 253'402'300'799;  // of the year 9999, the last of a Timestamp
 constexpr int64_t kLongestSeconds = int64_t{10} * 365 * 24 * 3600;
 constexpr uint64_t kMostTokens = uint64_t{1} << 40;
+constexpr TaskDuration kLongestLearning = std::chrono::hours(1);
 const char* const kJobs[] = {"train", "eval", "pack"};
 
 static_assert(pb::SCHEDULED == static_cast<int>(TaskStatus::kScheduled) &&
@@ -122,6 +123,18 @@ absl::Status CheckJob(const std::string& field, const pb::JobWork& work) {
   return CheckArguments(field + ".arguments", work.arguments());
 }
 
+absl::Status CheckAdapt(const std::string& field, const pb::AdaptWork& work) {
+  if (work.name().empty()) return Wrong(field + ".name", "is empty; say what the adapter is to be called");
+  if (work.text().empty()) return Wrong(field + ".text", "is empty; there is nothing to learn from");
+  TaskDuration budget{0};
+  if (absl::Status s = ReadDuration(field + ".budget", work.budget(), &budget); !s.ok()) return s;
+  if (work.has_budget() && (budget.count() == 0 || budget > kLongestLearning))
+    return Wrong(field + ".budget", "is not between 1 ms and an hour");
+  if (work.has_drift() && !(work.drift() >= 0 && work.drift() <= 1))
+    return Wrong(field + ".drift", "is not between 0 and 1");
+  return absl::OkStatus();
+}
+
 std::string SameBytes(const pb::Work& work) {
   std::string bytes;
   {
@@ -156,6 +169,10 @@ absl::Status ReadWork(const std::string& field, const pb::Work& work, TaskSpec* 
       spec->target = work.job().verb();
       status = CheckJob(field + ".job", work.job());
       break;
+    case pb::Work::kAdapt:
+      spec->executor = "adapt";
+      status = CheckAdapt(field + ".adapt", work.adapt());
+      break;
     case pb::Work::kFanOut: {
       const pb::FanOut& fan_out = work.fan_out();
       spec->executor = kFanout;
@@ -175,7 +192,8 @@ absl::Status ReadWork(const std::string& field, const pb::Work& work, TaskSpec* 
       return absl::OkStatus();
     }
     case pb::Work::KIND_NOT_SET:
-      return Wrong(field, "says nothing that is to be done; give one of model, command, agent, fan_out, job");
+      return Wrong(field,
+                   "says nothing that is to be done; give one of model, command, agent, fan_out, job, adapt");
   }
   if (!status.ok()) return status;
   pb::Work known = work;

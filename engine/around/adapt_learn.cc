@@ -1,5 +1,7 @@
 #include "engine/around/adapt_learn.h"
 
+#include <time.h>
+
 #include <algorithm>
 #include <cmath>
 #include <optional>
@@ -30,6 +32,12 @@ constexpr float kCoreRate = 0.05f, kLayerGainRate = 0.01f, kLoraRate = 0.01f, kP
 constexpr float kNormDecay = 0.9f;  // of the running square of slopes
 constexpr int kMostFailures = 2;    // passes rolled back in a row, each with half the rates of the one before
 
+double ThreadSeconds() {
+  timespec now{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
 float Normal(uint64_t seed, uint64_t counter) {
   double sum = -6;
   for (uint64_t i = 0; i < 12; ++i) sum += CounterUniform(seed, counter * 12 + i);
@@ -44,11 +52,12 @@ class Learner {
         settings_(settings),
         texts_(weights, source, pool, std::move(tokens), learned),
         adapter_(adapter),
-        gradient_(config_, adapter.parts(), adapter.model_hash()),
-        moments_(config_, MomentParts(adapter.parts()), adapter.model_hash()),
+        gradient_(adapter, adapter.parts()),
+        moments_(adapter, MomentParts(adapter.parts())),
         best_(adapter),
         loss_(weights, pool),
         tangent_pass_(weights, source, pool) {
+    texts_.set_before_batch(settings.before_batch);
     report_.tokens = static_cast<int64_t>(learned);
     report_.held_out_tokens = std::ssize(texts_.tokens()) - 1 - report_.tokens;
   }
@@ -81,7 +90,11 @@ class Learner {
            std::ssize(adapter_.values(AdapterBlock::kGain)) - std::ssize(adapter_.values(AdapterBlock::kMap));
   }
 
-  double Seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
+  // What the budget counts.
+  double Seconds() const {
+    if (settings_.processor_time) return ThreadSeconds() - thread_start_;
+    return std::chrono::duration<double>(Clock::now() - start_).count();
+  }
   // Whether to go on learning: there must be time left to look at what was learned.
   bool TimeLeft() {
     if (stopped_) return false;
@@ -96,13 +109,13 @@ class Learner {
     if (absl::Status s = texts_.WriteOwn(texts, settings_.seed, [this] { return TimeLeft(); }); !s.ok())
       return s;
     report_.own_tokens = texts_.own_tokens();
-    const auto before = Clock::now();
-    const Adapter none(config_, {false, false, 0, AdaptLayers::kNone, false}, adapter_.model_hash());
+    const double before = Seconds();
+    const Adapter none(adapter_, {false, false, 0, AdaptLayers::kNone, false});
     const absl::StatusOr<double> plain = texts_.HeldOut(none);
     if (!plain.ok()) return plain.status();
     report_.nats_before = best_nats_ = *plain;
     if (absl::Status s = Look(nullptr); !s.ok()) return s;  // an adapter that is learned on may be better
-    look_seconds_ = std::chrono::duration<double>(Clock::now() - before).count() / 2;
+    look_seconds_ = (Seconds() - before) / 2;
     const AdapterParts& parts = adapter_.parts();
     if (parts.bias || parts.gain || parts.head_rank > 0) {
       if (absl::Status s = Phase("head", [this] { return HeadPass(); }); !s.ok()) return s;
@@ -259,7 +272,7 @@ class Learner {
     parts.head_rank = 0;
     if (!tangents_.has_value()) tangents_.emplace(config_, carried);
     if (directions_.empty()) {
-      for (int64_t k = 0; k < carried; ++k) directions_.emplace_back(config_, parts, adapter_.model_hash());
+      for (int64_t k = 0; k < carried; ++k) directions_.emplace_back(adapter_, parts);
     }
     const auto policy = PolicyOf(config_, adapter_);
     SessionState at_start(config_);
@@ -278,6 +291,7 @@ class Learner {
         for (size_t at = begin; at < begin + count; at += kAdaptBatch) {
           const size_t n = std::min(kAdaptBatch, begin + count - at);
           const auto batch = texts_.tokens().subspan(at, n + 1);
+          if (absl::Status s = texts_.BeforeBatch(); !s.ok()) return s;
           if (absl::Status s =
                   tangent_pass_.Run(texts_.state(), *tangents_, batch.first(n), layers, views, policy.get());
               !s.ok())
@@ -349,6 +363,7 @@ class Learner {
       const std::span<const TokenId> own = NextOwn();
       if (absl::Status s = texts_.Hidden(texts_.plain_state(), own, nullptr, nullptr, y_plain_); !s.ok())
         return s;
+      if (absl::Status s = texts_.BeforeBatch(); !s.ok()) return s;
       if (absl::Status s = tangent_pass_.Run(texts_.own_state(), *tangents_, own, layers, views, policy);
           !s.ok())
         return s;
@@ -436,6 +451,7 @@ class Learner {
   std::vector<float> y_, y_plain_;
 
   const Clock::time_point start_ = Clock::now();
+  const double thread_start_ = ThreadSeconds();
   double look_seconds_ = 0;
   bool stopped_ = false;
   AdaptReport report_;

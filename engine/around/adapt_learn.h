@@ -26,9 +26,11 @@
 namespace omni {
 
 struct AdaptSettings {
-  std::chrono::milliseconds budget{60'000};  // of time, measured on the clock; all of it need not be used
-  int64_t passes = 4;                        // over the text, at most, for each kind of parameters
-  double held_out = 0.1;                     // share of the text, at its end
+  std::chrono::milliseconds budget{60'000};  // of time; all of it need not be used
+  // The budget is of the calling thread's processor time, not the clock's: what it waits for counts nothing.
+  bool processor_time = false;
+  int64_t passes = 4;     // over the text, at most, for each kind of parameters
+  double held_out = 0.1;  // share of the text, at its end
   // Nats a token, as a share of the loss, by which the model's own text may become less likely.
   double most_drift = 0.004;
   int64_t own_tokens = 2048;  // of the model's own text, rounded up to whole texts of 64
@@ -36,6 +38,9 @@ struct AdaptSettings {
   int64_t directions = 8;  // differentiated at once
   // Called by the calling thread now and then. True: stop, and keep what was good until then.
   std::function<bool(double share)> progress = nullptr;
+  // Called by the calling thread before each batch of at most a few hundred tokens; it may wait, to give way
+  // to others. An error ends the learning with it.
+  std::function<absl::Status()> before_batch = nullptr;
 };
 
 // What one kind of parameters did.
@@ -64,12 +69,12 @@ struct AdaptReport {
   int64_t adapter_bytes = 0;
   int64_t extra_bytes = 0;  // gradient, moments and the copy to roll back to
   int64_t batch_bytes = 0;  // rows, states and tangents of a pass
-  double seconds = 0;
+  double seconds = 0;       // of what the budget counts
 };
 
 // Changes `adapter`, from what it is. Rejects texts of fewer than 256 tokens, and a tokenizer of more tokens
-// than the model has; passes on the source's errors; after an error the adapter is what it was. Deterministic
-// unless time runs out.
+// than the model has; passes on the source's errors; after an error the adapter is what was kept last.
+// Deterministic unless time runs out.
 absl::StatusOr<AdaptReport> LearnAdapter(const ModelWeights& weights, ExpertSource& source,
                                          const Tokenizer& tokenizer, WorkerPool& pool, std::string_view text,
                                          const AdaptSettings& settings, Adapter& adapter);

@@ -58,6 +58,7 @@ AdaptTexts::AdaptTexts(const ModelWeights& weights, ExpertSource& source, Worker
       plain_state_(config_) {}
 
 absl::StatusOr<std::span<const float>> AdaptTexts::Read(const RowAdapter* adapter) {
+  if (absl::Status s = BeforeBatch(); !s.ok()) return s;
   decoder_.UseAdapter(adapter);
   return RunBatch(decoder_, config_, source_, pool_, rows_);
 }

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include <absl/status/status.h>
@@ -51,6 +52,10 @@ class AdaptTexts {
   void BeginOwnText() { own_next_ = 0; }
   bool own_text_over() const { return own_next_ == 0; }
 
+  // Called before each batch; an error of it is that of whatever the batch was for.
+  void set_before_batch(std::function<absl::Status()> hook) { before_batch_ = std::move(hook); }
+  absl::Status BeforeBatch() { return before_batch_ ? before_batch_() : absl::OkStatus(); }
+
   std::span<const TokenId> tokens() const { return tokens_; }
   size_t learned() const { return learned_; }
   SessionState& state() { return state_; }
@@ -65,6 +70,7 @@ class AdaptTexts {
   WorkerPool& pool_;
   const std::vector<TokenId> tokens_;
   const size_t learned_;
+  std::function<absl::Status()> before_batch_;
   std::vector<std::vector<TokenId>> own_, measured_;
   size_t own_text_ = 0, own_next_ = 0;
   CpuDecoder decoder_;

@@ -44,6 +44,18 @@ Adapter::Adapter(const ModelConfig& config, const AdapterParts& parts, std::stri
   MakeFrozen();
 }
 
+Adapter::Adapter(const Adapter& like, const AdapterParts& parts)
+    : parts_(parts),
+      model_hash_(like.model_hash_),
+      d_(like.d_),
+      vocab_(like.vocab_),
+      layers_(like.layers_),
+      attention_period_(like.attention_period_),
+      experts_(like.experts_),
+      frozen_(like.frozen_) {
+  MakeShape();
+}
+
 void Adapter::MakeShape() {
   const int64_t d = d_, pdr = PdrLayers(layers_, attention_period_);
   const auto make = [this](AdapterBlock block, bool wanted, int64_t size) {
@@ -64,16 +76,18 @@ void Adapter::MakeShape() {
 void Adapter::MakeFrozen() {
   const int64_t d = d_;
   const float row = 1.0f / std::sqrt(static_cast<float>(d));
+  const auto made = std::make_shared<Frozen>();
+  frozen_ = made;
   if (parts_.head_rank > 0 && parts_.head_rank < d) {
-    basis_.resize(static_cast<size_t>(parts_.head_rank * d));
-    for (size_t i = 0; i < basis_.size(); ++i) basis_[i] = Sign(kBasisSeed, i) * row;
+    made->basis.resize(static_cast<size_t>(parts_.head_rank * d));
+    for (size_t i = 0; i < made->basis.size(); ++i) made->basis[i] = Sign(kBasisSeed, i) * row;
   }
   if (parts_.layers != AdaptLayers::kCores) return;
-  frozen_left_.resize(static_cast<size_t>(d * kAdapterRank));
-  frozen_right_.resize(frozen_left_.size());
-  for (size_t i = 0; i < frozen_left_.size(); ++i) {
-    frozen_left_[i] = Sign(kLeftSeed, i) * kLeftScale;
-    frozen_right_[i] = Sign(kRightSeed, i) * row;
+  made->left.resize(static_cast<size_t>(d * kAdapterRank));
+  made->right.resize(made->left.size());
+  for (size_t i = 0; i < made->left.size(); ++i) {
+    made->left[i] = Sign(kLeftSeed, i) * kLeftScale;
+    made->right[i] = Sign(kRightSeed, i) * row;
   }
 }
 
@@ -97,7 +111,7 @@ RowAdapter Adapter::View(bool with_head) const {
     view.head.gain = block(AdapterBlock::kGain);
     view.head.map = block(AdapterBlock::kMap);
     view.head.rank = parts_.head_rank;
-    view.head.basis = basis_.empty() ? nullptr : basis_.data();
+    view.head.basis = frozen_->basis.empty() ? nullptr : frozen_->basis.data();
   }
   if (parts_.layers == AdaptLayers::kNone) return view;
   const float* gains = block(AdapterBlock::kLayerGains);
@@ -109,9 +123,9 @@ RowAdapter Adapter::View(bool with_head) const {
     change.ffn_gain = gains[2 * l + 1];
     if (l % attention_period_ == attention_period_ - 1) continue;
     if (parts_.layers == AdaptLayers::kCores) {
-      change.left = frozen_left_.data();
+      change.left = frozen_->left.data();
       change.core = block(AdapterBlock::kCores) + pdr * kAdapterRank * kAdapterRank;
-      change.right = frozen_right_.data();
+      change.right = frozen_->right.data();
     } else {
       change.left = block(AdapterBlock::kLeft) + pdr * factor;
       change.right = block(AdapterBlock::kRight) + pdr * factor;

@@ -57,6 +57,9 @@ class Adapter {
  public:
   // All zero: changes nothing. Frozen factors are made from the seed alone. `config` is valid.
   Adapter(const ModelConfig& config, const AdapterParts& parts, std::string model_hash);
+  // All zero, of `parts` of like's, with which it shares its frozen factors: a gradient, moments, a
+  // direction.
+  Adapter(const Adapter& like, const AdapterParts& parts);
 
   const AdapterParts& parts() const { return parts_; }  // head_rank at most d
   const std::string& model_hash() const { return model_hash_; }
@@ -93,7 +96,10 @@ class Adapter {
   AdapterOrigin origin_;
   uint32_t d_ = 0, vocab_ = 0, layers_ = 0, attention_period_ = 0, experts_ = 0;
   std::vector<float> blocks_[std::size(kAdapterBlocks)];
-  std::vector<float> basis_, frozen_left_, frozen_right_;  // one left and one right for all layers
+  struct Frozen {
+    std::vector<float> basis, left, right;  // one left and one right for all layers
+  };
+  std::shared_ptr<const Frozen> frozen_;  // of all copies
 };
 
 // Routes by positions that an adapter has moved. Any number of sessions may share one.

@@ -62,6 +62,11 @@ CpuShare ThisCpuShare(const std::string& root) {
 
 int DefaultThreads() { return ThisCpuShare().Threads(); }
 
+void GiveWayToOthers() {
+  // Of Linux's threads each has its own.
+  setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), 19);
+}
+
 absl::Status ThreadsRefused(int wanted, std::string_view purpose, int error) {
   return absl::ResourceExhaustedError(absl::StrCat(
       "cannot start ", wanted, wanted == 1 ? " thread" : " threads", " to ", std::string(purpose), ": ",

@@ -27,6 +27,10 @@ CpuShare ThisCpuShare(const std::string& root = "");
 // What every part of this project takes where no number of threads is given.
 int DefaultThreads();
 
+// This thread, and those that it starts from now on, are least urgent of all (nice 19): whoever wakes beside
+// them runs at once. There is no way back.
+void GiveWayToOthers();
+
 // ResourceExhausted: `wanted` threads cannot all be started, because of `error` (an errno); names the limit
 // that was met, as far as the system tells. `purpose`: what they do, as "compute". To be called while those
 // that did start still run.

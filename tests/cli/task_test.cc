@@ -212,5 +212,64 @@ TEST_F(TaskTest, WhatIsWrongIsSaidInALine) {
   ExpectOneLine(Task({"stop"}), 2, "not 'stop'");
 }
 
+// Handed in to a server that is killed while it learns: the one that is started in its place learns it, and
+// whoever waits hears of it.
+TEST_F(TaskTest, AnAdapterIsLearnedByTheServer) {
+  std::string text;
+  while (text.size() < 1500) text += "the old captain looked at the sea; ";
+  const std::string file = *dir_ / "captain.txt";
+  std::ofstream(file) << text;
+  const auto adapt = [&](const std::string& server, std::vector<std::string> more,
+                         const char* drift = "100") {
+    std::vector<std::string> words = {"adapt",     file,   "--name",  "captain",
+                                      "--cluster", server, "--drift", drift};
+    words.insert(words.end(), more.begin(), more.end());
+    return Omni(words);
+  };
+  const json learned = Json(adapt(grpc_, {"--json"}));
+  EXPECT_EQ(learned["name"], "captain");
+  EXPECT_EQ(learned["saved"], true);
+  EXPECT_GT(learned["gain"], 0.05);
+  EXPECT_GE(learned["waited_seconds"], 0);
+  const json listed = Json(Omni({"adapt", "list", "--json"}));
+  ASSERT_EQ(listed["adapters"].size(), 1u);
+  EXPECT_EQ(listed["adapters"][0]["name"], "captain");
+  EXPECT_EQ(listed["adapters"][0]["model_hash"], learned["model_hash"]);
+  // Nothing is better than what must not change at all, and the file is as it was.
+  const Output worse = adapt(grpc_, {}, "0");
+  EXPECT_EQ(worse.exit_code, 1) << worse.err;
+  EXPECT_THAT(worse.out, HasSubstr("captain is as it was"));
+  EXPECT_EQ(Json(Omni({"adapt", "list", "--json"})), listed);
+  ExpectOneLine(adapt(grpc_, {"--layers", "none"}), 2, "--layers does nothing beside --cluster");
+  ExpectOneLine(Omni({"adapt", file, "--name", "x", "--allow-plain"}), 2, "without --cluster");
+  ExpectOneLine(Omni({"adapt", "list", "--cluster", grpc_}), 2, "--cluster does nothing");
+
+  const std::string state = *dir_ / "killed-state", log = *dir_ / "killed";
+  const auto serve = [&](const std::string& grpc) {
+    return std::make_unique<NodeProcess>(
+        OMNI_PROGRAM,
+        std::vector<std::string>{"-m", Model(), "--listen", "127.0.0.1:0", "--grpc", grpc, "--state", state,
+                                 "-t", "1"},
+        log, -1, "serve");
+  };
+  auto killed = serve("127.0.0.1:0");
+  const std::string address = killed->WaitForGrpcAddress();
+  ASSERT_NE(address, "") << killed->Log();
+  auto waiting = std::async(std::launch::async, [&] { return adapt(address, {"--json"}); });
+  const auto status = [&] {
+    const Output output = Omni({"task", "list", "--json", "--cluster", address});
+    const json list = json::parse(output.out, nullptr, false);
+    return list.is_object() && !list["tasks"].empty() ? list["tasks"][0]["status"].get<std::string>() : "";
+  };
+  while (status() != "RUNNING") ASSERT_NE(status(), "SUCCEEDED") << "too fast to be killed";
+  killed->Kill();
+  killed = serve(address);
+  ASSERT_NE(killed->WaitForGrpcAddress(), "") << killed->Log();
+  const Output output = waiting.get();
+  EXPECT_EQ(output.exit_code, 0) << output.err;
+  EXPECT_EQ(Json(output)["saved"], true);
+  EXPECT_EQ(killed->Interrupt(), 0) << killed->Log();
+}
+
 }  // namespace
 }  // namespace omni::testing

@@ -16,7 +16,7 @@
 #include "engine/around/adapt_texts.h"
 #include "engine/decode/cpu_decoder.h"
 #include "engine/decode/eval.h"
-#include "tests/testing/random_model.h"
+#include "tests/testing/unsure_model.h"
 
 namespace omni {
 namespace {
@@ -24,6 +24,9 @@ namespace {
 using ::testing::HasSubstr;
 using testing::RandomModel;
 using testing::RandomTokens;
+using testing::RepeatingText;
+using testing::SingleBytes;
+using testing::UnsureModel;
 
 constexpr AdapterParts kAll = {true, true, 8, AdaptLayers::kCores, true};
 
@@ -261,31 +264,6 @@ TEST(HeadLoss, GradientMatchesDifferences) {
   }
 }
 
-// A tokenizer of single bytes.
-Tokenizer Bytes() { return *Tokenizer::Train("", 257); }
-
-// A model whose logits are small, so that it is not sure of anything.
-class UnsureModel {
- public:
-  UnsureModel(const ModelConfig& config, uint64_t seed)
-      : model_(config, seed), gain_(static_cast<size_t>(config.d), 0.05f), weights_(model_.weights()) {
-    weights_.norm_out = gain_.data();
-  }
-  const ModelWeights& weights() const { return weights_; }
-  ExpertSource& experts() { return model_; }
-
- private:
-  RandomModel model_;
-  std::vector<float> gain_;
-  ModelWeights weights_;
-};
-
-std::string Repeating(size_t bytes) {
-  std::string text;
-  while (text.size() < bytes) text += "the old captain looked at the sea; ";
-  return text;
-}
-
 AdaptSettings Quick() {
   AdaptSettings settings;
   settings.own_tokens = 64;
@@ -301,8 +279,8 @@ TEST(Learning, LowersTheHeldOutLossWithinItsMemory) {
   UnsureModel model(c, 3);
   WorkerPool pool(2);
   Adapter adapter(c, {true, true, 8, AdaptLayers::kCores, false}, "");
-  const absl::StatusOr<AdaptReport> report =
-      LearnAdapter(model.weights(), model.experts(), Bytes(), pool, Repeating(600), Quick(), adapter);
+  const absl::StatusOr<AdaptReport> report = LearnAdapter(model.weights(), model.experts(), SingleBytes(),
+                                                          pool, RepeatingText(600), Quick(), adapter);
   ASSERT_TRUE(report.ok()) << report.status();
   EXPECT_TRUE(report->kept);
   EXPECT_LT(report->nats, 0.9 * report->nats_before);
@@ -312,7 +290,7 @@ TEST(Learning, LowersTheHeldOutLossWithinItsMemory) {
   ASSERT_FALSE(report->shares.empty());
   EXPECT_GT(report->shares[0].nats_without, report->nats);
   // What the report says is what the decoder does.
-  const std::vector<TokenId> encoded = Bytes().Encode(Repeating(600));
+  const std::vector<TokenId> encoded = SingleBytes().Encode(RepeatingText(600));
   std::vector<TokenId> tokens = {Tokenizer::kEndOfText};
   tokens.insert(tokens.end(), encoded.begin(), encoded.end());
   AdaptTexts texts(model.weights(), model.experts(), pool, tokens, static_cast<size_t>(report->tokens));
@@ -326,8 +304,9 @@ TEST(Learning, IsTheSameWithAnyNumberOfThreads) {
   for (int threads : {1, 3}) {
     WorkerPool pool(threads);
     Adapter adapter(c, {true, true, 8, AdaptLayers::kCores, true}, "");
-    ASSERT_TRUE(
-        LearnAdapter(model.weights(), model.experts(), Bytes(), pool, Repeating(400), Quick(), adapter).ok());
+    ASSERT_TRUE(LearnAdapter(model.weights(), model.experts(), SingleBytes(), pool, RepeatingText(400),
+                             Quick(), adapter)
+                    .ok());
     bytes[threads == 1] = adapter.Write();
   }
   EXPECT_EQ(bytes[0], bytes[1]);
@@ -338,14 +317,14 @@ TEST(Learning, WhatIsNotBetterIsRolledBackToTheByte) {
   UnsureModel model(c, 3);
   WorkerPool pool(2);
   Adapter adapter(c, {true, true, 8, AdaptLayers::kCores, false}, "abc");
-  const absl::StatusOr<AdaptReport> first =
-      LearnAdapter(model.weights(), model.experts(), Bytes(), pool, Repeating(400), Quick(), adapter);
+  const absl::StatusOr<AdaptReport> first = LearnAdapter(model.weights(), model.experts(), SingleBytes(),
+                                                         pool, RepeatingText(400), Quick(), adapter);
   ASSERT_TRUE(first.ok() && first->kept) << first.status();
   const std::string before = adapter.Write();
   AdaptSettings settings = Quick();
   settings.most_drift = 0;  // the model's own text may not become less likely than it is by now
-  const absl::StatusOr<AdaptReport> report =
-      LearnAdapter(model.weights(), model.experts(), Bytes(), pool, Repeating(400), settings, adapter);
+  const absl::StatusOr<AdaptReport> report = LearnAdapter(model.weights(), model.experts(), SingleBytes(),
+                                                          pool, RepeatingText(400), settings, adapter);
   ASSERT_TRUE(report.ok()) << report.status();
   EXPECT_GT(report->phases[0].passes, 0);
   EXPECT_FALSE(report->kept);
@@ -360,8 +339,8 @@ TEST(Learning, WhatTheModelSaysItselfMayNotDrift) {
   const std::string before = adapter.Write();
   AdaptSettings settings = Quick();
   settings.most_drift = 0;
-  const absl::StatusOr<AdaptReport> report =
-      LearnAdapter(model.weights(), model.experts(), Bytes(), pool, Repeating(400), settings, adapter);
+  const absl::StatusOr<AdaptReport> report = LearnAdapter(model.weights(), model.experts(), SingleBytes(),
+                                                          pool, RepeatingText(400), settings, adapter);
   ASSERT_TRUE(report.ok()) << report.status();
   EXPECT_GT(report->phases[0].passes, 0);
   EXPECT_FALSE(report->kept);
@@ -376,13 +355,14 @@ TEST(Learning, StopsWhenAskedAndWhenTimeIsOver) {
   const std::string before = adapter.Write();
   AdaptSettings settings = Quick();
   settings.progress = [](double) { return true; };
-  absl::StatusOr<AdaptReport> report =
-      LearnAdapter(model.weights(), model.experts(), Bytes(), pool, Repeating(400), settings, adapter);
+  absl::StatusOr<AdaptReport> report = LearnAdapter(model.weights(), model.experts(), SingleBytes(), pool,
+                                                    RepeatingText(400), settings, adapter);
   ASSERT_TRUE(report.ok()) << report.status();
   EXPECT_EQ(adapter.Write(), before);
   settings = Quick();
   settings.budget = std::chrono::milliseconds(1);
-  report = LearnAdapter(model.weights(), model.experts(), Bytes(), pool, Repeating(400), settings, adapter);
+  report = LearnAdapter(model.weights(), model.experts(), SingleBytes(), pool, RepeatingText(400), settings,
+                        adapter);
   ASSERT_TRUE(report.ok()) << report.status();
   EXPECT_TRUE(report->out_of_time);
   EXPECT_EQ(adapter.Write(), before);
@@ -393,7 +373,7 @@ TEST(Learning, RefusesTextsThatAreTooShort) {
   UnsureModel model(c, 3);
   WorkerPool pool(1);
   Adapter adapter(c, kAll, "");
-  EXPECT_THAT(LearnAdapter(model.weights(), model.experts(), Bytes(), pool, "short", Quick(), adapter)
+  EXPECT_THAT(LearnAdapter(model.weights(), model.experts(), SingleBytes(), pool, "short", Quick(), adapter)
                   .status()
                   .message(),
               HasSubstr("at least 256"));
