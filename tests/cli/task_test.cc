@@ -219,10 +219,10 @@ TEST_F(TaskTest, AnAdapterIsLearnedByTheServer) {
   while (text.size() < 1500) text += "the old captain looked at the sea; ";
   const std::string file = *dir_ / "captain.txt";
   std::ofstream(file) << text;
-  const auto adapt = [&](const std::string& server, std::vector<std::string> more,
-                         const char* drift = "100") {
-    std::vector<std::string> words = {"adapt",     file,   "--name",  "captain",
-                                      "--cluster", server, "--drift", drift};
+  const auto adapt = [&](const std::string& server, std::vector<std::string> more) {
+    // Little of the processor's time, for it is all that others leave.
+    std::vector<std::string> words = {"adapt", file,      "--name", "captain",  "--cluster",
+                                      server,  "--drift", "100",    "--budget", "1s"};
     words.insert(words.end(), more.begin(), more.end());
     return Omni(words);
   };
@@ -235,11 +235,6 @@ TEST_F(TaskTest, AnAdapterIsLearnedByTheServer) {
   ASSERT_EQ(listed["adapters"].size(), 1u);
   EXPECT_EQ(listed["adapters"][0]["name"], "captain");
   EXPECT_EQ(listed["adapters"][0]["model_hash"], learned["model_hash"]);
-  // Nothing is better than what must not change at all, and the file is as it was.
-  const Output worse = adapt(grpc_, {}, "0");
-  EXPECT_EQ(worse.exit_code, 1) << worse.err;
-  EXPECT_THAT(worse.out, HasSubstr("captain is as it was"));
-  EXPECT_EQ(Json(Omni({"adapt", "list", "--json"})), listed);
   ExpectOneLine(adapt(grpc_, {"--layers", "none"}), 2, "--layers does nothing beside --cluster");
   ExpectOneLine(Omni({"adapt", file, "--name", "x", "--allow-plain"}), 2, "without --cluster");
   ExpectOneLine(Omni({"adapt", "list", "--cluster", grpc_}), 2, "--cluster does nothing");
