@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
-#include <filesystem>
 #include <future>
 #include <mutex>
 #include <shared_mutex>
@@ -24,6 +23,7 @@
 #include "cluster/executor.h"
 #include "cluster/forwarding_backend.h"
 #include "cluster/grpc_frames.h"
+#include "cluster/grpc_limits.h"
 #include "cluster/grpc_loop.h"
 #include "cluster/grpc_reflection.h"
 #include "cluster/grpc_status.h"
@@ -33,6 +33,7 @@
 #include "cluster/joiner.h"
 #include "cluster/memory_doors.h"
 #include "cluster/model_calibration.h"
+#include "cluster/model_name.h"
 #include "cluster/node_credentials.h"
 #include "cluster/node_device.h"
 #include "cluster/node_memory.h"
@@ -409,15 +410,7 @@ absl::Status ClusterNode::Impl::StartServer() {
   grpc::ServerBuilder& builder = *server_builder;
   int port = 0;
   builder.AddListeningPort(options.listen, credentials->server(), &port);
-  builder.SetMaxReceiveMessageSize(static_cast<int>(kMaxFrameBytes));
-  builder.SetMaxSendMessageSize(static_cast<int>(kMaxFrameBytes));
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  // By default a server hangs up on whoever pings it twice within five minutes without anything being said.
-  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
-                             static_cast<int>(kClientPing.count() / 2));
-  // A caller that was cut off without a word does not keep its connection for ever.
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 10'000);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
+  SetServerLimits(builder);
   frames = std::make_unique<GrpcFrameService>(builder, *loop, *host);
   builder.RegisterService(admin->service());
   builder.RegisterService(&tiles->service());
@@ -575,12 +568,6 @@ const std::string& ClusterNode::id() const { return impl_->id; }
 const Model& ClusterNode::model() const { return *impl_->model; }
 InferenceBackend& ClusterNode::backend() { return *impl_->forwarding; }
 SwarmStats ClusterNode::Stats() const { return impl_->Stats(); }
-
-std::string ModelName(const std::string& path) {
-  std::filesystem::path folder = std::filesystem::absolute(path).lexically_normal();
-  if (folder.filename().empty()) folder = folder.parent_path();
-  return folder.filename().empty() ? "omni" : folder.filename().string();
-}
 
 void ClusterNode::StopServing() { impl_->StopServing(); }
 bool ClusterNode::WaitForAnswers(std::chrono::milliseconds most) {

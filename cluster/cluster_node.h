@@ -92,9 +92,6 @@ struct ClusterNodeOptions {
   std::chrono::milliseconds leader_lease{1'500};
 };
 
-// What a model is called where nothing else is said: its folder's name.
-std::string ModelName(const std::string& path);
-
 class ClusterNode {
  public:
   static absl::StatusOr<std::unique_ptr<ClusterNode>> Start(ClusterNodeOptions options);

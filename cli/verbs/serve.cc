@@ -15,6 +15,7 @@
 #include "cli/verb.h"
 #include "cluster/cluster_node.h"
 #include "cluster/http/http_door.h"
+#include "cluster/model_name.h"
 #include "engine/base/interrupt.h"
 #include "kernels/op.h"
 #include "store/state/state_dir.h"
