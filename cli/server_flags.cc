@@ -8,14 +8,14 @@
 namespace omni::cli {
 
 void ServerFlags::Add(Verb& verb) {
-  verb.Value(
+  server_.Add(verb.Value(
       "--server", "URL",
       [this](const std::string& text) {
         const auto url = ParseHttpUrl(text);
         if (url.ok()) server = text;
         return url.ok() ? std::string() : std::string(url.status().message());
       },
-      "An OpenAI-compatible server that answers, as http://127.0.0.1:8080; -m then names its model");
+      "An OpenAI-compatible server that answers, as http://127.0.0.1:8080; -m then names its model"));
   beside_.Add(verb.Text(
       "--api-key,--key", key_,
       "The server's key; others of this machine can see a command line, so rather give it as OMNI_API_KEY or "

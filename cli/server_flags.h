@@ -16,6 +16,7 @@ class ServerFlags {
   std::string server, ca;
 
   void Add(Verb& verb);
+  const GivenFlags& given() const { return server_; }         // --server alone
   const GivenFlags& given_beside() const { return beside_; }  // all but --server
   // `model`: its name at the server; empty: the one that it has. A key that no flag and no OMNI_API_KEY gives
   // is OPENAI_API_KEY's.
@@ -23,7 +24,7 @@ class ServerFlags {
 
  private:
   std::string key_;
-  GivenFlags beside_;
+  GivenFlags server_, beside_;
 };
 
 }  // namespace omni::cli

@@ -14,8 +14,10 @@
 
 #include "actors/memory.h"
 #include "cli/cluster_flags.h"
+#include "cli/http_memory.h"
 #include "cli/memory_folder.h"
 #include "cli/output.h"
+#include "cli/server_flags.h"
 #include "cli/stream_flags.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
@@ -48,6 +50,7 @@ struct MemoryArgs {
   bool all = false;
   StreamFlags stream;
   ClusterFlags cluster;
+  ServerFlags server;
   GivenFlags of_folder, of_scope, of_capacity, of_measure, of_forget;
   bool json = false;
 };
@@ -58,29 +61,39 @@ void PrintJson(const Json& json) { PrintF("%s\n", JsonText(json)); }
 struct Opened {
   std::unique_ptr<Memory> here;
   std::unique_ptr<RemoteMemory> there;
+  std::unique_ptr<HttpMemory> http;
 
   absl::Status Add(const std::string& scope, const std::vector<Association>& associations) const {
+    if (http != nullptr) return http->Add(scope, associations);
     return there != nullptr ? there->Add(scope, associations) : here->Add(scope, associations);
   }
   absl::StatusOr<std::optional<Remembered>> Ask(const std::string& scope, const std::string& key) const {
+    if (http != nullptr) return http->Ask(scope, key);
     return there != nullptr ? there->Ask(scope, key) : here->Ask(scope, key);
   }
   absl::StatusOr<int64_t> Forget(const std::string& scope, const std::optional<std::string>& key) const {
+    if (http != nullptr) return http->Forget(scope, key);
     return there != nullptr ? there->Forget(scope, key) : here->Forget(scope, key);
   }
   absl::StatusOr<std::vector<ScopeStats>> Stats() const {
+    if (http != nullptr) return http->Stats();
     return there != nullptr ? there->Stats() : here->AllStats();
   }
 };
 
-// That of a cluster, or a folder, which is made if there is to be one.
+// That of a cluster or a server, or a folder, which is made if there is to be one.
 absl::StatusOr<Opened> Open(const MemoryArgs& args, bool create) {
+  if (!args.server.server.empty()) {
+    absl::StatusOr<std::unique_ptr<OpenAiClient>> client = args.server.Connect("", args.cluster.allow_plain);
+    if (!client.ok()) return client.status();
+    return Opened{nullptr, nullptr, std::make_unique<HttpMemory>(*std::move(client))};
+  }
   if (!args.cluster.cluster.empty()) {
     absl::StatusOr<ClusterClientOptions> options = args.cluster.ClientOptions();
     if (!options.ok()) return options.status();
     absl::StatusOr<std::unique_ptr<RemoteMemory>> there = RemoteMemory::Make(*std::move(options));
     if (!there.ok()) return there.status();
-    return Opened{nullptr, *std::move(there)};
+    return Opened{nullptr, *std::move(there), nullptr};
   }
   absl::StatusOr<std::string> folder = MemoryFolder(args.folder);
   if (!folder.ok()) return folder.status();
@@ -92,7 +105,7 @@ absl::StatusOr<Opened> Open(const MemoryArgs& args, bool create) {
     return absl::NotFoundError(absl::StrCat(*folder, ": nothing is remembered there; omni memory add does"));
   absl::StatusOr<std::unique_ptr<Memory>> here = Memory::Open(*folder, create);
   if (!here.ok()) return here.status();
-  return Opened{*std::move(here), nullptr};
+  return Opened{*std::move(here), nullptr, nullptr};
 }
 
 Json RecalledJson(const Recalled& how) {
@@ -331,6 +344,31 @@ absl::StatusOr<int> Measure(const MemoryArgs& args) {
   return kExitOk;
 }
 
+// Whose memory it is: that is said once, and by actions that have one alone.
+absl::Status CheckPlace(const MemoryArgs& args, bool has_memory) {
+  const bool cluster = !args.cluster.cluster.empty(), server = !args.server.server.empty();
+  if (!has_memory) {
+    for (const GivenFlags* flags :
+         {&args.cluster.given(), &args.server.given(), &args.server.given_beside()}) {
+      if (const std::string idle = flags->First(); !idle.empty())
+        return UsageError(
+            absl::StrCat(idle, " does nothing for omni memory ", args.action, "; leave it out"));
+    }
+    return absl::OkStatus();
+  }
+  if (cluster && server)
+    return UsageError("--cluster and --server both say whose memory it is; leave one out");
+  if (const std::string idle = args.cluster.given_beside().First(); !cluster && !server && !idle.empty())
+    return UsageError(absl::StrCat(idle, " does nothing without --cluster, which says whose memory it is"));
+  if (const std::string idle = args.server.given_beside().First(); !server && !idle.empty())
+    return UsageError(absl::StrCat(idle, " does nothing without --server, which says whose memory it is"));
+  if (const std::string idle = args.of_folder.First(); (cluster || server) && !idle.empty()) {
+    return UsageError(absl::StrCat(idle, " does nothing beside ", cluster ? "--cluster" : "--server",
+                                   ", whose memory is its own; leave it out"));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<int> RunMemory(const MemoryArgs& args) {
   using Action = absl::StatusOr<int> (*)(const MemoryArgs&);
   struct Known {
@@ -360,14 +398,7 @@ absl::StatusOr<int> RunMemory(const MemoryArgs& args) {
   }
   if (const std::string idle = args.of_forget.First(); args.action != "forget" && !idle.empty())
     return UsageError(absl::StrCat(idle, " does nothing for omni memory ", args.action, "; leave it out"));
-  if (const std::string idle = args.cluster.given().First(); !known->folder && !idle.empty())
-    return UsageError(absl::StrCat(idle, " does nothing for omni memory ", args.action, "; leave it out"));
-  if (const std::string idle = args.cluster.given_beside().First();
-      args.cluster.cluster.empty() && !idle.empty())
-    return UsageError(absl::StrCat(idle, " does nothing without --cluster, which says whose memory it is"));
-  if (const std::string idle = args.of_folder.First(); !args.cluster.cluster.empty() && !idle.empty())
-    return UsageError(
-        absl::StrCat(idle, " does nothing beside --cluster, whose memory is its own; leave it out"));
+  if (absl::Status status = CheckPlace(args, known->folder); !status.ok()) return status;
   if (const std::string idle = args.stream.given().First(); !known->measure && !idle.empty())
     return UsageError(absl::StrCat(idle, " does nothing for omni memory ", args.action, "; leave it out"));
   if (!known->words && !args.words.empty()) {
@@ -403,6 +434,7 @@ void AddMemory(CLI::App& root, Invocation& invocation) {
                                "(default: default)"));
   args->of_forget.Add(verb.Bool("--all", args->all, "Of forget: all of the scope"));
   args->cluster.Add(verb);
+  args->server.Add(verb);
   args->of_capacity.Add(verb.Number("--items", args->items, {1, 10'000'000},
                                     "Of capacity: associations to fill it with (default 200000)"));
   args->of_capacity.Add(verb.Path("--svg", args->svg, "Of capacity: draw it into this file"));

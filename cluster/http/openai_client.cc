@@ -171,6 +171,16 @@ absl::StatusOr<std::string> OpenAiClient::Model(const HttpClient::KeepGoing& kee
   return model_ = names.front();
 }
 
+absl::StatusOr<std::string> OpenAiClient::Ask(const std::string& path, const std::string& json,
+                                              const HttpClient::KeepGoing& keep_going) {
+  absl::StatusOr<HttpClient::Answer> answer = json.empty()
+                                                  ? http_->Get(prefix_ + path, keep_going)
+                                                  : http_->Post(prefix_ + path, json, nullptr, keep_going);
+  if (!answer.ok()) return answer.status();
+  if (answer->status != 200) return Refused(*answer);
+  return std::move(answer->body);
+}
+
 absl::Status OpenAiClient::Complete(const RemoteRequest& request, const OnText& on_text,
                                     RemoteAnswer& answer) {
   answer = {};

@@ -56,6 +56,11 @@ class OpenAiClient {
   // it said. After an error `answer` has what came before it.
   absl::Status Complete(const RemoteRequest& request, const OnText& on_text, RemoteAnswer& answer);
 
+  // What another path of the server answers, as "/memory", of a request in JSON; an empty one: of GET. Errors
+  // as Complete's.
+  absl::StatusOr<std::string> Ask(const std::string& path, const std::string& json,
+                                  const HttpClient::KeepGoing& keep_going);
+
   // The model's name. NotFound: the server has none; FailedPrecondition: it has several, which are listed.
   absl::StatusOr<std::string> Model(const HttpClient::KeepGoing& keep_going);
   const std::string& server() const { return server_; }  // as it was given

@@ -102,6 +102,21 @@ TEST_F(Serve, RemembersForWhoeverAsksAnyOfItsNodes) {
   const json stats = Json(Omni({"memory", "stats", "--cluster", other, "--json"}));
   ASSERT_EQ(stats["scopes"].size(), 1u);
   EXPECT_EQ(stats["scopes"][0]["keys"], 1501);
+  // The same by HTTP.
+  const auto by_http = [&](std::vector<std::string> words) {
+    words.insert(words.begin(), "memory");
+    words.insert(words.end(), {"--server", "http://" + leads->WaitForAddress()});
+    return Omni(words);
+  };
+  EXPECT_EQ(by_http({"ask", "key number 7", "--scope", "s"}).out, "value 7\n");
+  EXPECT_EQ(by_http({"add", "by http", "it came", "--scope", "h"}).exit_code, 0);
+  EXPECT_EQ(by_http({"ask", "By HTTP", "--scope", "h"}).out, "it came\n");
+  EXPECT_EQ(Json(by_http({"stats", "--json"}))["scopes"].size(), 2u);
+  EXPECT_EQ(Json(by_http({"forget", "--all", "--scope", "h", "--json"}))["forgotten"], 1);
+  ExpectOneLine(by_http({"ask", "by http", "--scope", "h"}), 1, "nothing is remembered");
+  ExpectOneLine(by_http({"ask", "by http", "--scope", "no/scope"}), 1, "memory scope 'no/scope'");
+  ExpectOneLine(by_http({"add", "not \xff utf-8", "x"}), 1, "no UTF-8");
+  ExpectOneLine(by_http({"stats", "--cluster", grpc}), 2, "leave one out");
   const auto run = [&](const std::string& at) {
     return Json(
         Omni({"run", "the sea", "--cluster", at, "-n", "16", "--temp", "2", "--seed", "3", "--perspectives",
