@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <optional>
 #include <utility>
 
@@ -100,6 +101,7 @@ class Learner {
     if (stopped_) return false;
     const double budget = std::chrono::duration<double>(settings_.budget).count();
     report_.out_of_time = Seconds() + 7 * look_seconds_ > budget;
+    if (Seconds() > phase_until_) return false;
     if (settings_.progress && settings_.progress(std::min(1.0, Seconds() / budget))) stopped_ = true;
     return !report_.out_of_time && !stopped_;
   }
@@ -121,7 +123,11 @@ class Learner {
       if (absl::Status s = Phase("head", [this] { return HeadPass(); }); !s.ok()) return s;
     }
     if (parts.layers != AdaptLayers::kNone) {
+      const bool head = parts.bias || parts.gain || parts.head_rank > 0;
+      const double budget = std::chrono::duration<double>(settings_.budget).count();
+      if (head) phase_until_ = Seconds() + settings_.layers_share * budget;
       if (absl::Status s = Phase("layers", [this] { return LayerPass(); }); !s.ok()) return s;
+      phase_until_ = std::numeric_limits<double>::infinity();
     }
     if (parts.positions) {
       if (absl::Status s = Phase("positions", [this] { return PositionPass(); }); !s.ok()) return s;
@@ -452,7 +458,7 @@ class Learner {
 
   const Clock::time_point start_ = Clock::now();
   const double thread_start_ = ThreadSeconds();
-  double look_seconds_ = 0;
+  double look_seconds_ = 0, phase_until_ = std::numeric_limits<double>::infinity();
   bool stopped_ = false;
   AdaptReport report_;
 };

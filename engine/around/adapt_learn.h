@@ -29,6 +29,8 @@ struct AdaptSettings {
   std::chrono::milliseconds budget{60'000};  // of time; all of it need not be used
   // The budget is of the calling thread's processor time, not the clock's: what it waits for counts nothing.
   bool processor_time = false;
+  // Of the budget what the layers may take where the head is learned too: they are worth little beside it.
+  double layers_share = 0.15;
   int64_t passes = 4;     // over the text, at most, for each kind of parameters
   double held_out = 0.1;  // share of the text, at its end
   // Nats a token, as a share of the loss, by which the model's own text may become less likely.

@@ -368,6 +368,33 @@ TEST(Learning, StopsWhenAskedAndWhenTimeIsOver) {
   EXPECT_EQ(adapter.Write(), before);
 }
 
+TEST(Learning, TheLayersTakeTheirShareOfTheTimeAtMost) {
+  const ModelConfig c = testing::OddConfig();
+  UnsureModel model(c, 3);
+  WorkerPool pool(1);
+  AdaptSettings settings = Quick();
+  settings.layers_share = 0;
+  const auto phases = [&](const AdapterParts& parts) {
+    Adapter adapter(c, parts, "");
+    const absl::StatusOr<AdaptReport> report = LearnAdapter(model.weights(), model.experts(), SingleBytes(),
+                                                            pool, RepeatingText(400), settings, adapter);
+    EXPECT_TRUE(report.ok()) << report.status();
+    EXPECT_FALSE(report->out_of_time);
+    return report->phases;
+  };
+  auto both = phases({true, true, 8, AdaptLayers::kCores, false});
+  ASSERT_EQ(both.size(), 2u);
+  EXPECT_GT(both[0].passes, 0);
+  EXPECT_EQ(both[1].passes, 0);
+  // Where nothing else is learned all of it is theirs.
+  const auto alone = phases({false, false, 0, AdaptLayers::kCores, false});
+  ASSERT_EQ(alone.size(), 1u);
+  EXPECT_GT(alone[0].passes, 0);
+  settings.layers_share = 0.5;
+  both = phases({true, true, 8, AdaptLayers::kCores, false});
+  EXPECT_GT(both[1].passes, 0);
+}
+
 TEST(Learning, RefusesTextsThatAreTooShort) {
   const ModelConfig c = testing::OddConfig();
   UnsureModel model(c, 3);
