@@ -140,8 +140,8 @@ class TaskLedger {
   // Ends the leases of all workers of the node but this one: they were of processes that are gone. Their
   // tokens are refused from now on, and Settle hands their tasks on.
   void EndLeases(std::string_view node, std::string_view but_worker, TaskTime now);
-  // Likewise what this worker still has: it ended in order, and was never told that it had them. No attempt is
-  // counted.
+  // Likewise what this worker still has: it ended in order, and was never told that it had them. No attempt
+  // is counted.
   void ReturnLeases(std::string_view node, std::string_view worker, TaskTime now);
 
   // InvalidArgument; ResourceExhausted: too many. Takes the place of one of the same name.

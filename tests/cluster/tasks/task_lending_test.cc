@@ -225,7 +225,8 @@ TEST_F(TaskLendingTest, ANodeThatEndsGivesBackWhatItHas) {
   EXPECT_EQ(state.failures, 0);
 }
 
-// As when a node's call is cancelled on its way back: by its lease the task would wait for a quarter of a minute.
+// As when a node's call is cancelled on its way back: by its lease the task would wait for a quarter of a
+// minute.
 TEST_F(TaskLendingTest, WhatWasGivenToACallThatANodeHadCancelledGoesBackAsItEnds) {
   Keeper keeper(&records_);
   TaskId id;
