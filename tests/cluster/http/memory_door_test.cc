@@ -32,9 +32,7 @@ class MemoryDoorTest : public HttpDoorFixture {
     HttpDoorFixture::TearDown();
     doors_ = nullptr;
   }
-  RawAnswer Post(const std::string& path, const std::string& body) {
-    return Ask(testing::Post(path, body));
-  }
+  RawAnswer Post(const std::string& path, const std::string& body) { return Ask(testing::Post(path, body)); }
   json Good(const std::string& path, const json& body) {
     const RawAnswer answer = Post(path, body.dump());
     EXPECT_EQ(answer.status, 200) << answer.body;
