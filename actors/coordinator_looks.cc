@@ -23,9 +23,9 @@ void CoordinatorState::AddLooks() {
     const Session& session = *parts_[i].session;
     if (!parts_[i].wants_logits || !session.perspectives().has_value()) continue;
     const auto row = static_cast<size_t>(parts_[i].begin + parts_[i].rows - 1);
-    const absl::Status status =
-        looks_.Add(i, *session.perspectives(), session.sampler().seed,
-                   static_cast<int64_t>(session.tokens().size()), *rows_[row].state, rows_[row].token);
+    const absl::Status status = looks_.Add(i, *session.perspectives(), session.sampler().seed,
+                                           static_cast<int64_t>(session.tokens().size()), *rows_[row].state,
+                                           rows_[row].token, session.adapter());
     if (!status.ok()) parts_[i].session->Fail(status);
   }
   AddLookRows(looks_.Due());

@@ -155,7 +155,7 @@ void CoordinatorState::AddPart(const std::shared_ptr<Session>& session, int64_t 
   for (int64_t i = 0; i < rows; ++i) {
     rows_.push_back({session->state(), tokens[static_cast<size_t>(i)],
                      part.reads_along || (part.wants_logits && i + 1 == rows), session->route_policy(),
-                     session->embeds(), want_state});
+                     session->embeds(), want_state, session->row_adapter()});
     positions_.push_back(session->state()->position() + i);
   }
   session->BeginStep();
@@ -453,6 +453,7 @@ void CoordinatorState::Emit() {
     if (row.status.ok()) {
       counters_.tokens.Add(1);
       Count(row.notes);
+      counters_.adapter_tokens.Add(part.session->adapter() != nullptr);
       part.session->OnToken(*row.choice, now, Alternatives(part, row), std::move(part.routes),
                             Timed([&] { return looks_.Confidence(i, row); }), row.notes);
     } else {

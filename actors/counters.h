@@ -46,6 +46,7 @@ struct SwarmCounters {
   Counter recoveries;                        // steps that began again since the device was lost
   Counter prompt_rows, tokens;               // rows of prompts computed; tokens drawn
   Counter safety_tokens, safety_projected;   // drawn with a polytope; of these, with a state that was outside
+  Counter adapter_tokens;                    // drawn with an adapter
   Counter context_tokens, context_recalled;  // drawn with a memory of contexts; where it had a say
   Counter memory_asked, memory_recalled;     // tokens that a memory of texts was asked for; that it chose
   int64_t experts;

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/around/adapter_source.h"
 #include "engine/around/memory_source.h"
 #include "engine/around/perspectives.h"
 #include "engine/around/polytope_source.h"
@@ -50,10 +51,13 @@ struct GenerateRequest {
   // The memory of texts that is asked where perspectives disagree and no two name the same token; a scope of
   // the caller's. Goes with perspectives of kMajority alone. Of an answer, as it was when it began.
   MemoryChoice memory;
+  // What the model is adapted by, and the routers' positions with it. Of an answer, as with the polytope.
+  AdapterChoice adapter;
   // No token is drawn: the result is an embedding of the prompt. What would concern tokens must be off, and a
   // snapshot is neither gone on from nor kept; max_tokens, sampler and stops do not matter.
   bool embed = false;
-  // Decides in the routers' place, on the swarm's thread; outlives the session. Null: the routers decide.
+  // Decides in the place of the routers and of an adapter's positions, on the swarm's thread; outlives the
+  // session. Null: they decide.
   RoutePolicy* route_policy = nullptr;
   std::stop_token cancel;  // may be signalled from any thread
 };

@@ -46,10 +46,23 @@ void Looks::Clear() {
 }
 
 absl::Status Looks::Add(size_t part, const PerspectiveSettings& settings, uint64_t seed, int64_t position,
-                        const SessionState& state, TokenId token) {
+                        const SessionState& state, TokenId token, const ReadyAdapter* adapter) {
   const bool due = DueAt(settings, position), examined = ExaminedAt(settings, position);
-  Look& look = looks_.emplace_back(
-      Look{part, settings, token, due, examined, false, PerspectiveRoutes(settings.kind, seed), {}, {}, 0});
+  Look& look = looks_.emplace_back(Look{part,
+                                        settings,
+                                        token,
+                                        due,
+                                        examined,
+                                        false,
+                                        adapter,
+                                        PerspectiveRoutes(settings.kind, seed),
+                                        {},
+                                        {},
+                                        {},
+                                        0});
+  if (adapter != nullptr && adapter->policy() != nullptr) {
+    for (PerspectiveRoute& route : look.routes) look.moved.emplace_back(adapter->policy(), route);
+  }
   const size_t copies = due ? kOthers : examined ? 1 : 0;
   look.states.reserve(kOthers);
   absl::Status status = Copy(look, state, copies);
@@ -59,7 +72,12 @@ absl::Status Looks::Add(size_t part, const PerspectiveSettings& settings, uint64
 
 Looks::Rows Looks::RowsOf(Look& look) {
   Rows rows{look.part, {}};
-  for (size_t k = 0; k < kOthers; ++k) rows.rows[k] = {&look.states[k], look.token, true, &look.routes[k]};
+  for (size_t k = 0; k < kOthers; ++k) {
+    RoutePolicy* const policy =
+        look.moved.empty() ? static_cast<RoutePolicy*>(&look.routes[k]) : &look.moved[k];
+    rows.rows[k] = {&look.states[k], look.token, true, policy};
+    if (look.adapter != nullptr) rows.rows[k].adapter = &look.adapter->rows();
+  }
   return rows;
 }
 

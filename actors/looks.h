@@ -17,6 +17,7 @@
 #include <absl/status/status.h>
 
 #include "actors/generate.h"
+#include "engine/around/adapter.h"
 #include "engine/around/calibration.h"
 #include "engine/around/perspectives.h"
 #include "engine/decode/decoder.h"
@@ -37,9 +38,10 @@ class Looks {
 
   // A row of a session with perspectives is to be computed, from which its next token is drawn. `part`: what
   // the caller knows it by; `position`: of the token to be drawn; `state` as it is before the row.
+  // `adapter`: the session's, or null; among its positions, if it has any, the perspectives are chosen.
   // ResourceExhausted: there is no memory for the copies that this takes; then it is as if not called.
   absl::Status Add(size_t part, const PerspectiveSettings& settings, uint64_t seed, int64_t position,
-                   const SessionState& state, TokenId token);
+                   const SessionState& state, TokenId token, const ReadyAdapter* adapter = nullptr);
 
   // Rows of one look, and whose they are.
   struct Rows {
@@ -63,7 +65,9 @@ class Looks {
     PerspectiveSettings settings;
     TokenId token;
     bool due, examined, asked = false;
+    const ReadyAdapter* adapter;
     std::array<PerspectiveRoute, kPerspectives - 1> routes;
+    std::vector<AmongMoved> moved;     // by route, if the adapter has positions
     std::vector<SessionState> states;  // of the perspectives; of one that is examined, only the first
     std::optional<Judgement> judgement;
     float confidence = 0;

@@ -34,7 +34,8 @@ Session::Session(SessionId id, GenerateRequest request, const Tokenizer& tokeniz
   if (from_ != nullptr) {
     tokens_ = from_->tokens;
     const bool remembers = from_->contexts != nullptr && from_->contexts->polytope() == request_.safety.hash;
-    computed_ = request_.context_memory && !remembers ? 0 : from_->state.position();
+    const bool adapted_otherwise = from_->request.adapter.hash != request_.adapter.hash;
+    computed_ = adapted_otherwise || (request_.context_memory && !remembers) ? 0 : from_->state.position();
     if (request_.prompt.empty()) {
       generated_ = from_->generated;
       for (size_t i = tokens_.size() - static_cast<size_t>(generated_); i < tokens_.size(); ++i) {
@@ -271,6 +272,7 @@ absl::Status CheckExtras(const GenerateRequest& request, const SessionSnapshot* 
                      : !request.safety.polytope.empty() ? "a polytope"
                      : request.context_memory           ? "a memory of contexts"
                      : !request.memory.scope.empty()    ? "a memory"
+                     : !request.adapter.name.empty()    ? "an adapter"
                                                         : nullptr;
   if (with == nullptr) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(

@@ -15,6 +15,7 @@
 #include "actors/generate.h"
 #include "actors/session_channel.h"
 #include "actors/session_snapshot.h"
+#include "engine/around/adapter.h"
 #include "engine/around/context_stage.h"
 #include "engine/model/session_state.h"
 #include "engine/text/sampler.h"
@@ -25,6 +26,7 @@ namespace omni {
 // What a request asks for beside the model.
 struct SessionExtras {
   std::shared_ptr<const Projector> polytope;
+  std::shared_ptr<const ReadyAdapter> adapter;
   std::shared_ptr<const ContextCode> code;  // if it asks for a memory of contexts
   std::shared_ptr<const TextMemory> stored;
 };
@@ -35,13 +37,21 @@ class Session {
 
   // The request has been checked by CheckRequest; the tokenizer outlives the session. `from`, if not null, is
   // what the session goes on from: the request's prompt, which may then be empty, comes after the snapshot's
-  // tokens. A snapshot without the memory of contexts that the request asks for, or with one that was made
-  // with another polytope, is gone on from by its tokens alone: they are computed again, to the same bits.
+  // tokens. A snapshot of another adapter, without the memory of contexts that the request asks for, or with
+  // one that was made with another polytope, is gone on from by its tokens alone: they are computed again, to
+  // the same bits.
   Session(SessionId id, GenerateRequest request, const Tokenizer& tokenizer, int64_t max_context,
           std::shared_ptr<SessionChannel> channel, SnapshotPtr from = nullptr, SessionExtras extras = {});
 
   SessionId id() const { return id_; }
-  RoutePolicy* route_policy() const { return request_.route_policy; }
+  RoutePolicy* route_policy() const {
+    if (request_.route_policy != nullptr || extras_.adapter == nullptr) return request_.route_policy;
+    return extras_.adapter->policy();
+  }
+  const ReadyAdapter* adapter() const { return extras_.adapter.get(); }
+  const RowAdapter* row_adapter() const {
+    return extras_.adapter == nullptr ? nullptr : &extras_.adapter->rows();
+  }
   const std::string& caller() const { return request_.caller; }
   int32_t alternatives() const { return request_.alternatives; }
   bool tells_routes() const { return request_.routes; }

@@ -80,6 +80,7 @@ Json ToJson(const SessionSnapshot& snapshot, std::string_view model_hash) {
   if (r.context_memory) json["context_memory"] = true;
   if (!r.memory.scope.empty()) json["memory"] = {{"scope", r.memory.scope}, {"version", r.memory.version}};
   if (!r.safety.polytope.empty()) json["safety"] = {{"polytope", r.safety.polytope}, {"hash", r.safety.hash}};
+  if (!r.adapter.name.empty()) json["adapter"] = {{"name", r.adapter.name}, {"hash", r.adapter.hash}};
   return json;
 }
 
@@ -125,6 +126,11 @@ absl::Status FromJson(const Json& json, const ModelConfig& config, SessionSnapsh
     r.safety.polytope = safety->at("polytope").get<std::string>();
     r.safety.hash = safety->at("hash").get<std::string>();
     if (r.safety.polytope.empty()) return Bad("its polytope has no name");
+  }
+  if (const auto adapter = json.find("adapter"); adapter != json.end()) {
+    r.adapter.name = adapter->at("name").get<std::string>();
+    r.adapter.hash = adapter->at("hash").get<std::string>();
+    if (r.adapter.name.empty() || r.adapter.hash.empty()) return Bad("its adapter has no name or hash");
   }
   r.sampler.temperature = json.at("temperature").get<float>();
   r.sampler.top_k = json.at("top_k").get<int32_t>();

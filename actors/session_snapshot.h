@@ -20,7 +20,8 @@ namespace omni {
 // once shared.
 struct SessionSnapshot {
   // As it was asked, without prompt, caller and cancel. Whoever goes on may change it: other settings, other
-  // stops, a max_tokens that counts on from `generated`.
+  // stops, a max_tokens that counts on from `generated`. Its adapter is the one that the state was computed
+  // with.
   GenerateRequest request;
   std::vector<TokenId> tokens;  // prompt and generated
   int64_t generated = 0;        // of them, the last ones that were generated

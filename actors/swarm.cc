@@ -268,6 +268,15 @@ absl::StatusOr<std::unique_ptr<SessionHandle>> Swarm::Submit(GenerateRequest req
     request.memory.version = std::move(held->version);
     extras.stored = std::move(held->memory);
   }
+  if (!request.adapter.name.empty()) {
+    absl::StatusOr<std::shared_ptr<const ReadyAdapter>> held =
+        impl.options.adapters != nullptr
+            ? impl.options.adapters->Take(request.adapter)
+            : NoAdapter(request.adapter, absl::NotFoundError("this swarm was started without any"));
+    if (!held.ok()) return held.status();
+    extras.adapter = *std::move(held);
+    request.adapter.hash = extras.adapter->hash();
+  }
   if (request.context_memory) {
     try {
       extras.code = impl.Code();
@@ -353,6 +362,7 @@ SwarmStats Swarm::Stats() const {
   stats.context_recalled = c.context_recalled.Get();
   stats.memory_asked = c.memory_asked.Get();
   stats.memory_recalled = c.memory_recalled.Get();
+  stats.adapter_tokens = c.adapter_tokens.Get();
   for (size_t ahead = 0; ahead < SwarmCounters::kAhead; ++ahead) {
     stats.predicted[ahead] = c.predicted[ahead].Get();
     stats.predicted_right[ahead] = c.predicted_right[ahead].Get();

@@ -39,11 +39,11 @@ struct SwarmOptions {
   CoordinatorOptions coordinator;  // what it says of stages comes after the swarm's own
   // Where requests' polytopes come from; outlives the swarm. Null: there are none.
   PolytopeSource* polytopes = nullptr;
-  // The same of requests' memories of texts.
-  MemorySource* memories = nullptr;
-  LinkFactory make_link;           // empty: every region is an actor of this process
-  DeviceChoice device;             // what computes all but experts that are outside
-  ExpertRunner* runner = nullptr;  // computes the experts of this process's regions; it outlives the swarm
+  MemorySource* memories = nullptr;   // the same of requests' memories of texts
+  AdapterSource* adapters = nullptr;  // the same of requests' adapters
+  LinkFactory make_link;              // empty: every region is an actor of this process
+  DeviceChoice device;                // what computes all but experts that are outside
+  ExpertRunner* runner = nullptr;     // computes the experts of this process's regions; it outlives the swarm
 };
 
 struct StepStats {
@@ -59,6 +59,7 @@ struct SwarmStats {
   int64_t sessions = 0, restarts = 0, retries = 0, timeouts = 0, moves = 0, failed_jobs = 0;
   int64_t safety_tokens = 0, safety_projected = 0, context_tokens = 0, context_recalled = 0;
   int64_t memory_asked = 0, memory_recalled = 0;
+  int64_t adapter_tokens = 0;           // drawn with one
   int64_t prompt_rows = 0, tokens = 0;  // rows of prompts computed; tokens drawn
   int64_t predicted[2] = {},
           predicted_right[2] = {};  // rows whose expert was guessed 1 and 2 expert layers ahead

@@ -12,6 +12,7 @@ void AroundFlags::Add(Verb& verb) {
   polytopes_flag_ = verb.Path("--polytopes", polytopes,
                               "The file that --safety is in (default: polytopes.omni beside the model)");
   file_.Add(polytopes_flag_);
+  verb.Text("--adapter", adapter, "Adapt the model by what omni adapt has learned under this name");
   verb.Bool("--context-memory", context_memory,
             "Remember the text so far: what followed in like places has a say in the next token");
   verb.Text("--memory-scope", memory_scope,
@@ -39,6 +40,7 @@ std::string AroundFlags::First() const {
   if (perspectives.has_value()) return "--perspectives";
   if (!safety.empty()) return "--safety";
   if (!memory_scope.empty()) return "--memory-scope";
+  if (!adapter.empty()) return "--adapter";
   return context_memory ? "--context-memory" : "";
 }
 

@@ -15,6 +15,7 @@ class AroundFlags {
  public:
   std::optional<PerspectiveSettings> perspectives;
   std::string safety, polytopes;  // the polytope's name; the file
+  std::string adapter;            // its name
   bool context_memory = false;
   std::string memory_scope, memory;  // whose memory; its folder
 

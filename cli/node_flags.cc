@@ -38,6 +38,8 @@ void NodeFlags::Add(Verb& verb) {
             "polytopes.omni beside the model)");
   verb.Path("--memory", memory,
             "Of a coordinator: folder of the memory of texts (default: memory in the folder of its state)");
+  verb.Path("--adapters", adapters,
+            "Folder of the adapters that requests may ask for (default: where omni adapt keeps them)");
   verb.Path("--certificates", certificates, "Folder of this node's certificate (omni cluster cert)");
   verb.Bool("--allow-plain", allow_plain, "Off loopback without encryption; said at every start");
   verb.Bool("--log-requests,!--no-log-requests", log_requests,
@@ -81,11 +83,13 @@ absl::StatusOr<ClusterNodeOptions> NodeFlags::Options(const std::string& given,
   options.allow_plain = allow_plain;
   options.certificates = certificates;
   options.executors = executors;
-  if (!polytopes.empty() && !join.empty() && etcd.empty()) {
-    return UsageError(
-        "--polytopes does nothing for a node that joins others and cannot coordinate, for coordinators "
-        "project; "
-        "leave it out");
+  const char* of_coordinators = !polytopes.empty()  ? "--polytopes"
+                                : !adapters.empty() ? "--adapters"
+                                                    : nullptr;
+  if (of_coordinators != nullptr && !join.empty() && etcd.empty()) {
+    return UsageError(absl::StrCat(of_coordinators,
+                                   " does nothing for a node that joins others and cannot coordinate: it "
+                                   "computes what a coordinator has adapted and projects; leave it out"));
   }
   options.polytopes = polytopes;
   if (!memory.empty() && !join.empty() && etcd.empty()) {
@@ -95,6 +99,7 @@ absl::StatusOr<ClusterNodeOptions> NodeFlags::Options(const std::string& given,
         "leave it out");
   }
   options.memory = memory;
+  options.adapters = adapters;
   options.state_dir = state;
   options.swarm.threads = static_cast<int>(threads);
   const absl::StatusOr<DeviceChoice> choice = device.Choice();

@@ -27,7 +27,7 @@ class NodeFlags {
                                              const std::string& listen) const;
 
  private:
-  std::string advertise, name, durable = "local", certificates, executors, polytopes, memory;
+  std::string advertise, name, durable = "local", certificates, executors, polytopes, memory, adapters;
   std::chrono::milliseconds keep_answers = std::chrono::minutes(10);
   int64_t shadows = 1, hedge = 5;
   DeviceFlags device;

@@ -17,6 +17,11 @@ void TokenReport::SetMemory(std::string scope, std::string version) {
   version_ = std::move(version);
 }
 
+void TokenReport::SetAdapter(std::string name, std::string hash) {
+  adapter_ = std::move(name);
+  adapter_hash_ = std::move(hash);
+}
+
 void TokenReport::Add(const GenerateEvent& event) {
   if (!event.is_token) return;
   notes_.Add(event.notes);
@@ -65,6 +70,7 @@ void TokenReport::AddTo(nlohmann::json& json) const {
     json["memory"] = {
         {"scope", scope_}, {"version", version_}, {"asked", notes_.asked}, {"recalled", notes_.remembered}};
   }
+  if (!adapter_.empty()) json["adapter"] = {{"name", adapter_}, {"hash", adapter_hash_}};
   if (notes_.remembering > 0) {
     json["context_memory"] = {{"tokens", notes_.remembering},
                               {"recalled", notes_.recalled},
@@ -91,6 +97,7 @@ std::vector<std::string> TokenReport::Lines() const {
     lines.push_back(absl::StrCat("memory ", scope_, " · asked for ", notes_.asked, " tokens, chose ",
                                  notes_.remembered, " of them"));
   }
+  if (!adapter_.empty()) lines.push_back(absl::StrCat("adapter ", adapter_, " of hash ", adapter_hash_));
   if (notes_.remembering > 0) {
     lines.push_back(absl::StrCat("memory of contexts · had a say in ", notes_.recalled, " of ",
                                  notes_.remembering,

@@ -15,9 +15,10 @@ class TokenReport {
  public:
   void SetPolytope(std::string name, std::string hash);
   void SetMemory(std::string scope, std::string version);
+  void SetAdapter(std::string name, std::string hash);
   void Add(const GenerateEvent& event);
 
-  // For --json: "perspectives", "safety", "context_memory" and "memory", each if it was asked for.
+  // For --json: "perspectives", "safety", "adapter", "context_memory" and "memory", each if it was asked for.
   void AddTo(nlohmann::json& json) const;
   // For people.
   std::vector<std::string> Lines() const;
@@ -27,7 +28,7 @@ class TokenReport {
   std::vector<float> confidences_;  // by token
   nlohmann::json looks_ = nlohmann::json::array();
   NotesSummary notes_;
-  std::string polytope_, polytope_hash_, scope_, version_;
+  std::string polytope_, polytope_hash_, scope_, version_, adapter_, adapter_hash_;
   std::vector<float> distances_, weights_;  // by token
 };
 

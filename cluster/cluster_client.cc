@@ -244,6 +244,7 @@ absl::StatusOr<ClusterClient::Answer> ClusterClient::Generate(const Request& req
   ask.set_ignore_end_of_text(!request.stop_at_end_of_text);
   if (request.perspectives.has_value()) ask.set_perspectives(PerspectiveText(*request.perspectives));
   ask.set_safety(request.safety);
+  ask.set_adapter(request.adapter);
   ask.set_context_memory(request.context_memory);
   ask.set_memory(request.memory);
 
@@ -274,6 +275,12 @@ absl::StatusOr<ClusterClient::Answer> ClusterClient::Generate(const Request& req
           answer.model_hash = message.begun().model_hash();
           answer.safety_hash = message.begun().safety_hash();
           answer.memory_version = message.begun().memory_version();
+          answer.adapter_hash = message.begun().adapter_hash();
+          if (!request.adapter.empty() && answer.adapter_hash.empty()) {
+            context.TryCancel();
+            reader->Finish();
+            return NotAdapted(address);
+          }
           answer.prompt_tokens = static_cast<int64_t>(message.begun().prompt_tokens());
           break;
         case texts::GenerateResponse::kProgress:

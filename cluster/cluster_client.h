@@ -52,7 +52,8 @@ class ClusterClient {
     std::vector<std::string> stops;
     bool stop_at_end_of_text = true;
     std::optional<PerspectiveSettings> perspectives;
-    std::string safety;  // a polytope of the coordinator's; empty: none
+    std::string safety;   // a polytope of the coordinator's; empty: none
+    std::string adapter;  // an adapter of the coordinator's; empty: none
     bool context_memory = false;
     std::string memory;  // a scope of the coordinator's memory; empty: none
     std::stop_token cancel;
@@ -61,7 +62,8 @@ class ClusterClient {
     std::string text;
     std::vector<TokenId> tokens;
     std::string reason, model_hash;
-    std::string safety_hash;  // of the polytope; empty: none was asked for
+    std::string safety_hash;   // of the polytope; empty: none was asked for
+    std::string adapter_hash;  // of the adapter; empty: none was asked for
     std::string memory_version;
     int64_t prompt_tokens = 0;
     std::chrono::nanoseconds queued{0}, prefill{0}, decode{0};

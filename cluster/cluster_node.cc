@@ -186,6 +186,10 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   absl::StatusOr<HeldMemory> HoldMemory(const std::string& caller, const MemoryChoice& choice) override {
     return memories->memory()->Hold(caller, choice);
   }
+  absl::StatusOr<std::string> AdapterHash(const AdapterChoice& choice) override {
+    return adapters->Hash(choice);
+  }
+  absl::StatusOr<std::vector<OfferedAdapter>> Adapters() override { return adapters->List(); }
   absl::StatusOr<std::unique_ptr<SessionHandle>> Submit(GenerateRequest request,
                                                         SubmitOptions with) override {
     std::shared_lock lock(swarm_mutex);
@@ -220,6 +224,7 @@ struct ClusterNode::Impl : public CoordinatorRole::Swarm, public InferenceServic
   std::optional<Calibration> calibration;
   std::unique_ptr<ModelPolytopes> polytopes;
   std::unique_ptr<MemoryDoors> memories;
+  std::unique_ptr<ModelAdapters> adapters;
   std::unique_ptr<omni::Swarm> swarm;  // its links go before the role
   std::unique_ptr<InferenceService> inference;
   std::unique_ptr<grpc::Service> inference_calls, task_calls, memory_calls;
@@ -263,6 +268,7 @@ absl::Status ClusterNode::Impl::OpenTheModel() {
       ModelPolytopes::Open({options.polytopes, options.model, model->hash(), model->config().d});
   if (!read.ok()) return read.status();
   polytopes = *std::move(read);
+  adapters = std::make_unique<ModelAdapters>(model->config(), model->hash(), options.adapters);
   absl::StatusOr<std::vector<int64_t>> bytes = RegionBytes(options.model);
   if (!bytes.ok()) return bytes.status();
   region_bytes = *std::move(bytes);
@@ -326,6 +332,7 @@ absl::Status ClusterNode::Impl::StartSwarm() {
   with.coordinator.calibration = calibration.has_value() ? &*calibration : nullptr;
   with.polytopes = polytopes.get();
   with.memories = memories->memory();
+  with.adapters = adapters.get();
   with.make_link = role->MakeLinks();
   with.runner = runner.get();
   absl::StatusOr<std::unique_ptr<omni::Swarm>> started =
@@ -397,7 +404,7 @@ absl::Status ClusterNode::Impl::OpenTasks() {
         *this,
         {.model_name = options.model_name},
         {model->weights(), model->experts(), model->tokenizer(), model->hash(), busy, pool->threads() / 2},
-        OpenAdapterFiles()});
+        adapters->files()});
   }
   absl::StatusOr<std::unique_ptr<NodeExecutors>> made =
       NodeExecutors::Make(std::move(served), options.executors, absl::StrCat(folder, "/executors"));

@@ -80,10 +80,11 @@ struct ClusterNodeOptions {
   // The folder of the memory of texts, while it coordinates; empty: `memory` in `state_dir`. Made with the
   // first text.
   std::string memory;
-  PushConfig push;      // who may be told of tasks by HTTP; its `allow` empty: nobody
-  OpenOptions open;     // ram_bytes and residency are filled in
-  bool fitted = false;  // they are already
-  SwarmOptions swarm;   // its threads compute the regions that it serves to others too
+  std::string adapters;  // the folder of those that requests may ask for; empty: that of the state directory
+  PushConfig push;       // who may be told of tasks by HTTP; its `allow` empty: nobody
+  OpenOptions open;      // ram_bytes and residency are filled in
+  bool fitted = false;   // they are already
+  SwarmOptions swarm;    // its threads compute the regions that it serves to others too
   PeerOptions peers;
   HedgeOptions hedges;
   bool log_requests = true;                // over gRPC, at the level info

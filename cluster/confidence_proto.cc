@@ -32,6 +32,12 @@ TokenConfidence FromProto(const inference::v1::Confidence& proto, TokenId token)
   return confidence;
 }
 
+absl::Status NotAdapted(const std::string& coordinator) {
+  return absl::FailedPreconditionError(
+      absl::StrCat("adapter: ", coordinator,
+                   " answers without it, because it is of a version that knows no adapters; upgrade it"));
+}
+
 void TellNotes(const TokenNotes& notes, inference::v1::Token& token) {
   if (notes.safety.has_value()) {
     token.mutable_safety()->set_distance(notes.safety->distance);

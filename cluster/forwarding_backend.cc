@@ -48,6 +48,8 @@ pb::GenerateRequest ToProto(const GenerateRequest& request) {
   if (request.perspectives.has_value()) ask.set_perspectives(PerspectiveText(*request.perspectives));
   ask.set_safety(request.safety.polytope);
   ask.set_safety_hash(request.safety.hash);
+  ask.set_adapter(request.adapter.name);
+  ask.set_adapter_hash(request.adapter.hash);
   ask.set_context_memory(request.context_memory);
   ask.set_memory(request.memory.scope);
   ask.set_memory_version(request.memory.version);
@@ -71,10 +73,12 @@ GenerateEvent ToEvent(const pb::Token& token) {
 // What an answer says becomes a session's news; it ends with the answer.
 class ToChannel final : public ForwardedAnswer::Client {
  public:
-  ToChannel(int64_t prompt, std::shared_ptr<SessionChannel> channel)
-      : prompt_(prompt), channel_(std::move(channel)) {}
+  ToChannel(int64_t prompt, bool adapted, std::shared_ptr<SessionChannel> channel)
+      : prompt_(prompt), adapted_(adapted), channel_(std::move(channel)) {}
 
   bool OnMessage(const pb::GenerateResponse& message) override {
+    if (message.has_begun() && adapted_ && message.begun().adapter_hash().empty())
+      channel_->Close(NotAdapted(message.begun().coordinator()));
     if (message.has_progress()) {
       GenerateEvent event;
       event.position = static_cast<int64_t>(message.progress().prompt_tokens());
@@ -122,6 +126,7 @@ class ToChannel final : public ForwardedAnswer::Client {
   }
 
   const int64_t prompt_;
+  const bool adapted_;
   const std::shared_ptr<SessionChannel> channel_;
   GenerateResult result_;
 };
@@ -150,6 +155,11 @@ absl::Status ForwardingBackend::Serving() {
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::vector<OfferedAdapter>> ForwardingBackend::Adapters() {
+  if (absl::Status s = own_.Serving(); !s.ok()) return s;
+  return own_.Adapters();
+}
+
 absl::StatusOr<std::unique_ptr<SessionHandle>> ForwardingBackend::SubmitNamed(GenerateRequest request,
                                                                               SubmitOptions options,
                                                                               const RequestIds& ids) {
@@ -166,7 +176,8 @@ absl::StatusOr<std::unique_ptr<SessionHandle>> ForwardingBackend::SubmitNamed(Ge
   auto answer =
       std::make_shared<ForwardedAnswer>(forwarding_, ToProto(request), ForwardedFor(request.caller, ids),
                                         std::chrono::system_clock::time_point::max());
-  auto* client = new ToChannel(static_cast<int64_t>(request.prompt.size()), channel);
+  auto* client =
+      new ToChannel(static_cast<int64_t>(request.prompt.size()), !request.adapter.name.empty(), channel);
   answer->Start(*client);
   return SessionHandle::OfAnother(
       channel,

@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <absl/status/status.h>
 
@@ -46,6 +47,8 @@ class ForwardingBackend final : public InferenceBackend, public NamedSubmit {
     if (!own_.Serving().ok()) return HeldMemory();
     return own_.HoldMemory(caller, choice);
   }
+  // Unavailable: another node leads, whose they are.
+  absl::StatusOr<std::vector<OfferedAdapter>> Adapters() override;
   // Unavailable: an embedding is asked for, and another node leads.
   absl::StatusOr<std::unique_ptr<SessionHandle>> Submit(GenerateRequest request,
                                                         SubmitOptions options) override {

@@ -107,6 +107,7 @@ class ForwardingService final : public pb::Inference::CallbackService {
   OMNI_FORWARD(Detokenize, DetokenizeRequest, DetokenizeResponse)
   OMNI_FORWARD(ListModels, ListModelsRequest, ListModelsResponse)
   OMNI_FORWARD(GetModel, GetModelRequest, Model)
+  OMNI_FORWARD(ListAdapters, ListAdaptersRequest, ListAdaptersResponse)
   OMNI_FORWARD(GetSession, GetSessionRequest, Session)
   OMNI_FORWARD(ForkSession, ForkSessionRequest, Session)
   OMNI_FORWARD(ListSessions, ListSessionsRequest, ListSessionsResponse)

@@ -4,11 +4,13 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
 #include "actors/swarm.h"
+#include "engine/around/adapter_source.h"
 #include "engine/around/memory_source.h"
 #include "engine/around/polytope_source.h"
 #include "engine/text/tokenizer.h"
@@ -33,6 +35,12 @@ class InferenceBackend {
   virtual absl::StatusOr<HeldMemory> HoldMemory(const std::string&, const MemoryChoice&) {
     return absl::InvalidArgumentError("a memory is asked for, and this server was started without one");
   }
+  // The same of the adapter; AdapterSource::Take's errors.
+  virtual absl::StatusOr<std::string> AdapterHash(const AdapterChoice& choice) {
+    return NoAdapter(choice, absl::NotFoundError("this server was started without any"));
+  }
+  // Those that requests may ask for here.
+  virtual absl::StatusOr<std::vector<OfferedAdapter>> Adapters() { return std::vector<OfferedAdapter>(); }
   virtual absl::StatusOr<std::unique_ptr<SessionHandle>> Submit(GenerateRequest request,
                                                                 SubmitOptions options) = 0;
   virtual const Tokenizer& tokenizer() = 0;

@@ -199,6 +199,25 @@ class Calls final : public pb::Inference::CallbackService {
     });
   }
 
+  Unary* ListAdapters(Context* context, const pb::ListAdaptersRequest*,
+                      pb::ListAdaptersResponse* response) override {
+    return Owned(context, "ListAdapters", nullptr, "", [&](const std::string&, UnaryCall* call) {
+      const absl::StatusOr<std::vector<OfferedAdapter>> list = impl_.backend.Adapters();
+      if (!list.ok()) return call->End(list.status());
+      for (const OfferedAdapter& one : *list) {
+        pb::Adapter& adapter = *response->add_adapters();
+        adapter.set_name(one.name);
+        adapter.set_hash(one.hash);
+        adapter.set_model_hash(one.model_hash);
+        adapter.set_tokens(static_cast<uint64_t>(one.tokens));
+        adapter.set_held_out_tokens(static_cast<uint64_t>(one.held_out_tokens));
+        adapter.set_values(static_cast<uint64_t>(one.values));
+        adapter.set_gain(one.gain);
+      }
+      call->End(absl::OkStatus());
+    });
+  }
+
   Unary* GetSession(Context* context, const pb::GetSessionRequest* request, pb::Session* session) override {
     return Owned(context, "GetSession", "id", request->id(), [&](const std::string& owner, UnaryCall* call) {
       impl_.saved.Find(owner + request->id(), [call, session, owner, tokens = request->with_tokens()](
@@ -402,6 +421,8 @@ absl::Status CheckGenerate(const pb::GenerateRequest& r) {
     return absl::InvalidArgumentError("safety_hash is given without safety, the polytope's name");
   if (r.memory().empty() && !r.memory_version().empty())
     return absl::InvalidArgumentError("memory_version is given without memory, the scope's name");
+  if (r.adapter().empty() && !r.adapter_hash().empty())
+    return absl::InvalidArgumentError("adapter_hash is given without adapter, its name");
   const auto long_stop = [](const std::string& stop) { return stop.size() > kMostStopStringBytes; };
   if (r.stops_size() > static_cast<int>(kMostStopStrings) ||
       std::any_of(r.stops().begin(), r.stops().end(), long_stop)) {
@@ -412,6 +433,7 @@ absl::Status CheckGenerate(const pb::GenerateRequest& r) {
 }
 
 SafetyChoice ToSafety(const pb::GenerateRequest& r) { return {r.safety(), r.safety_hash()}; }
+AdapterChoice ToAdapter(const pb::GenerateRequest& r) { return {r.adapter(), r.adapter_hash()}; }
 
 MemoryChoice ToMemory(const pb::GenerateRequest& r) { return {r.memory(), r.memory_version()}; }
 
@@ -436,6 +458,7 @@ GenerateRequest ToRequest(const pb::GenerateRequest& r) {
   // CheckGenerate has read them.
   if (!r.perspectives().empty()) request.perspectives = *ParsePerspectives(r.perspectives());
   request.safety = ToSafety(r);
+  request.adapter = ToAdapter(r);
   request.context_memory = r.context_memory();
   request.memory = ToMemory(r);
   return request;

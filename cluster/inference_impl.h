@@ -150,6 +150,7 @@ absl::Status CheckId(const char* field, const std::string& id);
 absl::Status CheckGenerate(const pb::GenerateRequest& request);
 SafetyChoice ToSafety(const pb::GenerateRequest& r);
 MemoryChoice ToMemory(const pb::GenerateRequest& r);
+AdapterChoice ToAdapter(const pb::GenerateRequest& r);
 GenerateRequest ToRequest(const pb::GenerateRequest& r);  // without its prompt
 pb::Session ToSession(const SavedSession& session, const std::string& owner);
 std::string TokenBytes(const std::vector<TokenId>& tokens);  // a pb::KeptTokens

@@ -195,11 +195,16 @@ void InferenceService::Impl::CheckFree(const StreamPtr& stream) {
 }
 
 void InferenceService::Impl::BeginNew(const StreamPtr& stream) {
-  // The answer is one of this very polytope, also where it is taken up again.
+  // The answer is one of this very polytope and adapter, also where it is taken up again.
   if (const SafetyChoice safety = ToSafety(stream->request); !safety.polytope.empty()) {
     const absl::StatusOr<std::string> hash = backend.PolytopeHash(safety);
     if (!hash.ok()) return Finish(stream, hash.status());
     stream->request.set_safety_hash(*hash);
+  }
+  if (const AdapterChoice adapter = ToAdapter(stream->request); !adapter.name.empty()) {
+    const absl::StatusOr<std::string> hash = backend.AdapterHash(adapter);
+    if (!hash.ok()) return Finish(stream, hash.status());
+    stream->request.set_adapter_hash(*hash);
   }
   // And with this very memory.
   HoldMemory(stream, [this, stream] {
@@ -282,6 +287,7 @@ void InferenceService::Impl::Go(const StreamPtr& stream, std::vector<TokenId> kn
   begun.mutable_begun()->set_prompt_tokens(before);
   begun.mutable_begun()->set_safety_hash(stream->request.safety_hash());
   begun.mutable_begun()->set_memory_version(stream->request.memory_version());
+  begun.mutable_begun()->set_adapter_hash(stream->request.adapter_hash());
   stream->call.record.prompt_tokens = static_cast<int64_t>(before);
   begun.mutable_begun()->set_coordinator(backend.node());
   stream->out.push_back(std::move(begun));
@@ -477,9 +483,10 @@ void InferenceService::Impl::OnSaved(const StreamPtr& stream, const SavedSession
   if (done.ok()) {
     counters.sessions_saved.Add(1);
     if (stream->result.has_value() && stream->result->snapshot != nullptr) {
-      // What is gone on from it begins an answer of its own.
+      // What is gone on from it begins an answer of its own, by another adapter not from this state.
       auto state = std::make_shared<SessionSnapshot>(stream->result->snapshot->Clone());
       state->request = GenerateRequest();
+      state->request.adapter = stream->result->snapshot->request.adapter;
       state->generated = 0;
       states.Put(session.id, *done, std::move(state));
       stream->result->snapshot = nullptr;

@@ -25,6 +25,8 @@ absl::StatusOr<std::unique_ptr<Node>> Node::Start(std::shared_ptr<ActorSystem> a
   if (!polytopes.ok()) return polytopes.status();
   node->polytopes_ = *std::move(polytopes);
   if (!node->options_.memory.empty()) node->memory_ = Memory::At(node->options_.memory);
+  node->adapters_ =
+      std::make_unique<ModelAdapters>(node->model_.config(), node->model_.hash(), node->options_.adapters);
   if (absl::Status s = node->Restart(swarm); !s.ok()) return s;
   return node;
 }
@@ -49,6 +51,7 @@ absl::Status Node::Restart(const SwarmOptions& options) {
   filled.coordinator.calibration = calibration_.has_value() ? &*calibration_ : nullptr;
   filled.polytopes = polytopes_.get();
   if (memory_ != nullptr) filled.memories = memory_.get();
+  filled.adapters = adapters_.get();
   absl::StatusOr<std::unique_ptr<Swarm>> swarm =
       Swarm::Start(*actors_, model_.weights(), model_.experts(), model_.tokenizer(), filled);
   if (!swarm.ok()) return swarm.status();

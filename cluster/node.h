@@ -11,6 +11,7 @@
 #include "actors/actor_system.h"
 #include "actors/memory.h"
 #include "actors/swarm.h"
+#include "cluster/model_adapters.h"
 #include "cluster/model_polytopes.h"
 #include "engine/around/calibration.h"
 #include "store/model/model.h"
@@ -22,8 +23,9 @@ struct NodeOptions {
   OpenOptions open;
   std::string polytopes;  // the file of them; empty: kPolytopesFile beside the model, if it is there
   std::string memory;     // the folder of the memory of texts; empty: requests cannot ask for one
+  std::string adapters;   // their folder; empty: that of the state directory
   // Its coordinator's state_bytes is filled in from the memory plan where it says nothing, and its
-  // calibration is what lies beside the model. Its polytopes are the file's.
+  // calibration is what lies beside the model. Its polytopes and adapters are the files'.
   SwarmOptions swarm;
 };
 
@@ -49,6 +51,7 @@ class Node {
   const Model& model() const { return model_; }
   PolytopeSource& polytopes() { return *polytopes_; }
   MemorySource* memories() { return memory_.get(); }  // null: there is none
+  AdapterSource& adapters() { return *adapters_; }
   Swarm& swarm() { return *swarm_; }
   const Swarm& swarm() const { return *swarm_; }
 
@@ -62,6 +65,7 @@ class Node {
   std::optional<Calibration> calibration_;
   std::unique_ptr<ModelPolytopes> polytopes_;
   std::unique_ptr<Memory> memory_;
+  std::unique_ptr<ModelAdapters> adapters_;
   std::unique_ptr<Swarm> swarm_;
 };
 

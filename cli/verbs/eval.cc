@@ -34,8 +34,8 @@ struct EvalArgs {
   std::string adapter;
   CalibrationArgs calibration;
   std::string polytopes;
-  std::function<bool()> carry_typed, tokens_typed, polytopes_typed;
-  GivenFlags of_calibration, of_ppl;
+  std::function<bool()> carry_typed, tokens_typed, polytopes_typed, adapter_typed;
+  GivenFlags of_calibration;
 };
 
 absl::StatusOr<std::vector<std::string>> ReadTexts(const std::vector<std::string>& files) {
@@ -99,9 +99,9 @@ absl::StatusOr<int> Eval(const EvalArgs& args) {
   }
   if (args.metric != "ablate" && args.polytopes_typed())
     return UsageError(absl::StrCat("--polytopes does nothing for ", args.metric, "; leave it out"));
-  if (args.metric != "ppl" && !args.of_ppl.First().empty()) {
-    return UsageError(absl::StrCat(args.of_ppl.First(), " does nothing for ", args.metric,
-                                   "; it belongs to omni eval ppl"));
+  if (args.metric != "ppl" && args.metric != "ablate" && args.adapter_typed()) {
+    return UsageError(
+        absl::StrCat("--adapter does nothing for ", args.metric, "; it belongs to omni eval ppl and ablate"));
   }
   const bool takes_tokens = args.metric == "calibration" || args.metric == "ablate" || args.metric == "ppl";
   if (args.tokens_typed() && (!takes_tokens || args.carry)) {
@@ -131,6 +131,12 @@ absl::StatusOr<int> Eval(const EvalArgs& args) {
     if (!done.ok()) return done;
     return kExitOk;
   }
+  std::unique_ptr<ReadyAdapter> adapter;
+  if (!args.adapter.empty() && (args.metric == "ppl" || args.metric == "ablate")) {
+    absl::StatusOr<std::unique_ptr<ReadyAdapter>> loaded = LoadAdapter(args.adapter, *model);
+    if (!loaded.ok()) return loaded.status();
+    adapter = *std::move(loaded);
+  }
   if (args.metric == "ablate") {
     std::shared_ptr<const PolytopeSet> set;
     if (!args.polytopes.empty()) {
@@ -140,7 +146,8 @@ absl::StatusOr<int> Eval(const EvalArgs& args) {
       if (absl::Status s = set->Fits(model->config().d, model->hash()); !s.ok()) return s;
     }
     const Projector* first = set == nullptr ? nullptr : set->Find(set->first());
-    const absl::Status done = EvalAblate(*model, pool, *texts, args.calibration.tokens, first, args.json);
+    const absl::Status done =
+        EvalAblate(*model, pool, *texts, args.calibration.tokens, first, adapter.get(), args.json);
     if (!done.ok()) return done;
     return kExitOk;
   }
@@ -153,11 +160,7 @@ absl::StatusOr<int> Eval(const EvalArgs& args) {
   EvalOptions options;
   options.carry = args.carry;
   if (!args.carry) options.max_tokens = args.calibration.tokens;
-  std::unique_ptr<ReadyAdapter> adapter;
-  if (!args.adapter.empty()) {
-    absl::StatusOr<std::unique_ptr<ReadyAdapter>> loaded = LoadAdapter(args.adapter, *model);
-    if (!loaded.ok()) return loaded.status();
-    adapter = *std::move(loaded);
+  if (adapter != nullptr) {
     options.adapter = &adapter->rows();
     options.policy = adapter->policy();
   }
@@ -262,7 +265,8 @@ void AddEval(CLI::App& root, Invocation& invocation) {
   args->polytopes_typed = Verb::OnCommandLine(
       verb.Path("--polytopes", args->polytopes,
                 "ablate: the file whose first polytope is one of the parts (default: none)"));
-  args->of_ppl.Add(verb.Text("--adapter", args->adapter, "ppl: with the adapter of this name (omni adapt)"));
+  args->adapter_typed = Verb::OnCommandLine(
+      verb.Text("--adapter", args->adapter, "Of ppl and ablate: with the adapter of this name (omni adapt)"));
   verb.Json(args->json);
   verb.Body([args] { return Eval(*args); });
 }

@@ -54,8 +54,9 @@ struct Variant {
 };
 
 // With a part that is not in this list, add it to Parts, and a line here.
-std::vector<Variant> Variants(const Projector* polytope) {
+std::vector<Variant> Variants(const Projector* polytope, const ReadyAdapter* adapter) {
   Parts full;
+  full.adapter = adapter;
   full.polytope = polytope;
   std::vector<Variant> all = {{"full", full}};
   const auto without = [&](const char* name, const std::function<void(Parts&)>& take_away) {
@@ -65,6 +66,7 @@ std::vector<Variant> Variants(const Projector* polytope) {
   without("-MPD", [](Parts& p) { p.perspectives = false; });
   without("-HDM", [](Parts& p) { p.contexts = false; });
   if (polytope != nullptr) without("-SPP", [](Parts& p) { p.polytope = nullptr; });
+  if (adapter != nullptr) without("-FMEA", [](Parts& p) { p.adapter = nullptr; });
   without("-deltas", [](Parts& p) { p.deltas = false; });
   without("random routing", [](Parts& p) { p.random_routes = true; });
   return all;
@@ -100,7 +102,7 @@ void Print(const Json& list) {
 }  // namespace
 
 absl::Status EvalAblate(Model& model, WorkerPool& pool, const std::vector<std::string>& texts, int64_t tokens,
-                        const Projector* polytope, bool json) {
+                        const Projector* polytope, const ReadyAdapter* adapter, bool json) {
   std::string text;
   for (const std::string& one : texts) absl::StrAppend(&text, text.empty() ? "" : "\n<|endoftext|>\n", one);
   StatusLine status(StderrCanErase());
@@ -131,7 +133,7 @@ absl::Status EvalAblate(Model& model, WorkerPool& pool, const std::vector<std::s
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     list.push_back(AveragedLine(kind, *compared, seconds));
   }
-  for (const Variant& variant : Variants(polytope)) {
+  for (const Variant& variant : Variants(polytope, adapter)) {
     CalibrationText on{model.weights(), model.experts(), model.tokenizer(), pool, text, {}};
     on.run.kind = PerspectiveKind::kFar;
     on.run.max_tokens = tokens;

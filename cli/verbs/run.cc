@@ -209,6 +209,7 @@ absl::StatusOr<int> RunInCluster(const RunArgs& args, const std::string& prompt)
   request.stop_at_end_of_text = !args.ignore_end;
   request.perspectives = args.around.perspectives;
   request.safety = args.around.safety;
+  request.adapter = args.around.adapter;
   request.context_memory = args.around.context_memory;
   request.memory = args.around.memory_scope;
   if (args.Echoes()) Echo(prompt);
@@ -223,6 +224,7 @@ absl::StatusOr<int> RunInCluster(const RunArgs& args, const std::string& prompt)
   if (!answer.ok()) return answer.status();
   report.SetPolytope(args.around.safety, answer->safety_hash);
   report.SetMemory(args.around.memory_scope, answer->memory_version);
+  report.SetAdapter(args.around.adapter, answer->adapter_hash);
   Timings t;
   t.queued = answer->queued;
   t.prefill = answer->prefill;
@@ -366,6 +368,7 @@ absl::StatusOr<int> Run(const RunArgs& args) {
   request.stop_at_end_of_text = !args.ignore_end;
   request.perspectives = args.around.perspectives;
   request.safety.polytope = args.around.safety;
+  request.adapter.name = args.around.adapter;
   request.context_memory = args.around.context_memory;
   request.memory.scope = args.around.memory_scope;
   const uint64_t seed = request.sampler.seed;
@@ -389,6 +392,11 @@ absl::StatusOr<int> Run(const RunArgs& args) {
     held_memory = *std::move(held);
     request.memory.version = held_memory.version;
     report.SetMemory(request.memory.scope, held_memory.version);
+  }
+  if (!request.adapter.name.empty()) {
+    absl::StatusOr<std::string> hash = (*node)->adapters().Hash(request.adapter);
+    if (!hash.ok()) return hash.status();
+    report.SetAdapter(request.adapter.name, *std::move(hash));
   }
   absl::StatusOr<GenerateResult> result = swarm.Generate(std::move(request), [&](const GenerateEvent& event) {
     progress.OnEvent(event);
@@ -421,6 +429,7 @@ void AddRun(CLI::App& root, Invocation& invocation) {
       "  omni run - --stop $'\\n\\n' --seed 7 < opening.txt\n"
       "  omni run 'The sea' --json | jq -r .text\n"
       "  omni run 'The sea' --perspectives near --json | jq .perspectives\n"
+      "  omni run 'The sea' --adapter me             # as omni adapt has learned it\n"
       "  omni run 'The sea' --safety general         # within a polytope of omni safety build\n"
       "  omni run 'The sea' --perspectives near,every=1 --memory-scope facts  # of omni memory add\n"
       "  omni run 'The sea' --cluster 127.0.0.1:7300  # by the nodes of a cluster\n"

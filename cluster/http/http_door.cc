@@ -99,7 +99,8 @@ void HttpDoor::Impl::AddRoutes(bool tls) {
       RouteNeeds::kNothing);
   routes.Page(
       "GET", "/metrics", [this](const RoutedRequest&) { return MetricsPage(); }, RouteNeeds::kAdmin);
-  AddModelPages({&model, behind.backend->model_hash(), behind.slots, SecondsSince1970()}, routes);
+  AddModelPages({&model, behind.backend->model_hash(), behind.slots, SecondsSince1970(), behind.backend},
+                routes);
   AddCompletionRoutes(context, routes);
   AddResponseRoutes(context, responses, routes);
   AddEmbeddingRoutes(context, routes);

@@ -1,5 +1,8 @@
 #include "cluster/http/model_pages.h"
 
+#include <utility>
+#include <vector>
+
 #include <absl/strings/str_cat.h>
 
 #include "cluster/http/openai_answer.h"
@@ -38,6 +41,23 @@ Json PropsJson(const ModelPages& pages) {
           {"chat_template_from_model", model.chat.from_file()}};
 }
 
+HttpAnswer AdaptersAnswer(InferenceBackend& backend) {
+  const absl::StatusOr<std::vector<OfferedAdapter>> adapters = backend.Adapters();
+  if (!adapters.ok()) return ErrorAnswer(adapters.status());
+  Json data = Json::array();
+  for (const OfferedAdapter& one : *adapters) {
+    data.push_back({{"id", one.name},
+                    {"object", "adapter"},
+                    {"hash", one.hash},
+                    {"model_hash", one.model_hash},
+                    {"tokens", one.tokens},
+                    {"held_out_tokens", one.held_out_tokens},
+                    {"values", one.values},
+                    {"gain", one.gain}});
+  }
+  return JsonAnswer({{"object", "list"}, {"data", std::move(data)}});
+}
+
 }  // namespace
 
 void AddModelPages(const ModelPages& pages, HttpRoutes& routes) {
@@ -47,6 +67,8 @@ void AddModelPages(const ModelPages& pages, HttpRoutes& routes) {
     return ErrorAnswer(absl::NotFoundError(absl::StrCat(
         "the model ", Quoted(request.argument), " is not served here; '", pages.model->name, "' is")));
   });
+  routes.Page("GET", "/v1/adapters",
+              [pages](const RoutedRequest&) { return AdaptersAnswer(*pages.backend); });
   routes.Page("GET", "/props", [pages](const RoutedRequest&) { return JsonAnswer(PropsJson(pages)); });
 }
 

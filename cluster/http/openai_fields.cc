@@ -159,6 +159,7 @@ void ReadSampling(Fields& fields, uint64_t seed, GenerateRequest& generate) {
     }
   }
   generate.safety.polytope = fields.Text("safety");
+  generate.adapter.name = fields.Text("adapter");
   generate.context_memory = fields.Bool("context_memory", false);
   generate.memory.scope = fields.Text("memory");
   constexpr std::string_view kPenalty = "is not there; 'repeat_penalty' is";

@@ -78,6 +78,7 @@ void AddSwarm(const SwarmStats& s, Families& f) {
   f.Counter("omni_safety_tokens_total", "Tokens drawn with a polytope, by whether it moved the hidden state.")
       .Add(s.safety_projected, {{"moved", "true"}})
       .Add(s.safety_tokens - s.safety_projected, {{"moved", "false"}});
+  f.Counter("omni_adapter_tokens_total", "Tokens drawn with an adapter.").Add(s.adapter_tokens);
   f.Counter("omni_context_tokens_total",
             "Tokens drawn with a memory of contexts, by whether it had a say in them.")
       .Add(s.context_recalled, {{"recalled", "true"}})

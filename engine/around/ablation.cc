@@ -76,6 +76,7 @@ absl::StatusOr<PartsReport> MeasureParts(const CalibrationText& on, const Parts&
   PerspectiveRunOptions run = on.run;
   run.others = parts.perspectives;
   run.polytope = parts.polytope;
+  run.adapter = parts.adapter;
   if (parts.random_routes) run.policy = &random;
 
   PartsReport result;

@@ -5,17 +5,19 @@
 
 #include <absl/status/statusor.h>
 
+#include "engine/around/adapter.h"
 #include "engine/around/calibration_fit.h"
 #include "engine/around/calibration_metrics.h"
 #include "engine/around/safety_projection.h"
 
 namespace omni {
 
-// As an answer has them: polytope, then the average of the four perspectives at every token, then the memory
-// of contexts, one for each document.
+// As an answer has them: adapter, polytope, then the average of the four perspectives at every token, then
+// the memory of contexts, one for each document.
 struct Parts {
-  const Projector* polytope = nullptr;  // null: none
-  bool perspectives = true;             // of on.run.kind
+  const ReadyAdapter* adapter = nullptr;  // null: none
+  const Projector* polytope = nullptr;    // the same
+  bool perspectives = true;               // of on.run.kind
   bool contexts = true;
   bool deltas = true;  // false: every expert is its region's first, which the others are stored as changes of
   bool random_routes = false;  // in the place of the torus

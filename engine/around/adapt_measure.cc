@@ -30,8 +30,10 @@ absl::Status ReadOn(CpuDecoder& decoder, const ModelConfig& config, ExpertSource
     const size_t end =
         wanted ? std::min(tokens.size() - 1, begin + kRowsPerBatch) : std::min(first, begin + kReadPerBatch);
     rows.clear();
-    for (size_t i = begin; i < end; ++i) rows.push_back({&state, tokens[i], wanted, policy.get()});
-    decoder.UseAdapter(adapter == nullptr ? nullptr : &view);
+    for (size_t i = begin; i < end; ++i) {
+      rows.push_back({&state, tokens[i], wanted, policy.get()});
+      if (adapter != nullptr) rows.back().adapter = &view;
+    }
     const absl::StatusOr<std::span<const float>> logits = RunBatch(decoder, config, source, pool, rows);
     if (!logits.ok()) return logits.status();
     for (size_t i = begin; wanted && i < end; ++i) visit(i, logits->subspan((i - begin) * vocab, vocab));

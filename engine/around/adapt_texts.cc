@@ -59,7 +59,7 @@ AdaptTexts::AdaptTexts(const ModelWeights& weights, ExpertSource& source, Worker
 
 absl::StatusOr<std::span<const float>> AdaptTexts::Read(const RowAdapter* adapter) {
   if (absl::Status s = BeforeBatch(); !s.ok()) return s;
-  decoder_.UseAdapter(adapter);
+  for (BatchRow& row : rows_) row.adapter = adapter;
   return RunBatch(decoder_, config_, source_, pool_, rows_);
 }
 

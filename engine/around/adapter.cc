@@ -156,20 +156,30 @@ absl::Status Adapter::Fits(const ModelConfig& config, std::string_view model_has
   return absl::OkStatus();
 }
 
-ExpertId AdaptedPositions::Choose(const RouteChoice& choice) {
+RouteChoice AdaptedPositions::Moved(const RouteChoice& choice) const {
   const int64_t period = config_.attention_period, l = choice.layer.value;
   const auto first = static_cast<size_t>((l - l / period) * 3 * choice.experts);
   const std::span<const float> moves = moves_.subspan(first, static_cast<size_t>(3 * choice.experts));
   static thread_local std::vector<float> moved;
   moved.resize(moves.size());
   for (size_t i = 0; i < moves.size(); ++i) moved[i] = Frac(choice.positions[i] + moves[i]);
-  const ExpertId nearest = NearestExpert(choice.point, moved.data(), choice.bias, choice.experts);
-  if (config_.route_from != RouteFrom::kAddress) return nearest;
-  return config_.ExpertOf(config_.RegionOf(nearest), config_.IndexInRegion(choice.nearest));
+  RouteChoice among = choice;
+  among.positions = moved.data();
+  among.nearest = NearestExpert(choice.point, moved.data(), choice.bias, choice.experts);
+  if (config_.route_from == RouteFrom::kAddress)
+    among.nearest = config_.ExpertOf(config_.RegionOf(among.nearest), config_.IndexInRegion(choice.nearest));
+  return among;
+}
+
+ExpertId AdaptedPositions::Choose(const RouteChoice& choice) { return Moved(choice).nearest; }
+
+ExpertId AdaptedPositions::ChooseBy(RoutePolicy& policy, const RouteChoice& choice) const {
+  return policy.Choose(Moved(choice));
 }
 
 ReadyAdapter::ReadyAdapter(const ModelConfig& config, Adapter adapter)
     : adapter_(std::move(adapter)),
+      hash_(adapter_.Hash()),
       rows_(adapter_.View()),
       policy_(adapter_.parts().positions ? std::make_unique<AdaptedPositions>(config, adapter_) : nullptr) {}
 

@@ -82,12 +82,16 @@ class Adapter {
   // OK, or FailedPrecondition: it is of another model or shape.
   absl::Status Fits(const ModelConfig& config, std::string_view model_hash) const;
 
+  // 32 hex digits, of all that it changes: the same for equal parts and values of a model, wherever they were
+  // learned, and for no others.
+  std::string Hash() const;
   std::string Write() const;  // docs/formats/adapter.md
   // Refuses cut, altered and unknown bytes, shapes beyond every model's, and values that are not finite.
   static absl::StatusOr<Adapter> Read(std::string_view bytes);
 
  private:
   Adapter() = default;
+  std::string Bytes(const AdapterOrigin& origin, bool with_checksum) const;
   void MakeShape();
   void MakeFrozen();
 
@@ -111,10 +115,28 @@ class AdaptedPositions : public RoutePolicy {
   AdaptedPositions(const ModelConfig& config, std::span<const float> moves)
       : config_(config), moves_(moves) {}
   ExpertId Choose(const RouteChoice& choice) override;
+  // What `policy` chooses where the router's experts, and its own choice, are those moved ones.
+  ExpertId ChooseBy(RoutePolicy& policy, const RouteChoice& choice) const;
 
  private:
+  RouteChoice Moved(const RouteChoice& choice) const;  // until the next call on this thread
+
   const ModelConfig config_;
   const std::span<const float> moves_;
+};
+
+// A policy among the positions that an adapter has moved, if it has. Both outlive it.
+class AmongMoved : public RoutePolicy {
+ public:
+  AmongMoved(const AdaptedPositions* positions, RoutePolicy& policy)
+      : positions_(positions), policy_(policy) {}
+  ExpertId Choose(const RouteChoice& choice) override {
+    return positions_ == nullptr ? policy_.Choose(choice) : positions_->ChooseBy(policy_, choice);
+  }
+
+ private:
+  const AdaptedPositions* const positions_;
+  RoutePolicy& policy_;
 };
 
 // An adapter as sessions use it: immutable and shared.
@@ -126,10 +148,12 @@ class ReadyAdapter {
 
   const Adapter& adapter() const { return adapter_; }
   const RowAdapter& rows() const { return rows_; }
-  RoutePolicy* policy() const { return policy_.get(); }  // null: the model's routes
+  AdaptedPositions* policy() const { return policy_.get(); }  // null: the model's routes
+  const std::string& hash() const { return hash_; }           // Adapter::Hash
 
  private:
   const Adapter adapter_;
+  const std::string hash_;
   const RowAdapter rows_;
   const std::unique_ptr<AdaptedPositions> policy_;
 };

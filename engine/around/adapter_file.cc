@@ -1,4 +1,5 @@
 // Adapters as bytes: docs/formats/adapter.md.
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -32,7 +33,16 @@ static_assert(sizeof(Header) == 112);
 
 }  // namespace
 
-std::string Adapter::Write() const {
+std::string Adapter::Write() const { return Bytes(origin_, true); }
+
+// Without what it was learned from.
+std::string Adapter::Hash() const {
+  const std::string bytes = Bytes({}, false);
+  const XXH128_hash_t hash = XXH3_128bits(bytes.data(), bytes.size());
+  return absl::StrCat(absl::Hex(hash.high64, absl::kZeroPad16), absl::Hex(hash.low64, absl::kZeroPad16));
+}
+
+std::string Adapter::Bytes(const AdapterOrigin& origin, bool with_checksum) const {
   Header header = {};
   std::memcpy(header.magic, kMagic, sizeof(kMagic));
   header.version = kVersion;
@@ -46,15 +56,16 @@ std::string Adapter::Write() const {
   header.head_rank = static_cast<uint32_t>(parts_.head_rank);
   header.layer_change = static_cast<uint32_t>(parts_.layers);
   header.positions = parts_.positions;
-  header.nats_before = origin_.nats_before;
-  header.nats = origin_.nats;
-  header.drift = origin_.drift;
-  header.tokens = origin_.tokens;
-  header.held_out_tokens = origin_.held_out_tokens;
+  header.nats_before = origin.nats_before;
+  header.nats = origin.nats;
+  header.drift = origin.drift;
+  header.tokens = origin.tokens;
+  header.held_out_tokens = origin.held_out_tokens;
   std::memcpy(header.model_hash, model_hash_.data(), std::min(kHashBytes, model_hash_.size()));
   std::string bytes(reinterpret_cast<const char*>(&header), sizeof(header));
   for (const std::vector<float>& block : blocks_)
     bytes.append(reinterpret_cast<const char*>(block.data()), block.size() * sizeof(float));
+  if (!with_checksum) return bytes;
   const uint64_t checksum = XXH3_64bits(bytes.data(), bytes.size());
   bytes.append(reinterpret_cast<const char*>(&checksum), sizeof(checksum));
   return bytes;
@@ -82,6 +93,18 @@ absl::StatusOr<Adapter> Adapter::Read(std::string_view bytes) {
       header.layer_change > static_cast<uint32_t>(AdaptLayers::kLora) || header.positions > 1) {
     return absl::InvalidArgumentError("adapter: shapes or parts that no model's adapter has");
   }
+  const auto hash_bytes = static_cast<size_t>(
+      std::find(header.model_hash, header.model_hash + kHashBytes, '\0') - header.model_hash);
+  if (std::any_of(header.model_hash + hash_bytes, header.model_hash + kHashBytes,
+                  [](char c) { return c != '\0'; }) ||
+      std::any_of(header.model_hash, header.model_hash + hash_bytes,
+                  [](char c) { return c < ' ' || c > '~'; })) {
+    return absl::InvalidArgumentError("adapter: its model's hash is none");
+  }
+  if (!std::isfinite(header.nats_before) || !std::isfinite(header.nats) || !std::isfinite(header.drift) ||
+      header.tokens < 0 || header.held_out_tokens < 0) {
+    return absl::InvalidArgumentError("adapter: what it says of its origin is no number");
+  }
   Adapter adapter;
   adapter.d_ = header.d;
   adapter.vocab_ = header.vocab;
@@ -90,8 +113,7 @@ absl::StatusOr<Adapter> Adapter::Read(std::string_view bytes) {
   adapter.experts_ = header.experts;
   adapter.parts_ = {header.bias == 1, header.gain == 1, header.head_rank,
                     static_cast<AdaptLayers>(header.layer_change), header.positions == 1};
-  adapter.model_hash_.assign(header.model_hash, kHashBytes);
-  adapter.model_hash_.resize(std::strlen(adapter.model_hash_.c_str()));
+  adapter.model_hash_.assign(header.model_hash, hash_bytes);
   adapter.origin_ = {header.tokens, header.held_out_tokens, header.nats_before, header.nats, header.drift};
   // What the header promises is compared with what is there before any of it is made.
   const double pdr = header.layers - header.layers / header.attention_period, width = header.d;

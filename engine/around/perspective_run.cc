@@ -33,10 +33,13 @@ class Run {
         documents_(std::move(documents)),
         decoder_(weights, pool, ops),
         rows_each_(options.others ? kPerspectives : 1),
-        policy_(options.policy),
+        adapter_(options.adapter),
+        positions_(adapter_ == nullptr ? nullptr : adapter_->policy()),
+        policy_(options.policy != nullptr ? options.policy : positions_),
         safety_(&pool, ops),
         polytope_(options.polytope),
         routes_(PerspectiveRoutes(options.kind, options.seed)) {
+    for (PerspectiveRoute& route : routes_) others_.emplace_back(positions_, route);
     const auto count = static_cast<int64_t>(documents_.size());
     if (options.max_tokens > 0) per_document_ = (options.max_tokens + count - 1) / count;
     for (int64_t i = 0; i < std::min(count, options.parallel_documents); ++i)
@@ -109,8 +112,10 @@ class Run {
     });
     for (Stream* stream : live) {
       const TokenId token = stream->tokens[stream->next++], target = stream->tokens[stream->next];
-      for (size_t k = 0; k < rows_each_; ++k)
-        rows_.push_back({&stream->states[k], token, true, k == 0 ? policy_ : &routes_[k - 1]});
+      for (size_t k = 0; k < rows_each_; ++k) {
+        rows_.push_back({&stream->states[k], token, true, k == 0 ? policy_ : &others_[k - 1]});
+        if (adapter_ != nullptr) rows_.back().adapter = &adapter_->rows();
+      }
       const int64_t bytes =
           target == Tokenizer::kEndOfText ? 0 : static_cast<int64_t>(tokenizer_.Bytes(target).size());
       looked_.push_back(
@@ -134,10 +139,13 @@ class Run {
   const std::vector<std::string_view> documents_;
   CpuDecoder decoder_;
   const size_t rows_each_;  // of a document in a pass
+  const ReadyAdapter* const adapter_;
+  AdaptedPositions* const positions_;
   RoutePolicy* const policy_;
   SafetyStage safety_;
   const Projector* const polytope_;
   std::array<PerspectiveRoute, kPerspectives - 1> routes_;
+  std::vector<AmongMoved> others_;  // by route
   int64_t per_document_ = 0;
   size_t next_document_ = 0;
   std::vector<std::unique_ptr<Stream>> streams_;

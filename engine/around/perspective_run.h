@@ -10,6 +10,7 @@
 #include <absl/functional/function_ref.h>
 #include <absl/status/status.h>
 
+#include "engine/around/adapter.h"
 #include "engine/around/perspectives.h"
 #include "engine/around/safety_projection.h"
 #include "engine/decode/worker_pool.h"
@@ -26,9 +27,12 @@ struct PerspectiveRunOptions {
   // Tokens predicted in all, 0: every one. Fewer than there are: documents share them equally, each from its
   // beginning, and what a short one leaves nobody gets.
   int64_t max_tokens = 0;
-  int64_t parallel_documents = 16;      // share a pass; each has four states. Changes speed, never a result
-  bool others = true;                   // false: only the routers' own routing is computed
-  RoutePolicy* policy = nullptr;        // of that, in the routers' place; null: they decide
+  int64_t parallel_documents = 16;  // share a pass; each has four states. Changes speed, never a result
+  bool others = true;               // false: only the routers' own routing is computed
+  // Of that, in the place of the routers and of an adapter's positions; null: they decide.
+  RoutePolicy* policy = nullptr;
+  const ReadyAdapter* adapter =
+      nullptr;  // of all rows, and the others are chosen among its positions; null: none
   const Projector* polytope = nullptr;  // that hidden states are projected onto; null: none
   // Called by the calling thread after every pass with the share of the tokens that is done. Empty: not
   // called.

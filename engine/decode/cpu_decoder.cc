@@ -18,20 +18,24 @@ struct CpuDecoder::Impl {
 
   absl::Status SetSegments(std::span<const BatchRow> batch);
   void SetPolicies(std::span<const BatchRow> batch);
+  void SetAdapters(std::span<const BatchRow> batch);
   QuantizedRows RunLane(Lane& lane, LayerId layer);
   void RouteRows(Lane& lane, LayerId layer, const LayerWeights& weights);
   ExpertId ExpertAt(const TorusPoint& z, const LayerWeights& weights, TokenId token) const;
   void AskPolicies(LayerId layer, const LayerWeights& weights);
   std::vector<ExpertJob> GroupByExpert(LayerId layer, const QuantizedRows& h);
+  const RowAdapter* AdapterOf(int64_t i) const {  // of the i-th wanted row
+    return adapters.empty() ? nullptr : adapters[static_cast<size_t>(i)];
+  }
 
   Lanes lanes;
-  Pass& pass;                           // of the whole batch
-  std::vector<TokenId> tokens;          // by row
-  std::vector<int64_t> wanted;          // rows that want logits, then those that want only their hidden state
-  std::vector<int64_t> only_hidden;     // of a batch that is being taken in
-  int64_t with_logits = 0;              // of `wanted`
-  std::vector<RoutePolicy*> policies;   // by row; empty: no row has one
-  const RowAdapter* adapter = nullptr;  // of all rows; null: none
+  Pass& pass;                          // of the whole batch
+  std::vector<TokenId> tokens;         // by row
+  std::vector<int64_t> wanted;         // rows that want logits, then those that want only their hidden state
+  std::vector<int64_t> only_hidden;    // of a batch that is being taken in
+  int64_t with_logits = 0;             // of `wanted`
+  std::vector<RoutePolicy*> policies;  // by row; empty: no row has one
+  std::vector<const RowAdapter*> adapters;  // of `wanted`; empty: no row has one
   std::vector<ExpertId> routes, predicted;
   std::vector<TorusPoint> points;  // by row, for the policies
   std::vector<ExpertJob> jobs;     // of the layer run last
@@ -42,6 +46,15 @@ struct CpuDecoder::Impl {
   Scratch<int8_t> logit_q;
   Scratch<int32_t> logit_acc;
 };
+
+namespace {
+
+absl::Status TwoAdapters(size_t row) {
+  return absl::InvalidArgumentError(
+      absl::StrCat("batch row ", row, ": another adapter than the row before it, of the same session, has"));
+}
+
+}  // namespace
 
 CpuDecoder::CpuDecoder(const ModelWeights& weights, WorkerPool& pool, const kernels::Ops& ops)
     : impl_(std::make_unique<Impl>(weights, pool, ops)) {}
@@ -69,6 +82,7 @@ absl::Status CpuDecoder::Impl::SetSegments(std::span<const BatchRow> batch) {
       only_hidden.push_back(static_cast<int64_t>(i));
     }
     if (i > 0 && row.state == batch[i - 1].state) {
+      if (row.adapter != batch[i - 1].adapter) return TwoAdapters(i);
       ++pass.segments.back().count;
       continue;
     }
@@ -77,7 +91,7 @@ absl::Status CpuDecoder::Impl::SetSegments(std::span<const BatchRow> batch) {
           absl::StrCat("batch row ", i, ": its state was made for a model of another configuration"));
     }
     if (absl::Status s = row.state->BringHome(); !s.ok()) return s;
-    pass.segments.push_back({row.state, static_cast<int64_t>(i), 1, row.state->position(), adapter});
+    pass.segments.push_back({row.state, static_cast<int64_t>(i), 1, row.state->position(), row.adapter});
     seen.push_back(row.state);
   }
   with_logits = static_cast<int64_t>(wanted.size());
@@ -99,13 +113,20 @@ void CpuDecoder::Impl::SetPolicies(std::span<const BatchRow> batch) {
   points.resize(batch.size());
 }
 
-void CpuDecoder::UseAdapter(const RowAdapter* adapter) { impl_->adapter = adapter; }
+void CpuDecoder::Impl::SetAdapters(std::span<const BatchRow> batch) {
+  adapters.clear();
+  if (std::none_of(batch.begin(), batch.end(), [](const BatchRow& row) { return row.adapter != nullptr; })) {
+    return;
+  }
+  for (int64_t row : wanted) adapters.push_back(batch[static_cast<size_t>(row)].adapter);
+}
 
 absl::Status CpuDecoder::Begin(std::span<const BatchRow> rows) {
   Pass& pass = impl_->pass;
   pass.rows = 0;
   if (absl::Status status = impl_->SetSegments(rows); !status.ok()) return status;
   impl_->SetPolicies(rows);
+  impl_->SetAdapters(rows);
   impl_->tokens.clear();
   for (const BatchRow& row : rows) impl_->tokens.push_back(row.token);
   impl_->jobs.clear();
@@ -267,9 +288,8 @@ bool CpuDecoder::StartHidden(const Done&) {
     for (int64_t i = begin; i < end; ++i) {
       pass.ops.rms_norm(pass.X(impl.wanted[static_cast<size_t>(i)]), pass.weights.norm_out, d,
                         y + i * impl.hidden_width);
-      if (impl.adapter != nullptr) {
-        ChangeHidden(impl.adapter->head, pass.ops, d, y + i * impl.hidden_width);
-      }
+      if (const RowAdapter* adapter = impl.AdapterOf(i); adapter != nullptr)
+        ChangeHidden(adapter->head, pass.ops, d, y + i * impl.hidden_width);
     }
   });
   return true;
@@ -299,8 +319,9 @@ bool CpuDecoder::StartLogits(const Done&) {
     for (int64_t i = 0; i < count; ++i) {
       const int64_t at = i * vocab + begin;
       pass.ops.scale_rows(acc + at, weights.embedding_scale + begin, scale[i], end - begin, logits + at);
-      const float* bias = impl.adapter == nullptr ? nullptr : impl.adapter->head.bias;
-      if (bias != nullptr) pass.ops.add(logits + at, bias + begin, end - begin);
+      const RowAdapter* const adapter = impl.AdapterOf(i);
+      if (adapter != nullptr && adapter->head.bias != nullptr)
+        pass.ops.add(logits + at, adapter->head.bias + begin, end - begin);
     }
   });
   return true;

@@ -4,7 +4,6 @@
 #include <memory>
 
 #include "engine/decode/decoder.h"
-#include "engine/decode/row_adapter.h"
 
 namespace omni {
 
@@ -13,9 +12,6 @@ class CpuDecoder : public Decoder {
   // weights and pool outlive the decoder; weights are valid (CheckWeights).
   CpuDecoder(const ModelWeights& weights, WorkerPool& pool, const kernels::Ops& ops = kernels::ActiveOps());
   ~CpuDecoder() override;
-
-  // All rows of the batches from now on bring this adapter, which outlives their passes; null: none do.
-  void UseAdapter(const RowAdapter* adapter);
 
   absl::Status Begin(std::span<const BatchRow> rows) override;
   bool StartLayer(LayerId layer, const Done& done = {}) override;

@@ -15,6 +15,7 @@
 
 #include "engine/decode/expert.h"
 #include "engine/decode/route_policy.h"
+#include "engine/decode/row_adapter.h"
 #include "engine/decode/scratch.h"
 #include "engine/decode/worker_pool.h"
 #include "engine/model/expert_source.h"
@@ -34,6 +35,9 @@ struct BatchRow {
   // After the pass `state` holds all of itself, whatever the decoder could keep elsewhere. Of a session's
   // rows one is enough.
   bool want_state = false;
+  // What it changes for the row; the rows of a session have the same. Its positions are a policy's. Null: the
+  // model as it is. It outlives the pass.
+  const RowAdapter* adapter = nullptr;
 };
 
 // Not thread-safe: one batch at a time, and nothing but the destructor may be called between a Start that
@@ -47,8 +51,8 @@ class Decoder {
   virtual ~Decoder() = default;
 
   // The batch's embeddings. Rejects token ids out of range, a state of another model, rows out of order, zero
-  // rows; the states are then untouched. A pass that is given up after StartLayer leaves its states
-  // half-stepped: drop them.
+  // rows, a session's rows with several adapters; the states are then untouched. A pass that is given up
+  // after StartLayer leaves its states half-stepped: drop them.
   virtual absl::Status Begin(std::span<const BatchRow> rows) = 0;
 
   // Each returns true if it is over when it returns, and false if it goes on without the caller: then `done`

@@ -39,7 +39,6 @@ class Evaluation {
         documents_(std::move(documents)),
         decoder_(weights, pool, ops),
         nats_(documents_.size()) {
-    decoder_.UseAdapter(options.adapter);
     const auto count = std::ssize(documents_);
     if (options.max_tokens > 0 && count > 0) per_document_ = (options.max_tokens + count - 1) / count;
     for (std::string_view document : documents_) all_bytes_ += static_cast<double>(document.size());
@@ -107,6 +106,7 @@ class Evaluation {
       done_bytes_ += static_cast<double>(take) * stream->bytes_per_token;
       for (size_t i = 0; i < take; ++i, ++stream->next) {
         rows_.push_back({&stream->state, stream->tokens[stream->next], true, options_.policy});
+        rows_.back().adapter = options_.adapter;
         targets_.push_back({stream->tokens[stream->next + 1], stream->document});
       }
     }

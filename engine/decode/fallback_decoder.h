@@ -2,9 +2,10 @@
 // bytes are the same.
 //
 //     the device has no room for a batch's states, or the batch too many rows   this pass is the CPU's
+//     a row has an adapter                                                      this pass is the CPU's
 //     the device is lost, or a call of its runtime fails                        all passes from now on are
 //
-// Both are logged (device_full, device_lost), the first once.
+// All are logged (device_full, device_passed_over, device_lost), the first two once.
 #pragma once
 
 #include <cstdint>
@@ -56,7 +57,7 @@ class FallbackDecoder final : public Decoder {
   std::unique_ptr<DeviceDecoder> device_;  // null: lost
   std::unique_ptr<Decoder> cpu_;
   Decoder* now_;
-  bool full_said_ = false;
+  bool full_said_ = false, adapter_said_ = false;
   mutable std::mutex mutex_;
   DeviceReport report_;
 };

@@ -26,10 +26,9 @@ class AdapterFiles {
   absl::StatusOr<std::string> Load(const std::string& name) const;  // NotFound: says which there are
   absl::Status Remove(const std::string& name) const;
   absl::StatusOr<std::vector<std::string>> Names() const;  // ascending; none if there is no folder
+  std::string PathOf(const std::string& name) const;       // of a good name; the file need not be there
 
  private:
-  std::string PathOf(const std::string& name) const;
-
   std::string dir_;
 };
 

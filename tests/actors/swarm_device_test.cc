@@ -12,6 +12,7 @@
 #include "tests/actors/actors_environment.h"
 #include "tests/actors/on_device.h"
 #include "tests/actors/testing.h"
+#include "tests/testing/adapters.h"
 
 namespace omni {
 namespace {
@@ -131,6 +132,40 @@ TEST_F(SwarmDeviceTest, MoreSessionsThanTheDeviceHasRoomForGiveTheSameTokens) {
     EXPECT_EQ(Rest(*handles[i]), PlainLoop(*tiny_, requests[i])) << i;
   EXPECT_GT(swarm_->Stats().device->fallbacks, 0);
   EXPECT_FALSE(swarm_->Stats().device->lost);
+  EXPECT_EQ(swarm_->Stats().recoveries, 0);
+}
+
+// Its passes are the CPU's, with whoever is in them; the others' states come from the device, and go back.
+TEST_F(SwarmDeviceTest, NoDeviceComputesASessionThatHasAnAdapter) {
+  testing::FixedAdapters adapters;
+  SwarmOptions options;
+  options.adapters = &adapters;
+  Start(testing::TinyConfig(), options);
+  const ModelConfig& config = tiny_->model.config();
+  adapters.Put("mine", config, testing::RandomAdapter(config, "", 0.15f, 1));
+  const GenerateRequest plain = MakeRequest(*tiny_, 5, 40, 1);
+  GenerateRequest adapted = MakeRequest(*tiny_, 5, 12, 2);
+  adapted.adapter.name = "mine";
+  ASSERT_TRUE(swarm_->Generate(plain, nullptr).ok());
+  EXPECT_EQ(swarm_->Stats().device->fallbacks, 0);
+  const auto alone = swarm_->Generate(adapted, nullptr);
+  ASSERT_TRUE(alone.ok()) << alone.status();
+  const DeviceReport after = *swarm_->Stats().device;
+  EXPECT_EQ(after.fallbacks, 12);
+  EXPECT_NE(alone->tokens, PlainLoop(*tiny_, adapted));
+  // On a CPU alone.
+  SwarmOptions cpu = options;
+  cpu.threads = 1;
+  const auto other =
+      Swarm::Start(ActorsEnvironment::Actors(), tiny_->model.weights(), tiny_->model, tiny_->tokenizer, cpu);
+  ASSERT_TRUE(other.ok()) << other.status();
+  EXPECT_EQ((*other)->Generate(adapted, nullptr)->tokens, alone->tokens);
+  // Beside another.
+  auto first = swarm_->Submit(plain), second = swarm_->Submit(adapted);
+  ASSERT_TRUE(first.ok() && second.ok());
+  EXPECT_EQ(Rest(**second), alone->tokens);
+  EXPECT_EQ(Rest(**first), PlainLoop(*tiny_, plain));
+  EXPECT_GT(swarm_->Stats().device->passes, after.passes);
   EXPECT_EQ(swarm_->Stats().recoveries, 0);
 }
 

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -246,6 +247,36 @@ TEST_F(OmniAround, AnAdapterIsLearnedListedAndRemoved) {
   const json with = Json(Omni({"eval", "ppl", text, "-m", Model(), "--adapter", "sea", "--json"}, options));
   EXPECT_LT(with["nats_per_token"], 0.95 * plain["nats_per_token"].get<double>());
   ExpectOneLine(Omni({"eval", "ppl", text, "-m", Model(), "--adapter", "me"}, options), 1, "there are sea");
+  // An answer is written with it.
+  const auto run = [&](std::vector<std::string> more) {
+    more.insert(more.begin(),
+                {"run", "zzz {} 99", "-m", Model(), "-n", "24", "--ignore-eos", "--seed", "5", "--json"});
+    return Omni(more, options);
+  };
+  const json adapted = Json(run({"--adapter", "sea"}));
+  EXPECT_EQ(adapted["adapter"]["name"], "sea");
+  EXPECT_EQ(adapted["adapter"]["hash"].get<std::string>().size(), 32u);
+  EXPECT_EQ(Json(run({"--adapter", "sea", "--threads", "1"}))["tokens"], adapted["tokens"]);
+  EXPECT_NE(Json(run({}))["tokens"], adapted["tokens"]);
+  EXPECT_FALSE(Json(run({})).contains("adapter"));
+  ExpectOneLine(run({"--adapter", "me"}), 1, "there are sea");
+  ExpectOneLine(run({"--adapter", "sea", "--server", "http://127.0.0.1:1"}), 2, "--adapter");
+  // Of all that acts around a token it is worth what is lost without it.
+  const auto ablate = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), {"eval", "ablate", text, "-m", Model(), "--first-tokens", "100", "--json"});
+    std::map<std::string, double> bits;
+    const json printed = Json(Omni(more, options));
+    for (const json& line : printed["variants"])
+      bits[line["variant"].get<std::string>()] = line["bits_per_byte"];
+    return bits;
+  };
+  const auto of_all = ablate({"--adapter", "sea"}), without = ablate({});
+  EXPECT_FALSE(without.contains("-FMEA"));
+  EXPECT_EQ(of_all.at("-FMEA"), without.at("full"));
+  EXPECT_LT(of_all.at("full"), of_all.at("-FMEA"));
+  EXPECT_EQ(of_all.at("the model"), without.at("the model"));
+  ExpectOneLine(Omni({"eval", "lambada", text, "-m", Model(), "--adapter", "sea"}, options), 2,
+                "--adapter does nothing for lambada");
   // Nothing is saved that is not better.
   const Output worse = adapt({text, "--name", "none", "-m", Model(), "--own-tokens", "64", "--drift", "0"});
   EXPECT_EQ(worse.exit_code, 1);

@@ -14,6 +14,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/cluster/inference_fixture.h"
+#include "tests/testing/adapters.h"
 #include "tests/testing/polytopes.h"
 #include "tests/testing/recording_log.h"
 
@@ -39,6 +40,10 @@ class InferenceCallsTest : public InferenceFixture {
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
     }
     FAIL() << "the file was not read within 30 seconds";
+  }
+  void SaveAdapter(const std::string& name, uint64_t seed) {
+    const Adapter adapter = RandomAdapter(node_->model().config(), node_->model().hash(), 0.15f, seed);
+    ASSERT_TRUE(AdapterFiles(temp_ / "adapters").Save(name, adapter.Write()).ok());
   }
 };
 
@@ -253,13 +258,15 @@ TEST_F(InferenceCallsTest, AnAnswerIsTakenUpWithTheMemoryThatItBeganWith) {
   EXPECT_THAT(refused.error_message(), HasSubstr("goes on with the memory of version"));
 }
 
-// Whoever takes an answer up goes on with the polytope that it began with, or not at all.
-TEST_F(InferenceCallsTest, AnAnswerIsNotTakenUpWithAnotherPolytope) {
+// Whoever takes an answer up goes on with the polytope and the adapter that it began with, or not at all.
+TEST_F(InferenceCallsTest, AnAnswerIsNotTakenUpWithAnotherPolytopeOrAdapter) {
+  SaveAdapter("mine", 1);
   const std::string file = temp_ / "m/polytopes.omni";
   const std::string before = PolytopeBytes({RandomPolytope("tight", config_.d, 30, 0.3f, 1)});
   WriteFileBytes(file, before);
   pb::GenerateRequest request = Request("the sea", 3000);
   request.set_safety("tight");
+  request.set_adapter("mine");
   const std::vector<int32_t> want = MustGenerate(request);
   request.set_request_id("one");
   {
@@ -294,9 +301,68 @@ TEST_F(InferenceCallsTest, AnAnswerIsNotTakenUpWithAnotherPolytope) {
   const std::string other = backend_->PolytopeHash({"tight", ""}).value();
   WriteFileBytes(file, before);
   AwaitPolytope("tight", other);
+  SaveAdapter("mine", 2);
+  const auto refused_too = take_up().first;
+  EXPECT_EQ(refused_too.error_code(), StatusCode::FAILED_PRECONDITION);
+  EXPECT_THAT(refused_too.error_message(), HasSubstr("goes on with the adapter 'mine' of hash "));
+  SaveAdapter("mine", 1);
   const auto [status, tokens] = take_up();
   EXPECT_TRUE(status.ok()) << status.error_message();
   EXPECT_EQ(tokens, want);
+}
+
+TEST_F(InferenceCallsTest, AnAnswerIsAdaptedAndTellsByWhat) {
+  pb::GenerateRequest request = Request("the sea", 60);
+  const Whole plain = Generate(request);
+  EXPECT_TRUE(plain.answer.begun().adapter_hash().empty());
+  request.set_adapter("mine");
+  EXPECT_THAT(Generate(request).status.error_message(), HasSubstr("there is no adapter 'mine'"));
+  SaveAdapter("mine", 1);
+  const Whole whole = Generate(request);
+  ASSERT_TRUE(whole.status.ok()) << whole.status.error_message();
+  EXPECT_NE(whole.tokens, plain.tokens);
+  const std::string hash = whole.answer.begun().adapter_hash();
+  EXPECT_EQ(hash.size(), 32u);
+  SaveAdapter("mine", 2);
+  grpc::ClientContext context;
+  pb::ListAdaptersResponse list;
+  const grpc::Status listed = stub_->ListAdapters(&context, {}, &list);
+  ASSERT_TRUE(listed.ok()) << listed.error_message();
+  ASSERT_EQ(list.adapters_size(), 1);
+  EXPECT_EQ(list.adapters(0).name(), "mine");
+  EXPECT_EQ(list.adapters(0).model_hash(), node_->model().hash());
+  EXPECT_EQ(list.adapters(0).tokens(), 1000u);
+  EXPECT_NE(list.adapters(0).hash(), hash);
+  EXPECT_NE(MustGenerate(request), whole.tokens);
+  request.set_adapter_hash(hash);
+  const Whole refused = Generate(request);
+  EXPECT_EQ(refused.status.error_code(), StatusCode::FAILED_PRECONDITION);
+  EXPECT_THAT(refused.status.error_message(), HasSubstr("goes on with the adapter 'mine' of hash " + hash));
+  SaveAdapter("mine", 1);
+  EXPECT_EQ(MustGenerate(request), whole.tokens);
+  request.clear_adapter();
+  EXPECT_EQ(Generate(request).status.error_code(), StatusCode::INVALID_ARGUMENT);
+}
+
+// A saved session is its tokens: its state is gone on from by nobody who is adapted otherwise.
+TEST_F(InferenceCallsTest, ASavedSessionIsGoneOnWithByTheAdapterThatIsAskedFor) {
+  SaveAdapter("adapter1", 1);
+  SaveAdapter("adapter2", 2);
+  pb::GenerateRequest begin = Request("the sea", 20);
+  begin.set_adapter("adapter1");
+  begin.set_save_as("kept");
+  std::vector<int32_t> tokens = PromptIds("the sea");
+  for (int32_t token : MustGenerate(begin)) tokens.push_back(token);
+  for (const char* adapter : {"", "adapter1", "adapter2"}) {
+    pb::GenerateRequest next = Request("", 30, 3);
+    next.set_adapter(adapter);
+    pb::GenerateRequest whole = next;
+    next.set_session("kept");
+    next.set_prompt(" and");
+    for (int32_t token : tokens) whole.add_tokens(token);
+    for (TokenId token : backend_->tokenizer().Encode(" and")) whole.add_tokens(token.value);
+    EXPECT_EQ(MustGenerate(next), MustGenerate(whole)) << adapter;
+  }
 }
 
 TEST_F(InferenceCallsTest, WhatAClientNoLongerWaitsForIsNotComputed) {

@@ -37,6 +37,10 @@ class TestBackend : public InferenceBackend {
   absl::StatusOr<HeldMemory> HoldMemory(const std::string& caller, const MemoryChoice& choice) override {
     return node_.HoldMemory(caller, choice);
   }
+  absl::StatusOr<std::string> AdapterHash(const AdapterChoice& choice) override {
+    return node_.AdapterHash(choice);
+  }
+  absl::StatusOr<std::vector<OfferedAdapter>> Adapters() override { return node_.Adapters(); }
   absl::StatusOr<std::unique_ptr<SessionHandle>> Submit(GenerateRequest request,
                                                         SubmitOptions options) override {
     if (!submitting.ok()) return submitting;
@@ -62,6 +66,7 @@ class InferenceFixture : public StreamedTest {
     NodeOptions options;
     options.model = temp_ / "m";
     options.memory = temp_ / "memory";
+    options.adapters = temp_ / "adapters";
     options.swarm.threads = 1;
     auto node = Node::Start(nullptr, options);
     ASSERT_TRUE(node.ok()) << node.status();

@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "cluster/inference_backend.h"
 #include "cluster/node.h"
@@ -22,6 +23,10 @@ class NodeBackend final : public InferenceBackend {
   absl::StatusOr<HeldMemory> HoldMemory(const std::string& caller, const MemoryChoice& choice) override {
     return node_.memories()->Hold(caller, choice);
   }
+  absl::StatusOr<std::string> AdapterHash(const AdapterChoice& choice) override {
+    return node_.adapters().Hash(choice);
+  }
+  absl::StatusOr<std::vector<OfferedAdapter>> Adapters() override { return node_.adapters().List(); }
   absl::StatusOr<std::unique_ptr<SessionHandle>> Submit(GenerateRequest request,
                                                         SubmitOptions options) override {
     return node_.swarm().Submit(std::move(request), std::move(options));

@@ -36,6 +36,7 @@ class TestBackend : public InferenceBackend {
     if (memories == nullptr) return InferenceBackend::HoldMemory(caller, choice);
     return memories->Hold(caller, choice);
   }
+  absl::StatusOr<std::vector<OfferedAdapter>> Adapters() override { return node_.Adapters(); }
   absl::StatusOr<std::unique_ptr<SessionHandle>> Submit(GenerateRequest request,
                                                         SubmitOptions options) override {
     if (!submitting.ok()) return submitting;
@@ -59,6 +60,7 @@ class HttpDoorFixture : public StreamedTest {
     Pack(StreamedConfig());
     NodeOptions options;
     options.model = temp_ / "m";
+    options.adapters = temp_ / "adapters";
     options.open = open;
     options.swarm = swarm;
     options.swarm.threads = 1;

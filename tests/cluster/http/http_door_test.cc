@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "tests/cluster/http/door_fixture.h"
+#include "tests/testing/adapters.h"
 #include "tests/testing/polytopes.h"
 
 namespace omni {
@@ -27,6 +28,7 @@ using testing::kCompletions;
 using testing::kEndless;
 using testing::PolytopeBytes;
 using testing::Post;
+using testing::RandomAdapter;
 using testing::RandomPolytope;
 using testing::RawAnswer;
 using testing::RawClient;
@@ -263,6 +265,31 @@ TEST_F(HttpDoorTest, AnAnswerTellsWhatAPolytopeAndAMemoryOfContextsDid) {
   EXPECT_THAT(Ask(Get("/metrics")).body,
               AllOf(HasSubstr("omni_safety_tokens_total{moved=\"true\"} " + moved + "\n"),
                     HasSubstr("omni_context_tokens_total{recalled=\"true\"} ")));
+}
+
+TEST_F(HttpDoorTest, AnAdapterIsListedAndUsed) {
+  Open();
+  const auto complete = [&](json more) {
+    json body = {{"prompt", "the sea"}, {"max_tokens", 24}, {"ignore_eos", true}, {"seed", 1}};
+    body.update(more);
+    return Ask(Post(kCompletions, body.dump()));
+  };
+  EXPECT_EQ(json::parse(Ask(Get("/v1/adapters")).body), json({{"object", "list"}, {"data", json::array()}}));
+  EXPECT_THAT(Error(complete({{"adapter", "mine"}}), 400)["message"].get<std::string>(),
+              HasSubstr("there is no adapter 'mine'"));
+  const Adapter adapter = RandomAdapter(node_->model().config(), node_->model().hash(), 0.15f, 1);
+  ASSERT_TRUE(AdapterFiles(temp_ / "adapters").Save("mine", adapter.Write()).ok());
+  const json listed = json::parse(Ask(Get("/v1/adapters")).body)["data"];
+  ASSERT_EQ(listed.size(), 1u);
+  EXPECT_EQ(listed[0]["id"], "mine");
+  EXPECT_EQ(listed[0]["hash"], adapter.Hash());
+  EXPECT_EQ(listed[0]["model_hash"], node_->model().hash());
+  EXPECT_EQ(listed[0]["tokens"], 1000);
+  const json adapted = json::parse(complete({{"adapter", "mine"}}).body)["choices"][0];
+  EXPECT_EQ(adapted["finish_reason"], "length");
+  EXPECT_NE(adapted["text"], json::parse(complete(json::object()).body)["choices"][0]["text"]);
+  EXPECT_EQ(adapted, json::parse(complete({{"adapter", "mine"}}).body)["choices"][0]);
+  EXPECT_THAT(Ask(Get("/metrics")).body, HasSubstr("omni_adapter_tokens_total 48\n"));
 }
 
 TEST_F(HttpDoorTest, ShowsAPageAndWhatIsOnIt) {

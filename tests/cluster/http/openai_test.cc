@@ -139,10 +139,13 @@ TEST_F(OpenAiRequest, PerspectivesAreOneTextOrNone) {
     EXPECT_FALSE(ChatWith(none)->choices[0].perspectives.has_value()) << none;
   ExpectBad(ChatWith(R"("perspectives": "sideways")"), "perspectives", "near or far");
   ExpectBad(CompletionWith(R"("perspectives": 4)"), "perspectives");
-  const auto around = ChatWith(R"("safety": "general", "context_memory": true)");
+  const auto around = ChatWith(R"("safety": "general", "context_memory": true, "adapter": "me")");
   ASSERT_TRUE(around.ok()) << around.status();
   EXPECT_EQ(around->choices[0].safety.polytope, "general");
   EXPECT_TRUE(around->choices[0].context_memory);
+  EXPECT_EQ(around->choices[0].adapter.name, "me");
+  EXPECT_TRUE(read->choices[0].adapter.name.empty());
+  ExpectBad(CompletionWith(R"("adapter": 4)"), "adapter");
   EXPECT_TRUE(read->choices[0].safety.polytope.empty());
   EXPECT_FALSE(read->choices[0].context_memory);
   ExpectBad(CompletionWith(R"("safety": 4)"), "safety");

@@ -237,10 +237,9 @@ TEST_F(AdapterLearnerTest, SessionsDecodeWhileItLearnsAndReplaces) {
       ASSERT_TRUE(read.ok()) << "half a file was read: " << read.status();
       const ReadyAdapter ready(model_.weights().config, *std::move(read));
       SessionState state(model_.weights().config);
-      decoder.UseAdapter(&ready.rows());
       std::vector<BatchRow> rows;
       for (TokenId token : RandomTokens(6, model_.weights().config.vocab, 9))
-        rows.push_back({&state, token, true, ready.policy()});
+        rows.push_back({&state, token, true, ready.policy(), false, false, &ready.rows()});
       ASSERT_TRUE(RunBatch(decoder, model_.weights().config, model_.experts(), pool, rows).ok());
       ++used;
     }

@@ -474,9 +474,8 @@ TEST_P(Tangents, PrimalIsTheDecodersByTheBit) {
   TangentPass pass(model.weights(), model, pool);
   ASSERT_TRUE(pass.Run(state, tangents, tokens, view, views).ok());
   CpuDecoder decoder(model.weights(), pool);
-  decoder.UseAdapter(&view);
   std::vector<BatchRow> rows;
-  for (TokenId token : tokens) rows.push_back({&plain, token, true});
+  for (TokenId token : tokens) rows.push_back({&plain, token, true, nullptr, false, false, &view});
   ASSERT_TRUE(RunBatch(decoder, c, model, pool, rows).ok());
   for (int64_t i = 0; i < kTokens; ++i)
     EXPECT_TRUE(std::ranges::equal(pass.hidden(i), decoder.hidden(i))) << "token " << i;

@@ -42,14 +42,13 @@ std::vector<float> LogitsOf(RandomModel& model, const RowAdapter* adapter, Route
                             const kernels::Ops& ops = kernels::ActiveOps(), int threads = 2) {
   WorkerPool pool(threads);
   CpuDecoder decoder(model.weights(), pool, ops);
-  decoder.UseAdapter(adapter);
   SessionState state(model.config());
   const std::vector<TokenId> tokens = RandomTokens(40, model.config().vocab, 2);
   std::vector<float> all;
   for (size_t begin = 0; begin < tokens.size(); begin += batch) {
     std::vector<BatchRow> rows;
     for (size_t i = begin; i < std::min(tokens.size(), begin + batch); ++i)
-      rows.push_back({&state, tokens[i], true, policy});
+      rows.push_back({&state, tokens[i], true, policy, false, false, adapter});
     const absl::StatusOr<std::span<const float>> logits =
         RunBatch(decoder, model.config(), model, pool, rows);
     EXPECT_TRUE(logits.ok()) << logits.status();
@@ -127,6 +126,27 @@ TEST(AdapterFile, WhatIsWrittenIsRead) {
   EXPECT_TRUE(read->Fits(testing::OddConfig(), Filled().model_hash()).ok());
   EXPECT_THAT(read->Fits(testing::OddConfig(), "another").message(), HasSubstr("another"));
   EXPECT_FALSE(read->Fits(testing::TinyConfig(), Filled().model_hash()).ok());
+}
+
+TEST(AdapterFile, HashesWhatItChangesAndNothingElse) {
+  Adapter adapter = Filled();
+  const std::string hash = adapter.Hash();
+  EXPECT_EQ(hash.size(), 32u);
+  adapter.origin() = {};
+  EXPECT_EQ(adapter.Hash(), hash);
+  EXPECT_EQ(Adapter::Read(adapter.Write())->Hash(), hash);
+  EXPECT_EQ(ReadyAdapter(testing::OddConfig(), adapter).hash(), hash);
+  for (const AdapterBlock block : kAdapterBlocks) {
+    if (adapter.values(block).empty()) continue;
+    float& last = adapter.values(block).back();
+    const float was = std::exchange(last, last + 0.5f);
+    EXPECT_NE(adapter.Hash(), hash) << AdapterBlockName(block);
+    last = was;
+  }
+  EXPECT_EQ(adapter.Hash(), hash);
+  Adapter other(testing::OddConfig(), kAll, "another model");
+  other.CopyValues(adapter);
+  EXPECT_NE(other.Hash(), hash);
 }
 
 TEST(AdapterFile, RefusesCutAlteredAndForeignBytes) {
