@@ -19,6 +19,9 @@ GROUPS = {
         (r"hops_per_token", "hops_per_token", "", 1, 2),
         (r"actor_share", "actor_share", "%", 100, 2),
     ],
+    "blows": [
+        (r"(\w+_(?:mended|gap|ready))_s", r"\1", "s", 1, 2),
+    ],
     "mind": [
         (r"((?:near|far)\.)?(\w*_cost)", r"\1\2", "×", 1, 3),
         (r"((?:near|far)\.)?(\w*_gain)", r"\1\2", "%", 100, 2),
