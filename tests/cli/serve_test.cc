@@ -199,7 +199,8 @@ TEST_F(Serve, WhatCannotBeServedIsSaid) {
 }
 
 TEST_F(Serve, AnswersOverGrpcTooAsItsOwnCluster) {
-  const auto serve = Start();
+  // A folder of its own: a cluster knows the nodes that it had before, those of other tests too.
+  const auto serve = Start({"--state", *dir_ / "own_cluster"});
   const std::string address = serve->WaitForGrpcAddress();
   ASSERT_NE(address, "") << serve->Log();
   const json alone = Json(Run({"the sea", "-n", "9", "--temp", "0", "--json"}));

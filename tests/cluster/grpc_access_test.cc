@@ -54,6 +54,7 @@ const std::map<std::string, RpcNeeds> kMethods = {
     {"/omni.inference.v1.Inference/GetModel", RpcNeeds::kInfer},
     {"/omni.inference.v1.Inference/GetSession", RpcNeeds::kInfer},
     {"/omni.inference.v1.Inference/ForkSession", RpcNeeds::kInfer},
+    {"/omni.inference.v1.Inference/ListAdapters", RpcNeeds::kInfer},
     {"/omni.inference.v1.Inference/ListSessions", RpcNeeds::kInfer},
     {"/omni.inference.v1.Inference/DeleteSession", RpcNeeds::kInfer},
     {"/omni.memory.v1.Memory/Add", RpcNeeds::kInfer},

@@ -45,6 +45,7 @@ const std::map<std::string, RouteNeeds> kRoutes = {
     {"GET /ready", RouteNeeds::kNothing},
     {"GET /metrics", RouteNeeds::kAdmin},
     {"GET /props", RouteNeeds::kInfer},
+    {"GET /v1/adapters", RouteNeeds::kInfer},
     {"GET /v1/models", RouteNeeds::kInfer},
     {"GET /v1/models/*", RouteNeeds::kInfer},
     {"POST /v1/chat/completions", RouteNeeds::kInfer},
