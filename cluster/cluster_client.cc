@@ -1,9 +1,7 @@
 #include "cluster/cluster_client.h"
 
 #include <algorithm>
-#include <mutex>
 #include <random>
-#include <thread>
 #include <utility>
 
 #include <absl/strings/str_cat.h>
@@ -11,12 +9,9 @@
 #include <grpcpp/grpcpp.h>
 #include <third_party/health.grpc.pb.h>
 
-#include "cluster/channel_credentials.h"
+#include "cluster/asked_nodes.h"
 #include "cluster/confidence_proto.h"
-#include "cluster/grpc_cut_off.h"
 #include "cluster/grpc_status.h"
-#include "cluster/loopback.h"
-#include "cluster/node_credentials.h"
 #include "cluster/report_proto.h"
 #include "omni/cluster/v1/admin.grpc.pb.h"
 #include "omni/inference/v1/inference.grpc.pb.h"
@@ -33,108 +28,47 @@ std::string NewId() {
   return absl::StrFormat("%08x%08x%08x%08x", random(), random(), random(), random());
 }
 
-// Whether another, or the same a little later, may answer.
-bool MayPass(const absl::Status& status) {
-  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
-}
-
-// Where a node that does not coordinate sends its callers; empty: nowhere, or to itself.
-std::string HintOf(const grpc::ClientContext& context, const std::string& asked) {
-  const auto& trailing = context.GetServerTrailingMetadata();
-  const auto found = trailing.find(kCoordinatorMetadata);
-  if (found == trailing.end()) return "";
-  std::string hint(found->second.data(), found->second.size());
-  return hint == asked ? "" : hint;
-}
-
-// Before the next is asked: at once where one was named.
-void Pause(const std::string& hint) {
-  std::this_thread::sleep_for(std::chrono::milliseconds(hint.empty() ? 50 : 1));
-}
-
 }  // namespace
 
 struct ClusterClient::Impl {
-  // The next to be asked; a hint comes first.
-  std::string Next(const std::string& hint) {
-    std::lock_guard lock(mutex);
-    if (!hint.empty()) return current = hint;
-    if (!current.empty()) return current;
-    return current = options.addresses[turn++ % options.addresses.size()];
-  }
-  void Failed() {
-    std::lock_guard lock(mutex);
-    current.clear();
-  }
+  // A new one for each call, which notices silence within a second: somebody waits for an answer.
   std::shared_ptr<grpc::Channel> ChannelTo(const std::string& address) const {
     grpc::ChannelArguments arguments;
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
     arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-    // How long one attempt to connect may take: a node that is stopped still has connections accepted for it.
-    arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 2000);
-    // A node that has been silently cut off is noticed by its silence.
+    arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, static_cast<int>(kConnecting.count()));
     arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, static_cast<int>(kClientPing.count()));
     arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 1000);
     arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
-    return grpc::CreateCustomChannel(address, credentials->channel(), arguments);
+    return grpc::CreateCustomChannel(address, nodes->credentials().channel(), arguments);
   }
 
-  // A key is not sent in the clear, whatever plain links are allowed for else.
-  void ShowKey(grpc::ClientContext& context, const std::string& address) const {
-    if (!options.key.empty() && (!options.certificates.empty() || IsLoopback(address)))
-      context.AddMetadata("authorization", absl::StrCat("Bearer ", options.key));
-  }
-
-  // Asks one node after another until one answers, or the patience is over.
   template <typename F>
   absl::Status Ask(F&& ask) {
-    const auto until = Clock::now() + options.patience;
-    std::string hint;
-    while (true) {
-      const std::string address = Next(std::exchange(hint, ""));
-      grpc::ClientContext context;
-      context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(5));
-      ShowKey(context, address);
-      const absl::Status status = FromGrpc(ask(*admin::Admin::NewStub(ChannelTo(address)), context));
-      if (status.ok() || !MayPass(status)) return status;
-      Failed();
-      hint = HintOf(context, address);
-      if (Clock::now() >= until)
-        return credentials->Explain(
-            absl::Status(status.code(), absl::StrCat(address, ": ", status.message())), address);
-      Pause(hint);
-    }
+    return nodes->Call(std::chrono::seconds(5),
+                       [&](const std::string& address, grpc::ClientContext& context) {
+                         return ask(*admin::Admin::NewStub(ChannelTo(address)), context);
+                       });
   }
 
-  ClusterClientOptions options;
-  std::unique_ptr<NodeCredentials> credentials;
-  std::mutex mutex;
-  std::string current;
-  size_t turn = 0;
+  std::unique_ptr<AskedNodes> nodes;
 };
 
 ClusterClient::ClusterClient(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 ClusterClient::~ClusterClient() = default;
 
 absl::StatusOr<std::unique_ptr<ClusterClient>> ClusterClient::Make(ClusterClientOptions options) {
-  if (options.addresses.empty()) return absl::InvalidArgumentError("no address of a node was given");
   auto impl = std::make_unique<Impl>();
-  for (const std::string& address : options.addresses) {
-    if (address.find(':') == std::string::npos)
-      return absl::InvalidArgumentError(absl::StrCat("'", address, "' is no HOST:PORT"));
-  }
-  absl::StatusOr<std::unique_ptr<NodeCredentials>> made =
-      NodeCredentials::Make(options.certificates, options.addresses, options.allow_plain);
-  if (!made.ok()) return made.status();
-  impl->credentials = *std::move(made);
-  impl->options = std::move(options);
+  absl::StatusOr<std::unique_ptr<AskedNodes>> nodes = AskedNodes::Make(std::move(options));
+  if (!nodes.ok()) return nodes.status();
+  impl->nodes = *std::move(nodes);
   return std::unique_ptr<ClusterClient>(new ClusterClient(std::move(impl)));
 }
 
 absl::Status ClusterClient::Health() {
   namespace health = ::grpc::health::v1;
   constexpr std::chrono::seconds kPatience{2};
-  const std::string& address = impl_->options.addresses.front();
+  const std::string& address = impl_->nodes->options().addresses.front();
   grpc::ClientContext context;
   context.set_wait_for_ready(true);  // a first look-up may fail, or take a moment
   context.set_deadline(std::chrono::system_clock::now() + kPatience);
@@ -143,8 +77,7 @@ absl::Status ClusterClient::Health() {
                                     ->Check(&context, health::HealthCheckRequest(), &response));
   if (absl::IsDeadlineExceeded(asked)) asked = absl::UnavailableError("it does not answer");
   if (!asked.ok()) {
-    return impl_->credentials->Explain(
-        absl::Status(asked.code(), absl::StrCat(address, ": ", asked.message())), address);
+    return impl_->nodes->Explain(asked, address);
   }
   if (response.status() == health::HealthCheckResponse::SERVING) return absl::OkStatus();
   return absl::UnavailableError(absl::StrCat(
@@ -162,29 +95,30 @@ absl::StatusOr<ClusterReport> ClusterClient::Status() {
 
 absl::Status ClusterClient::Watch(const std::function<bool(const ClusterReport&)>& on_report,
                                   const std::stop_token& stop) {
-  auto until = Clock::now() + impl_->options.patience;
+  auto until = Clock::now() + impl_->nodes->options().patience;
   std::string hint;
   while (true) {
-    const std::string address = impl_->Next(std::exchange(hint, ""));
+    const std::string address = impl_->nodes->Next(std::exchange(hint, ""));
     const auto stub = admin::Admin::NewStub(impl_->ChannelTo(address));
     grpc::ClientContext context;
-    impl_->ShowKey(context, address);
+    impl_->nodes->ShowKey(context, address);
     const std::stop_callback cancel(stop, [&context] { context.TryCancel(); });
     const auto reader = stub->Watch(&context, admin::StatusRequest());
     admin::ClusterStatus message;
     bool wanted = true;
     while (wanted && reader->Read(&message)) {
-      until = Clock::now() + impl_->options.patience;
+      until = Clock::now() + impl_->nodes->options().patience;
       wanted = on_report(FromProto(message));
     }
     if (!wanted) context.TryCancel();
-    const absl::Status status = FromGrpc(reader->Finish());
+    const grpc::Status said = reader->Finish();
+    const absl::Status status = FromGrpc(said);
     if (!wanted || stop.stop_requested()) return absl::OkStatus();
-    if (!status.ok() && !MayPass(status)) return status;
-    impl_->Failed();
-    hint = HintOf(context, address);
+    if (!status.ok() && !AskedNodes::MayPass(said)) return status;
+    impl_->nodes->Failed();
+    hint = AskedNodes::HintOf(context, address);
     if (Clock::now() >= until) return status;
-    Pause(hint);
+    AskedNodes::Pause(hint);
   }
 }
 
@@ -253,21 +187,21 @@ absl::StatusOr<ClusterClient::Answer> ClusterClient::Generate(const Request& req
   };
   Answer answer;
   bool known = false;  // to a coordinator that lasts
-  auto until = Clock::now() + impl_->options.patience;
+  auto until = Clock::now() + impl_->nodes->options().patience;
   Clock::time_point last;
   std::string hint;
   while (true) {
-    const std::string address = impl_->Next(std::exchange(hint, ""));
+    const std::string address = impl_->nodes->Next(std::exchange(hint, ""));
     const auto stub = texts::Inference::NewStub(impl_->ChannelTo(address));
     grpc::ClientContext context;
-    impl_->ShowKey(context, address);
+    impl_->nodes->ShowKey(context, address);
     const std::stop_callback cancel(request.cancel, [&context] { context.TryCancel(); });
     ask.set_have(answer.tokens.size());
     const auto reader = stub->GenerateStream(&context, ask);
     texts::GenerateResponse message;
     bool finished = false, wanted = true;
     while (wanted && reader->Read(&message)) {
-      until = Clock::now() + impl_->options.patience;
+      until = Clock::now() + impl_->nodes->options().patience;
       GenerateEvent event;
       switch (message.kind_case()) {
         case texts::GenerateResponse::kBegun:
@@ -334,15 +268,14 @@ absl::StatusOr<ClusterClient::Answer> ClusterClient::Generate(const Request& req
       answer.reason = StopReasonName(StopReason::kCancelled);
       return answer;
     }
-    if (!status.ok() && !MayPass(status) && !CutOff(said)) return status;
-    impl_->Failed();
-    hint = HintOf(context, address);
+    if (!status.ok() && !AskedNodes::MayPass(said)) return status;
+    impl_->nodes->Failed();
+    hint = AskedNodes::HintOf(context, address);
     if (Clock::now() >= until) {
-      return impl_->credentials->Explain(
-          absl::Status(status.code(), absl::StrCat(address, ": ", status.message())), address);
+      return impl_->nodes->Explain(status, address);
     }
     answer.reconnects += known;
-    Pause(hint);
+    AskedNodes::Pause(hint);
   }
 }
 

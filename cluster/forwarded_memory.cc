@@ -18,9 +18,7 @@ class ForwardingMemory final : public pb::Memory::CallbackService {
  public:
   ForwardingMemory(std::shared_ptr<Forwarding> forwarding, std::function<bool()> stopping,
                    std::function<absl::Status()> leads, pb::Memory::CallbackService& local, Access* access)
-      : forwarding_(std::move(forwarding)),
-        stopping_(std::move(stopping)),
-        leads_(std::move(leads)),
+      : leader_(std::move(forwarding), std::move(stopping), std::move(leads)),
         local_(local),
         access_(access) {}
 
@@ -30,12 +28,13 @@ class ForwardingMemory final : public pb::Memory::CallbackService {
 
 #define OMNI_FORWARD(Method, Request, Response)                                                           \
   Unary* Method(Context* context, const pb::Request* request, pb::Response* response) override {          \
-    const std::string leader = LeaderFor(*context);                                                       \
+    const std::string leader = leader_.AddressFor(*context);                                              \
     const absl::StatusOr<Caller> caller = CallerOf(*context, access_);                                    \
     if (leader.empty() || !caller.ok()) return local_.Method(context, request, response);                 \
     Unary* reactor = context->DefaultReactor();                                                           \
     auto* call = new ForwardedUnary<pb::Memory, pb::Request, pb::Response>(                               \
-        forwarding_, std::nullopt, context, reactor, ForwardedFor(caller->name, {}), request, response,   \
+        leader_.forwarding(), std::nullopt, context, reactor, ForwardedFor(caller->name, {}), request,    \
+        response,                                                                                         \
         [](pb::Memory::Stub& stub, grpc::ClientContext* asked, const pb::Request* what, pb::Response* to, \
            std::function<void(grpc::Status)> done) {                                                      \
           stub.async()->Method(asked, what, to, std::move(done));                                         \
@@ -50,15 +49,7 @@ class ForwardingMemory final : public pb::Memory::CallbackService {
 #undef OMNI_FORWARD
 
  private:
-  // Where a call is to go; empty: it is answered here, where it is known best how to refuse it, too.
-  std::string LeaderFor(const Context& context) {
-    if (leads_().ok() || stopping_() || context.client_metadata().count(kForwardedMetadata) > 0) return "";
-    return forwarding_->Leader(0);
-  }
-
-  const std::shared_ptr<Forwarding> forwarding_;
-  const std::function<bool()> stopping_;
-  const std::function<absl::Status()> leads_;
+  const ToLeader leader_;
   pb::Memory::CallbackService& local_;
   Access* const access_;
 };

@@ -111,36 +111,34 @@ class ForwardingTasks final : public pb::SwarmTasks::CallbackService {
  public:
   ForwardingTasks(std::shared_ptr<Forwarding> forwarding, std::function<bool()> stopping,
                   std::function<absl::Status()> leads, pb::SwarmTasks::CallbackService& local, Access* access)
-      : forwarding_(std::move(forwarding)),
-        stopping_(std::move(stopping)),
-        leads_(std::move(leads)),
+      : leader_(std::move(forwarding), std::move(stopping), std::move(leads)),
         local_(local),
         access_(access) {}
 
   grpc::ServerWriteReactor<pb::TaskEvent>* WatchTask(Context* context,
                                                      const pb::WatchTaskRequest* request) override {
-    const std::string leader = LeaderFor(*context);
+    const std::string leader = leader_.AddressFor(*context);
     const absl::StatusOr<Caller> caller = CallerOf(*context, access_);
     if (leader.empty() || !caller.ok()) return local_.WatchTask(context, request);
-    auto* watch = new ForwardedWatch(forwarding_, MetadataFor(*caller), context, *request);
+    auto* watch = new ForwardedWatch(leader_.forwarding(), MetadataFor(*caller), context, *request);
     watch->Start(leader);
     return watch;
   }
 
-#define OMNI_FORWARD(Method, Request, Response)                                                  \
-  Unary* Method(Context* context, const pb::Request* request, pb::Response* response) override { \
-    const std::string leader = LeaderFor(*context);                                              \
-    const absl::StatusOr<Caller> caller = CallerOf(*context, access_);                           \
-    if (leader.empty() || !caller.ok()) return local_.Method(context, request, response);        \
-    Unary* reactor = context->DefaultReactor();                                                  \
-    auto* call = new ForwardedUnary<pb::SwarmTasks, pb::Request, pb::Response>(                  \
-        forwarding_, std::nullopt, context, reactor, MetadataFor(*caller), request, response,    \
-        [](pb::SwarmTasks::Stub& stub, grpc::ClientContext* asked, const pb::Request* what,      \
-           pb::Response* to, std::function<void(grpc::Status)> done) {                           \
-          stub.async()->Method(asked, what, to, std::move(done));                                \
-        });                                                                                      \
-    call->Start(leader);                                                                         \
-    return reactor;                                                                              \
+#define OMNI_FORWARD(Method, Request, Response)                                                        \
+  Unary* Method(Context* context, const pb::Request* request, pb::Response* response) override {       \
+    const std::string leader = leader_.AddressFor(*context);                                           \
+    const absl::StatusOr<Caller> caller = CallerOf(*context, access_);                                 \
+    if (leader.empty() || !caller.ok()) return local_.Method(context, request, response);              \
+    Unary* reactor = context->DefaultReactor();                                                        \
+    auto* call = new ForwardedUnary<pb::SwarmTasks, pb::Request, pb::Response>(                        \
+        leader_.forwarding(), std::nullopt, context, reactor, MetadataFor(*caller), request, response, \
+        [](pb::SwarmTasks::Stub& stub, grpc::ClientContext* asked, const pb::Request* what,            \
+           pb::Response* to, std::function<void(grpc::Status)> done) {                                 \
+          stub.async()->Method(asked, what, to, std::move(done));                                      \
+        });                                                                                            \
+    call->Start(leader);                                                                               \
+    return reactor;                                                                                    \
   }
   OMNI_FORWARD(SubmitTask, SubmitTaskRequest, SubmitTaskResponse)
   OMNI_FORWARD(SubmitBatch, SubmitBatchRequest, SubmitBatchResponse)
@@ -158,20 +156,13 @@ class ForwardingTasks final : public pb::SwarmTasks::CallbackService {
 #undef OMNI_FORWARD
 
  private:
-  // Where a call is to go; empty: it is answered here, where it is known best how to refuse it, too.
-  std::string LeaderFor(const Context& context) {
-    if (leads_().ok() || stopping_() || context.client_metadata().count(kForwardedMetadata) > 0) return "";
-    return forwarding_->Leader(0);
-  }
   static CallMetadata MetadataFor(const Caller& caller) {
     CallMetadata metadata = ForwardedFor(caller.name, {});
     if (caller.scopes.Has(Scope::kAdmin)) metadata.emplace_back(kForwardedAllMetadata, "1");
     return metadata;
   }
 
-  const std::shared_ptr<Forwarding> forwarding_;
-  const std::function<bool()> stopping_;
-  const std::function<absl::Status()> leads_;
+  const ToLeader leader_;
   pb::SwarmTasks::CallbackService& local_;
   Access* const access_;
 };

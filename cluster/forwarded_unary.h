@@ -11,6 +11,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include "cluster/forwarded_answer.h"
+#include "cluster/grpc_access.h"
 #include "cluster/grpc_request.h"
 #include "cluster/grpc_status.h"
 
@@ -71,6 +72,26 @@ class ForwardedUnary {
   std::string address_;
   std::unique_ptr<typename Service::Stub> stub_;
   std::unique_ptr<grpc::ClientContext> call_;
+};
+
+// What the services of a node that may not lead have in common: where a call is to go.
+class ToLeader {
+ public:
+  ToLeader(std::shared_ptr<Forwarding> forwarding, std::function<bool()> stopping,
+           std::function<absl::Status()> leads)
+      : forwarding_(std::move(forwarding)), stopping_(std::move(stopping)), leads_(std::move(leads)) {}
+
+  // Empty: it is answered here, where it is known best how to refuse it, too.
+  std::string AddressFor(const grpc::CallbackServerContext& context) const {
+    if (leads_().ok() || stopping_() || context.client_metadata().count(kForwardedMetadata) > 0) return "";
+    return forwarding_->Leader(0);
+  }
+  const std::shared_ptr<Forwarding>& forwarding() const { return forwarding_; }
+
+ private:
+  const std::shared_ptr<Forwarding> forwarding_;
+  const std::function<bool()> stopping_;
+  const std::function<absl::Status()> leads_;
 };
 
 }  // namespace omni

@@ -23,7 +23,7 @@ class RemoteMemory {
   ~RemoteMemory();
 
   // As Memory's of the same name. Add may have been done more than once when it is OK, which changes nothing
-  // but the scope's version.
+  // but the scope's version; of what Forget says, what was forgotten before it was asked again is missing.
   absl::Status Add(const std::string& scope, const std::vector<Association>& associations);
   absl::StatusOr<std::optional<Remembered>> Ask(const std::string& scope, const std::string& key);
   absl::StatusOr<int64_t> Forget(const std::string& scope, const std::optional<std::string>& key);

@@ -1,20 +1,14 @@
 #include "cluster/tasks/task_client.h"
 
 #include <chrono>
-#include <map>
-#include <mutex>
 #include <string_view>
-#include <thread>
 #include <utility>
 
 #include <absl/strings/str_cat.h>
 #include <grpcpp/grpcpp.h>
 
-#include "cluster/channel_credentials.h"
-#include "cluster/grpc_cut_off.h"
+#include "cluster/asked_nodes.h"
 #include "cluster/grpc_status.h"
-#include "cluster/loopback.h"
-#include "cluster/node_credentials.h"
 #include "cluster/tasks/sha256.h"
 #include "cluster/tasks/task_json.h"
 #include "cluster/tasks/task_messages.h"
@@ -29,12 +23,6 @@ using Clock = std::chrono::steady_clock;
 using Stub = pb::SwarmTasks::Stub;
 
 constexpr std::chrono::seconds kOneCall{10};
-constexpr std::chrono::milliseconds kPause{50};
-constexpr std::chrono::milliseconds kConnecting{2000};  // at most
-
-bool MayPass(const absl::Status& status) {
-  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
-}
 
 // One of the methods: from JSON to JSON, by one node.
 using JsonCall = std::function<grpc::Status(Stub&, grpc::ClientContext*, std::string* answer)>;
@@ -73,106 +61,46 @@ absl::StatusOr<JsonCall> PrepareByName(std::string_view method, const std::strin
 }  // namespace
 
 struct RemoteTasks::Impl {
-  // The next to be asked; whom another has named comes first.
-  std::string Next(const std::string& hint) {
-    const std::lock_guard lock(mutex);
-    if (!hint.empty()) return current = hint;
-    if (!current.empty()) return current;
-    return current = options.addresses[turn++ % options.addresses.size()];
-  }
-  void Failed() {
-    const std::lock_guard lock(mutex);
-    current.clear();
-  }
   std::unique_ptr<Stub> StubOf(const std::string& address) {
-    const std::lock_guard lock(mutex);
-    std::shared_ptr<grpc::Channel>& channel = channels[address];
-    if (channel == nullptr) {
-      grpc::ChannelArguments arguments;
-      arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-      arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-      arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, static_cast<int>(kPause.count()));
-      arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, static_cast<int>(kConnecting.count()));
-      arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2000);
-      // A node that has been silently cut off is noticed by its silence.
-      arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, static_cast<int>(kClientPing.count()));
-      arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 5000);
-      arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
-      channel = grpc::CreateCustomChannel(address, credentials->channel(), arguments);
-    }
-    return pb::SwarmTasks::NewStub(channel);
-  }
-  // A key is not sent in the clear, whatever plain links are allowed for else.
-  void ShowKey(grpc::ClientContext& context, const std::string& address) const {
-    if (!options.key.empty() && (!options.certificates.empty() || IsLoopback(address)))
-      context.AddMetadata("authorization", absl::StrCat("Bearer ", options.key));
-  }
-  // Whom a node has named that keeps no tasks; empty: nobody else.
-  static std::string HintOf(const grpc::ClientContext& context, const std::string& asked) {
-    const auto& trailing = context.GetServerTrailingMetadata();
-    const auto found = trailing.find(kCoordinatorMetadata);
-    if (found == trailing.end()) return "";
-    std::string hint(found->second.data(), found->second.size());
-    return hint == asked ? "" : hint;
-  }
-  absl::Status Explain(const absl::Status& status, const std::string& address) const {
-    return credentials->Explain(absl::Status(status.code(), absl::StrCat(address, ": ", status.message())),
-                                address);
+    return pb::SwarmTasks::NewStub(nodes->ChannelTo(address));
   }
 
-  ClusterClientOptions options;
-  std::unique_ptr<NodeCredentials> credentials;
-  std::mutex mutex;
-  std::string current;
-  size_t turn = 0;
-  std::map<std::string, std::shared_ptr<grpc::Channel>> channels;
+  std::unique_ptr<AskedNodes> nodes;
 };
 
 RemoteTasks::RemoteTasks(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 RemoteTasks::~RemoteTasks() = default;
 
 absl::StatusOr<std::unique_ptr<RemoteTasks>> RemoteTasks::Make(ClusterClientOptions options) {
-  if (options.addresses.empty()) return absl::InvalidArgumentError("no address of a node was given");
   auto impl = std::make_unique<Impl>();
-  absl::StatusOr<std::unique_ptr<NodeCredentials>> made =
-      NodeCredentials::Make(options.certificates, options.addresses, options.allow_plain);
-  if (!made.ok()) return made.status();
-  impl->credentials = *std::move(made);
-  impl->options = std::move(options);
+  absl::StatusOr<std::unique_ptr<AskedNodes>> nodes = AskedNodes::Make(std::move(options));
+  if (!nodes.ok()) return nodes.status();
+  impl->nodes = *std::move(nodes);
   return std::unique_ptr<RemoteTasks>(new RemoteTasks(std::move(impl)));
 }
 
 absl::StatusOr<std::string> RemoteTasks::Call(const std::string& method, const std::string& request) {
   const absl::StatusOr<JsonCall> call = PrepareByName(method, request);
   if (!call.ok()) return call.status();
-  const auto until = Clock::now() + impl_->options.patience;
-  std::string hint;
-  while (true) {
-    const std::string address = impl_->Next(std::exchange(hint, ""));
-    grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + kOneCall);
-    impl_->ShowKey(context, address);
-    std::string answer;
-    const grpc::Status said = (*call)(*impl_->StubOf(address), &context, &answer);
-    const absl::Status status = FromGrpc(said);
-    if (status.ok()) return answer;
-    if (!MayPass(status) && !CutOff(said)) return status;
-    impl_->Failed();
-    hint = Impl::HintOf(context, address);
-    if (Clock::now() >= until) return impl_->Explain(status, address);
-    std::this_thread::sleep_for(kPause);
-  }
+  std::string answer;
+  const absl::Status status =
+      impl_->nodes->Call(kOneCall, [&](const std::string& address, grpc::ClientContext& context) {
+        answer.clear();
+        return (*call)(*impl_->StubOf(address), &context, &answer);
+      });
+  if (!status.ok()) return status;
+  return answer;
 }
 
 absl::Status RemoteTasks::Watch(const TaskId& id, int64_t after, const OnEvent& on_event,
                                 const std::stop_token& stop) {
-  auto until = Clock::now() + impl_->options.patience;
+  auto until = Clock::now() + impl_->nodes->options().patience;
   std::string hint;
   while (true) {
-    const std::string address = impl_->Next(std::exchange(hint, ""));
+    const std::string address = impl_->nodes->Next(std::exchange(hint, ""));
     const std::unique_ptr<Stub> stub = impl_->StubOf(address);
     grpc::ClientContext context;
-    impl_->ShowKey(context, address);
+    impl_->nodes->ShowKey(context, address);
     const std::stop_callback cancel(stop, [&context] { context.TryCancel(); });
     pb::WatchTaskRequest request;
     request.set_id(id);
@@ -183,7 +111,7 @@ absl::Status RemoteTasks::Watch(const TaskId& id, int64_t after, const OnEvent& 
     bool wanted = true;
     absl::Status wrong;
     while (wanted && wrong.ok() && reader->Read(&message)) {
-      until = Clock::now() + impl_->options.patience;
+      until = Clock::now() + impl_->nodes->options().patience;
       const absl::StatusOr<TaskEvent> event = ReadEvent(message);
       if (!event.ok()) {
         wrong = event.status();
@@ -200,13 +128,13 @@ absl::Status RemoteTasks::Watch(const TaskId& id, int64_t after, const OnEvent& 
     const absl::Status status = FromGrpc(said);
     if (!wrong.ok()) return wrong;
     if (!wanted || stop.stop_requested() || status.ok()) return absl::OkStatus();
-    if (!MayPass(status) && !CutOff(said)) return status;
-    impl_->Failed();
-    hint = Impl::HintOf(context, address);
+    if (!AskedNodes::MayPass(said)) return status;
+    impl_->nodes->Failed();
+    hint = AskedNodes::HintOf(context, address);
     // It was connected, and there was nothing to tell: that was no failure until now.
-    if (Clock::now() - begun > 2 * kConnecting) until = Clock::now() + impl_->options.patience;
-    if (Clock::now() >= until) return impl_->Explain(status, address);
-    std::this_thread::sleep_for(kPause);
+    if (Clock::now() - begun > 2 * kConnecting) until = Clock::now() + impl_->nodes->options().patience;
+    if (Clock::now() >= until) return impl_->nodes->Explain(status, address);
+    AskedNodes::Pause(hint);
   }
 }
 

@@ -41,6 +41,17 @@ class InferenceCallsTest : public InferenceFixture {
     }
     FAIL() << "the file was not read within 30 seconds";
   }
+  // Asks, and goes away after three tokens.
+  void BreakOff(const pb::GenerateRequest& request) {
+    grpc::ClientContext context;
+    const auto reader = stub_->GenerateStream(&context, request);
+    pb::GenerateResponse message;
+    for (int tokens = 0; tokens < 3 && reader->Read(&message);) tokens += message.has_token();
+    context.TryCancel();
+    while (reader->Read(&message)) {
+    }
+    reader->Finish();
+  }
   void SaveAdapter(const std::string& name, uint64_t seed) {
     const Adapter adapter = RandomAdapter(node_->model().config(), node_->model().hash(), 0.15f, seed);
     ASSERT_TRUE(AdapterFiles(temp_ / "adapters").Save(name, adapter.Write()).ok());
@@ -157,16 +168,7 @@ TEST_F(InferenceCallsTest, AnAnswerWhoseEndIsKeptNoMoreGoesOnWhereItsClientIs) {
   pb::GenerateRequest request = Request("the sea", 3000);
   const std::vector<int32_t> want = MustGenerate(request);
   request.set_request_id("one");
-  {
-    grpc::ClientContext context;
-    const auto reader = stub_->GenerateStream(&context, request);
-    pb::GenerateResponse message;
-    for (int tokens = 0; tokens < 3 && reader->Read(&message);) tokens += message.has_token();
-    context.TryCancel();
-    while (reader->Read(&message)) {
-    }
-    reader->Finish();
-  }
+  BreakOff(request);
   EXPECT_TRUE(WaitForNoSessions());
   const testing::RecordingLog log;
   constexpr int kHave = 2900;
@@ -236,16 +238,7 @@ TEST_F(InferenceCallsTest, AnAnswerIsTakenUpWithTheMemoryThatItBeganWith) {
   EXPECT_EQ(again.answer.begun().memory_version(), version);
   request.set_request_id("begun");
   request.set_max_tokens(kEndless);
-  {
-    grpc::ClientContext context;
-    const auto stream = stub_->GenerateStream(&context, request);
-    pb::GenerateResponse message;
-    for (int tokens = 0; tokens < 3 && stream->Read(&message);) tokens += message.has_token();
-    context.TryCancel();
-    while (stream->Read(&message)) {
-    }
-    stream->Finish();
-  }
+  BreakOff(request);
   ASSERT_TRUE(memory.Forget("s", std::nullopt).ok());
   Restart();
   grpc::ClientContext context;
@@ -269,16 +262,7 @@ TEST_F(InferenceCallsTest, AnAnswerIsNotTakenUpWithAnotherPolytopeOrAdapter) {
   request.set_adapter("mine");
   const std::vector<int32_t> want = MustGenerate(request);
   request.set_request_id("one");
-  {
-    grpc::ClientContext context;
-    const auto reader = stub_->GenerateStream(&context, request);
-    pb::GenerateResponse message;
-    for (int tokens = 0; tokens < 3 && reader->Read(&message);) tokens += message.has_token();
-    context.TryCancel();
-    while (reader->Read(&message)) {
-    }
-    reader->Finish();
-  }
+  BreakOff(request);
   EXPECT_TRUE(WaitForNoSessions());
   const auto take_up = [&] {
     grpc::ClientContext context;
