@@ -1,5 +1,7 @@
 #include "cli/around_flags.h"
 
+#include <absl/strings/str_cat.h>
+
 #include "cli/perspective_flag.h"
 
 namespace omni::cli {
@@ -34,6 +36,13 @@ absl::Status AroundFlags::Check() const {
         "and no two name the same token");
   }
   return absl::OkStatus();
+}
+
+absl::Status AroundFlags::RefuseAtServer() const {
+  const std::string flag = First();
+  if (flag.empty()) return absl::OkStatus();
+  return UsageError(absl::StrCat(
+      flag, " is not asked of a server by this verb; leave it out, or ask a cluster (--cluster)"));
 }
 
 std::string AroundFlags::First() const {

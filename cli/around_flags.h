@@ -23,6 +23,7 @@ class AroundFlags {
   CLI::Option* polytopes_flag() const { return polytopes_flag_; }  // which does nothing but in this process
   CLI::Option* memory_flag() const { return memory_flag_; }        // the same
   absl::Status Check() const;
+  absl::Status RefuseAtServer() const;  // a usage error, if one was given
   std::string First() const;  // a flag that asks for something of every place that answers; empty: none does
 
  private:

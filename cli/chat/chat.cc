@@ -177,6 +177,7 @@ absl::Status Chat::Answer(bool& answered) {
             ? absl::StrCat(" at ", OneDecimal(static_cast<double>(generated - 1) / rest), " tok/s")
             : "",
         " · stopped: ", last_.reason));
+    for (const std::string& line : last_.around) Note(line);
   }
   return absl::OkStatus();
 }

@@ -29,6 +29,7 @@ struct ChatReply {
   // nothing: whoever answered did not say.
   std::optional<int64_t> kept, computed, generated;
   std::chrono::nanoseconds first{0}, rest{0};  // to the first text, and from there to the last
+  std::vector<std::string> around;             // what acted around its tokens, in lines for people
 };
 
 // One thread at a time.

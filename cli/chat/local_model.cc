@@ -5,6 +5,8 @@
 
 #include <absl/strings/str_cat.h>
 
+#include "cli/around_request.h"
+#include "engine/base/quoted.h"
 #include "engine/text/prompt.h"
 
 namespace omni::cli {
@@ -58,7 +60,10 @@ absl::Status LocalModel::Answer(const std::vector<ChatMessage>& messages, const 
   SnapshotPtr from;
   if (known.kept != nullptr)
     from = known.whole ? known.kept->snapshot : WithoutTheLast(*known.kept->snapshot);
-  GenerateRequest request;
+  GenerateRequest request = asks_;
+  TokenReport report;
+  const absl::StatusOr<HeldMemory> held = HoldAround(node_, request, report);
+  if (!held.ok()) return held.status();
   request.prompt =
       from == nullptr ? PromptTokens(tokenizer, text) : tokenizer.Encode(text.substr(known.bytes));
   request.max_tokens = settings.max_tokens;
@@ -67,10 +72,12 @@ absl::Status LocalModel::Answer(const std::vector<ChatMessage>& messages, const 
   request.stops.insert(request.stops.end(), settings.stops.begin(), settings.stops.end());
   request.keep = true;
   reply.message = {"assistant", "", true};
-  reply.kept = from == nullptr ? 0 : from->state.position();
+  const int64_t context =
+      std::ssize(request.prompt) + (from == nullptr ? int64_t{0} : std::ssize(from->tokens));
   absl::StatusOr<GenerateResult> result = node_.swarm().Generate(
       std::move(request),
       [&](const GenerateEvent& event) {
+        report.Add(event);
         reply.message.content += event.text;
         return on_text(event.text);
       },
@@ -78,9 +85,11 @@ absl::Status LocalModel::Answer(const std::vector<ChatMessage>& messages, const 
   if (!result.ok()) return result.status();
   reply.reason = StopReasonName(result->reason);
   reply.computed = result->timings.prompt_tokens;
+  reply.kept = context - *reply.computed;
   reply.generated = result->timings.generated_tokens;
   reply.first = result->timings.prefill;
   reply.rest = result->timings.decode;
+  reply.around = report.Lines();
   Keep(std::move(result->snapshot));
   return absl::OkStatus();
 }
@@ -92,10 +101,25 @@ std::string LocalModel::SaveState(const std::vector<ChatMessage>& messages) {
   return known.kept == nullptr ? std::string() : known.kept->snapshot->Save(node_.model().hash());
 }
 
+absl::Status LocalModel::SameAdapter(const AdapterChoice& of_state) {
+  if (of_state.name != asks_.adapter.name) {
+    return absl::FailedPreconditionError(
+        of_state.name.empty() ? "they were answered without an adapter"
+                              : absl::StrCat("they were answered with the adapter ", Quoted(of_state.name)));
+  }
+  if (of_state.name.empty()) return absl::OkStatus();
+  const absl::StatusOr<std::string> hash = node_.adapters().Hash(asks_.adapter);
+  if (!hash.ok()) return hash.status();
+  if (*hash == of_state.hash) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat("the adapter ", Quoted(of_state.name), " was ",
+                                                    of_state.hash, " then, and is ", *hash, " now"));
+}
+
 absl::Status LocalModel::RestoreState(std::string_view bytes) {
   absl::StatusOr<SessionSnapshot> snapshot =
       SessionSnapshot::Restore(node_.model().config(), node_.model().hash(), bytes);
   if (!snapshot.ok()) return snapshot.status();
+  if (absl::Status s = SameAdapter(snapshot->request.adapter); !s.ok()) return s;
   kept_.clear();
   Keep(std::make_shared<const SessionSnapshot>(*std::move(snapshot)));
   return absl::OkStatus();

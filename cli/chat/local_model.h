@@ -4,6 +4,7 @@
 #include <deque>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "actors/session_snapshot.h"
@@ -18,11 +19,14 @@ namespace omni::cli {
 // anew.
 class LocalModel final : public ChatModel {
  public:
-  LocalModel(Node& node, ChatTemplate chat) : node_(node), chat_(std::move(chat)) {}  // the node outlives it
+  // `asks`: what every answer is asked with, beside what Answer fills in. The node outlives it.
+  LocalModel(Node& node, ChatTemplate chat, GenerateRequest asks = {})
+      : node_(node), chat_(std::move(chat)), asks_(std::move(asks)) {}
 
   absl::Status Answer(const std::vector<ChatMessage>& messages, const ChatSettings& settings,
                       const OnText& on_text, ChatReply& reply) override;
   std::string SaveState(const std::vector<ChatMessage>& messages) override;
+  // A state that was computed with another adapter, or with what it was before it learned more, is of no use.
   absl::Status RestoreState(std::string_view bytes) override;
 
  private:
@@ -38,9 +42,11 @@ class LocalModel final : public ChatModel {
   };
   Match Longest(std::string_view text) const;
   void Keep(SnapshotPtr snapshot);
+  absl::Status SameAdapter(const AdapterChoice& of_state);
 
   Node& node_;
   const ChatTemplate chat_;
+  const GenerateRequest asks_;
   std::deque<Kept> kept_;  // the latest last
 };
 

@@ -4,6 +4,8 @@
 
 #include <absl/strings/ascii.h>
 
+#include "cli/around_request.h"
+
 namespace omni::cli {
 
 absl::Status ServerModel::Answer(const std::vector<ChatMessage>& messages, const ChatSettings& settings,
@@ -30,7 +32,8 @@ absl::Status ServerModel::Answer(const std::vector<ChatMessage>& messages, const
 
 absl::Status ClusterModel::Answer(const std::vector<ChatMessage>& messages, const ChatSettings& settings,
                                   const OnText& on_text, ChatReply& reply) {
-  ClusterClient::Request request;
+  ClusterClient::Request request = asks_;
+  TokenReport report;
   request.prompt = chat_.Render(messages);
   request.max_tokens = settings.max_tokens;
   request.sampler = settings.sampler;
@@ -39,6 +42,7 @@ absl::Status ClusterModel::Answer(const std::vector<ChatMessage>& messages, cons
   reply.message = {"assistant", "", true};
   const absl::StatusOr<ClusterClient::Answer> answer =
       client_->Generate(request, [&](const GenerateEvent& event) {
+        report.Add(event);
         reply.message.content += event.text;
         return on_text(event.text);
       });
@@ -48,6 +52,8 @@ absl::Status ClusterModel::Answer(const std::vector<ChatMessage>& messages, cons
   reply.generated = static_cast<int64_t>(answer->tokens.size());
   reply.first = answer->prefill;
   reply.rest = answer->decode;
+  TellAround(request, *answer, report);
+  reply.around = report.Lines();
   return absl::OkStatus();
 }
 

@@ -22,14 +22,16 @@ class ServerModel final : public ChatModel {
 
 class ClusterModel final : public ChatModel {
  public:
-  ClusterModel(std::unique_ptr<ClusterClient> client, ChatTemplate chat)
-      : client_(std::move(client)), chat_(std::move(chat)) {}
+  // `asks`: what every answer is asked with, beside what Answer fills in.
+  ClusterModel(std::unique_ptr<ClusterClient> client, ChatTemplate chat, ClusterClient::Request asks = {})
+      : client_(std::move(client)), chat_(std::move(chat)), asks_(std::move(asks)) {}
   absl::Status Answer(const std::vector<ChatMessage>& messages, const ChatSettings& settings,
                       const OnText& on_text, ChatReply& reply) override;
 
  private:
   std::unique_ptr<ClusterClient> client_;
   const ChatTemplate chat_;
+  const ClusterClient::Request asks_;
 };
 
 }  // namespace omni::cli

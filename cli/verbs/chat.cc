@@ -10,11 +10,14 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 
+#include "cli/around_flags.h"
+#include "cli/around_request.h"
 #include "cli/chat/chat.h"
 #include "cli/chat/local_model.h"
 #include "cli/chat/remote_model.h"
 #include "cli/cluster_flags.h"
 #include "cli/device_flags.h"
+#include "cli/memory_folder.h"
 #include "cli/open_node.h"
 #include "cli/output.h"
 #include "cli/place.h"
@@ -33,6 +36,7 @@ struct ChatArgs {
   std::string message, model, system, load;
   int64_t tokens = ChatSettings().max_tokens, threads = 0, ctx = SwarmOptions().max_context;
   SamplerFlags sampler;
+  AroundFlags around;
   std::vector<std::string> stops;
   StreamFlags stream;
   DeviceFlags device;
@@ -96,9 +100,22 @@ absl::StatusOr<int> TalkHere(const ChatArgs& args) {
   if (!path.ok()) return path.status();
   absl::StatusOr<ChatTemplate> chat = ChatTemplate::Load(*path);
   if (!chat.ok()) return chat.status();
+  std::string memory;
+  if (!args.around.memory_scope.empty()) {
+    absl::StatusOr<std::string> folder = MemoryFolder(args.around.memory);
+    if (!folder.ok()) return folder.status();
+    memory = *std::move(folder);
+  }
   absl::StatusOr<std::unique_ptr<Node>> node =
-      OpenNode(*path, args.stream, args.threads, args.ctx, args.device);
+      OpenNode(*path, args.stream, args.threads, args.ctx, args.device, args.around.polytopes, memory);
   if (!node.ok()) return node.status();
+  GenerateRequest asks;
+  AskAround(args.around, asks);
+  {
+    TokenReport report;
+    GenerateRequest now = asks;  // what cannot be had is told before anything is typed
+    if (const auto held = HoldAround(**node, now, report); !held.ok()) return held.status();
+  }
   if (args.stats || StderrIsTerminal()) {
     const Model& model = (*node)->model();
     Note(absl::StrCat("omni " OMNI_VERSION " · ", *path, " (", model.config().preset, ") · ",
@@ -111,12 +128,13 @@ absl::StatusOr<int> TalkHere(const ChatArgs& args) {
                         ", so messages are written one after the other for it to go on with"));
     }
   }
-  LocalModel model(**node, *std::move(chat));
+  LocalModel model(**node, *std::move(chat), std::move(asks));
   return Talk(args, model);
 }
 
 absl::StatusOr<int> RunChat(const ChatArgs& args) {
   if (absl::Status s = args.sampler.Check(); !s.ok()) return s;
+  if (absl::Status s = args.around.Check(); !s.ok()) return s;
   if (!args.load.empty()) {
     if (absl::Status s =
             RefuseGiven({&args.sampler.given(), &args.of_settings},
@@ -130,6 +148,7 @@ absl::StatusOr<int> RunChat(const ChatArgs& args) {
   if (!place.ok()) return place.status();
   if (*place == Place::kHere) return TalkHere(args);
   if (*place == Place::kServer) {
+    if (absl::Status s = args.around.RefuseAtServer(); !s.ok()) return s;
     absl::StatusOr<std::unique_ptr<OpenAiClient>> client =
         args.server.Connect(args.model_typed() ? args.model : "", args.cluster.allow_plain);
     if (!client.ok()) return client.status();
@@ -147,7 +166,9 @@ absl::StatusOr<int> RunChat(const ChatArgs& args) {
   if (!client.ok()) return client.status();
   if (StderrIsTerminal())
     Note("messages are written one after the other for the cluster's model to go on with");
-  ClusterModel model(*std::move(client), ChatTemplate());
+  ClusterClient::Request asks;
+  AskAround(args.around, asks);
+  ClusterModel model(*std::move(client), ChatTemplate(), std::move(asks));
   return Talk(args, model);
 }
 
@@ -158,6 +179,7 @@ void AddChat(CLI::App& root, Invocation& invocation) {
             "  omni chat                                   # the model that omni run would take\n"
             "  omni chat --server http://127.0.0.1:8080    # whatever an OpenAI-compatible server has\n"
             "  omni chat --load evening.chat               # where /save evening.chat left off\n"
+            "  omni chat --adapter me                      # as omni adapt has learned it\n"
             "  printf 'Who is there?\\nWhy?\\n' | omni chat --temp 0\n\n"
             "Answers go to standard output, all else to standard error. /help lists what can be typed.\n"
             "Ctrl-C stops an answer, Ctrl-D ends the chat.");
@@ -180,6 +202,9 @@ void AddChat(CLI::App& root, Invocation& invocation) {
   args->sampler.Add(verb);
   args->of_settings.Add(
       verb.Texts("--stop", args->stops, "End an answer before this text; may be given several times"));
+  args->around.Add(verb);
+  args->of_this_process.Add(args->around.polytopes_flag());
+  args->of_this_process.Add(args->around.memory_flag());
   verb.Bool("--stats", args->stats, "Say on stderr what was loaded, and the rates of each answer");
   verb.Body([args] { return RunChat(*args); });
 }

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/around_flags.h"
+#include "cli/around_request.h"
 #include "cli/cluster_flags.h"
 #include "cli/device_flags.h"
 #include "cli/memory_folder.h"
@@ -207,11 +208,7 @@ absl::StatusOr<int> RunInCluster(const RunArgs& args, const std::string& prompt)
   request.sampler = args.sampler.Settings();
   request.stops = args.stops;
   request.stop_at_end_of_text = !args.ignore_end;
-  request.perspectives = args.around.perspectives;
-  request.safety = args.around.safety;
-  request.adapter = args.around.adapter;
-  request.context_memory = args.around.context_memory;
-  request.memory = args.around.memory_scope;
+  AskAround(args.around, request);
   if (args.Echoes()) Echo(prompt);
   const InterruptGuard interrupt;
   TokenReport report;
@@ -222,9 +219,7 @@ absl::StatusOr<int> RunInCluster(const RunArgs& args, const std::string& prompt)
         return FlushOutput() && !InterruptGuard::Requested();
       });
   if (!answer.ok()) return answer.status();
-  report.SetPolytope(args.around.safety, answer->safety_hash);
-  report.SetMemory(args.around.memory_scope, answer->memory_version);
-  report.SetAdapter(args.around.adapter, answer->adapter_hash);
+  TellAround(request, *answer, report);
   Timings t;
   t.queued = answer->queued;
   t.prefill = answer->prefill;
@@ -271,10 +266,7 @@ nlohmann::json AnswerJson(const RemoteAnswer& answer, uint64_t seed) {
 
 // The same by a server.
 absl::StatusOr<int> RunAtServer(const RunArgs& args, const std::string& prompt) {
-  if (const std::string flag = args.around.First(); !flag.empty()) {
-    return UsageError(absl::StrCat(
-        flag, " is not asked of a server by this verb; leave it out, or ask a cluster (--cluster)"));
-  }
+  if (absl::Status s = args.around.RefuseAtServer(); !s.ok()) return s;
   absl::StatusOr<std::unique_ptr<OpenAiClient>> client =
       args.server.Connect(args.model_typed() ? args.model : "", args.cluster.allow_plain);
   if (!client.ok()) return client.status();
@@ -366,11 +358,7 @@ absl::StatusOr<int> Run(const RunArgs& args) {
   request.sampler = args.sampler.Settings();
   request.stops = args.stops;
   request.stop_at_end_of_text = !args.ignore_end;
-  request.perspectives = args.around.perspectives;
-  request.safety.polytope = args.around.safety;
-  request.adapter.name = args.around.adapter;
-  request.context_memory = args.around.context_memory;
-  request.memory.scope = args.around.memory_scope;
+  AskAround(args.around, request);
   const uint64_t seed = request.sampler.seed;
 
   const bool talk = args.stats || StderrIsTerminal();
@@ -379,25 +367,8 @@ absl::StatusOr<int> Run(const RunArgs& args) {
   Progress progress(swarm, model, talk, static_cast<int64_t>(request.prompt.size()));
   const InterruptGuard interrupt;
   TokenReport report;
-  if (!request.safety.polytope.empty()) {
-    // For the report, and an error before anything is computed.
-    const absl::StatusOr<HeldPolytope> held = (*node)->polytopes().Take(request.safety);
-    if (!held.ok()) return held.status();
-    report.SetPolytope(request.safety.polytope, held->hash);
-  }
-  HeldMemory held_memory;
-  if (!request.memory.scope.empty()) {
-    absl::StatusOr<HeldMemory> held = (*node)->memories()->Hold("", request.memory);
-    if (!held.ok()) return held.status();
-    held_memory = *std::move(held);
-    request.memory.version = held_memory.version;
-    report.SetMemory(request.memory.scope, held_memory.version);
-  }
-  if (!request.adapter.name.empty()) {
-    absl::StatusOr<std::string> hash = (*node)->adapters().Hash(request.adapter);
-    if (!hash.ok()) return hash.status();
-    report.SetAdapter(request.adapter.name, *std::move(hash));
-  }
+  const absl::StatusOr<HeldMemory> held = HoldAround(**node, request, report);
+  if (!held.ok()) return held.status();
   absl::StatusOr<GenerateResult> result = swarm.Generate(std::move(request), [&](const GenerateEvent& event) {
     progress.OnEvent(event);
     report.Add(event);

@@ -65,6 +65,60 @@ TEST_F(ChatProcess, AnswersInAPipeAsTheModelGoesOnWithTheMessages) {
   EXPECT_THAT(more.err, Not(HasSubstr("\x1b")));
 }
 
+TEST_F(ChatProcess, WhatActsAroundTheTokenDoesSoInAChatAsInRun) {
+  std::string text;
+  for (int i = 0; i < 30; ++i) text += "The sea was calm and the ship was late. The captain looked at it. ";
+  std::ofstream(*dir_ / "learned.txt") << text;
+  ASSERT_EQ(Omni({"adapt", *dir_ / "learned.txt", "--name", "sea", "-m", Model(), "--own-tokens", "64",
+                  "--drift", "100"})
+                .exit_code,
+            0);
+  ASSERT_EQ(Omni({"safety", "build", *dir_ / "p.omni", "-m", Model(), "--text", *dir_ / "learned.txt",
+                  "--safety", "tight", "--most-tokens", "12", "--half-spaces", "60", "--epsilon", "0"})
+                .exit_code,
+            0);
+  ASSERT_EQ(Omni({"memory", "add", "where is the key", "under the stone"}).exit_code, 0);
+  const std::vector<std::string> polytope = {"--safety", "tight", "--polytopes", *dir_ / "p.omni"};
+  const std::vector<std::string> memory = {"--perspectives", "far,every=1,tau=0", "--memory-scope",
+                                           "default"};
+  const std::string prompt = "zzz {} 99 zzz {} 99";
+  std::vector<std::string> answers;
+  for (const auto& [flags, told] : std::vector<std::pair<std::vector<std::string>, std::string>>{
+           {{}, ""},
+           {{"--adapter", "sea"}, "adapter sea of hash "},
+           {polytope, "polytope tight · moved "},
+           {{"--context-memory"}, "memory of contexts · had a say in "},
+           {{"--perspectives", "far,every=1,use=average"}, " tokens from four sides"},
+           {memory, "memory default · asked for "}}) {
+    std::vector<std::string> run = {"User: " + prompt + "\nAssistant:", "--stop", "\nUser:"};
+    std::vector<std::string> chat = {"-m", Model(), "--stats"};
+    for (std::vector<std::string>* words : {&run, &chat}) {
+      words->insert(words->end(), {"-n", "24", "--seed", "5", "--temp", "1.5"});
+      words->insert(words->end(), flags.begin(), flags.end());
+    }
+    const Output alone = Run(run), talked = Chat(prompt + "\n", chat);
+    EXPECT_EQ(talked.exit_code, 0) << talked.err;
+    EXPECT_EQ(talked.out, WithoutLeadingSpace(alone.out)) << told;
+    EXPECT_THAT(talked.err, HasSubstr(told));
+    answers.push_back(talked.out);
+  }
+  EXPECT_NE(answers[1], answers[0]);
+  EXPECT_NE(answers[2], answers[0]);
+  EXPECT_NE(answers[3], answers[0]);
+
+  // Before anything is typed.
+  ExpectOneLine(Chat("", {"-m", Model(), "--adapter", "me"}), 1, "there are sea");
+  ExpectOneLine(Chat("", {"-m", Model(), "--safety", "mild", "--polytopes", *dir_ / "p.omni"}), 1,
+                "there are tight");
+  ExpectOneLine(Chat("", {"-m", Model(), "--perspectives", "far", "--memory-scope", "none"}), 1,
+                "nothing is remembered in it");
+  ExpectOneLine(Chat("", {"-m", Model(), "--polytopes", *dir_ / "p.omni"}), 2, "without --safety");
+  ExpectOneLine(Chat("", {"-m", Model(), "--memory-scope", "default"}), 2, "without --perspectives");
+  ExpectOneLine(Chat("", {"--cluster", "127.0.0.1:1", "--safety", "x", "--polytopes", "y"}), 2,
+                "--polytopes does nothing beside --cluster");
+  ExpectOneLine(Chat("", {"--server", "http://127.0.0.1:1", "--adapter", "sea"}), 2, "--adapter");
+}
+
 TEST_F(ChatProcess, AKeptChatResumesWithTheSameBytes) {
   const std::vector<std::string> seeded = {"-m", Model(), "-n", "12", "--seed", "3"};
   const std::string file = *dir_ / "kept.chat";

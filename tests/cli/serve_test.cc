@@ -126,6 +126,32 @@ TEST_F(Serve, RemembersForWhoeverAsksAnyOfItsNodes) {
   EXPECT_EQ(said["memory"]["version"], stats["scopes"][0]["version"]);
   EXPECT_EQ(said["memory"]["asked"], said["perspectives"]["uncertain"]);
   EXPECT_EQ(run(other)["tokens"], said["tokens"]);
+  // A chat by the cluster has it too, and tells what run tells.
+  ProcessOptions typed;
+  typed.stdin_text = "the sea\n";
+  const std::vector<std::string> flags = {"--cluster",
+                                          grpc,
+                                          "-n",
+                                          "16",
+                                          "--temp",
+                                          "2",
+                                          "--seed",
+                                          "3",
+                                          "--perspectives",
+                                          "far,every=1,tau=0",
+                                          "--memory-scope",
+                                          "s",
+                                          "--context-memory"};
+  std::vector<std::string> alone = {"run", "User: the sea\nAssistant:", "--stop", "\nUser:"},
+                           talked = {"chat", "--stats"};
+  for (std::vector<std::string>* words : {&alone, &talked})
+    words->insert(words->end(), flags.begin(), flags.end());
+  const Output answer = Omni(alone), chat = Omni(talked, typed);
+  EXPECT_EQ(chat.exit_code, 0) << chat.err;
+  EXPECT_EQ(chat.out,
+            answer.out.substr(std::min(answer.out.find_first_not_of(" \t\r\n"), answer.out.size())));
+  for (const char* told : {" tokens from four sides", "memory s · asked for ", "memory of contexts · had"})
+    EXPECT_THAT(chat.err, HasSubstr(told));
   EXPECT_EQ(memory({"forget", "the captain's name"}, other).exit_code, 0);
   ExpectOneLine(memory({"ask", "the captain's name"}, grpc), 1, "nothing is remembered");
   EXPECT_EQ(leads->Interrupt(), 0) << leads->Log();

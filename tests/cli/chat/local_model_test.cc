@@ -8,7 +8,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "store/state/adapter_files.h"
 #include "tests/store/model/streamed_fixture.h"
+#include "tests/testing/adapters.h"
 
 namespace omni::cli {
 namespace {
@@ -20,6 +22,7 @@ class LocalModelTest : public testing::StreamedTest {
     NodeOptions options;
     options.model = temp_ / "m";
     options.swarm.threads = 1;
+    options.adapters = temp_ / "adapters";
     auto node = Node::Start(nullptr, options);
     ASSERT_TRUE(node.ok()) << node.status();
     node_ = *std::move(node);
@@ -34,6 +37,11 @@ class LocalModelTest : public testing::StreamedTest {
     EXPECT_TRUE(status.ok()) << status;
     return reply;
   }
+  void SaveAdapter(const std::string& name, uint64_t seed) {
+    const Adapter adapter =
+        testing::RandomAdapter(node_->model().config(), node_->model().hash(), 0.15f, seed);
+    ASSERT_TRUE(AdapterFiles(temp_ / "adapters").Save(name, adapter.Write()).ok());
+  }
   // What is kept of all but the last of the messages.
   static std::string State(LocalModel& model, std::vector<ChatMessage> messages) {
     messages.pop_back();
@@ -46,7 +54,7 @@ class LocalModelTest : public testing::StreamedTest {
     EXPECT_TRUE(kept.ok()) << kept.status();
     const Tokenizer& tokenizer = node_->model().tokenizer();
     const std::string text = ChatTemplate().Render(messages);
-    GenerateRequest request;
+    GenerateRequest request = asks_;
     request.prompt = kept->tokens;
     std::string known = tokenizer.Decode(request.prompt);
     if (!text.starts_with(known) || request.prompt.back() == Tokenizer::kEndOfText) {
@@ -66,6 +74,7 @@ class LocalModelTest : public testing::StreamedTest {
 
   std::unique_ptr<Node> node_;
   ChatSettings settings_;
+  GenerateRequest asks_;
 };
 
 TEST_F(LocalModelTest, AMessageCostsItsOwnTokensAlone) {
@@ -129,6 +138,74 @@ TEST_F(LocalModelTest, AKeptChatGoesOnWithTheSameBytes) {
   EXPECT_NE(model.SaveState(whole), "");
   EXPECT_EQ(later.SaveState(whole), model.SaveState(whole));
   EXPECT_FALSE(later.RestoreState(state.substr(1)).ok());
+}
+
+// What acts around the token step acts on every answer, whatever was kept of those before it; where a stop
+// has been overshot, too.
+TEST_F(LocalModelTest, WhatIsAskedForActsOnEveryAnswerAlike) {
+  SaveAdapter("me", 1);
+  settings_.max_tokens = 24;
+  GenerateRequest adapted, remembering, looking, all;
+  adapted.adapter.name = all.adapter.name = "me";
+  remembering.context_memory = all.context_memory = true;
+  looking.perspectives = all.perspectives = *ParsePerspectives("far,use=average,every=1");
+  std::vector<std::string> said;
+  for (const GenerateRequest& asks : {GenerateRequest(), adapted, remembering, looking, all}) {
+    asks_ = asks;
+    LocalModel model(*node_, ChatTemplate(), asks_);
+    std::vector<ChatMessage> messages = {{"user", "the sea, the sea, the sea"}};
+    said.emplace_back();
+    for (int turn = 0; turn < 4; ++turn) {
+      const std::string anew = turn == 0 ? "" : Anew(model, messages);
+      const ChatReply reply = Answer(model, messages);
+      if (turn > 0) {
+        EXPECT_EQ(reply.message.content, anew) << said.size() << " " << turn;
+        EXPECT_GT(*reply.kept, 0);
+      }
+      EXPECT_EQ(reply.around.size(), (asks.adapter.name.empty() ? 0u : 1u) + (asks.context_memory ? 1u : 0u) +
+                                         (asks.perspectives.has_value() ? 1u : 0u));
+      said.back() += reply.message.content;
+      messages.push_back(reply.message);
+      messages.push_back({"user", "the sea, the sea"});
+      // The next answer goes beyond where this one ended by itself.
+      settings_.stops = {turn % 2 == 0 ? reply.message.content.substr(reply.message.content.size() / 2, 1)
+                                       : "\x01"};
+    }
+    settings_.stops.clear();
+  }
+  EXPECT_NE(said[1], said[0]);
+  EXPECT_NE(said[2], said[0]);
+  EXPECT_NE(said[4], said[1]);
+}
+
+TEST_F(LocalModelTest, AnAdapterThatHasLearnedMoreIsNotGoneOnFromWhatItWas) {
+  SaveAdapter("me", 1);
+  asks_.adapter.name = "me";
+  LocalModel model(*node_, ChatTemplate(), asks_);
+  std::vector<ChatMessage> messages = {{"user", "the sea"}};
+  messages.push_back(Answer(model, messages).message);
+  const std::string state = model.SaveState(messages);
+  messages.push_back({"user", "y"});
+  LocalModel plain(*node_, ChatTemplate()), same(*node_, ChatTemplate(), asks_);
+  EXPECT_TRUE(same.RestoreState(state).ok());
+  EXPECT_THAT(std::string(plain.RestoreState(state).message()),
+              ::testing::HasSubstr("answered with the adapter 'me'"));
+  const std::string before = Anew(model, messages);
+  SaveAdapter("me", 2);
+  EXPECT_THAT(std::string(same.RestoreState(state).message()), ::testing::HasSubstr("the adapter 'me' was "));
+  const std::string anew = Anew(model, messages);
+  EXPECT_NE(anew, before);
+  const ChatReply reply = Answer(model, messages);
+  EXPECT_EQ(reply.message.content, anew);
+  EXPECT_EQ(*reply.kept, 0);
+  asks_.adapter.name = "you";
+  LocalModel other(*node_, ChatTemplate(), asks_);
+  ChatReply none;
+  EXPECT_THAT(std::string(other
+                              .Answer(
+                                  messages, settings_, [](std::string_view) { return true; }, none)
+                              .message()),
+              ::testing::HasSubstr("there are me"));
 }
 
 TEST_F(LocalModelTest, NothingIsKeptOfWhatIsForgotten) {
