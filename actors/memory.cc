@@ -15,7 +15,7 @@ namespace {
 
 constexpr uint64_t kHighSeed = 0x68696768, kLowSeed = 0x6c6f77;
 
-// Of a question; Add's are checked where they are written.
+// Of a question.
 absl::Status CheckKey(std::string_view key) {
   if (key.size() <= kMostKeyBytes) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("memory: a key of ", key.size(),
@@ -85,12 +85,21 @@ absl::StatusOr<std::shared_ptr<Memory::Scope>> Memory::Load(const std::string& n
   if (!records.ok()) return records.status();
   auto made = std::make_shared<Scope>();
   if (*records != nullptr) {
+    absl::Status damage;
     absl::Status read = (*records)->ForEach(name, [&](const Association& a) {
-      made->memory.Add(TextVector(a.key), a.value);
+      const HyperVector key = TextVector(a.key);
+      if (key == HyperVector()) {
+        damage =
+            absl::DataLossError(absl::StrCat(dir_, ": scope ", Quoted(name), " has a record whose key ",
+                                             Quoted(a.key), " has no letter and no digit; forget the scope"));
+        return false;
+      }
+      made->memory.Add(key, a.value);
       made->version.Add(a);
       return true;
     });
     if (!read.ok()) return read;
+    if (!damage.ok()) return damage;
   }
   std::lock_guard lock(mutex_);
   // What is not there is not kept: a client may ask for any number of scopes.
@@ -105,6 +114,7 @@ absl::Status Memory::Add(const std::string& scope, const std::vector<Association
   const std::string name = OwnedMemoryScope(owner, scope);
   std::vector<HyperVector> keys;
   for (const Association& association : associations) {
+    if (absl::Status s = CheckAssociation(association); !s.ok()) return s;
     keys.push_back(TextVector(association.key));
     if (keys.back() == HyperVector()) {
       return absl::InvalidArgumentError(absl::StrCat("memory: the key ", Quoted(association.key),

@@ -14,15 +14,12 @@
 #include "actors/memory.h"
 #include "cluster/access.h"
 #include "cluster/disk_pool.h"
-#include "cluster/memory_request.h"
 
 namespace grpc {
 class Service;
 }
 
 namespace omni {
-
-inline constexpr int64_t kMostAssociationBytes = 16 << 20;  // of one message of kMostAssociations
 
 struct MemoryServiceOptions {
   Access* access = nullptr;  // says who calls; null: nobody in particular

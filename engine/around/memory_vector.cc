@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 #include "engine/base/splitmix.h"
 
@@ -61,31 +62,42 @@ HyperVector WithFlippedBits(const HyperVector& v, double share, uint64_t seed) {
   return flipped;
 }
 
-void Bundle::Count(const HyperVector& v, int16_t by) {
-  stale_ = true;
-  int16_t* counter = counters_.data();
+namespace {
+
+// The bits as signs, `by` times, on a counter of each.
+template <typename T>
+void AddSigns(const HyperVector& v, T by, T* counter) {
   for (uint64_t word : v.words) {
     for (int byte = 0; byte < 8; ++byte, word >>= 8, counter += 8) {
       const int16_t* signs = kSigns.of[word & 255];
-      for (int bit = 0; bit < 8; ++bit) counter[bit] = static_cast<int16_t>(counter[bit] + by * signs[bit]);
+      for (int bit = 0; bit < 8; ++bit) counter[bit] = static_cast<T>(counter[bit] + by * signs[bit]);
     }
   }
 }
 
-const HyperVector& Bundle::majority() const {
+template <typename T>
+void TakeMajority(const T* counter, HyperVector& majority) {
   static const HyperVector kTie = Codeword(kTieSeed, 0);
-  if (!stale_) return majority_;
-  const int16_t* counter = counters_.data();
-  for (size_t i = 0; i < majority_.words.size(); ++i, counter += 64) {
+  for (size_t i = 0; i < majority.words.size(); ++i, counter += 64) {
     uint64_t ones = 0, even = 0;
     for (int bit = 0; bit < 64; ++bit) {
       ones |= static_cast<uint64_t>(counter[bit] > 0) << bit;
       even |= static_cast<uint64_t>(counter[bit] == 0) << bit;
     }
-    majority_.words[i] = ones | (even & kTie.words[i]);
+    majority.words[i] = ones | (even & kTie.words[i]);
   }
-  majority_.words.back() &= kLastWord;
-  stale_ = false;
+  majority.words.back() &= kLastWord;
+}
+
+}  // namespace
+
+void Bundle::Count(const HyperVector& v, int16_t by) {
+  stale_ = true;
+  AddSigns(v, by, counters_.data());
+}
+
+const HyperVector& Bundle::majority() const {
+  if (std::exchange(stale_, false)) TakeMajority(counters_.data(), majority_);
   return majority_;
 }
 
@@ -128,12 +140,23 @@ std::vector<HyperVector> SuffixVectors(std::span<const TextWord> words, size_t m
 
 HyperVector TextVector(std::string_view text) {
   const std::vector<TextWord> words = TextWords(text);
-  Bundle bundle;
-  for (size_t i = 0; i < words.size(); ++i) {
-    bundle.Add(Codeword(kWordSeed, words[i].hash));
-    if (i > 0) bundle.Add(PairVector(words[i - 1], words[i]));
+  const auto each = [&](auto add) {
+    for (size_t i = 0; i < words.size(); ++i) {
+      add(Codeword(kWordSeed, words[i].hash));
+      if (i > 0) add(PairVector(words[i - 1], words[i]));
+    }
+  };
+  if (words.empty()) return {};
+  if (2 * words.size() - 1 <= Bundle::kMost) {
+    Bundle bundle;
+    each([&](const HyperVector& v) { bundle.Add(v); });
+    return bundle.majority();
   }
-  return words.empty() ? HyperVector() : bundle.majority();
+  std::vector<int32_t> counters(kHyperWords * 64);
+  each([&](const HyperVector& v) { AddSigns(v, 1, counters.data()); });
+  HyperVector majority;
+  TakeMajority(counters.data(), majority);
+  return majority;
 }
 
 }  // namespace omni

@@ -51,9 +51,10 @@ std::vector<TextWord> TextWords(std::string_view text);
 // Of the last word, the last two, ..., all of them or the last `most`: TextVector of each.
 std::vector<HyperVector> SuffixVectors(std::span<const TextWord> words, size_t most);
 
-// A bundle that can be added to and taken from: a counter for each bit. At most 32 767 vectors.
+// A bundle that can be added to and taken from: a counter for each bit. At most kMost vectors.
 class Bundle {
  public:
+  static constexpr size_t kMost = 32'767;
   Bundle() : counters_(kHyperWords * 64) {}
   void Add(const HyperVector& v) { Count(v, 1); }
   void Remove(const HyperVector& v) { Count(v, -1); }  // one that was added

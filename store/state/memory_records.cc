@@ -20,10 +20,6 @@ constexpr std::string_view kPrefix = "a/";  // a/SCOPE/ and eight bytes, the num
 
 std::string ScopePrefix(const std::string& scope) { return absl::StrCat("a/", scope, "/"); }
 
-void AppendNumber(std::string& key, uint64_t number) {
-  for (int shift = 56; shift >= 0; shift -= 8) key += static_cast<char>(number >> shift & 255);
-}
-
 // The scope and the number of a record's key; nothing: it is none.
 std::optional<std::pair<std::string, uint64_t>> ReadKey(std::string_view key) {
   if (key.size() < kPrefix.size() + 1 + 1 + 8 || !key.starts_with(kPrefix)) return std::nullopt;
@@ -32,12 +28,6 @@ std::optional<std::pair<std::string, uint64_t>> ReadKey(std::string_view key) {
   key.remove_suffix(8);
   if (key.back() != '/') return std::nullopt;
   return std::pair(std::string(key.substr(kPrefix.size(), key.size() - kPrefix.size() - 1)), number);
-}
-
-std::string WriteValue(const Association& association) {
-  const auto size = static_cast<uint32_t>(association.key.size());
-  std::string value(reinterpret_cast<const char*>(&size), sizeof size);
-  return value + association.key + association.value;
 }
 
 std::optional<Association> ReadValue(std::string_view value) {
@@ -73,6 +63,35 @@ absl::Status CheckMemoryScope(const std::string& scope) {
       "memory scope ", Quoted(scope), ": must have 1 to 64 letters, digits, '.', '-' or '_'; name it so"));
 }
 
+absl::Status CheckAssociation(const Association& association) {
+  if (!association.key.empty() && association.key.size() <= kMostKeyBytes &&
+      association.value.size() <= kMostValueBytes) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "memory: a key of ", association.key.size(), " bytes with a value of ", association.value.size(),
+      "; keys have 1 to ", kMostKeyBytes, " bytes, values up to ", kMostValueBytes));
+}
+
+std::optional<MemoryRecord> ReadMemoryRecord(std::string_view key, std::string_view value) {
+  auto at = ReadKey(key);
+  std::optional<Association> association = ReadValue(value);
+  if (!at.has_value() || !association.has_value()) return std::nullopt;
+  // What Add would have refused was not written by it, and nobody could ask for it. After the last number
+  // there is none.
+  if (!CheckScope(at->first).ok() || !CheckAssociation(*association).ok() || at->second == UINT64_MAX)
+    return std::nullopt;
+  return MemoryRecord{std::move(at->first), at->second, *std::move(association)};
+}
+
+std::pair<std::string, std::string> WriteMemoryRecord(const MemoryRecord& record) {
+  std::string key = ScopePrefix(record.scope);
+  for (int shift = 56; shift >= 0; shift -= 8) key += static_cast<char>(record.number >> shift & 255);
+  const auto size = static_cast<uint32_t>(record.association.key.size());
+  std::string value(reinterpret_cast<const char*>(&size), sizeof size);
+  return {std::move(key), value + record.association.key + record.association.value};
+}
+
 std::string MemoryOwnerPrefix(const std::string& owner) {
   return owner.empty() ? "" : absl::StrCat(absl::BytesToHexString(owner), "~");
 }
@@ -101,12 +120,12 @@ absl::StatusOr<std::unique_ptr<MemoryRecords>> MemoryRecords::Open(const std::st
     if (absl::Status s = records->database_->Put(kVersionKey, kVersion); !s.ok()) return s;
   }
   absl::Status read = records->database_->ForEach(kPrefix, [&](std::string_view key, std::string_view value) {
-    const auto at = ReadKey(key);
-    if (!at.has_value() || !ReadValue(value).has_value()) {
+    const std::optional<MemoryRecord> record = ReadMemoryRecord(key, value);
+    if (!record.has_value()) {
       return absl::DataLossError(
           absl::StrCat(dir, ": record ", Quoted(key), " is no association; is this a memory's folder?"));
     }
-    records->next_ = std::max(records->next_, at->second + 1);
+    records->next_ = std::max(records->next_, record->number + 1);
     return absl::OkStatus();
   });
   if (!read.ok()) return read;
@@ -119,15 +138,9 @@ absl::Status MemoryRecords::Add(const std::string& scope, const std::vector<Asso
   std::lock_guard lock(mutex_);
   uint64_t next = next_;
   for (const Association& association : associations) {
-    if (association.key.empty() || association.key.size() > kMostKeyBytes ||
-        association.value.size() > kMostValueBytes) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "memory: a key of ", association.key.size(), " bytes with a value of ", association.value.size(),
-          "; keys have 1 to ", kMostKeyBytes, " bytes, values up to ", kMostValueBytes));
-    }
-    std::string key = ScopePrefix(scope);
-    AppendNumber(key, next++);
-    batch.Put(key, WriteValue(association));
+    if (absl::Status s = CheckAssociation(association); !s.ok()) return s;
+    const auto [key, value] = WriteMemoryRecord({scope, next++, association});
+    batch.Put(key, value);
   }
   // Numbers of a write that failed are not used again: it may be there after all.
   next_ = next;

@@ -5,8 +5,10 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <absl/status/status.h>
@@ -29,6 +31,18 @@ std::string OwnedMemoryScope(const std::string& owner, const std::string& scope)
 std::string MemoryOwnerPrefix(const std::string& owner);
 
 inline constexpr size_t kMostKeyBytes = 64 << 10, kMostValueBytes = 1 << 20;
+// InvalidArgument: its key or its value is longer than that, or its key is empty.
+absl::Status CheckAssociation(const Association& association);
+
+// One on disk.
+struct MemoryRecord {
+  std::string scope;  // what CheckMemoryScope takes, or OwnedMemoryScope makes of it
+  uint64_t number = 0;
+  Association association;
+};
+// Nothing: these are not the bytes of one.
+std::optional<MemoryRecord> ReadMemoryRecord(std::string_view key, std::string_view value);
+std::pair<std::string, std::string> WriteMemoryRecord(const MemoryRecord& record);  // key and value
 
 // In a folder of its own, which one process has open. Thread-safe.
 class MemoryRecords {

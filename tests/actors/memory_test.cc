@@ -87,6 +87,28 @@ TEST(Memory, RefusesWhatCannotBeAKey) {
   EXPECT_FALSE((*memory)->Add("with space", {{"k", "v"}}).ok());
   EXPECT_FALSE((*memory)->Add("a", {{std::string(kMostKeyBytes + 1, 'k'), "v"}}).ok());
   EXPECT_THAT(std::string(Memory::Open(dir / "none", false).status().message()), HasSubstr(dir / "none"));
+  // What is too long is not read for its words.
+  EXPECT_THAT(std::string((*memory)->Add("a", {{std::string(70'000, '?'), "x"}}).message()),
+              HasSubstr("a key of 70000 bytes"));
+}
+
+TEST(Memory, AScopeWithARecordThatNobodyCouldHaveAddedSaysSoUntilItIsForgotten) {
+  testing::TempDir dir;
+  {
+    const auto records = MemoryRecords::Open(dir / "memory", true);
+    ASSERT_TRUE((*records)->Add("a", {{"a key", "x"}, {"?!", "y"}}).ok());
+    ASSERT_TRUE((*records)->Add("b", {{"a key", "x"}}).ok());
+  }
+  const auto memory = Memory::Open(dir / "memory");
+  ASSERT_TRUE(memory.ok()) << memory.status();
+  for (const absl::Status& status :
+       {(*memory)->Ask("a", "a key").status(), (*memory)->Hold("", {"a", ""}).status()}) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+    EXPECT_THAT(std::string(status.message()), HasSubstr("scope 'a' has a record whose key '?!'"));
+  }
+  EXPECT_EQ(ValueOf(**memory, "b", "a key"), "x");
+  EXPECT_EQ(*(*memory)->Forget("a", std::nullopt), 2);
+  EXPECT_EQ(ValueOf(**memory, "a", "a key"), "(nothing)");
 }
 
 std::string HeldValue(const HeldMemory& held, const std::string& key) {

@@ -15,6 +15,7 @@
 #include "cluster/grpc_access.h"
 #include "cluster/grpc_errors.h"
 #include "cluster/memory_doors.h"
+#include "cluster/memory_request.h"
 #include "omni/memory/v1/memory.grpc.pb.h"
 #include "tests/testing/temp_dir.h"
 

@@ -29,7 +29,7 @@ namespace {
 constexpr size_t kMaxInputBytes = size_t{1} << 18;
 constexpr unsigned kMaxSeconds = 60;  // for one input: far more than the slowest takes under a sanitizer
 // What one input may have allocated at any one moment.
-constexpr size_t kMaxBaseBytes = size_t{4} << 20;
+constexpr size_t kMaxBaseBytes = size_t{4} << 20;  // unless the target says otherwise
 constexpr size_t kMaxBytesPerByte = 64;
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -190,7 +190,8 @@ class Runner {
     // Bytes on the heap exactly, so that a sanitizer sees a read past them.
     const std::vector<uint8_t> bytes(input.begin(), input.end());
     alarm(kMaxSeconds);
-    limit_bytes = live_bytes + kMaxBaseBytes + kMaxBytesPerByte * input.size();
+    const size_t base = &omni::fuzz::kBaseBytes != nullptr ? omni::fuzz::kBaseBytes : kMaxBaseBytes;
+    limit_bytes = live_bytes + base + kMaxBytesPerByte * input.size();
     LLVMFuzzerTestOneInput(bytes.data(), bytes.size());
     limit_bytes = SIZE_MAX;
     alarm(0);

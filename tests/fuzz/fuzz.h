@@ -18,6 +18,9 @@ namespace omni::fuzz {
 std::vector<std::string> Seeds();
 // Defined by each target: how many mutated inputs a release build tries in two or three seconds.
 extern const int kRuns;
+// What one input may have allocated at any one moment, beside 64 bytes for each of its own. Defined by
+// targets to which driver.cc's 4 MiB are too little, whatever the input is.
+extern const size_t kBaseBytes __attribute__((weak));
 
 // Ends the program, with `what` on stderr, unless it holds.
 void Require(bool holds, std::string_view what);

@@ -81,5 +81,16 @@ TEST(MemoryVector, LikeTextsHaveLikeVectors) {
   EXPECT_EQ(TextVector(" ?! "), HyperVector());
 }
 
+// More words and pairs than the counters of a bundle have room for.
+TEST(MemoryVector, ATextOfTensOfThousandsOfWordsIsLikeThem) {
+  std::string same, other;
+  for (int i = 0; i < 32'000; ++i) {
+    same += "a ";
+    other += i % 4 == 0 ? "b " : "a ";
+  }
+  EXPECT_EQ(TextVector(same), TextVector("a"));
+  EXPECT_LT(Distance(TextVector(other), TextVector("b a a a b a a a b a a a")), 1500);
+}
+
 }  // namespace
 }  // namespace omni

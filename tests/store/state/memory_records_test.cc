@@ -50,9 +50,16 @@ TEST(MemoryRecords, RefusesOtherFoldersAndOtherVersions) {
   EXPECT_THAT(std::string(MemoryRecords::Open(dir / "other", false).status().message()),
               HasSubstr("no memory's folder"));
   char name = 'a';
-  for (const auto& [key, value, why] :
-       {std::tuple("version", "2", "version '2'"), std::tuple("a/s/1234567", "x", "is no association"),
-        std::tuple("a/s/12345678", "xy", "is no association")}) {
+  const std::string number = "12345678", good("\1\0\0\0kv", 6), none = "is no association";
+  for (const auto& [key, value, why] : std::vector<std::tuple<std::string, std::string, std::string>>{
+           {"version", "2", "version '2'"},
+           {"a/s/1234567", good, none},
+           {"a/s/" + number, "xy", none},
+           {"a/s/" + number, std::string("\0\0\0\0v", 5), none},
+           {"a//" + number, good, none},
+           {"a/no/scope/" + number, good, none},
+           {"a/x~s/" + number, good, none},
+           {"a/s/" + std::string(8, '\xff'), good, none}}) {
     const std::string folder = dir / std::string(1, name++);
     {
       const auto records = MemoryRecords::Open(folder, true);
