@@ -136,6 +136,7 @@ struct GenerateResult {
   std::string text;  // all of the generated text, stop string excluded
   std::vector<TokenId> tokens;
   StopReason reason = StopReason::kLength;
+  AdapterChoice adapter;  // that it was answered with, by name and hash; no name: none
   Timings timings;
   std::shared_ptr<const SessionSnapshot> snapshot;  // if it was to be kept, and it began
   // [d], if it was asked for: the mean of the prompt's hidden rows after the final norm. The same bytes

@@ -54,6 +54,7 @@ Session::Session(SessionId id, GenerateRequest request, const Tokenizer& tokeniz
   }
   prompt_size_ = static_cast<int64_t>(tokens_.size());
   result_.timings.prompt_tokens = prompt_size_ - computed_;
+  result_.adapter = request_.adapter;
   if (request_.context_memory) {
     context_bytes_ = SessionContexts::MostBytes(
         std::min(max_context_, prompt_size_ + std::min(request_.max_tokens, max_context_)));

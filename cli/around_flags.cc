@@ -39,17 +39,16 @@ absl::Status AroundFlags::Check() const {
 }
 
 absl::Status AroundFlags::RefuseAtServer() const {
-  const std::string flag = First();
+  const std::string flag = FirstBesideAdapter();
   if (flag.empty()) return absl::OkStatus();
   return UsageError(absl::StrCat(
       flag, " is not asked of a server by this verb; leave it out, or ask a cluster (--cluster)"));
 }
 
-std::string AroundFlags::First() const {
+std::string AroundFlags::FirstBesideAdapter() const {
   if (perspectives.has_value()) return "--perspectives";
   if (!safety.empty()) return "--safety";
   if (!memory_scope.empty()) return "--memory-scope";
-  if (!adapter.empty()) return "--adapter";
   return context_memory ? "--context-memory" : "";
 }
 

@@ -23,10 +23,11 @@ class AroundFlags {
   CLI::Option* polytopes_flag() const { return polytopes_flag_; }  // which does nothing but in this process
   CLI::Option* memory_flag() const { return memory_flag_; }        // the same
   absl::Status Check() const;
-  absl::Status RefuseAtServer() const;  // a usage error, if one was given
-  std::string First() const;  // a flag that asks for something of every place that answers; empty: none does
+  absl::Status RefuseAtServer() const;  // a usage error, if one was given that servers are not asked
 
  private:
+  std::string FirstBesideAdapter() const;  // that asks for something; empty: none does
+
   CLI::Option *polytopes_flag_ = nullptr, *memory_flag_ = nullptr;
   GivenFlags file_, folder_;
 };

@@ -30,8 +30,6 @@ absl::StatusOr<HeldMemory> HoldAround(Node& node, GenerateRequest& request, Toke
   if (!request.adapter.name.empty()) {
     absl::StatusOr<std::string> hash = node.adapters().Hash(request.adapter);
     if (!hash.ok()) return hash.status();
-    // What is told is what it is answered with, also if another is learned meanwhile.
-    request.adapter.hash = *hash;
     report.SetAdapter(request.adapter.name, *std::move(hash));
   }
   if (request.memory.scope.empty()) return HeldMemory();

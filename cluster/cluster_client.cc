@@ -23,6 +23,8 @@ namespace admin = ::omni::cluster::v1;
 namespace texts = ::omni::inference::v1;
 using Clock = std::chrono::steady_clock;
 
+constexpr std::chrono::seconds kPlainCall{5};  // one that is answered at once
+
 std::string NewId() {
   std::random_device random;
   return absl::StrFormat("%08x%08x%08x%08x", random(), random(), random(), random());
@@ -45,10 +47,9 @@ struct ClusterClient::Impl {
 
   template <typename F>
   absl::Status Ask(F&& ask) {
-    return nodes->Call(std::chrono::seconds(5),
-                       [&](const std::string& address, grpc::ClientContext& context) {
-                         return ask(*admin::Admin::NewStub(ChannelTo(address)), context);
-                       });
+    return nodes->Call(kPlainCall, [&](const std::string& address, grpc::ClientContext& context) {
+      return ask(*admin::Admin::NewStub(ChannelTo(address)), context);
+    });
   }
 
   std::unique_ptr<AskedNodes> nodes;
@@ -158,6 +159,23 @@ absl::StatusOr<int> ClusterClient::Rebalance() {
   });
   if (!status.ok()) return status;
   return static_cast<int>(response.moves());
+}
+
+absl::StatusOr<std::vector<OfferedAdapter>> ClusterClient::Adapters() {
+  texts::ListAdaptersResponse response;
+  const absl::Status status =
+      impl_->nodes->Call(kPlainCall, [&](const std::string& address, grpc::ClientContext& context) {
+        return texts::Inference::NewStub(impl_->ChannelTo(address))
+            ->ListAdapters(&context, texts::ListAdaptersRequest(), &response);
+      });
+  if (!status.ok()) return status;
+  std::vector<OfferedAdapter> list;
+  for (const texts::Adapter& one : response.adapters()) {
+    list.push_back({one.name(), one.hash(), one.model_hash(), static_cast<int64_t>(one.tokens()),
+                    static_cast<int64_t>(one.held_out_tokens()), static_cast<int64_t>(one.values()),
+                    one.gain()});
+  }
+  return list;
 }
 
 absl::StatusOr<ClusterClient::Answer> ClusterClient::Generate(const Request& request,

@@ -13,6 +13,7 @@
 
 #include "actors/generate.h"
 #include "cluster/coordinator_role.h"
+#include "engine/around/adapter_source.h"
 
 namespace omni {
 
@@ -43,6 +44,9 @@ class ClusterClient {
   absl::Status Drain(const NodeId& node, bool undo);
   absl::Status Forget(const NodeId& node);
   absl::StatusOr<int> Rebalance();
+
+  // Those that requests may ask the coordinator for, by name.
+  absl::StatusOr<std::vector<OfferedAdapter>> Adapters();
 
   struct Request {
     std::string id;  // empty: a new one is drawn

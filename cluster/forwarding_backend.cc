@@ -73,12 +73,16 @@ GenerateEvent ToEvent(const pb::Token& token) {
 // What an answer says becomes a session's news; it ends with the answer.
 class ToChannel final : public ForwardedAnswer::Client {
  public:
-  ToChannel(int64_t prompt, bool adapted, std::shared_ptr<SessionChannel> channel)
-      : prompt_(prompt), adapted_(adapted), channel_(std::move(channel)) {}
+  ToChannel(int64_t prompt, std::string adapter, std::shared_ptr<SessionChannel> channel)
+      : prompt_(prompt), channel_(std::move(channel)) {
+    result_.adapter.name = std::move(adapter);
+  }
 
   bool OnMessage(const pb::GenerateResponse& message) override {
-    if (message.has_begun() && adapted_ && message.begun().adapter_hash().empty())
-      channel_->Close(NotAdapted(message.begun().coordinator()));
+    if (message.has_begun() && !result_.adapter.name.empty()) {
+      result_.adapter.hash = message.begun().adapter_hash();
+      if (result_.adapter.hash.empty()) channel_->Close(NotAdapted(message.begun().coordinator()));
+    }
     if (message.has_progress()) {
       GenerateEvent event;
       event.position = static_cast<int64_t>(message.progress().prompt_tokens());
@@ -126,7 +130,6 @@ class ToChannel final : public ForwardedAnswer::Client {
   }
 
   const int64_t prompt_;
-  const bool adapted_;
   const std::shared_ptr<SessionChannel> channel_;
   GenerateResult result_;
 };
@@ -176,8 +179,7 @@ absl::StatusOr<std::unique_ptr<SessionHandle>> ForwardingBackend::SubmitNamed(Ge
   auto answer =
       std::make_shared<ForwardedAnswer>(forwarding_, ToProto(request), ForwardedFor(request.caller, ids),
                                         std::chrono::system_clock::time_point::max());
-  auto* client =
-      new ToChannel(static_cast<int64_t>(request.prompt.size()), !request.adapter.name.empty(), channel);
+  auto* client = new ToChannel(static_cast<int64_t>(request.prompt.size()), request.adapter.name, channel);
   answer->Start(*client);
   return SessionHandle::OfAnother(
       channel,

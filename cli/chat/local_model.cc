@@ -89,6 +89,7 @@ absl::Status LocalModel::Answer(const std::vector<ChatMessage>& messages, const 
   reply.generated = result->timings.generated_tokens;
   reply.first = result->timings.prefill;
   reply.rest = result->timings.decode;
+  report.SetAdapter(result->adapter.name, result->adapter.hash);  // which may have learned more meanwhile
   reply.around = report.Lines();
   Keep(std::move(result->snapshot));
   return absl::OkStatus();

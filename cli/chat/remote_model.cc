@@ -19,6 +19,7 @@ absl::Status ServerModel::Answer(const std::vector<ChatMessage>& messages, const
   request.max_tokens = settings.max_tokens;
   request.sampler = settings.sampler;
   request.stops = settings.stops;
+  request.adapter = adapter_;
   RemoteAnswer answer;
   const absl::Status status = client_->Complete(request, on_text, answer);
   reply.message = {"assistant", answer.text, true};
@@ -27,6 +28,9 @@ absl::Status ServerModel::Answer(const std::vector<ChatMessage>& messages, const
   reply.generated = answer.tokens;
   reply.first = answer.first;
   reply.rest = answer.rest;
+  TokenReport report;
+  report.SetAdapter(adapter_, answer.adapter_hash);
+  reply.around = report.Lines();
   return status;
 }
 

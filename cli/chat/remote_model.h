@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <utility>
 
 #include "cli/chat/chat_model.h"
@@ -12,12 +13,15 @@ namespace omni::cli {
 
 class ServerModel final : public ChatModel {
  public:
-  explicit ServerModel(std::unique_ptr<OpenAiClient> client) : client_(std::move(client)) {}
+  // `adapter`: by name, that every answer is asked with; empty: none.
+  explicit ServerModel(std::unique_ptr<OpenAiClient> client, std::string adapter = {})
+      : client_(std::move(client)), adapter_(std::move(adapter)) {}
   absl::Status Answer(const std::vector<ChatMessage>& messages, const ChatSettings& settings,
                       const OnText& on_text, ChatReply& reply) override;
 
  private:
   std::unique_ptr<OpenAiClient> client_;
+  const std::string adapter_;
 };
 
 class ClusterModel final : public ChatModel {

@@ -9,9 +9,11 @@
 #include <absl/strings/str_cat.h>
 #include <nlohmann/json.hpp>
 
+#include "cli/adapter_list.h"
 #include "cli/cluster_flags.h"
 #include "cli/output.h"
 #include "cli/place.h"
+#include "cli/server_flags.h"
 #include "cli/stream_flags.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
@@ -40,6 +42,7 @@ struct AdaptArgs {
   bool positions = false, no_head = false, more = false, json = false;
   StreamFlags stream;
   ClusterFlags cluster;
+  ServerFlags server;
   GivenFlags of_learning, of_budget, of_drift, of_name, of_more, of_measure, of_model;
 };
 
@@ -155,46 +158,62 @@ absl::StatusOr<int> Learn(const AdaptArgs& args) {
   json["name"] = args.name;
   json["saved"] = report->kept;
   json["model_hash"] = model.hash();
+  if (report->kept) json["hash"] = adapter.Hash();
   const int code = ShowLearned(args, json);
   return InterruptGuard::Requested() ? kExitInterrupted : code;
 }
 
-absl::StatusOr<int> List(const AdaptArgs& args) {
-  if (!args.words.empty()) return UsageError("omni adapt list takes no further word");
+absl::StatusOr<std::vector<ListedAdapter>> Listed(const AdaptArgs& args) {
+  if (!args.cluster.cluster.empty()) {
+    const absl::StatusOr<std::unique_ptr<ClusterClient>> client = args.cluster.Connect();
+    if (!client.ok()) return client.status();
+    return AdaptersOf(**client);
+  }
+  if (!args.server.server.empty()) {
+    const absl::StatusOr<std::unique_ptr<OpenAiClient>> client =
+        args.server.Connect("", args.cluster.allow_plain);
+    if (!client.ok()) return client.status();
+    return AdaptersOf(**client);
+  }
   const absl::StatusOr<AdapterFiles> files = OpenAdapterFiles();
   if (!files.ok()) return files.status();
-  const absl::StatusOr<std::vector<std::string>> names = files->Names();
-  if (!names.ok()) return names.status();
+  return AdaptersOf(*files);
+}
+
+absl::StatusOr<int> List(const AdaptArgs& args) {
+  if (!args.words.empty()) return UsageError("omni adapt list takes no further word");
+  const absl::StatusOr<std::vector<ListedAdapter>> listed = Listed(args);
+  if (!listed.ok()) return listed.status();
   Json list = Json::array();
-  if (!args.json)
-    PrintF("%-24s %10s %9s %9s %8s  %s\n", "name", "bytes", "tokens", "held out", "gain", "model");
+  if (!args.json) {
+    PrintF("%-24s %10s %9s %9s %8s  %-32s  %s\n", "name", "bytes", "tokens", "held out", "gain", "hash",
+           "model");
+  }
   int damaged = 0;
-  for (const std::string& name : *names) {
-    const absl::StatusOr<std::string> bytes = files->Load(name);
-    if (!bytes.ok()) return bytes.status();
-    const absl::StatusOr<Adapter> adapter = Adapter::Read(*bytes);
-    if (!adapter.ok()) {
-      ++damaged;
-      if (args.json) {
-        list.push_back({{"name", name}, {"error", std::string(adapter.status().message())}});
+  for (const ListedAdapter& one : *listed) {
+    const OfferedAdapter& adapter = one.adapter;
+    damaged += !one.error.empty();
+    if (args.json) {
+      Json json = {{"name", adapter.name}};
+      if (!one.error.empty()) {
+        json["error"] = one.error;
       } else {
-        PrintF("%-24s %s\n", name, std::string(adapter.status().message()));
+        json.update({{"values", adapter.values},
+                     {"tokens", adapter.tokens},
+                     {"held_out_tokens", adapter.held_out_tokens},
+                     {"gain", adapter.gain},
+                     {"hash", adapter.hash},
+                     {"model_hash", adapter.model_hash}});
+        if (one.bytes.has_value()) json["bytes"] = *one.bytes;
       }
-      continue;
+      list.push_back(std::move(json));
+    } else if (!one.error.empty()) {
+      PrintF("%-24s %s\n", adapter.name, one.error);
+    } else {
+      PrintF("%-24s %10s %9d %9d %7.2f%%  %s  %s\n", adapter.name,
+             one.bytes.has_value() ? absl::StrCat(*one.bytes) : "-", adapter.tokens, adapter.held_out_tokens,
+             100 * adapter.gain, adapter.hash, adapter.model_hash);
     }
-    const AdapterOrigin& from = adapter->origin();
-    const double gain = from.nats_before > 0 ? 1 - from.nats / from.nats_before : 0;
-    if (!args.json) {
-      PrintF("%-24s %10d %9d %9d %7.2f%%  %s\n", name, bytes->size(), from.tokens, from.held_out_tokens,
-             100 * gain, adapter->model_hash());
-    }
-    list.push_back({{"name", name},
-                    {"bytes", bytes->size()},
-                    {"values", adapter->size()},
-                    {"tokens", from.tokens},
-                    {"held_out_tokens", from.held_out_tokens},
-                    {"gain", gain},
-                    {"model_hash", adapter->model_hash()}});
   }
   if (args.json) PrintF("%s\n", JsonText(Json({{"adapters", std::move(list)}})));
   return damaged == 0 ? kExitOk : kExitFailure;
@@ -332,6 +351,25 @@ absl::StatusOr<int> Measure(const AdaptArgs& args) {
   return kExitOk;
 }
 
+// Whose adapters are listed.
+absl::Status CheckWhere(const AdaptArgs& args) {
+  const bool cluster = !args.cluster.cluster.empty(), server = !args.server.server.empty();
+  if (cluster && server)
+    return UsageError("--cluster and --server both say whose adapters are listed; leave one out");
+  if (!server) {
+    if (absl::Status s =
+            RefuseGiven({&args.server.given_beside()}, " does nothing without --server; leave it out");
+        !s.ok())
+      return s;
+  } else if (absl::Status s =
+                 RefuseGiven({&args.cluster.given_of_nodes()}, " does nothing beside --server; leave it out");
+             !s.ok()) {
+    return s;
+  }
+  if (cluster || server) return absl::OkStatus();
+  return RefuseGiven({&args.cluster.given_beside()}, " does nothing without --cluster; leave it out");
+}
+
 absl::StatusOr<int> RunAdapt(const AdaptArgs& args) {
   const auto refuse = [&](std::initializer_list<const GivenFlags*> flags) -> absl::Status {
     for (const GivenFlags* given : flags) {
@@ -341,20 +379,29 @@ absl::StatusOr<int> RunAdapt(const AdaptArgs& args) {
     return absl::OkStatus();
   };
   if (args.action == "list" || args.action == "remove") {
-    const absl::Status s =
-        refuse({&args.of_learning, &args.of_budget, &args.of_drift, &args.of_name, &args.of_more,
-                &args.of_measure, &args.of_model, &args.stream.given(), &args.cluster.given()});
+    absl::Status s = refuse({&args.of_learning, &args.of_budget, &args.of_drift, &args.of_name, &args.of_more,
+                             &args.of_measure, &args.of_model, &args.stream.given()});
     if (!s.ok()) return s;
-    return args.action == "list" ? List(args) : Remove(args);
+    if (args.action == "list") {
+      s = CheckWhere(args);
+      return s.ok() ? List(args) : s;
+    }
+    s = refuse({&args.cluster.given(), &args.server.given(), &args.server.given_beside()});
+    return s.ok() ? Remove(args) : s;
   }
   if (args.action == "measure") {
-    if (absl::Status s = refuse({&args.of_name, &args.of_more, &args.cluster.given()}); !s.ok()) return s;
-    return Measure(args);
+    const absl::Status s = refuse({&args.of_name, &args.of_more, &args.cluster.given(), &args.server.given(),
+                                   &args.server.given_beside()});
+    return s.ok() ? Measure(args) : s;
   }
   if (!args.words.empty()) {
     return UsageError(absl::StrCat("omni adapt learns from one file; leave '", args.words[0], "' out"));
   }
   if (absl::Status s = refuse({&args.of_measure}); !s.ok()) return s;
+  if (absl::Status s = RefuseGiven({&args.server.given(), &args.server.given_beside()},
+                                   " belongs to omni adapt list; a server learns by --cluster");
+      !s.ok())
+    return s;
   const absl::Status s =
       args.cluster.cluster.empty()
           ? RefuseGiven({&args.cluster.given_beside()}, " does nothing without --cluster; leave it out")
@@ -372,6 +419,7 @@ void AddAdapt(CLI::App& root, Invocation& invocation) {
       "  omni adapt letters.txt --name me            # within a minute; omni run --adapter me uses it\n"
       "  omni adapt letters.txt --name me --cluster 127.0.0.1:8081  # by a server, while it answers nobody\n"
       "  omni adapt list\n"
+      "  omni adapt list --server http://127.0.0.1:8080  # those that a server offers; or --cluster\n"
       "  omni adapt remove me\n"
       "  omni adapt measure novel.txt --other valid.txt.xz  # learns the beginning, measures the rest\n\n"
       "The end of the text is held out and decides what is kept: if nothing is better there, nothing is\n"
@@ -413,6 +461,7 @@ void AddAdapt(CLI::App& root, Invocation& invocation) {
   args->of_model.Add(verb.Threads(args->threads));
   args->stream.Add(verb);
   args->cluster.Add(verb);
+  args->server.Add(verb);
   verb.Json(args->json);
   verb.Body([args] { return RunAdapt(*args); });
 }

@@ -10,6 +10,7 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 
+#include "cli/adapter_list.h"
 #include "cli/around_flags.h"
 #include "cli/around_request.h"
 #include "cli/chat/chat.h"
@@ -157,9 +158,14 @@ absl::StatusOr<int> RunChat(const ChatArgs& args) {
       const auto name = (*client)->Model([] { return !InterruptGuard::Requested(); });
       if (absl::IsCancelled(name.status())) return kExitInterrupted;
       if (!name.ok()) return name.status();
+      if (!args.around.adapter.empty()) {
+        const absl::Status offered = CheckOffered(**client, args.around.adapter);
+        if (InterruptGuard::Requested()) return kExitInterrupted;
+        if (!offered.ok()) return offered;
+      }
       if (args.stats || StderrIsTerminal()) Note(absl::StrCat(args.server.server, " · ", *name));
     }
-    ServerModel model(*std::move(client));
+    ServerModel model(*std::move(client), args.around.adapter);
     return Talk(args, model);
   }
   absl::StatusOr<std::unique_ptr<ClusterClient>> client = args.cluster.Connect();

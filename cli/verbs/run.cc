@@ -9,6 +9,7 @@
 #include <absl/strings/str_format.h>
 #include <nlohmann/json.hpp>
 
+#include "cli/adapter_list.h"
 #include "cli/around_flags.h"
 #include "cli/around_request.h"
 #include "cli/cluster_flags.h"
@@ -276,8 +277,15 @@ absl::StatusOr<int> RunAtServer(const RunArgs& args, const std::string& prompt) 
   request.sampler = args.sampler.Settings();
   request.stops = args.stops;
   request.stop_at_end_of_text = !args.ignore_end;
-  if (args.Echoes()) Echo(prompt);
+  request.adapter = args.around.adapter;
   const InterruptGuard interrupt;
+  if (!request.adapter.empty()) {
+    // Before anything is printed: others' servers pass over what they do not know.
+    const absl::Status offered = CheckOffered(**client, request.adapter);
+    if (InterruptGuard::Requested()) return kExitInterrupted;
+    if (!offered.ok()) return offered;
+  }
+  if (args.Echoes()) Echo(prompt);
   RemoteAnswer answer;
   absl::Status status = (*client)->Complete(
       request,
@@ -293,6 +301,8 @@ absl::StatusOr<int> RunAtServer(const RunArgs& args, const std::string& prompt) 
   }
   if (args.json) {
     nlohmann::json json = AnswerJson(answer, request.sampler.seed);
+    if (!answer.adapter_hash.empty())
+      json["adapter"] = {{"name", request.adapter}, {"hash", answer.adapter_hash}};
     if (!status.ok()) json["error"] = std::string(status.message());
     PrintF("%s\n", JsonText(json));
   } else {
@@ -308,6 +318,8 @@ absl::StatusOr<int> RunAtServer(const RunArgs& args, const std::string& prompt) 
                                                 OneDecimal(RateAfterFirst(tokens, answer.rest)), " tok/s")
                                  : "",
                       " · stopped: ", answer.reason, " · seed ", request.sampler.seed));
+    if (!answer.adapter_hash.empty())
+      Note(absl::StrCat("adapter ", request.adapter, " of hash ", answer.adapter_hash));
   }
   return InterruptGuard::Requested() ? kExitInterrupted : kExitOk;
 }
@@ -376,6 +388,7 @@ absl::StatusOr<int> Run(const RunArgs& args) {
     return FlushOutput() && !InterruptGuard::Requested();
   });
   if (!result.ok()) return result.status();
+  report.SetAdapter(result->adapter.name, result->adapter.hash);  // which may have learned more meanwhile
   if (args.json) {
     PrintJson(*result, report, seed, load_seconds, model, swarm.Stats().device);
   } else {

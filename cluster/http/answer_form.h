@@ -32,6 +32,7 @@ struct AnswerChoice {
   StopReason reason = StopReason::kLength;
   std::optional<ConfidenceSummary> confidence;  // of a session with perspectives
   NotesSummary notes;
+  AdapterChoice adapter;  // that it was answered with; no name: none
   std::vector<float> embedding;
 };
 

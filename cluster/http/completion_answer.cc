@@ -80,10 +80,11 @@ Json Base(const AnswerHead& head, const char* chat_object) {
 // A chat's text is a delta of a message, a completion's stands alone.
 std::string Chunk(const AnswerHead& head, size_t index, Json delta, const std::string& text, Json logprobs,
                   const Json& reason, const std::optional<ConfidenceSummary>& confidence = {},
-                  const NotesSummary& notes = {}) {
+                  const NotesSummary& notes = {}, const AdapterChoice& adapter = {}) {
   Json choice = {{"index", index}, {"logprobs", std::move(logprobs)}, {"finish_reason", reason}};
   if (confidence.has_value()) choice["confidence"] = ConfidenceJson(*confidence);
   AddNotes(notes, choice);
+  AddAdapter(adapter, choice);
   if (head.chat) {
     choice["delta"] = std::move(delta);
   } else {
@@ -117,6 +118,7 @@ std::string CompletionAnswer::Whole(const std::vector<AnswerChoice>& choices, co
     }
     if (choice.confidence.has_value()) json["confidence"] = ConfidenceJson(*choice.confidence);
     AddNotes(choice.notes, json);
+    AddAdapter(choice.adapter, json);
     list.push_back(std::move(json));
   }
   Json json = Base(head_, "chat.completion");
@@ -141,7 +143,7 @@ std::string CompletionAnswer::Piece(size_t choice, const std::string& text,
 
 std::string CompletionAnswer::EndOfChoice(size_t choice, const AnswerChoice& all) {
   return Chunk(head_, choice, Json::object(), "", nullptr, FinishReason(all.reason), all.confidence,
-               all.notes);
+               all.notes, all.adapter);
 }
 
 std::string CompletionAnswer::End(const AnswerUsage& usage) {

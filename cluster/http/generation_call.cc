@@ -241,6 +241,7 @@ void Generation::End(size_t choice, absl::StatusOr<GenerateResult> result) {
     return Fail(absl::UnavailableError("the server is shutting down"));
   CountPrompt(part);
   part.all.reason = result->reason;
+  part.all.adapter = std::move(result->adapter);
   part.all.embedding = std::move(result->embedding);
   asked_.choices[choice] = {};  // its prompt is not needed any more
   if (asked_.stream) {

@@ -144,6 +144,10 @@ void AddNotes(const NotesSummary& notes, Json& choice) {
   if (notes.asked > 0) choice["memory"] = {{"asked", notes.asked}, {"recalled", notes.remembered}};
 }
 
+void AddAdapter(const AdapterChoice& adapter, Json& choice) {
+  if (!adapter.name.empty()) choice["adapter"] = {{"name", adapter.name}, {"hash", adapter.hash}};
+}
+
 void AddNotes(const TokenNotes& notes, Json& token) {
   if (notes.safety.has_value()) {
     token["safety"] = {{"distance", notes.safety->distance}, {"half_spaces", notes.safety->half_spaces}};

@@ -36,6 +36,8 @@ nlohmann::json ConfidenceJson(const ConfidenceSummary& summary);
 // "largest_distance"; "context_memory" with "tokens", "recalled" and "mean_weight"; "memory" with
 // "asked" and "recalled".
 void AddNotes(const NotesSummary& notes, nlohmann::json& choice);
+// Into an answer's choice, if there was one: "adapter" with "name" and "hash".
+void AddAdapter(const AdapterChoice& adapter, nlohmann::json& choice);
 // Into a token: "safety" with "distance" and "half_spaces"; "context_memory" with "weight" and "order";
 // "memory" with "found", and if it is "words", "begun" and "votes".
 void AddNotes(const TokenNotes& notes, nlohmann::json& token);

@@ -8,6 +8,7 @@
 
 #include "cluster/http/sse_parser.h"
 #include "engine/base/json.h"
+#include "engine/base/quoted.h"
 
 namespace omni {
 namespace {
@@ -55,6 +56,7 @@ Json ToJson(const RemoteRequest& request, const std::string& model) {
   if (request.sampler.repetition_penalty != 1) json["repeat_penalty"] = request.sampler.repetition_penalty;
   if (!request.stop_at_end_of_text) json["ignore_eos"] = true;
   if (!request.stops.empty()) json["stop"] = request.stops;
+  if (!request.adapter.empty()) json["adapter"] = request.adapter;
   if (request.messages.empty()) {
     json["prompt"] = request.prompt;
     return json;
@@ -99,6 +101,7 @@ absl::StatusOr<bool> ReadAnswerEvent(std::string_view data, std::string& text, R
   text += delta != nullptr ? TextAt(*delta, "content") : TextAt(choice, "text");
   if (std::string reason = TextAt(choice, "finish_reason"); !reason.empty())
     answer.reason = std::move(reason);
+  if (const Json* adapter = Find(choice, "adapter")) answer.adapter_hash = TextAt(*adapter, "hash");
   return true;
 }
 
@@ -233,6 +236,11 @@ absl::Status OpenAiClient::Complete(const RemoteRequest& request, const OnText& 
         got->body.empty()
             ? absl::StrCat(server_, ": the stream ended before the answer did")
             : absl::StrCat(server_, ": the answer is no stream of events, but ", Shown(got->content_type)));
+  }
+  if (!request.adapter.empty() && answer.adapter_hash.empty() && answer.reason != "cancelled") {
+    return absl::FailedPreconditionError(
+        absl::StrCat(server_, ": it answered without the adapter ", Quoted(request.adapter),
+                     ", or does not say that it had it: it is no omni serve, or one of an older version"));
   }
   return absl::OkStatus();
 }

@@ -29,13 +29,15 @@ struct RemoteRequest {
   SamplerSettings sampler = {};
   std::vector<std::string> stops = {};
   bool stop_at_end_of_text = true;
+  std::string adapter = {};  // by name, of an omni serve's; empty: none
 };
 
 struct RemoteAnswer {
   std::string text;
-  std::string reason;      // the server's finish_reason, "cancelled"; empty: it did not come to its end
-  std::string model;       // as the server calls it
-  std::string request_id;  // for its operator; empty: it said none
+  std::string reason;        // the server's finish_reason, "cancelled"; empty: it did not come to its end
+  std::string model;         // as the server calls it
+  std::string request_id;    // for its operator; empty: it said none
+  std::string adapter_hash;  // of the adapter that it was answered with; empty: it said none
   std::optional<int64_t> prompt_tokens, tokens;  // where the server counts them
   std::chrono::nanoseconds first{0};             // from the request to the first text
   std::chrono::nanoseconds rest{0};              // from there to the last
@@ -53,7 +55,8 @@ class OpenAiClient {
   using OnText = std::function<bool(std::string_view)>;
   // Errors are HttpClient's, or the server's own: Unauthenticated (401), PermissionDenied (403), NotFound,
   // InvalidArgument, ResourceExhausted (429), Unavailable, Internal, whose message names the server and what
-  // it said. After an error `answer` has what came before it.
+  // it said. After an error `answer` has what came before it. FailedPrecondition: an adapter was asked for,
+  // and the answer does not say that it had it.
   absl::Status Complete(const RemoteRequest& request, const OnText& on_text, RemoteAnswer& answer);
 
   // What another path of the server answers, as "/memory", of a request in JSON; an empty one: of GET. Errors

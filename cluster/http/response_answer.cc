@@ -67,6 +67,7 @@ void ResponseAnswer::Complete(const AnswerChoice& choice) {
   text_ = Json::parse(JsonText(Json(choice.text))).get<std::string>();
   confidence_ = choice.confidence;
   notes_ = choice.notes;
+  adapter_ = choice.adapter;
   item_ = Item(incomplete_ ? "incomplete" : "completed",
                Json::array({Part(text_, head_.logprobs ? TokenList(choice.tokens) : Json::array())}));
 }
@@ -78,6 +79,7 @@ Json ResponseAnswer::Finish(const AnswerUsage& usage) const {
   json["usage"] = UsageJson(usage);
   if (confidence_.has_value()) json["confidence"] = ConfidenceJson(*confidence_);
   AddNotes(notes_, json);
+  AddAdapter(adapter_, json);
   return json;
 }
 

@@ -54,6 +54,7 @@ class ResponseAnswer final : public AnswerForm {
   nlohmann::json item_;
   std::optional<ConfidenceSummary> confidence_;
   NotesSummary notes_;
+  AdapterChoice adapter_;
   bool incomplete_ = false;
 };
 

@@ -68,6 +68,7 @@ TaskOutcome AdaptExecutor::Run(TaskAttempt& attempt) {
   result["name"] = learned->name;
   result["saved"] = learned->report.kept;
   result["model_hash"] = model_hash_;
+  if (!learned->hash.empty()) result["hash"] = learned->hash;
   result["waited_seconds"] = static_cast<double>(learned->waited.count()) / 1000;
   return TaskOutcome::Succeeded(JsonText(result));
 }

@@ -115,6 +115,7 @@ absl::StatusOr<AdapterLearner::Learned> AdapterLearner::LearnHere(
     // Whoever cancelled is not to find it there.
     if (stopped()) return Stopped();
     if (absl::Status s = files_.Save(learned.name, adapter->Write()); !s.ok()) return s;
+    learned.hash = adapter->Hash();
   }
   return learned;
 }

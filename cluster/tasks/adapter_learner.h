@@ -61,6 +61,7 @@ class AdapterLearner {
     std::string name;  // AdapterNameOf
     AdaptReport report;
     std::chrono::milliseconds waited{0};  // for others
+    std::string hash = {};                // of the adapter, if it was saved
   };
   // Where nothing is kept, the file is as it was. `stopped` is asked now and
   // then, and ends it as Cancelled, with nothing changed; `tell` is told how far it is. Both on a thread of

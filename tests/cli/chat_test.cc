@@ -116,7 +116,7 @@ TEST_F(ChatProcess, WhatActsAroundTheTokenDoesSoInAChatAsInRun) {
   ExpectOneLine(Chat("", {"-m", Model(), "--memory-scope", "default"}), 2, "without --perspectives");
   ExpectOneLine(Chat("", {"--cluster", "127.0.0.1:1", "--safety", "x", "--polytopes", "y"}), 2,
                 "--polytopes does nothing beside --cluster");
-  ExpectOneLine(Chat("", {"--server", "http://127.0.0.1:1", "--adapter", "sea"}), 2, "--adapter");
+  ExpectOneLine(Chat("", {"--server", "http://127.0.0.1:1", "--context-memory"}), 2, "--context-memory");
 }
 
 TEST_F(ChatProcess, AKeptChatResumesWithTheSameBytes) {

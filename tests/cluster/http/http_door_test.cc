@@ -290,6 +290,25 @@ TEST_F(HttpDoorTest, AnAdapterIsListedAndUsed) {
   EXPECT_NE(adapted["text"], json::parse(complete(json::object()).body)["choices"][0]["text"]);
   EXPECT_EQ(adapted, json::parse(complete({{"adapter", "mine"}}).body)["choices"][0]);
   EXPECT_THAT(Ask(Get("/metrics")).body, HasSubstr("omni_adapter_tokens_total 48\n"));
+  // Every answer tells which state of it answered: whole and streamed, of each choice, and kept.
+  const json told = {{"name", "mine"}, {"hash", adapter.Hash()}};
+  EXPECT_EQ(adapted["adapter"], told);
+  EXPECT_FALSE(json::parse(complete(json::object()).body)["choices"][0].contains("adapter"));
+  const Adapter more = RandomAdapter(node_->model().config(), node_->model().hash(), 0.15f, 2);
+  ASSERT_TRUE(AdapterFiles(temp_ / "adapters").Save("mine", more.Write()).ok());
+  const json learned = {{"name", "mine"}, {"hash", more.Hash()}};
+  EXPECT_NE(learned, told);
+  const json two = json::parse(complete({{"adapter", "mine"}, {"n", 2}}).body);
+  for (const json& choice : two["choices"]) EXPECT_EQ(choice["adapter"], learned);
+  const std::string events = complete({{"adapter", "mine"}, {"stream", true}}).body;
+  EXPECT_THAT(events, HasSubstr("\"adapter\":" + learned.dump()));
+  EXPECT_EQ(events.find("\"adapter\""), events.rfind("\"adapter\""));  // once, where the choice ends
+  EXPECT_GT(events.find("\"adapter\""), events.rfind("\"finish_reason\":null"));
+  const json response = json::parse(
+      Ask(Post("/v1/responses", R"({"input": "the sea", "max_output_tokens": 4, "adapter": "mine"})")).body);
+  EXPECT_EQ(response["adapter"], learned);
+  EXPECT_EQ(json::parse(Ask(Get("/v1/responses/" + response["id"].get<std::string>())).body)["adapter"],
+            learned);
 }
 
 TEST_F(HttpDoorTest, ShowsAPageAndWhatIsOnIt) {

@@ -179,6 +179,28 @@ TEST(OpenAiClient, AChatIsAskedForByItsMessages) {
               HasSubstr(R"("messages":[{"content":"s","role":"system"},{"content":"u","role":"user"}])"));
 }
 
+// Others' servers pass over what they do not know.
+TEST(OpenAiClient, AnAnswerThatDoesNotSayThatItHadTheAdapterIsAnError) {
+  std::string request, last = kTwo;
+  RawServer server([&](const std::string& got) {
+    request = got;
+    return Stream({kOne, last, kDone});
+  });
+  const RemoteRequest ask = {.prompt = "the sea", .adapter = "me"};
+  const Asked without = Ask(At(server.url()), nullptr, ask);
+  EXPECT_THAT(request, HasSubstr(R"("adapter":"me")"));
+  EXPECT_EQ(without.status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(without.status.message()), HasSubstr("without the adapter 'me'"));
+  EXPECT_EQ(without.answer.text, "one two");
+  last.insert(last.find("\"text\""), R"("adapter":{"name":"me","hash":"0a"},)");
+  const Asked with = Ask(At(server.url()), nullptr, ask);
+  EXPECT_TRUE(with.status.ok()) << with.status;
+  EXPECT_EQ(with.answer.adapter_hash, "0a");
+  EXPECT_EQ(with.text, "one two");
+  Ask(At(server.url()));
+  EXPECT_THAT(request, Not(HasSubstr("adapter")));
+}
+
 TEST(OpenAiClient, WhoWantsNoMoreEndsTheAnswerAtTheServer) {
   RawServer server([](const std::string&) { return Stream({kOne, RawServer::kUntilGone}); });
   const Asked asked = Ask(At(server.url()), [](const std::string& text) { return text.empty(); });

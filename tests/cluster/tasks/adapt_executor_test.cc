@@ -90,6 +90,7 @@ TEST_F(AdaptExecutorTest, TheResultSaysWhatWasLearnedAndUnderWhichName) {
   EXPECT_EQ(result["name"], "anna.sea");
   EXPECT_EQ(result["saved"], true);
   EXPECT_EQ(result["model_hash"], kHash);
+  EXPECT_EQ(result["hash"], Adapter::Read(*files_.Load(result["name"].get<std::string>()))->Hash());
   EXPECT_GT(result["gain"], 0.01);
   EXPECT_EQ(result["waited_seconds"], 0);
   EXPECT_TRUE(Adapter::Read(*files_.Load("anna.sea")).ok());
