@@ -5,6 +5,7 @@
 
 #include <absl/strings/str_cat.h>
 
+#include "actors/held_in_common.h"
 #include "actors/swarm_log.h"
 
 namespace omni {
@@ -70,10 +71,18 @@ bool CoordinatorState::Fits(size_t sessions) const {
   if (sessions > static_cast<size_t>(options_.max_active)) return false;
   if (!options_.state_bytes.has_value()) return true;
   int64_t bytes = 0, most = bytes_per_session_;
-  for (const auto& session : active_) bytes += BytesOf(*session);
-  for (const auto& session : queue_) most = std::max(most, BytesOf(*session));
+  HeldInCommon common(config_.d);
+  for (const auto& session : active_) {
+    bytes += BytesOf(*session);
+    common.Add(*session);
+  }
+  for (const auto& session : queue_) {
+    const int64_t more = BytesOf(*session) + (active_.empty() ? 0 : common.BytesWith(*session));
+    most = std::max(most, more);
+  }
   bytes += most * (static_cast<int64_t>(sessions) - std::ssize(active_));
-  return bytes <= *options_.state_bytes;
+  // What one alone holds keeps it from nothing: there is nobody to wait for.
+  return bytes + (active_.empty() ? 0 : common.bytes()) <= *options_.state_bytes;
 }
 
 std::shared_ptr<Session> CoordinatorState::Find(SessionId session) const {

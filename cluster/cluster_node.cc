@@ -363,8 +363,9 @@ absl::Status ClusterNode::Impl::OpenMemories() {
                             [this] { return Elsewhere(); }};
   const std::string folder =
       options.memory.empty() ? absl::StrCat(options.state_dir, "/memory") : options.memory;
+  const int64_t budget = model->plan() != nullptr ? model->plan()->ram_bytes : INT64_MAX;
   absl::StatusOr<std::unique_ptr<MemoryDoors>> made =
-      MemoryDoors::Make(std::move(with), coordinates() ? folder : "");
+      MemoryDoors::Make(std::move(with), coordinates() ? folder : "", budget);
   if (!made.ok()) return made.status();
   memories = *std::move(made);
   return absl::OkStatus();

@@ -6,6 +6,7 @@
 
 #include <absl/strings/str_cat.h>
 
+#include "engine/around/adapter_bytes.h"
 #include "engine/base/splitmix.h"
 #include "engine/decode/router.h"
 
@@ -182,5 +183,17 @@ ReadyAdapter::ReadyAdapter(const ModelConfig& config, Adapter adapter)
       hash_(adapter_.Hash()),
       rows_(adapter_.View()),
       policy_(adapter_.parts().positions ? std::make_unique<AdaptedPositions>(config, adapter_) : nullptr) {}
+
+int64_t AdapterBytes(const ReadyAdapter& adapter, int64_t d) {
+  const HeadChange& head = adapter.rows().head;
+  int64_t values = adapter.adapter().size();
+  if (head.basis != nullptr) values += head.rank * d;
+  for (const LayerChange& layer : adapter.rows().layers) {
+    if (layer.core == nullptr) continue;
+    values += 2 * kAdapterRank * d;  // one left and one right, of all layers
+    break;
+  }
+  return values * static_cast<int64_t>(sizeof(float));
+}
 
 }  // namespace omni

@@ -12,8 +12,11 @@
 #include <gtest/gtest.h>
 
 #include "actors/region_state.h"
+#include "engine/around/adapter_bytes.h"
+#include "engine/around/text_memory.h"
 #include "tests/actors/fake_world.h"
 #include "tests/actors/testing.h"
+#include "tests/testing/adapters.h"
 
 namespace omni {
 namespace {
@@ -98,10 +101,10 @@ class StagesTest : public ::testing::Test {
     state_ = std::make_unique<CoordinatorState>(tiny_.model.config(), *decoder_, options, counters_);
     state_->Connect(&world_, world_.Links(tiny_.model.config().num_regions()));
   }
-  std::shared_ptr<SessionChannel> Submit(const GenerateRequest& request) {
+  std::shared_ptr<SessionChannel> Submit(const GenerateRequest& request, SessionExtras extras = {}) {
     auto channel = std::make_shared<SessionChannel>(10'000);
-    state_->Submit(
-        std::make_shared<Session>(SessionId(next_id_++), request, tiny_.tokenizer, 1'000'000, channel));
+    state_->Submit(std::make_shared<Session>(SessionId(next_id_++), request, tiny_.tokenizer, 1'000'000,
+                                             channel, nullptr, std::move(extras)));
     return channel;
   }
   // Everything that can happen without the test's help.
@@ -233,6 +236,49 @@ TEST_F(StagesTest, ASessionWhoseStateDoesNotFitBesideTheOthersWaits) {
   for (uint64_t i = 0; i < 3; ++i) {
     EXPECT_EQ((*End(*channels[i]))->tokens, PlainLoop(tiny_, MakeRequest(tiny_, 2, 3, i))) << i;
   }
+}
+
+// Adapters and memories of texts are in memory once, however many sessions hold them.
+TEST_F(StagesTest, WhatSessionsHoldInCommonCountsOnce) {
+  const ModelConfig& config = tiny_.model.config();
+  const auto adapter = [&](uint64_t seed) {
+    SessionExtras extras;
+    extras.adapter =
+        std::make_shared<const ReadyAdapter>(config, testing::RandomAdapter(config, "", 0.0f, seed));
+    return extras;
+  };
+  const SessionExtras one = adapter(1), two = adapter(2);
+  SessionExtras remembers;
+  remembers.stored = std::make_shared<const TextMemory>();
+  const int64_t adapter_bytes = AdapterBytes(*one.adapter, config.d), state = SessionState::BytesFor(config);
+  ASSERT_GT(adapter_bytes, 4 * config.d);
+  ASSERT_GE(remembers.stored->bytes(), 8 << 20);
+  const auto active = [&](int64_t state_bytes, const std::vector<SessionExtras>& sessions) {
+    CoordinatorOptions options;
+    options.state_bytes = state_bytes;
+    Start(options);
+    std::vector<std::shared_ptr<SessionChannel>> channels;
+    for (const SessionExtras& extras : sessions)
+      channels.push_back(Submit(MakeRequest(tiny_, 2, 3, channels.size()), extras));
+    --world_.steps;
+    state_->Step();
+    const int64_t at_once = counters_.active.Get();
+    Run();
+    for (const auto& channel : channels) EXPECT_TRUE((*End(*channel)).ok());
+    return at_once;
+  };
+  // Alone, whatever it holds, and a budget for two states.
+  EXPECT_EQ(active(2 * state, {one}), 1);
+  EXPECT_EQ(active(2 * state, {remembers}), 1);
+  EXPECT_EQ(active(2 * state, {{}, {}}), 2);
+  EXPECT_EQ(active(2 * state, {one, {}}), 1);
+  EXPECT_EQ(active(2 * state + adapter_bytes - 1, {{}, one}), 1);
+  EXPECT_EQ(active(2 * state + adapter_bytes, {{}, one}), 2);
+  EXPECT_EQ(active(2 * state + adapter_bytes, {one, one}), 2);
+  EXPECT_EQ(active(2 * state + adapter_bytes, {one, two}), 1);
+  EXPECT_EQ(active(2 * state + 2 * adapter_bytes, {one, two}), 2);
+  EXPECT_EQ(active(2 * state, {remembers, {}}), 1);
+  EXPECT_EQ(active(2 * state + remembers.stored->bytes(), {remembers, remembers}), 2);
 }
 
 TEST_F(StagesTest, ASessionThatCanNeverFitIsRefusedByName) {

@@ -5,11 +5,16 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
+#include <cstdlib>
 #include <optional>
+#include <string>
 
 #include <gtest/gtest.h>
 
 #include "engine/around/adapt_learn.h"
+#include "engine/around/adapter_bytes.h"
+#include "engine/around/text_memory.h"
 #include "tests/testing/unsure_model.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -127,6 +132,32 @@ TEST(AdaptMemory, GrowsByThreeTimesTheAdapterAtMost) {
   EXPECT_GT(adapter, 150'000);
   EXPECT_LE(more, 3 * adapter);
   EXPECT_GE(reported[1] - reported[0], more) << "the report says less than there is";
+}
+
+// What is planned with is what there is.
+TEST(AdaptMemory, WhatAnAdapterAndAScopeTakeIsWhatIsSaidOfThem) {
+  if (OMNI_OWN_MALLOC == 0) GTEST_SKIP() << "malloc is the sanitizer's";
+  ModelConfig config = testing::AddressConfig();
+  config.vocab = 40'000;
+  for (const AdapterParts& parts : {AdapterParts{true, true, 256, AdaptLayers::kCores, false},
+                                    AdapterParts{true, true, 8, AdaptLayers::kLora, true}}) {
+    const int64_t before = in_use;
+    const ReadyAdapter adapter(config, Adapter(config, parts, ""));
+    const int64_t took = in_use - before, said = AdapterBytes(adapter, config.d);
+    EXPECT_GE(took, said);
+    EXPECT_LE(took, said + said / 20 + 8192);
+  }
+  TextVector("what is made once for all");
+  const int64_t before = in_use;
+  TextMemory scope;
+  EXPECT_NEAR(static_cast<double>(in_use - before), 8.4e6, 0.2e6);  // docs/memory.md
+  EXPECT_LE(std::abs(in_use - before - scope.bytes()), scope.bytes() / 20);
+  for (int i = 0; i < 20'000; ++i) {
+    const std::string key = "key " + std::to_string(i);
+    scope.Add(TextVector(key), key + ", and what was said of it at length");
+  }
+  std::printf("20 000 associations take %lld bytes\n", static_cast<long long>(in_use - before));
+  EXPECT_LE(std::abs(in_use - before - scope.bytes()), scope.bytes() / 10);
 }
 
 }  // namespace
