@@ -15,8 +15,8 @@ constexpr size_t kOthers = kPerspectives - 1;
 void CoordinatorState::AddLooks() {
   looks_.Clear();
   look_parts_.clear();
+  look_rows_.clear();
   kept_rows_.clear();
-  first_look_row_ = rows_.size();
   first_pass_rows_ = 0;
   second_pass_ = false;
   for (size_t i = 0; i < parts_.size(); ++i) {
@@ -25,26 +25,41 @@ void CoordinatorState::AddLooks() {
     const auto row = static_cast<size_t>(parts_[i].begin + parts_[i].rows - 1);
     const absl::Status status = looks_.Add(i, *session.perspectives(), session.sampler().seed,
                                            static_cast<int64_t>(session.tokens().size()), *rows_[row].state,
-                                           rows_[row].token, session.adapter());
+                                           rows_[row].token, decoder_.takes_asides(), session.adapter());
     if (!status.ok()) parts_[i].session->Fail(status);
   }
-  AddLookRows(looks_.Due());
+  const std::vector<Looks::Rows> due = looks_.Due();
+  if (due.empty()) return;
+  // Each before its session's own rows.
+  const std::vector<BatchRow> rows = std::exchange(rows_, {});
+  const std::vector<int64_t> positions = std::exchange(positions_, {});
+  auto look = due.begin();
+  for (size_t i = 0; i < parts_.size(); ++i) {
+    if (look != due.end() && look->part == i) AddLookRows(*look++);
+    const auto begin =
+        static_cast<size_t>(std::exchange(parts_[i].begin, static_cast<int32_t>(rows_.size())));
+    for (size_t row = begin; row < begin + static_cast<size_t>(parts_[i].rows); ++row) {
+      rows_.push_back(rows[row]);
+      positions_.push_back(positions[row]);
+    }
+  }
 }
 
-void CoordinatorState::AddLookRows(const std::vector<Looks::Rows>& looks) {
-  for (const Looks::Rows& look : looks) {
-    look_parts_.push_back(look.part);
-    for (const BatchRow& row : look.rows) {
-      positions_.push_back(row.state->position());
-      rows_.push_back(row);
-    }
-    has_policies_ = true;
+void CoordinatorState::AddLookRows(const Looks::Rows& look) {
+  look_parts_.push_back(look.part);
+  look_rows_.push_back(static_cast<int32_t>(rows_.size()));
+  for (const BatchRow& row : look.rows) {
+    positions_.push_back(row.state->position());
+    rows_.push_back(row);
   }
+  has_policies_ = true;
 }
 
 CoordinatorState::Part* CoordinatorState::PartOf(int32_t row) {
-  if (static_cast<size_t>(row) >= first_look_row_)
-    return &parts_[look_parts_[(static_cast<size_t>(row) - first_look_row_) / kOthers]];
+  for (size_t i = 0; i < look_rows_.size(); ++i) {
+    if (row >= look_rows_[i] && row < look_rows_[i] + static_cast<int32_t>(kOthers))
+      return &parts_[look_parts_[i]];
+  }
   for (Part& part : parts_) {
     if (row >= part.begin && row < part.begin + part.rows) return &part;
   }
@@ -53,15 +68,23 @@ CoordinatorState::Part* CoordinatorState::PartOf(int32_t row) {
 
 void CoordinatorState::MakeTokenRows() {
   token_rows_.clear();
-  const auto add = [this](const Session& session, SessionState* state) {
+  outputs_.clear();
+  std::vector<int64_t> output;  // of the decoder, by row
+  int64_t next = 0;
+  for (const BatchRow& row : rows_) {
+    output.push_back(next);
+    next += row.want_logits;
+  }
+  const auto add = [&](const Session& session, int32_t of) {
     TokenRow row;
     row.session = session.id();
-    row.state = state;
+    row.state = rows_[static_cast<size_t>(of)].state;
     row.history = session.tokens();
     row.sampler = &session.sampler();
     row.polytope = session.polytope();
     row.stored = session.stored();
-    row.hidden = decoder_.hidden(static_cast<int64_t>(token_rows_.size()));
+    outputs_.push_back(output[static_cast<size_t>(of)]);
+    row.hidden = decoder_.hidden(outputs_.back());
     token_rows_.push_back(std::move(row));
   };
   if (!second_pass_) {
@@ -69,7 +92,7 @@ void CoordinatorState::MakeTokenRows() {
       if (!part.wants_logits && !part.reads_along) continue;
       for (int32_t i = part.reads_along ? 0 : part.rows - 1; i < part.rows; ++i) {
         part.token_row = token_rows_.size();
-        add(*part.session, part.session->state());
+        add(*part.session, part.begin + i);
         if (!part.reads_along) continue;
         TokenRow& row = token_rows_.back();
         row.contexts = part.session->contexts();
@@ -81,7 +104,8 @@ void CoordinatorState::MakeTokenRows() {
     own_rows_ = token_rows_.size();
   }
   for (size_t i = 0; i < kOthers * look_parts_.size(); ++i)
-    add(*parts_[look_parts_[i / kOthers]].session, rows_[first_look_row_ + i].state);
+    add(*parts_[look_parts_[i / kOthers]].session,
+        look_rows_[i / kOthers] + static_cast<int32_t>(i % kOthers));
 }
 
 // The rows of perspectives that were computed are judged; what is left are the sessions' own.
@@ -95,6 +119,7 @@ void CoordinatorState::ConcludeLooks() {
     }
   });
   look_parts_.clear();
+  look_rows_.clear();
   if (second_pass_) token_rows_ = std::exchange(kept_rows_, {});
   token_rows_.resize(own_rows_);
 }
@@ -124,11 +149,10 @@ bool CoordinatorState::LookAgain() {
   }
   kept_rows_ = std::exchange(token_rows_, {});
   second_pass_ = true;
-  first_look_row_ = 0;
   first_pass_rows_ = rows_.size();
   rows_.clear();
   positions_.clear();
-  AddLookRows(asked);
+  for (const Looks::Rows& look : asked) AddLookRows(look);
   if (const absl::Status begun = Timed([&] { return decoder_.Begin(rows_); }); !begun.ok()) {
     FailParts(begun);
     return true;

@@ -26,12 +26,15 @@ void CoordinatorState::AnnounceRoutes() {
     std::span<const ExpertId> routes;
     if (routers_know) routes = Timed([&] { return decoder_.KnownRoutes(layer); });
     known_.clear();
+    size_t looks = 0;  // whose rows, each with a route of its own, come before the part's
     for (size_t i = 0; i < parts_.size(); ++i) {
+      while (looks < look_parts_.size() && look_parts_[looks] <= i) ++looks;
+      const size_t route = i + (kPerspectives - 1) * looks;
       const auto first = static_cast<size_t>(parts_[i].begin);
       std::optional<ExpertId> expert;
       if (rows_[first].policy != nullptr)
         expert = rows_[first].policy->KnownAtStart(layer, positions_[first]);
-      if (!expert.has_value() && i < routes.size()) expert = routes[i];
+      if (!expert.has_value() && route < routes.size()) expert = routes[route];
       if (expert.has_value()) known_.push_back(*expert);
     }
     Timed([&] { Announce(layer, Foresight::kKnown); });

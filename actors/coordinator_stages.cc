@@ -18,9 +18,9 @@ absl::Status CoordinatorState::TakeLogits() {
   absl::StatusOr<std::span<const float>> logits = decoder_.logits();
   if (!logits.ok()) return logits.status();
   const auto vocab = static_cast<size_t>(config_.vocab);
-  for (TokenRow& row : token_rows_) {
-    row.logits = row.model_logits = logits->first(vocab);
-    *logits = logits->subspan(vocab);
+  for (size_t i = 0; i < token_rows_.size(); ++i) {
+    token_rows_[i].model_logits = logits->subspan(static_cast<size_t>(outputs_[i]) * vocab, vocab);
+    token_rows_[i].logits = token_rows_[i].model_logits;
   }
   return absl::OkStatus();
 }

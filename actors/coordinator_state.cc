@@ -28,7 +28,7 @@ CoordinatorState::CoordinatorState(const ModelConfig& config, Decoder& decoder,
       calls_(config, options.calls, counters, *this),
       guess_(config, config.has_slow_state() ? 0 : options.predict_ahead, counters),
       queue_(options.max_queued),
-      looks_(decoder.ops(), options.calibration) {
+      looks_(decoder.ops(), options.calibration, options.pool) {
   for (const auto* stages : {&options_.project, &options_.decide}) {
     for (const TokenStage* stage : *stages)
       stages_read_states_ = stages_read_states_ || stage->reads_states();
@@ -63,7 +63,7 @@ void CoordinatorState::Submit(std::shared_ptr<Session> session) {
 
 // What a step may need for it, and what it keeps.
 int64_t CoordinatorState::BytesOf(const Session& session) const {
-  return bytes_per_session_ * session.states() + session.context_bytes();
+  return bytes_per_session_ * session.states(decoder_.takes_asides()) + session.context_bytes();
 }
 
 // Whether so many sessions may be active: those that are, and others of the queue.

@@ -123,7 +123,7 @@ class CoordinatorState : private RegionCalls::Owner {
   void PlanPrompts(const std::vector<std::shared_ptr<Session>>& prompts, int64_t room);
   void AddPart(const std::shared_ptr<Session>& session, int64_t rows);
   void AddLooks();
-  void AddLookRows(const std::vector<Looks::Rows>& looks);
+  void AddLookRows(const Looks::Rows& look);
 
   void Run();  // on with the step, until something is waited for
   template <typename F>
@@ -203,11 +203,12 @@ class CoordinatorState : private RegionCalls::Owner {
   std::vector<BatchRow> rows_;
   std::vector<int64_t> positions_;    // by row
   std::vector<TokenRow> token_rows_;  // the sessions' own, then those of perspectives
+  std::vector<int64_t> outputs_;      // of the decoder, by token row
   size_t own_rows_ = 0;               // of token_rows_
   Looks looks_;
-  // Whose the rows of perspectives are, which come after all others, and where they begin.
-  std::vector<size_t> look_parts_;  // by three rows
-  size_t first_look_row_ = 0;
+  // Whose the rows of perspectives are, and where they begin, by three rows.
+  std::vector<size_t> look_parts_;
+  std::vector<int32_t> look_rows_;
   bool second_pass_ = false;         // of perspectives alone
   size_t first_pass_rows_ = 0;       // before it
   std::vector<TokenRow> kept_rows_;  // the sessions' own in a second pass, and what they point to

@@ -12,22 +12,24 @@ constexpr size_t kOthers = kPerspectives - 1;
 
 }  // namespace
 
-absl::Status Looks::Copy(Look& look, const SessionState& from, size_t copies) {
+absl::Status Looks::Copy(Look& look, SessionState& from, size_t copies) {
+  const bool recurrent = look.own != nullptr;
+  std::vector<SessionState>& spare = recurrent ? spare_recurrent_ : spare_;
   try {
     while (look.states.size() < copies) {
-      if (spare_.empty()) {
-        look.states.push_back(from.Clone());
-      } else {
-        look.states.push_back(std::move(spare_.back()));
-        spare_.pop_back();
-        look.states.back().CopyFrom(from);
+      if (spare.empty()) {
+        look.states.push_back(recurrent ? from.Recurrent() : from.Clone());
+        continue;
       }
+      look.states.push_back(std::move(spare.back()));
+      spare.pop_back();
+      recurrent ? look.states.back().CopyRecurrent(from) : look.states.back().CopyFrom(from);
     }
   } catch (const std::bad_alloc&) {
     look.states.clear();
-    return absl::ResourceExhaustedError(
-        absl::StrCat("no memory for ", copies, " copies of the session's state, ", from.bytes() >> 20,
-                     " MiB each, which its perspectives take; ask without them or end other sessions"));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "no memory for ", copies, " copies of the session's state, of up to ", from.bytes() >> 20,
+        " MiB, which its perspectives take; ask without them or end other sessions"));
   }
   return absl::OkStatus();
 }
@@ -35,7 +37,7 @@ absl::Status Looks::Copy(Look& look, const SessionState& from, size_t copies) {
 void Looks::Return(Look& look) {
   for (SessionState& state : look.states) {
     state.set_elsewhere(nullptr);  // nobody will read it
-    spare_.push_back(std::move(state));
+    (look.own != nullptr ? spare_recurrent_ : spare_).push_back(std::move(state));
   }
   look.states.clear();
 }
@@ -46,7 +48,7 @@ void Looks::Clear() {
 }
 
 absl::Status Looks::Add(size_t part, const PerspectiveSettings& settings, uint64_t seed, int64_t position,
-                        const SessionState& state, TokenId token, const ReadyAdapter* adapter) {
+                        SessionState& state, TokenId token, bool asides, const ReadyAdapter* adapter) {
   const bool due = DueAt(settings, position), examined = ExaminedAt(settings, position);
   Look& look = looks_.emplace_back(Look{part,
                                         settings,
@@ -54,6 +56,7 @@ absl::Status Looks::Add(size_t part, const PerspectiveSettings& settings, uint64
                                         due,
                                         examined,
                                         false,
+                                        asides ? &state : nullptr,
                                         adapter,
                                         PerspectiveRoutes(settings.kind, seed),
                                         {},
@@ -63,7 +66,8 @@ absl::Status Looks::Add(size_t part, const PerspectiveSettings& settings, uint64
   if (adapter != nullptr && adapter->policy() != nullptr) {
     for (PerspectiveRoute& route : look.routes) look.moved.emplace_back(adapter->policy(), route);
   }
-  const size_t copies = due ? kOthers : examined ? 1 : 0;
+  // Rows aside see the session's own state as long as its pass is theirs.
+  const size_t copies = due ? (asides ? 0 : kOthers) : examined ? 1 : 0;
   look.states.reserve(kOthers);
   absl::Status status = Copy(look, state, copies);
   if (!status.ok()) looks_.pop_back();
@@ -75,7 +79,10 @@ Looks::Rows Looks::RowsOf(Look& look) {
   for (size_t k = 0; k < kOthers; ++k) {
     RoutePolicy* const policy =
         look.moved.empty() ? static_cast<RoutePolicy*>(&look.routes[k]) : &look.moved[k];
-    rows.rows[k] = {&look.states[k], look.token, true, policy};
+    const bool aside = look.own != nullptr;
+    SessionState* const state = !aside ? &look.states[k] : look.due ? look.own : &look.states[0];
+    rows.rows[k] = {
+        .state = state, .token = look.token, .want_logits = true, .policy = policy, .aside = aside};
     if (look.adapter != nullptr) rows.rows[k].adapter = &look.adapter->rows();
   }
   return rows;
@@ -95,7 +102,7 @@ std::vector<Looks::Rows> Looks::Asked(absl::FunctionRef<TokenRow&(size_t part)> 
     if (look.due || !look.examined) continue;
     TokenRow& row = own(look.part);
     if (!row.status.ok() || !Uncertain(look.settings, ops_, row.logits)) continue;
-    row.status = Copy(look, look.states.front(), kOthers);
+    if (look.own == nullptr) row.status = Copy(look, look.states.front(), kOthers);
     if (row.status.ok()) all.push_back(RowsOf(look));
   }
   return all;
@@ -118,10 +125,10 @@ void Looks::Conclude(size_t part, std::span<const TokenRow> perspectives, TokenR
   }
   if (!own.status.ok()) return;
   const float tau = TauOf(look.settings, calibration_);
-  look.judgement = Judge(look.settings, ops_, logits, own.history, *own.sampler, tau);
+  look.judgement = Judge(look.settings, ops_, logits, own.history, *own.sampler, tau, pool_);
   const PerspectiveVerdict& verdict = look.judgement->verdict;
   look.confidence =
-      PerspectiveConfidence(calibration_, look.settings.kind, ops_, logits, verdict.disagreement, tau);
+      PerspectiveConfidence(calibration_, look.settings.kind, ops_, logits, verdict.disagreement, tau, pool_);
   own.verdict = &verdict;
   if (!look.judgement->average.empty()) {
     own.logits = look.judgement->average;

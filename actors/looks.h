@@ -1,9 +1,11 @@
 // The perspectives of one step: whose token is looked at, with which states, and what is made of it.
 //
-//     Add --> rows that run beside the sessions' own --> TakeDue
-//       `---> (examined) a copy of the state --> Ask: the own distribution is uncertain --> a second pass of
-//                                                the step with only these rows --> TakeAsked
+//     Add --> rows aside (engine/decode/decoder.h) in the session's own pass --> Due
+//       `---> (examined) a copy of the recurrent state --> the own distribution is uncertain -->
+//                                                a second pass of the step, of rows aside alone --> Asked
 //     --> Conclude
+//
+// Where the decoder takes no rows aside, each has a copy of the whole state.
 #pragma once
 
 #include <array>
@@ -28,27 +30,32 @@ namespace omni {
 // One thread.
 class Looks {
  public:
-  // `calibration` may be null; both outlive it.
-  Looks(const kernels::Ops& ops, const Calibration* calibration) : ops_(ops), calibration_(calibration) {}
+  // `calibration` may be null, and `pool`, whose threads help; all outlive it.
+  Looks(const kernels::Ops& ops, const Calibration* calibration, WorkerPool* pool = nullptr)
+      : ops_(ops), calibration_(calibration), pool_(pool) {}
 
   bool empty() const { return looks_.empty(); }
   // The states' memory stays for the next step's, until it is released.
   void Clear();
-  void Release() { spare_.clear(); }
+  void Release() {
+    spare_.clear();
+    spare_recurrent_.clear();
+  }
 
   // A row of a session with perspectives is to be computed, from which its next token is drawn. `part`: what
   // the caller knows it by; `position`: of the token to be drawn; `state` as it is before the row.
   // `adapter`: the session's, or null; among its positions, if it has any, the perspectives are chosen.
+  // `asides`: whether the decoder takes rows aside; then `state` stays where it is until Clear.
   // ResourceExhausted: there is no memory for the copies that this takes; then it is as if not called.
   absl::Status Add(size_t part, const PerspectiveSettings& settings, uint64_t seed, int64_t position,
-                   const SessionState& state, TokenId token, const ReadyAdapter* adapter = nullptr);
+                   SessionState& state, TokenId token, bool asides, const ReadyAdapter* adapter = nullptr);
 
   // Rows of one look, and whose they are.
   struct Rows {
     size_t part = 0;
     std::array<BatchRow, kPerspectives - 1> rows;
   };
-  // Of those that are due whatever the distributions are.
+  // Of those that are due whatever the distributions are, in the order in which they were added.
   std::vector<Rows> Due();
   // Of those that are not due, whose distributions are uncertain. own: the session's row of a part. One for
   // whose copies there is no memory gets a status instead.
@@ -65,15 +72,17 @@ class Looks {
     PerspectiveSettings settings;
     TokenId token;
     bool due, examined, asked = false;
+    SessionState* own;  // its session's, for rows aside; null: each row has a copy
     const ReadyAdapter* adapter;
     std::array<PerspectiveRoute, kPerspectives - 1> routes;
-    std::vector<AmongMoved> moved;     // by route, if the adapter has positions
-    std::vector<SessionState> states;  // of the perspectives; of one that is examined, only the first
+    std::vector<AmongMoved> moved;  // by route, if the adapter has positions
+    // Copies: of the perspectives, of one that is examined only the first; or its recurrent state.
+    std::vector<SessionState> states;
     std::optional<Judgement> judgement;
     float confidence = 0;
   };
 
-  absl::Status Copy(Look& look, const SessionState& from, size_t copies);
+  absl::Status Copy(Look& look, SessionState& from, size_t copies);
   void Return(Look& look);
   static Rows RowsOf(Look& look);
   Look* Of(size_t part);
@@ -81,7 +90,8 @@ class Looks {
 
   const kernels::Ops& ops_;
   const Calibration* calibration_;
-  std::vector<SessionState> spare_;
+  WorkerPool* pool_;
+  std::vector<SessionState> spare_, spare_recurrent_;
   std::deque<Look> looks_;  // which stay where they are: rows point into them
 };
 

@@ -138,8 +138,9 @@ float* RegionState::OutputOf(RegionWork& work, size_t job) {
   return work.reply->output.data() + first_row * config_.d;
 }
 
-// Many regions are split by region, so that experts which share tiles are computed together; else many
-// experts by expert, and few experts within.
+// Few experts that have tiles in common, as those of one token's perspectives have, are computed together
+// whatever regions they are of. Many regions are split by region, so that experts which share tiles are
+// computed together; else many experts by expert, and few experts within.
 void RegionState::ComputeAll(std::span<RegionWork* const> works) {
   absl::InlinedVector<RegionWork*, 16> order(works.begin(), works.end());
   const auto rows = [](const RegionWork* work) { return work->request->rows; };
@@ -160,6 +161,7 @@ void RegionState::ComputeAll(std::span<RegionWork* const> works) {
     for (const Item& item : items) ComputeAlone(item);
     return;
   }
+  if (together && ComputeAcross(items)) return;
   if (together && std::ssize(order) >= 2 * pool_.threads()) {
     pool_.Run(std::ssize(order), 1, [&](int64_t begin, int64_t end) {
       for (auto w = static_cast<size_t>(begin); w < static_cast<size_t>(end); ++w)
@@ -177,8 +179,43 @@ void RegionState::ComputeAll(std::span<RegionWork* const> works) {
 void RegionState::ComputeTogether(RegionWork& work, std::span<const Item> items) {
   absl::InlinedVector<ExpertTiles, 8> experts;
   for (const Item& item : items) experts.push_back(*item.expert);
-  if (RunExperts(config_, experts, work.jobs, OutputOf(work, 0)).ok()) return;
+  if (RunExperts(config_, experts, work.jobs, pool_, OutputOf(work, 0)).ok()) return;
   for (const Item& item : items) ComputeAlone(item);  // each says what is wrong with it
+}
+
+// False: they have nothing in common, or are too many to tell which have.
+bool RegionState::ComputeAcross(std::span<const Item> items) {
+  constexpr size_t kMost = 8;
+  if (items.size() < 2 || items.size() > kMost) return false;
+  absl::InlinedVector<ExpertTiles, kMost> experts;
+  absl::InlinedVector<ExpertJob, kMost> jobs;
+  int64_t rows = 0;
+  for (const Item& item : items) {
+    experts.push_back(*item.expert);
+    jobs.push_back(item.work->jobs[item.job]);
+    rows += std::ssize(jobs.back().rows);
+  }
+  if (SharedTiles(experts) == 0) return false;
+  const int64_t width = jobs[0].q_stride;
+  std::vector<int8_t> q(static_cast<size_t>(rows * width));
+  std::vector<float> scale(static_cast<size_t>(rows)), out(static_cast<size_t>(rows * config_.d));
+  rows = 0;
+  for (ExpertJob& job : jobs) {  // whose rows are adjacent in their requests
+    const int64_t count = std::ssize(job.rows);
+    std::copy_n(job.q, count * width, q.begin() + rows * width);
+    std::copy_n(job.scale, count, scale.begin() + rows);
+    job.q = q.data() + rows * width;
+    job.scale = scale.data() + rows;
+    rows += count;
+  }
+  if (!RunExperts(config_, experts, jobs, pool_, out.data()).ok()) return false;
+  const float* from = out.data();
+  for (const Item& item : items) {
+    const int64_t floats = std::ssize(item.work->jobs[item.job].rows) * config_.d;
+    std::copy_n(from, floats, OutputOf(*item.work, item.job));
+    from += floats;
+  }
+  return true;
 }
 
 void RegionState::ComputeAlone(const Item& item) {

@@ -91,6 +91,7 @@ class RegionState {
 
   void ComputeAll(std::span<RegionWork* const> works);
   void ComputeTogether(RegionWork& work, std::span<const Item> items);
+  bool ComputeAcross(std::span<const Item> items);
   void ComputeAlone(const Item& item);
   absl::Status RunOne(const ExpertTiles& expert, const ExpertJob& job, float* out);
   void Compute(RegionWork& work, size_t job, const absl::StatusOr<ExpertTiles>& expert);

@@ -57,8 +57,11 @@ class Session {
   bool tells_routes() const { return request_.routes; }
   bool embeds() const { return request_.embed; }
   const std::optional<PerspectiveSettings>& perspectives() const { return request_.perspectives; }
-  // That a step may need for it, its own included.
-  int64_t states() const { return request_.perspectives.has_value() ? kPerspectives : 1; }
+  // That a step may need for it, its own included. asides: whether the decoder takes such rows.
+  int64_t states(bool asides) const {
+    if (!request_.perspectives.has_value()) return 1;
+    return asides ? 2 : kPerspectives;
+  }
   // That its memory of contexts may take at most, all its life.
   int64_t context_bytes() const { return context_bytes_; }
 

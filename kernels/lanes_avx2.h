@@ -128,6 +128,9 @@ struct Lanes {
   static F TimesPowerOfTwo(F a, F n) {
     return {TimesPowerOfTwo(a.low, n.low), TimesPowerOfTwo(a.high, n.high)};
   }
+  static F FromPowerOfTwo(F a, F& m) {
+    return {FromPowerOfTwo(a.low, m.low), FromPowerOfTwo(a.high, m.high)};
+  }
 
   static __m128 SumTo4(F a) {
     const __m256 eight = _mm256_add_ps(a.low, a.high);
@@ -169,6 +172,13 @@ struct Lanes {
     const __m256i exponent = _mm256_cvtps_epi32(n);
     const __m256i half = _mm256_srai_epi32(exponent, 1);
     return _mm256_mul_ps(_mm256_mul_ps(a, PowerOfTwo(half)), PowerOfTwo(_mm256_sub_epi32(exponent, half)));
+  }
+  static __m256 FromPowerOfTwo(__m256 a, __m256& m) {
+    const __m256i half_root = _mm256_set1_epi32(kHalfRootBits);
+    const __m256i offset = _mm256_sub_epi32(_mm256_castps_si256(a), half_root);
+    const __m256i mantissa = _mm256_and_si256(offset, _mm256_set1_epi32(kMantissaBits));
+    m = _mm256_castsi256_ps(_mm256_add_epi32(mantissa, half_root));
+    return _mm256_cvtepi32_ps(_mm256_srai_epi32(offset, 23));
   }
 };
 

@@ -79,6 +79,13 @@ struct Lanes {
   }
   static float Sqrt(float a) { return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(a))); }
   static F TimesPowerOfTwo(F a, F n) { return _mm512_scalef_ps(a, n); }
+  static F FromPowerOfTwo(F a, F& m) {
+    const __m512i half_root = _mm512_set1_epi32(kHalfRootBits);
+    const __m512i offset = _mm512_sub_epi32(_mm512_castps_si512(a), half_root);
+    const __m512i mantissa = _mm512_and_si512(offset, _mm512_set1_epi32(kMantissaBits));
+    m = _mm512_castsi512_ps(_mm512_add_epi32(mantissa, half_root));
+    return _mm512_cvtepi32_ps(_mm512_srai_epi32(offset, 23));
+  }
 
   static __m256 High(F a) { return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a), 1)); }
   static __m128 SumTo4(F a) {

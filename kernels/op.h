@@ -1,7 +1,7 @@
 // The arithmetic of the token path: plain functions on pointers and sizes, one table of them per instruction
 // set. Every variant returns the same bytes: integer products are exact, float reductions have one fixed
 // shape (16 partial sums, element j goes to sum j mod 16 by fma in ascending j, then i+8, +4, +2, +1), and
-// exp and its kin are this folder's own fixed sequences of + - x fma / sqrt. Nothing here allocates, locks or
+// exp, log and their kin are the folder's own fixed sequences of + - x fma / sqrt. Nothing here allocates or
 // checks its arguments; the Check… functions below are called once per matrix, at load. All functions are
 // thread-safe: they touch only what they are given. Pointers need no alignment; 64-byte alignment is faster.
 #pragma once
@@ -89,6 +89,10 @@ struct Ops {
   void (*pdr_step)(float* S, const float* gamma, const float* v, const float* k, const float* q, int64_t rows,
                    int64_t r, float* out);
 
+  // The same outputs; S stays as it is.
+  void (*pdr_read)(const float* S, const float* gamma, const float* v, const float* k, const float* q,
+                   int64_t rows, int64_t r, float* out);
+
   // RoPE on one head of h floats, pairs (i, i + h/2): x_i' = x_i cos_i - x_{i+h/2} sin_i,
   // x_{i+h/2}' = x_i sin_i + x_{i+h/2} cos_i (products and sum each rounded).
   void (*rope)(float* x, const float* cos, const float* sin, int64_t h);
@@ -116,6 +120,12 @@ struct Ops {
 
   // max (exact), then e[i] = exp(x[i] - max) and their fixed-shape sum: softmax without the division.
   float (*exp_sum)(const float* x, int64_t n, float* e, float* max);
+
+  void (*log)(const float* x, int64_t n, float* y);  // y[i] = Log(x[i]); y may be x
+
+  // The fixed-shape sum of m log m over m[i] = 0.5 * (p[i] + q[i]): what the entropy of the average of two
+  // distributions is the negative of, and with p = q that of one.
+  float (*m_log_m)(const float* p, const float* q, int64_t n);
 };
 
 // The functions of `isa`, or null if this CPU (or this build) lacks it. kScalar is always there.
@@ -138,6 +148,7 @@ const char* ErrorText(Error e);
 
 // The shared scalar definitions (for tests, the trainer and code off the token path).
 float Exp(float x);
+float Log(float x);  // of finite x > 0, within 3 units in the last place; less than 2^-126 counts as that
 float Sigmoid(float x);
 float Silu(float x);  // x * Sigmoid(x)
 uint16_t ToFp16(float x);

@@ -123,6 +123,15 @@ void PdrStep(float* S, const float* gamma, const float* v, const float* k, const
   }
 }
 
+void PdrRead(const float* S, const float* gamma, const float* v, const float* k, const float* q, int64_t rows,
+             int64_t r, float* out) {
+  for (int64_t i = 0; i < rows; ++i) {
+    Sum sum;
+    for (int64_t j = 0; j < r; ++j) sum.Add(j, gamma[i] * S[i * r + j] + v[i] * k[j], q[j]);
+    out[i] = sum.Total();
+  }
+}
+
 void Rope(float* x, const float* cos, const float* sin, int64_t h) {
   for (int64_t i = 0; i < h / 2; ++i) {
     const float a = x[i];
@@ -194,6 +203,19 @@ int64_t DifferingBits(const uint8_t* a, const uint8_t* b, int64_t bytes) {
   return bits;
 }
 
+void LogOf(const float* x, int64_t n, float* y) {
+  for (int64_t i = 0; i < n; ++i) y[i] = Log(x[i]);
+}
+
+float MLogM(const float* p, const float* q, int64_t n) {
+  Sum sum;
+  for (int64_t i = 0; i < n; ++i) {
+    const float m = 0.5f * (p[i] + q[i]);
+    sum.Add(i, m * Log(m), 1.0f);
+  }
+  return sum.Total();
+}
+
 }  // namespace
 
 constinit const Ops kScalarOps = {
@@ -207,6 +229,7 @@ constinit const Ops kScalarOps = {
     .scale_rows = ScaleRows,
     .decay = Decay,
     .pdr_step = PdrStep,
+    .pdr_read = PdrRead,
     .rope = Rope,
     .to_fp16 = ToFp16Row,
     .from_fp16 = FromFp16Row,
@@ -216,6 +239,8 @@ constinit const Ops kScalarOps = {
     .slow_step = SlowStep,
     .differing_bits = DifferingBits,
     .exp_sum = ExpSum,
+    .log = LogOf,
+    .m_log_m = MLogM,
 };
 
 // Two powers of two instead of one: 2^n alone would leave float's range at both ends. The first product is
@@ -236,6 +261,16 @@ float Exp(float x) {
   const int32_t half = exponent >> 1;
   const auto power = [](int32_t e) { return std::bit_cast<float>((e + 127) << 23); };
   return (p * power(half)) * power(exponent - half);
+}
+
+float Log(float x) {
+  x = kLogMin > x ? kLogMin : x;
+  const int32_t offset = std::bit_cast<int32_t>(x) - kHalfRootBits;
+  const float t = std::bit_cast<float>((offset & kMantissaBits) + kHalfRootBits) - 1.0f;
+  float q = kLogPoly[8];
+  for (int i = 7; i >= 0; --i) q = q * t + kLogPoly[i];
+  const float z = t * t, n = static_cast<float>(offset >> 23);
+  return ((q * t * z - 0.5f * z) + n * kLogLn2Low) + t + n * kLogLn2High;
 }
 
 float Sigmoid(float x) { return 1.0f / (1.0f + Exp(-x)); }

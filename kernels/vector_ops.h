@@ -6,12 +6,13 @@
 // V offers F (16 floats), Mask (the first so many lanes), kMixRows (accumulators that fit its registers), and
 // on them Load, LoadOr, Store, LoadHalf, StoreHalf, StoreInt8, LoadInts, LoadIntsStrided (int32 widened to
 // float), Zero, Set, Add, Sub, Mul, Div, Fma, Min(a, b) = a < b ? a : b, Max(a, b) = a > b ? a : b, Abs,
-// Negate, FmaIf (lanes outside the mask keep the addend), TimesPowerOfTwo, Sum and Sum4 (the pairwise tree),
-// MaxLane. Loads under a mask read nothing outside it.
+// Negate, FmaIf (lanes outside the mask keep the addend), TimesPowerOfTwo, FromPowerOfTwo (x = 2^n m with m
+// in [1/sqrt 2, sqrt 2)), Sum and Sum4 (the pairwise tree), MaxLane. Loads under a mask read nothing else.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "kernels/op.h"
 #include "kernels/variants.h"
@@ -70,6 +71,18 @@ struct VectorOps {
     return V::TimesPowerOfTwo(p, n);
   }
 
+  static F Log(F x) {
+    F m;
+    const F n = V::FromPowerOfTwo(V::Max(V::Set(kLogMin), x), m);
+    const F t = V::Sub(m, V::Set(1.0f));
+    F q = V::Set(kLogPoly[8]);
+    for (int i = 7; i >= 0; --i) q = V::Add(V::Mul(q, t), V::Set(kLogPoly[i]));
+    const F z = V::Mul(t, t);
+    F sum = V::Sub(V::Mul(V::Mul(q, t), z), V::Mul(V::Set(0.5f), z));
+    sum = V::Add(sum, V::Mul(n, V::Set(kLogLn2Low)));
+    return V::Add(V::Add(sum, t), V::Mul(n, V::Set(kLogLn2High)));
+  }
+
   static F Sigmoid(F x) { return V::Div(V::Set(1.0f), V::Add(V::Set(1.0f), Exp(V::Negate(x)))); }
 
   static void Quantize(const float* x, int64_t n, int64_t n_padded, int8_t* q, float* scale) {
@@ -120,8 +133,8 @@ struct VectorOps {
   }
 
   // kRows rows at once: their sums are independent chains, which hides the latency of fma.
-  template <int kRows>
-  static void PdrRows(float* S, const float* gamma, const float* v, const float* k, const float* q, int64_t r,
+  template <int kRows, class Float>
+  static void PdrRows(Float* S, const float* gamma, const float* v, const float* k, const float* q, int64_t r,
                       F (&sum)[kRows]) {
     F g[kRows], w[kRows];
 #pragma GCC unroll 4
@@ -136,14 +149,15 @@ struct VectorOps {
 #pragma GCC unroll 4
       for (int i = 0; i < kRows; ++i) {
         const F s = V::Add(V::Mul(g[i], V::Load(S + i * r + j, m)), V::Mul(w[i], key));
-        V::Store(S + i * r + j, s, m);
+        if constexpr (!std::is_const_v<Float>) V::Store(S + i * r + j, s, m);
         sum[i] = V::FmaIf(s, query, sum[i], m);
       }
     });
   }
 
-  static void PdrStep(float* S, const float* gamma, const float* v, const float* k, const float* q,
-                      int64_t rows, int64_t r, float* out) {
+  template <class Float>
+  static void Pdr(Float* S, const float* gamma, const float* v, const float* k, const float* q, int64_t rows,
+                  int64_t r, float* out) {
     int64_t i = 0;
     for (; i + 4 <= rows; i += 4) {
       F sum[4];
@@ -155,6 +169,16 @@ struct VectorOps {
       PdrRows<1>(S + i * r, gamma + i, v + i, k, q, r, sum);
       out[i] = V::Sum(sum[0]);
     }
+  }
+
+  static void PdrStep(float* S, const float* gamma, const float* v, const float* k, const float* q,
+                      int64_t rows, int64_t r, float* out) {
+    Pdr(S, gamma, v, k, q, rows, r, out);
+  }
+
+  static void PdrRead(const float* S, const float* gamma, const float* v, const float* k, const float* q,
+                      int64_t rows, int64_t r, float* out) {
+    Pdr(S, gamma, v, k, q, rows, r, out);
   }
 
   static void Rope(float* x, const float* cos, const float* sin, int64_t h) {
@@ -189,6 +213,20 @@ struct VectorOps {
       const F v = Exp(V::Sub(V::Load(x + i, m), shift));
       V::Store(e + i, v, m);
       sum = V::FmaIf(v, one, sum, m);
+    });
+    return V::Sum(sum);
+  }
+
+  static void LogOf(const float* x, int64_t n, float* y) {
+    ForEach(n, [&](int64_t i, auto m) { V::Store(y + i, Log(V::Load(x + i, m)), m); });
+  }
+
+  static float MLogM(const float* p, const float* q, int64_t n) {
+    const F one = V::Set(1.0f), half = V::Set(0.5f);
+    F sum = V::Zero();
+    ForEach(n, [&](int64_t i, auto mask) {
+      const F m = V::Mul(half, V::Add(V::Load(p + i, mask), V::Load(q + i, mask)));
+      sum = V::FmaIf(V::Mul(m, Log(m)), one, sum, mask);
     });
     return V::Sum(sum);
   }
@@ -295,6 +333,7 @@ struct VectorOps {
         .scale_rows = ScaleRows,
         .decay = Decay,
         .pdr_step = PdrStep,
+        .pdr_read = PdrRead,
         .rope = Rope,
         .to_fp16 = ToFp16,
         .from_fp16 = FromFp16,
@@ -304,6 +343,8 @@ struct VectorOps {
         .slow_step = SlowStep,
         .differing_bits = Integers::DifferingBits,
         .exp_sum = ExpSum,
+        .log = LogOf,
+        .m_log_m = MLogM,
     };
   }
 };

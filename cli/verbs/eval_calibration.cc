@@ -95,7 +95,7 @@ absl::Status EvalCalibration(const std::string& path, Model& model, WorkerPool& 
   on.run.kind = args.perspectives.kind;
   on.run.max_tokens = args.tokens;
   on.run.progress = ShowShare(status, args.fit ? "fitting" : "measuring");
-  if (kPerspectives * on.run.parallel_documents * SessionState::BytesFor(model.config()) > kStatesOfAll)
+  if (on.run.parallel_documents * SessionState::BytesFor(model.config()) > kStatesOfAll)
     on.run.parallel_documents = 1;
   if (args.fit) {
     const absl::Status fitted = Fit(path, model, on, json);

@@ -47,7 +47,7 @@ class Reader {
         Softmax(ops, logits, 1.0f, p.emplace_back(logits.size()));
       average_.resize(p[0].size());
       Mix(p, std::vector<float>(p.size(), 1.0f / static_cast<float>(p.size())), average_);
-      for (float& x : average_) x = NaturalLog(x);
+      ops.log(average_.data(), std::ssize(average_), average_.data());
       row.logits = average_;
     }
     if (contexts_ != nullptr && contexts_->Read(row, ops, mixed_)) row.logits = mixed_;

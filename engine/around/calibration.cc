@@ -102,7 +102,7 @@ absl::StatusOr<PerspectiveCalibration> PerspectivesAt(const Json& json) {
 
 std::array<float, 4> ConfidenceFeatures(float largest, float disagreement, int agreeing) {
   const float p = std::clamp(largest, kLeastProbability, 1.0f - kLeastProbability);
-  return {1.0f, NaturalLog(p) - NaturalLog(1.0f - p), disagreement,
+  return {1.0f, kernels::Log(p) - kernels::Log(1.0f - p), disagreement,
           static_cast<float>(agreeing) / static_cast<float>(kPerspectives)};
 }
 
@@ -218,29 +218,36 @@ float TauOf(const PerspectiveSettings& settings, const Calibration* calibration)
 }
 
 float OwnConfidence(const Calibration* calibration, const kernels::Ops& ops, std::span<const float> logits) {
-  std::vector<float> p(logits.size());
-  Softmax(ops, logits, calibration == nullptr ? 1.0f : 1.0f / calibration->temperature, p);
-  const float largest = *std::max_element(p.begin(), p.end());
+  // The largest of e is exp(0), and so the largest probability 1 / sum.
+  std::vector<float> scaled(logits.begin(), logits.end()), e(logits.size());
+  if (calibration != nullptr) {
+    for (float& logit : scaled) logit *= 1.0f / calibration->temperature;
+  }
+  float max = 0;
+  const float largest =
+      1.0f / ops.exp_sum(scaled.data(), static_cast<int64_t>(scaled.size()), e.data(), &max);
   return calibration == nullptr ? largest : calibration->map.At(largest);
 }
 
 Mixture MixPerspectives(const PerspectiveCalibration& calibration, const kernels::Ops& ops,
-                        std::span<const std::span<const float>> logits, float disagreement) {
-  std::vector<std::vector<float>> p;
+                        std::span<const std::span<const float>> logits, float disagreement,
+                        WorkerPool* pool) {
+  std::vector<std::vector<float>> p(logits.size());
   std::vector<float> weights(logits.size(),
                              (1.0f - calibration.own_weight) / static_cast<float>(logits.size() - 1));
   weights[0] = calibration.own_weight;
-  for (const std::span<const float> one : logits) {
-    p.emplace_back(one.size());
-    Softmax(ops, one, 1.0f / calibration.temperature, p.back());
-  }
+  std::vector<int64_t> largest(logits.size());
+  ForEachOn(pool, logits.size(), [&](size_t i) {
+    p[i].resize(logits[i].size());
+    Softmax(ops, logits[i], 1.0f / calibration.temperature, p[i]);
+    largest[i] = ArgMax(p[i]);
+  });
   Mixture mixture;
   mixture.p.resize(logits[0].size());
   Mix(p, weights, mixture.p);
   const int64_t likeliest = ArgMax(mixture.p);
   mixture.likeliest = TokenId(static_cast<int32_t>(likeliest));
-  int agreeing = 0;
-  for (const std::vector<float>& one : p) agreeing += ArgMax(one) == likeliest;
+  const auto agreeing = static_cast<int>(std::count(largest.begin(), largest.end(), likeliest));
   mixture.features = ConfidenceFeatures(mixture.p[static_cast<size_t>(likeliest)], disagreement, agreeing);
   float sum = 0;
   for (size_t i = 0; i < mixture.features.size(); ++i)
@@ -251,10 +258,11 @@ Mixture MixPerspectives(const PerspectiveCalibration& calibration, const kernels
 }
 
 float PerspectiveConfidence(const Calibration* calibration, PerspectiveKind kind, const kernels::Ops& ops,
-                            std::span<const std::span<const float>> logits, float disagreement, float tau) {
+                            std::span<const std::span<const float>> logits, float disagreement, float tau,
+                            WorkerPool* pool) {
   if (calibration != nullptr && calibration->Of(kind).has_value())
-    return MixPerspectives(*calibration->Of(kind), ops, logits, disagreement).confidence;
-  const Mixture average = MixPerspectives(PerspectiveCalibration(), ops, logits, disagreement);
+    return MixPerspectives(*calibration->Of(kind), ops, logits, disagreement, pool).confidence;
+  const Mixture average = MixPerspectives(PerspectiveCalibration(), ops, logits, disagreement, pool);
   return tau > 0 ? average.p[average.likeliest.index()] * std::max(0.0f, 1.0f - disagreement / tau) : 0.0f;
 }
 

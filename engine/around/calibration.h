@@ -78,6 +78,7 @@ float OwnConfidence(const Calibration* calibration, const kernels::Ops& ops, std
 
 // Of the four together: what their mixture's confidence is made of, and that. Without a calibration, or one
 // of the other kind only, it is their average's largest probability times max(0, 1 - disagreement / tau).
+// pool: who helps; null: nobody.
 struct Mixture {
   std::vector<float> p;  // [V]
   TokenId likeliest;
@@ -86,8 +87,10 @@ struct Mixture {
   float confidence = 0;                // after it
 };
 Mixture MixPerspectives(const PerspectiveCalibration& calibration, const kernels::Ops& ops,
-                        std::span<const std::span<const float>> logits, float disagreement);
+                        std::span<const std::span<const float>> logits, float disagreement,
+                        WorkerPool* pool = nullptr);
 float PerspectiveConfidence(const Calibration* calibration, PerspectiveKind kind, const kernels::Ops& ops,
-                            std::span<const std::span<const float>> logits, float disagreement, float tau);
+                            std::span<const std::span<const float>> logits, float disagreement, float tau,
+                            WorkerPool* pool = nullptr);
 
 }  // namespace omni

@@ -36,7 +36,7 @@ float DisagreementOf(const kernels::Ops& ops, const LookedToken& token) {
     p.emplace_back(logits.size());
     Softmax(ops, logits, 1.0f, p.back());
   }
-  return Disagreement(p);
+  return Disagreement(ops, p);
 }
 
 // fn(i) for every token of a pass, on any thread.

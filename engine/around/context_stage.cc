@@ -30,7 +30,7 @@ bool SessionContexts::Read(TokenRow& row, const kernels::Ops& ops, std::vector<f
   }
   if (said.order == 0) return false;
   row.notes.contexts = ContextNote{said.weight, said.order};
-  for (float& p : mixed) p = NaturalLog(p);
+  ops.log(mixed.data(), std::ssize(mixed), mixed.data());
   return true;
 }
 

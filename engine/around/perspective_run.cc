@@ -14,10 +14,8 @@ namespace omni {
 namespace {
 
 struct Stream {
-  explicit Stream(const ModelConfig& config) {
-    for (int i = 0; i < kPerspectives; ++i) states.emplace_back(config);
-  }
-  std::vector<SessionState> states;  // the router's own, and those that are copied from it at every token
+  explicit Stream(const ModelConfig& config) : state(config) {}
+  SessionState state;
   std::vector<TokenId> tokens;
   size_t next = 0, document = 0;
   bool over() const { return next + 1 >= tokens.size(); }
@@ -58,9 +56,11 @@ class Run {
       }
       const auto vocab = static_cast<size_t>(config_.vocab);
       for (size_t i = 0; i < looked_.size(); ++i) {
-        looked_[i].hidden = decoder_.hidden(static_cast<int64_t>(i * rows_each_));
-        for (size_t k = 0; k < rows_each_; ++k)
-          looked_[i].logits[k] = logits->subspan((i * rows_each_ + k) * vocab, vocab);
+        const size_t own = i * rows_each_ + rows_each_ - 1;  // after the rows aside
+        looked_[i].hidden = decoder_.hidden(static_cast<int64_t>(own));
+        looked_[i].logits[0] = logits->subspan(own * vocab, vocab);
+        for (size_t k = 1; k < rows_each_; ++k)
+          looked_[i].logits[k] = logits->subspan((own - rows_each_ + k) * vocab, vocab);
       }
       visit(looked_);
       if (progress) progress(Share());
@@ -91,7 +91,7 @@ class Run {
     if (per_document_ > 0 && std::ssize(stream.tokens) > per_document_ + 1)
       stream.tokens.resize(static_cast<size_t>(per_document_ + 1));
     stream.next = 0;
-    stream.states[0].Reset();
+    stream.state.Reset();
   }
 
   // One token of every document under way, four rows each.
@@ -103,17 +103,12 @@ class Run {
       while (stream->over() && next_document_ < documents_.size()) Open(*stream);
       if (!stream->over()) live.push_back(stream.get());
     }
-    const auto copies = static_cast<int64_t>(live.size()) * (kPerspectives - 1);
-    pool_.Run(rows_each_ > 1 ? copies : 0, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        std::vector<SessionState>& states = live[static_cast<size_t>(i / (kPerspectives - 1))]->states;
-        states[static_cast<size_t>(1 + i % (kPerspectives - 1))].CopyFrom(states[0]);
-      }
-    });
     for (Stream* stream : live) {
       const TokenId token = stream->tokens[stream->next++], target = stream->tokens[stream->next];
       for (size_t k = 0; k < rows_each_; ++k) {
-        rows_.push_back({&stream->states[k], token, true, k == 0 ? policy_ : &others_[k - 1]});
+        const bool aside = k + 1 < rows_each_;
+        rows_.push_back({&stream->state, token, true, aside ? &others_[k] : policy_});
+        rows_.back().aside = aside;
         if (adapter_ != nullptr) rows_.back().adapter = &adapter_->rows();
       }
       const int64_t bytes =

@@ -27,7 +27,7 @@ struct PerspectiveRunOptions {
   // Tokens predicted in all, 0: every one. Fewer than there are: documents share them equally, each from its
   // beginning, and what a short one leaves nobody gets.
   int64_t max_tokens = 0;
-  int64_t parallel_documents = 16;  // share a pass; each has four states. Changes speed, never a result
+  int64_t parallel_documents = 16;  // share a pass; each has a state. Changes speed, never a result
   bool others = true;               // false: only the routers' own routing is computed
   // Of that, in the place of the routers and of an adapter's positions; null: they decide.
   RoutePolicy* policy = nullptr;

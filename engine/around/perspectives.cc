@@ -137,7 +137,7 @@ bool ExaminedAt(const PerspectiveSettings& settings, int64_t position) {
 bool Uncertain(const PerspectiveSettings& settings, const kernels::Ops& ops, std::span<const float> logits) {
   std::vector<float> p(logits.size());
   Softmax(ops, logits, 1.0f, p);
-  return *std::max_element(p.begin(), p.end()) < settings.below || Entropy(p) > settings.above;
+  return *std::max_element(p.begin(), p.end()) < settings.below || Entropy(ops, p) > settings.above;
 }
 
 ExpertId PerspectiveRoute::Choose(const RouteChoice& c) {
@@ -169,17 +169,17 @@ std::array<PerspectiveRoute, kPerspectives - 1> PerspectiveRoutes(PerspectiveKin
 
 Judgement Judge(const PerspectiveSettings& settings, const kernels::Ops& ops,
                 std::span<const std::span<const float>> logits, std::span<const TokenId> history,
-                const SamplerSettings& sampler, float tau) {
-  std::vector<std::vector<float>> p;
-  std::vector<TokenId> named;
-  for (const std::span<const float> one : logits) {
-    p.emplace_back(one.size());
-    Softmax(ops, one, 1.0f, p.back());
-    named.push_back(Sample(one, history, history.size(), sampler).token);
-  }
+                const SamplerSettings& sampler, float tau, WorkerPool* pool) {
+  std::vector<std::vector<float>> p(logits.size());
+  std::vector<TokenId> named(logits.size());
+  ForEachOn(pool, logits.size(), [&](size_t i) {
+    p[i].resize(logits[i].size());
+    Softmax(ops, logits[i], 1.0f, p[i]);
+    named[i] = Sample(logits[i], history, history.size(), sampler).token;
+  });
   Judgement judgement;
   PerspectiveVerdict& verdict = judgement.verdict;
-  verdict.disagreement = Disagreement(p);
+  verdict.disagreement = Disagreement(ops, p, pool);
   verdict.disagree = verdict.disagreement >= tau;
   verdict.token = named[0];
   const auto votes = [&named](TokenId token) {
@@ -198,7 +198,7 @@ Judgement Judge(const PerspectiveSettings& settings, const kernels::Ops& ops,
     const std::vector<float> equal(p.size(), 1.0f / static_cast<float>(p.size()));
     std::vector<float> mixed(p[0].size());
     Mix(p, equal, mixed);
-    for (float& value : mixed) value = NaturalLog(value);
+    ops.log(mixed.data(), static_cast<int64_t>(mixed.size()), mixed.data());
     verdict.token = Sample(mixed, history, history.size(), sampler).token;
     judgement.average = std::move(mixed);
   }

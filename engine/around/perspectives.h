@@ -1,12 +1,12 @@
 // Perspectives: one token routed four ways, as four rows of one batch through the shared weights.
 //
 // Problem: a distribution says how likely tokens are, not whether the model would say the same if it had
-// asked other experts. Solution: at some tokens the row is computed three times more, each from a copy of the
-// session's state before it and with experts other than the router's. How far the four distributions lie
+// asked other experts. Solution: at some tokens the row is computed three times more, each from the session's
+// state before it and with experts other than the router's. How far the four distributions lie
 // apart, and whether their tokens agree, is what is known beyond the softmax; and their average is an
 // ensemble.
 //
-//     state before the token --copy--> row 1, 2, 3 with their own experts --> logits --> Judge
+//     state before the token --------> row 1, 2, 3 with their own experts --> logits --> Judge
 //                            `-------> the session's own row ---------------> logits --'
 //
 // When they look is a function of the position and of the session's own distribution alone: a session that is
@@ -25,6 +25,7 @@
 
 #include "engine/base/ids.h"
 #include "engine/decode/route_policy.h"
+#include "engine/decode/worker_pool.h"
 #include "engine/text/sampler.h"
 #include "kernels/op.h"
 
@@ -50,7 +51,7 @@ struct PerspectiveSettings {
   int64_t every = 8;
   // Tokens whose position is a multiple of `examine` are looked at if the likeliest token has less than
   // `below` or the entropy is above `above` nats; 0: none for that reason. Costs a copy of the session's
-  // state at each of those positions.
+  // recurrent state at each of those positions.
   int64_t examine = 12;
   float below = 0.6f, above = 3.0f;
   // Disagreement, nats, from which on they are said to disagree; nothing: the calibration's (calibration.h).
@@ -109,9 +110,10 @@ struct Judgement {
 };
 
 // logits: of the four, the session's own first, [V] each. Each names the token that the sampler draws from
-// its logits with the same random number. tau: nats. Of equally many votes the first one's token wins.
+// its logits with the same random number. tau: nats. Of equally many votes the first one's token wins. pool:
+// who helps; null: nobody.
 Judgement Judge(const PerspectiveSettings& settings, const kernels::Ops& ops,
                 std::span<const std::span<const float>> logits, std::span<const TokenId> history,
-                const SamplerSettings& sampler, float tau);
+                const SamplerSettings& sampler, float tau, WorkerPool* pool = nullptr);
 
 }  // namespace omni

@@ -81,18 +81,26 @@ absl::Status CpuDecoder::Impl::SetSegments(std::span<const BatchRow> batch) {
     } else if (row.want_hidden) {
       only_hidden.push_back(static_cast<int64_t>(i));
     }
-    if (i > 0 && row.state == batch[i - 1].state) {
+    const bool beside = i > 0 && row.state == batch[i - 1].state;
+    if (beside) {
       if (row.adapter != batch[i - 1].adapter) return TwoAdapters(i);
-      ++pass.segments.back().count;
-      continue;
+      if (row.aside && !batch[i - 1].aside) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("batch row ", i, ": it is aside and comes after a row of its session that is not"));
+      }
+      if (!batch[i - 1].aside) {
+        ++pass.segments.back().count;
+        continue;
+      }
     }
     if (!row.state->Fits(config)) {
       return absl::InvalidArgumentError(
           absl::StrCat("batch row ", i, ": its state was made for a model of another configuration"));
     }
     if (absl::Status s = row.state->BringHome(); !s.ok()) return s;
-    pass.segments.push_back({row.state, static_cast<int64_t>(i), 1, row.state->position(), row.adapter});
-    seen.push_back(row.state);
+    pass.segments.push_back(
+        {row.state, static_cast<int64_t>(i), 1, row.state->position(), row.adapter, row.aside});
+    if (!beside) seen.push_back(row.state);
   }
   with_logits = static_cast<int64_t>(wanted.size());
   wanted.insert(wanted.end(), only_hidden.begin(), only_hidden.end());
@@ -281,7 +289,9 @@ bool CpuDecoder::StartHidden(const Done&) {
   Impl& impl = *impl_;
   Pass& pass = impl.pass;
   const int64_t d = pass.config.d, count = static_cast<int64_t>(impl.wanted.size());
-  for (const Segment& segment : pass.segments) segment.state->set_position(segment.position + segment.count);
+  for (const Segment& segment : pass.segments) {
+    if (!segment.aside) segment.state->set_position(segment.position + segment.count);
+  }
   impl.hidden_width = PadTo(d, 16);
   float* y = impl.hidden.Reserve(count * impl.hidden_width);
   pass.pool.Run(count, Pass::Grain(d * Pass::kFloatCost), [&](int64_t begin, int64_t end) {

@@ -14,6 +14,7 @@ class CpuDecoder : public Decoder {
   ~CpuDecoder() override;
 
   absl::Status Begin(std::span<const BatchRow> rows) override;
+  bool takes_asides() const override { return true; }
   bool StartLayer(LayerId layer, const Done& done = {}) override;
   bool StartHidden(const Done& done = {}) override;
   bool StartLogits(const Done& done = {}) override;

@@ -38,6 +38,9 @@ struct BatchRow {
   // What it changes for the row; the rows of a session have the same. Its positions are a policy's. Null: the
   // model as it is. It outlives the pass.
   const RowAdapter* adapter = nullptr;
+  // It reads the state as it is before the pass and leaves it so: what the token would make of it is dropped.
+  // Such rows stand just before the session's other ones, if there are any. Only for decoders that take them.
+  bool aside = false;
 };
 
 // Not thread-safe: one batch at a time, and nothing but the destructor may be called between a Start that
@@ -54,6 +57,9 @@ class Decoder {
   // rows, a session's rows with several adapters; the states are then untouched. A pass that is given up
   // after StartLayer leaves its states half-stepped: drop them.
   virtual absl::Status Begin(std::span<const BatchRow> rows) = 0;
+
+  // Whether rows may be aside (BatchRow); else they are refused.
+  virtual bool takes_asides() const { return false; }
 
   // Each returns true if it is over when it returns, and false if it goes on without the caller: then `done`
   // will be called.
@@ -83,8 +89,8 @@ class Decoder {
   // still to come: a guess, for models whose routers read the present token. Valid until the next call.
   virtual std::span<const ExpertId> PredictRoutes(LayerId layer) = 0;
   // Between Begin and the layer's start, of an expert layer of a model whose routes come from the slow state:
-  // the expert of each session's first row in the batch, in the batch's order. Empty for other models. Valid
-  // until the next call.
+  // the expert of each session's first row in the batch, and of each row aside, in the batch's order. Empty
+  // for other models. Valid until the next call.
   virtual std::span<const ExpertId> KnownRoutes(LayerId layer) = 0;
   // Once the layer has run, of the same kind: what is known of the expert of each session's next row. With
   // routes from address that is its region, told by the region's first expert.

@@ -138,6 +138,10 @@ absl::Status DeviceDecoder::Impl::SetRows(std::span<const BatchRow> rows) {
   for (size_t i = 0; i < rows.size(); ++i) {
     const BatchRow& row = rows[i];
     if (row.state == nullptr) return absl::InvalidArgumentError(absl::StrCat("batch row ", i, ": no state"));
+    if (row.aside) {
+      return absl::UnimplementedError(
+          absl::StrCat("batch row ", i, ": it is aside, which no device takes; give it a copy of the state"));
+    }
     if (row.adapter != nullptr) {
       return absl::UnimplementedError(
           absl::StrCat("batch row ", i, ": it has an adapter, which no device applies; the CPU does"));

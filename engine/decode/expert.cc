@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <memory>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include <absl/strings/str_cat.h>
@@ -196,8 +197,141 @@ absl::Status RunExpert(const ModelConfig& config, const ExpertTiles& expert, con
   return absl::OkStatus();
 }
 
+int64_t SharedTiles(std::span<const ExpertTiles> experts) {
+  int64_t shared = 0;
+  for (size_t t = 0; t < experts[0].tiles.size(); ++t) {
+    shared += std::all_of(experts.begin(), experts.end(), [&](const ExpertTiles& expert) {
+      return t < expert.tiles.size() && expert.tiles[t] == experts[0].tiles[t];
+    });
+  }
+  return shared;
+}
+
+namespace {
+
+// RunExperts, in its three parts.
+class ManyExperts {
+ public:
+  ManyExperts(const ModelConfig& config, std::span<const ExpertTiles> experts,
+              std::span<const ExpertJob> jobs, int64_t rows, WorkerPool& pool, const kernels::Ops& ops,
+              ExpertScratch& scratch)
+      : experts_(experts), jobs_(jobs), scratch_(scratch), pass_(config, rows, pool, ops) {
+    a_ = scratch.a.Reserve(rows * pass_.f_pad);
+    Order();
+  }
+
+  // a. A tile that neighbours share meets their rows at once.
+  void Gate() {
+    struct Use {
+      const uint8_t* tile;
+      int64_t place, first, count;  // rows
+    };
+    std::vector<Use> uses;
+    for (int64_t place = 0; place < pass_.tiles; ++place) {
+      const int64_t t = order_[static_cast<size_t>(place)];
+      int64_t first = 0, count = 0;
+      for (size_t i = 0; i < jobs_.size(); ++i) {
+        count += Rows(i);
+        if (i + 1 < jobs_.size() && Tile(i + 1, t) == Tile(i, t)) continue;
+        uses.push_back({Tile(i, t), place, first, count});
+        first += std::exchange(count, 0);
+      }
+    }
+    const ExpertJob& all = jobs_[0];
+    const int64_t cost = pass_.n * pass_.tiles * kTileRows * pass_.layout.d_pad / std::ssize(uses);
+    pass_.pool.Run(std::ssize(uses), Pass::Grain(cost), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const Use& use = uses[static_cast<size_t>(i)];
+        const QuantizedRows in{all.q + use.first * all.q_stride, all.q_stride, all.scale + use.first};
+        RunTile(pass_.layout, use.tile, nullptr, in, use.count, pass_.f_pad,
+                a_ + use.first * pass_.f_pad + use.place * kTileNeurons, pass_.ops);
+      }
+    });
+  }
+
+  // out = down(a): the columns that all share for all rows at once, the others by job.
+  void Down(float* out) {
+    pass_.QuantizeRows(a_, scratch_);
+    const float* ones = pass_.Ones(scratch_);
+    const int64_t stride = pass_.AccStride();
+    int32_t* acc = scratch_.acc.Reserve(2 * pass_.n * stride);
+    int32_t* own = shared_ > 0 ? acc + pass_.n * stride : acc;
+    const uint8_t** columns = Columns();
+    const int64_t groups = pass_.layout.down_groups(), d = pass_.layout.d;
+    // One range a thread, as in ExpertPass::Down; products of several rows also take many groups at once.
+    const int64_t grain = std::max(Pass::Grain(pass_.n * kernels::kTernaryRows * pass_.f_pad),
+                                   (groups + pass_.pool.threads() - 1) / pass_.pool.threads());
+    pass_.pool.Run(groups, grain, [&](int64_t begin, int64_t end) {
+      if (shared_ > 0) Multiply(columns, 0, shared_, 0, pass_.n, acc, begin, end);
+      int64_t first = 0;
+      for (size_t i = 0; i < jobs_.size() && shared_ < pass_.tiles; first += Rows(i), ++i) {
+        Multiply(columns + static_cast<int64_t>(i) * pass_.tiles, shared_, pass_.tiles, first, Rows(i), own,
+                 begin, end);
+      }
+      const int64_t from = begin * kernels::kTernaryRows, to = std::min(end * kernels::kTernaryRows, d);
+      for (int64_t row = 0; row < pass_.n; ++row) {
+        int32_t* sums = acc + row * stride;
+        if (own != acc && shared_ < pass_.tiles) {
+          for (int64_t j = from; j < to; ++j) sums[j] += own[row * stride + j];
+        }
+        pass_.ops.scale_rows(sums + from, ones, scratch_.scale_a.data()[row], to - from,
+                             out + row * d + from);
+      }
+    });
+  }
+
+ private:
+  int64_t Rows(size_t job) const { return static_cast<int64_t>(jobs_[job].rows.size()); }
+  const uint8_t* Tile(size_t job, int64_t t) const { return experts_[job].tiles[static_cast<size_t>(t)]; }
+
+  // Tiles that all share first: sums of integers do not tell.
+  void Order() {
+    std::vector<int64_t> others;
+    for (int64_t t = 0; t < pass_.tiles; ++t) {
+      bool all = true;
+      for (size_t i = 1; i < jobs_.size(); ++i) all = all && Tile(i, t) == Tile(0, t);
+      (all ? order_ : others).push_back(t);
+    }
+    shared_ = std::ssize(order_);
+    order_.insert(order_.end(), others.begin(), others.end());
+  }
+
+  // The down columns of every job, `tiles` each.
+  const uint8_t** Columns() {
+    const uint8_t** columns = scratch_.down.Reserve(std::ssize(jobs_) * pass_.tiles);
+    const uint8_t** next = columns;
+    for (size_t i = 0; i < jobs_.size(); ++i) {
+      for (int64_t t : order_) *next++ = Tile(i, t) + pass_.layout.down_offset();
+    }
+    return columns;
+  }
+
+  // Of the groups begin .. end, the columns of the tiles at the places from .. to.
+  void Multiply(const uint8_t* const* columns, int64_t from, int64_t to, int64_t row, int64_t rows,
+                int32_t* acc, int64_t begin, int64_t end) {
+    kernels::TernaryMatrix down;
+    down.table = columns + from;
+    down.group_stride = kernels::kTernaryBlockBytes;
+    down.num_blocks = to - from;
+    down.num_groups = pass_.layout.down_groups();
+    pass_.ops.ternary(down, scratch_.q_a.data() + row * pass_.f_pad + from * kTileNeurons, pass_.f_pad,
+                      static_cast<int>(rows), acc + row * pass_.AccStride(), pass_.AccStride(), begin, end);
+  }
+
+  const std::span<const ExpertTiles> experts_;
+  const std::span<const ExpertJob> jobs_;
+  ExpertScratch& scratch_;
+  ExpertPass pass_;
+  float* a_;
+  std::vector<int64_t> order_;  // tiles, by their place in a
+  int64_t shared_ = 0;          // of order_, at its start
+};
+
+}  // namespace
+
 absl::Status RunExperts(const ModelConfig& config, std::span<const ExpertTiles> experts,
-                        std::span<const ExpertJob> jobs, float* out, const kernels::Ops& ops) {
+                        std::span<const ExpertJob> jobs, WorkerPool& pool, float* out,
+                        const kernels::Ops& ops) {
   int64_t rows = 0;
   for (size_t i = 0; i < jobs.size(); ++i) {
     if (absl::Status s = CheckJob(config, experts[i].tiles.size(), jobs[i]); !s.ok()) return s;
@@ -205,61 +339,9 @@ absl::Status RunExperts(const ModelConfig& config, std::span<const ExpertTiles> 
     rows += static_cast<int64_t>(jobs[i].rows.size());
   }
   static thread_local ExpertScratch scratch;
-  WorkerPool alone(1);
-  ExpertPass pass(config, rows, alone, ops);
-  const int64_t d = pass.layout.d;
-  float* a = scratch.a.Reserve(rows * pass.f_pad);
-  // Calls run(tile of a number, first row, rows) for each tile that neighbours do not share.
-  const auto for_tiles = [&](int64_t t, auto run) {
-    int64_t first = 0, count = 0;
-    for (size_t i = 0; i < jobs.size(); ++i) {
-      count += static_cast<int64_t>(jobs[i].rows.size());
-      const uint8_t* tile = experts[i].tiles[static_cast<size_t>(t)];
-      if (i + 1 < jobs.size() && experts[i + 1].tiles[static_cast<size_t>(t)] == tile) continue;
-      run(tile, first, count);
-      first += count;
-      count = 0;
-    }
-  };
-  int64_t shared = 0;  // tiles at the start that are the same in all
-  bool all_shared = true;
-  for (int64_t t = 0; t < pass.tiles; ++t) {
-    for_tiles(t, [&](const uint8_t* tile, int64_t first, int64_t count) {
-      all_shared = all_shared && count == rows;
-      const QuantizedRows in{jobs[0].q + first * jobs[0].q_stride, jobs[0].q_stride, jobs[0].scale + first};
-      RunTile(pass.layout, tile, nullptr, in, count, pass.f_pad, a + first * pass.f_pad + t * kTileNeurons,
-              ops);
-    });
-    shared += all_shared;
-  }
-
-  pass.QuantizeRows(a, scratch);
-  const float* ones = pass.Ones(scratch);
-  const int64_t stride = pass.AccStride(), groups = pass.layout.down_groups();
-  const int8_t* q = scratch.q_a.data();
-  int32_t* acc = scratch.acc.Reserve(2 * rows * stride);
-  int32_t* own = shared > 0 ? acc + rows * stride : acc;
-  if (shared > 0) {
-    ops.ternary(pass.Columns(experts[0].tiles.data(), 0, shared, scratch), q, pass.f_pad,
-                static_cast<int>(rows), acc, stride, 0, groups);
-  }
-  if (shared < pass.tiles) {
-    int64_t first = 0;
-    for (size_t i = 0; i < jobs.size(); ++i) {
-      const auto count = static_cast<int64_t>(jobs[i].rows.size());
-      ops.ternary(pass.Columns(experts[i].tiles.data(), shared, pass.tiles, scratch),
-                  q + first * pass.f_pad + shared * kTileNeurons, pass.f_pad, static_cast<int>(count),
-                  own + first * stride, stride, 0, groups);
-      first += count;
-    }
-  }
-  for (int64_t i = 0; i < rows; ++i) {
-    int32_t* sums = acc + i * stride;
-    if (own != acc && shared < pass.tiles) {
-      for (int64_t j = 0; j < d; ++j) sums[j] += own[i * stride + j];
-    }
-    ops.scale_rows(sums, ones, scratch.scale_a.data()[i], d, out + i * d);
-  }
+  ManyExperts many(config, experts, jobs, rows, pool, ops, scratch);
+  many.Gate();
+  many.Down(out);
   return absl::OkStatus();
 }
 

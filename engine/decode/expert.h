@@ -33,13 +33,15 @@ struct ExpertJob {
 absl::Status RunExpert(const ModelConfig& config, const ExpertTiles& expert, const ExpertJob& job,
                        WorkerPool& pool, float* out, const kernels::Ops& ops = kernels::ActiveOps());
 
-// Several jobs of one layer on this thread alone, the same bytes: rows of different experts meet the tiles
-// that these share together, if the experts are neighbours in `jobs`. Job i is of experts[i]; its rows of q,
-// of scale and of out follow those of job i - 1 in memory, and it numbers them from 0. No tile may still have
-// to be checked.
+// Several jobs, the same bytes: rows of different experts meet the tiles that these share together, if the
+// experts are neighbours in `jobs`. Job i is of experts[i]; its rows of q, of scale and of out follow those
+// of job i - 1 in memory, and it numbers them from 0. No tile may still have to be checked.
 absl::Status RunExperts(const ModelConfig& config, std::span<const ExpertTiles> experts,
-                        std::span<const ExpertJob> jobs, float* out,
+                        std::span<const ExpertJob> jobs, WorkerPool& pool, float* out,
                         const kernels::Ops& ops = kernels::ActiveOps());
+
+// How many of their tiles all of these have in common.
+int64_t SharedTiles(std::span<const ExpertTiles> experts);
 
 // RunExpert in two parts, for an expert some of whose tiles are still on their way: what can be computed from
 // the others is computed meanwhile. The same bytes. One thread at a time.

@@ -33,6 +33,7 @@ class FallbackDecoder final : public Decoder {
   FallbackDecoder(std::unique_ptr<DeviceDecoder> device, int64_t memory_cap, std::unique_ptr<Decoder> cpu);
 
   absl::Status Begin(std::span<const BatchRow> rows) override;
+  bool takes_asides() const override { return now_->takes_asides(); }
   bool StartLayer(LayerId layer, const Done& done = {}) override { return now_->StartLayer(layer, done); }
   bool StartHidden(const Done& done = {}) override;
   bool StartLogits(const Done& done = {}) override { return now_->StartLogits(done); }

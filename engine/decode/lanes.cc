@@ -35,12 +35,15 @@ void Lanes::Cut() {
     Lane& lane = *lanes_[static_cast<size_t>(i)];
     lane.pass.segments.clear();
     const int64_t end = rows * (i + 1) / wanted;
-    for (; next < pass.segments.size(); ++next) {
-      Segment segment = pass.segments[next];
-      if (segment.first_row + segment.count / 2 >= end) break;
-      if (lane.pass.segments.empty()) lane.first_row = segment.first_row;
-      segment.first_row -= lane.first_row;
-      lane.pass.segments.push_back(segment);
+    while (next < pass.segments.size()) {
+      const size_t last = EndOfState(pass.segments, next) - 1;
+      const int64_t first = pass.segments[next].first_row;
+      if (first + (pass.segments[last].first_row + pass.segments[last].count - first) / 2 >= end) break;
+      if (lane.pass.segments.empty()) lane.first_row = first;
+      for (; next <= last; ++next) {
+        lane.pass.segments.push_back(pass.segments[next]);
+        lane.pass.segments.back().first_row -= lane.first_row;
+      }
     }
     if (lane.pass.segments.empty()) return;
     const Segment& last = lane.pass.segments.back();

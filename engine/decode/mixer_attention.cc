@@ -53,9 +53,13 @@ void AttentionMixer::Run(const LayerWeights& layer, LayerId id) {
   });
 
   float* out = out_.Reserve(rows * width_);
-  const int64_t items = static_cast<int64_t>(pass_.segments.size()) * config.kv_heads;
+  states_.clear();
+  for (size_t begin = 0; begin < pass_.segments.size(); begin = states_.back().end)
+    states_.push_back({begin, EndOfState(pass_.segments, begin)});
+  const int64_t items = static_cast<int64_t>(states_.size()) * config.kv_heads;
   const int64_t scores_stride = PadTo(config.window + 16, 16);
   float* scores = scores_.Reserve(items * scores_stride);
+  uint16_t* kept = kept_.Reserve(items * 2 * h);
   int64_t positions = 0;  // attended, over all rows
   for (const Segment& segment : pass_.segments) {
     positions += segment.count * std::min(segment.position + segment.count, config.window);
@@ -63,14 +67,32 @@ void AttentionMixer::Run(const LayerWeights& layer, LayerId id) {
   const int64_t cost = 2 * positions * config.d * Pass::kFloatCost / items;
   pass_.pool.Run(items, Pass::Grain(cost), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      RunHead(pass_.segments[static_cast<size_t>(i / config.kv_heads)], id, i % config.kv_heads,
-              scores + i * scores_stride);
+      RunHead(states_[static_cast<size_t>(i / config.kv_heads)], id, i % config.kv_heads,
+              scores + i * scores_stride, kept + i * 2 * h);
     }
   });
   pass_.AddLinear(layer.wo, pass_.Quantize(out, width_, config.d));
 }
 
-void AttentionMixer::RunHead(const Segment& segment, LayerId id, int64_t kv_head, float* scores) {
+void AttentionMixer::RunHead(const Users& users, LayerId id, int64_t kv_head, float* scores, uint16_t* kept) {
+  const Segment& last = pass_.segments[users.end - 1];
+  const int64_t h = pass_.config.head_dim(), window = pass_.config.window;
+  const int64_t slot = (kv_head * window + last.position % window) * h;
+  uint16_t* const key = last.state->keys(id) + slot;
+  uint16_t* const value = last.state->values(id) + slot;
+  // Rows aside write where the session's own row does. If that is not to come, what is there comes back.
+  if (last.aside) {
+    std::copy_n(key, h, kept);
+    std::copy_n(value, h, kept + h);
+  }
+  for (size_t i = users.begin; i < users.end; ++i) RunSegment(pass_.segments[i], id, kv_head, scores);
+  if (last.aside) {
+    std::copy_n(kept, h, key);
+    std::copy_n(kept + h, h, value);
+  }
+}
+
+void AttentionMixer::RunSegment(const Segment& segment, LayerId id, int64_t kv_head, float* scores) {
   const ModelConfig& config = pass_.config;
   const kernels::Ops& ops = pass_.ops;
   const int64_t h = config.head_dim(), window = config.window, group = config.heads / config.kv_heads;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "engine/decode/decay_change.h"
 
@@ -71,16 +72,25 @@ void PdrMixer::StepStates(const LayerWeights& layer, LayerId id, const Products&
   const int64_t blocks = (config.d + block_rows_ - 1) / block_rows_;
   for (int64_t round = 0;; ++round) {
     stretches_.clear();
-    int64_t tokens = 0;
-    for (const Segment& segment : pass_.segments) {
+    int64_t tokens = 0, asides = 0;  // asides: of the present state
+    for (size_t i = 0; i < pass_.segments.size(); ++i) {
+      const Segment& segment = pass_.segments[i];
+      if (segment.aside) {
+        if (round > 0) continue;
+        ++asides;
+        if (i + 1 < EndOfState(pass_.segments, i)) continue;
+        stretches_.push_back({&segment, segment.first_row + 1, 0, asides, false});
+        tokens += std::exchange(asides, 0);
+        continue;
+      }
       const int64_t to_norm =
           period - segment.position % period;  // tokens until the first normalisation, >= 1
       const int64_t begin = round == 0 ? 0 : to_norm + (round - 1) * period;
       const int64_t end = std::min(to_norm + round * period, segment.count);
       if (begin >= segment.count) continue;
-      stretches_.push_back(
-          {&segment, segment.first_row + begin, end - begin, end == to_norm + round * period});
-      tokens += end - begin;
+      tokens += end - begin + asides;
+      stretches_.push_back({&segment, segment.first_row + begin, end - begin, std::exchange(asides, 0),
+                            end == to_norm + round * period});
     }
     if (stretches_.empty()) return;
     const int64_t items = static_cast<int64_t>(stretches_.size()) * blocks;
@@ -104,7 +114,7 @@ void PdrMixer::StepBlock(const LayerWeights& layer, LayerId id, const Products& 
   const int64_t n = std::min(block_rows_, pass_.config.d - begin);
   float* S = stretch.segment->state->pdr(id) + begin * r;
   const LayerChange* change = stretch.segment->Change(id);
-  for (int64_t row = stretch.first_row; row < stretch.first_row + stretch.count; ++row) {
+  for (int64_t row = stretch.first_row - stretch.asides; row < stretch.first_row + stretch.count; ++row) {
     float* v = v_.data() + row * width_ + begin;
     float* gamma = gamma_.data() + row * width_ + begin;
     ops.scale_rows(products.Row(kV, row) + begin, layer.wv.scale + begin, scale[row], n, v);
@@ -113,8 +123,14 @@ void PdrMixer::StepBlock(const LayerWeights& layer, LayerId id, const Products& 
       AddDecayChange(change->left + begin * kAdapterRank, decay_inner_.data() + row * kAdapterRank, n, gamma);
     }
     ops.decay(gamma, layer.bp + begin, decay_floor_, n, gamma);
-    ops.pdr_step(S, gamma, v, k_.data() + row * rank_, q_.data() + row * rank_, n, r,
-                 readout_.data() + row * width_ + begin);
+    const float* k = k_.data() + row * rank_;
+    const float* q = q_.data() + row * rank_;
+    float* readout = readout_.data() + row * width_ + begin;
+    if (row < stretch.first_row) {
+      ops.pdr_read(S, gamma, v, k, q, n, r, readout);
+    } else {
+      ops.pdr_step(S, gamma, v, k, q, n, r, readout);
+    }
   }
 }
 

@@ -33,6 +33,7 @@ class PdrMixer {
   struct Stretch {
     const Segment* segment;
     int64_t first_row, count;
+    int64_t asides;  // rows before it that see its state as it is before the pass
     bool normalize_after;
   };
 

@@ -19,17 +19,26 @@
 
 namespace omni {
 
-// Adjacent rows of one session: tokens position, position + 1, ... of its sequence.
+// Adjacent rows of one session: tokens position, position + 1, ... of its sequence. Or one row aside.
 struct Segment {
   SessionState* state = nullptr;
   int64_t first_row = 0, count = 0, position = 0;
   const RowAdapter* adapter = nullptr;
+  bool aside = false;  // its state stays as it is before the pass
 
   // What it changes of a layer; null: nothing.
   const LayerChange* Change(LayerId layer) const {
     return adapter == nullptr || adapter->layers.empty() ? nullptr : &adapter->layers[layer.index()];
   }
 };
+
+// Where those end that use the state of segments[begin]: rows aside, then the session's own. Of the pass's
+// other segments none does.
+inline size_t EndOfState(std::span<const Segment> segments, size_t begin) {
+  size_t end = begin + 1;
+  while (end < segments.size() && segments[end].state == segments[begin].state) ++end;
+  return end;
+}
 
 // Integer results of several matrices on the same input: product i of batch row t at Row(i, t).
 struct Products {

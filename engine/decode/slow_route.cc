@@ -17,6 +17,7 @@ void SlowRoute::Step(LayerId layer) {
                      float* u = segment.state->slow(layer) + first;
                      for (int64_t row = segment.first_row; row < segment.first_row + segment.count; ++row) {
                        std::copy_n(u, count, before + row * width_ + first);
+                       if (segment.aside) continue;
                        pass_.ops.slow_step(u, pass_.H(row) + first, pass_.config.slow_rate, count);
                      }
                    }

@@ -14,8 +14,8 @@ class SlowRoute {
  public:
   explicit SlowRoute(Pass& pass) : pass_(pass) {}
 
-  // Moves every segment's slow state of the layer over its rows, which pass.H holds. Elementwise, so that the
-  // bytes depend neither on the threads nor on where a segment is cut.
+  // Moves every segment's slow state of the layer over its rows, which pass.H holds; rows aside only see it.
+  // Elementwise, so that the bytes depend neither on the threads nor on where a segment is cut.
   void Step(LayerId layer);
   // After Step: the state as it stood before the row, [d].
   const float* Before(int64_t row) const { return before_.data() + row * width_; }

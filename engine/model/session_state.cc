@@ -82,7 +82,9 @@ Elements ElementsOf(const ModelConfig& config) {
 
 }  // namespace
 
-SessionState::SessionState(const ModelConfig& config) : config_(config) {
+SessionState::SessionState(const ModelConfig& config) : SessionState(config, true) {}
+
+SessionState::SessionState(const ModelConfig& config, bool with_keys) : config_(config) {
   Elements before;
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     offset_.push_back(config.IsAttention(layer) ? before.kv : before.pdr);
@@ -93,8 +95,21 @@ SessionState::SessionState(const ModelConfig& config) : config_(config) {
     before.slow += n.slow;
   }
   pdr_.resize(static_cast<size_t>(before.pdr));
-  kv_.resize(static_cast<size_t>(before.kv));
+  if (with_keys) kv_.resize(static_cast<size_t>(before.kv));
   slow_.resize(static_cast<size_t>(before.slow));
+}
+
+SessionState SessionState::Recurrent() {
+  SessionState copy(config_, false);
+  copy.CopyRecurrent(*this);
+  return copy;
+}
+
+void SessionState::CopyRecurrent(SessionState& other) {
+  position_ = other.position_;
+  std::copy(other.pdr_.begin(), other.pdr_.end(), pdr_.begin());
+  std::copy(other.slow_.begin(), other.slow_.end(), slow_.begin());
+  kv_of_other_ = other.kv_.data();
 }
 
 absl::Status SessionState::BringHome() {
@@ -116,7 +131,9 @@ float* SessionState::pdr(LayerId layer) { return pdr_.data() + offset_[layer.ind
 
 float* SessionState::slow(LayerId layer) { return slow_.data() + slow_offset_[layer.index()]; }
 
-uint16_t* SessionState::keys(LayerId layer) { return kv_.data() + offset_[layer.index()]; }
+uint16_t* SessionState::keys(LayerId layer) {
+  return (kv_of_other_ == nullptr ? kv_.data() : kv_of_other_) + offset_[layer.index()];
+}
 
 uint16_t* SessionState::values(LayerId layer) {
   return keys(layer) + config_.kv_heads * config_.window * config_.head_dim();

@@ -34,6 +34,11 @@ class SessionState {
   SessionState Clone() const { return SessionState(*this); }
   // Becomes such a copy, in the memory that it has.
   void CopyFrom(const SessionState& other) { *this = other; }
+  // A copy for rows aside (decoder.h), also once the session's own next token has been computed: keys and
+  // values, hundreds of megabytes at full size, stay this one's, which must be there as long as it is used.
+  SessionState Recurrent();
+  // Becomes that of `other`, in the memory that it has.
+  void CopyRecurrent(SessionState& other);
 
   int64_t position() const { return position_; }  // tokens consumed so far
   void set_position(int64_t p) { position_ = p; }
@@ -66,6 +71,7 @@ class SessionState {
   static absl::StatusOr<SessionState> Restore(const ModelConfig& config, const std::string& bytes);
 
  private:
+  SessionState(const ModelConfig& config, bool with_keys);
   SessionState(const SessionState&) = default;
   SessionState& operator=(const SessionState&) = default;
 
@@ -86,6 +92,7 @@ class SessionState {
   int64_t position_ = 0;
   std::vector<float> pdr_, slow_;
   std::vector<uint16_t> kv_;
+  uint16_t* kv_of_other_ = nullptr;   // what stands in for kv_
   std::vector<int64_t> offset_;       // per layer, into pdr_ or kv_
   std::vector<int64_t> slow_offset_;  // per layer, into slow_
   Own own_;

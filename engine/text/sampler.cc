@@ -4,6 +4,7 @@
 #include <array>
 #include <bit>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <optional>
 #include <utility>
@@ -77,12 +78,38 @@ void SortByLogit(std::vector<uint64_t>* keys) {
   }
 }
 
+// A logit that k logits or more reach, few of them less than the k-th largest: the k-th largest of the
+// largest of some groups, whose maxima take one look at every logit. Only for k of up to kMostOfGroups.
+constexpr size_t kGroups = 256, kMostOfGroups = kGroups / 4;
+
+float ReachedByMany(const std::vector<float>& logits, size_t k) {
+  std::array<float, kGroups> largest;
+  largest.fill(kNever);
+  size_t i = 0;
+  for (; i + kGroups <= logits.size(); i += kGroups) {
+    for (size_t g = 0; g < kGroups; ++g) largest[g] = logits[i + g] > largest[g] ? logits[i + g] : largest[g];
+  }
+  for (size_t g = 0; i < logits.size(); ++i, ++g) largest[g] = std::max(largest[g], logits[i]);
+  const auto nth = largest.begin() + static_cast<std::ptrdiff_t>(k - 1);
+  std::nth_element(largest.begin(), nth, largest.end(), std::greater<>());
+  return *nth;
+}
+
 // The candidates after top-k (0: all of them), by falling logit.
 std::vector<uint64_t> Candidates(const std::vector<float>& logits, int32_t top_k) {
   std::vector<uint64_t> keys;
-  keys.reserve(logits.size());
-  for (size_t i = 0; i < logits.size(); ++i) {
-    if (logits[i] > kNever) keys.push_back(OrderKey(logits[i], i));
+  const bool some = top_k > 0 && static_cast<size_t>(top_k) <= kMostOfGroups && logits.size() > 4 * kGroups;
+  // Of those that are no candidates for being too small, k are larger.
+  const float least = some ? ReachedByMany(logits, static_cast<size_t>(top_k)) : kNever;
+  if (!some) keys.reserve(logits.size());
+  constexpr size_t kBlock = 32;  // looked at together: few of them have a candidate
+  for (size_t begin = 0; begin < logits.size(); begin += kBlock) {
+    const size_t end = std::min(begin + kBlock, logits.size());
+    int any = 0;
+    for (size_t i = begin; i < end; ++i) any |= static_cast<int>(logits[i] >= least);
+    for (size_t i = begin; any != 0 && i < end; ++i) {
+      if (logits[i] > kNever && logits[i] >= least) keys.push_back(OrderKey(logits[i], i));
+    }
   }
   if (top_k > 0 && static_cast<size_t>(top_k) < keys.size()) {
     std::nth_element(keys.begin(), keys.begin() + top_k, keys.end());

@@ -18,6 +18,14 @@
 
 namespace omni::testing {
 
+// Takes rows aside, or says that it does not, as a device's decoder.
+class SwitchedDecoder : public CpuDecoder {
+ public:
+  using CpuDecoder::CpuDecoder;
+  bool takes_asides() const override { return asides; }
+  bool asides = true;
+};
+
 class CoordinatorTest : public ::testing::Test {
  protected:
   explicit CoordinatorTest(const CoordinatorOptions& options = SmallOptions(),
@@ -71,7 +79,7 @@ class CoordinatorTest : public ::testing::Test {
   WorkerPool pool_{1};
   SwarmCounters counters_;
   FakeWorld world_;
-  CpuDecoder decoder_;
+  SwitchedDecoder decoder_;
   CoordinatorState state_;
   RegionState region_;
   uint64_t next_id_ = 1;

@@ -129,9 +129,15 @@ int Looked(const std::vector<Told>& all) {
       std::count_if(all.begin(), all.end(), [](const Told& t) { return t.confidence.looked.has_value(); }));
 }
 
-class LooksTest : public CoordinatorTest, public ::testing::WithParamInterface<ModelConfig (*)()> {
+struct World {
+  const char* name;
+  ModelConfig (*config)();
+  bool asides;  // whether the decoder takes rows aside; else each has a copy of the state
+};
+
+class LooksTest : public CoordinatorTest, public ::testing::WithParamInterface<World> {
  protected:
-  LooksTest() : CoordinatorTest(Options(), GetParam()()) {}
+  LooksTest() : CoordinatorTest(Options(), GetParam().config()) { decoder_.asides = GetParam().asides; }
   static CoordinatorOptions Options() {
     CoordinatorOptions options = SmallOptions();
     options.max_rows = 12;
@@ -141,8 +147,12 @@ class LooksTest : public CoordinatorTest, public ::testing::WithParamInterface<M
   }
 };
 
-INSTANTIATE_TEST_SUITE_P(Models, LooksTest, ::testing::Values(&testing::TinyConfig, &testing::AddressConfig),
-                         [](const auto& info) { return info.index == 0 ? "Token" : "Address"; });
+INSTANTIATE_TEST_SUITE_P(Models, LooksTest,
+                         ::testing::Values(World{"Token", testing::TinyConfig, true},
+                                           World{"Address", testing::AddressConfig, true},
+                                           World{"TokenCopied", testing::TinyConfig, false},
+                                           World{"AddressCopied", testing::AddressConfig, false}),
+                         [](const auto& info) { return std::string(info.param.name); });
 
 TEST_P(LooksTest, BesideOthersASessionSaysWhatItSaysAlone) {
   // Due ones, examined ones, both, and every token; of each a use.
@@ -308,59 +318,106 @@ class LooksMemoryTest : public CoordinatorTest {
   }
 };
 
-TEST_F(LooksMemoryTest, ASessionWithPerspectivesCountsAsFourStates) {
-  const auto first = Submit(WithPerspectives(tiny_, "near", 1)),
-             second = Submit(WithPerspectives(tiny_, "near", 2));
-  StepOnce();
-  EXPECT_EQ(counters_.active.Get(), 1);
-  EXPECT_EQ(counters_.queued.Get(), 1);
-  RunAll();
-  EXPECT_EQ(TakeTold(*first).size(), 24u);
-  EXPECT_EQ(TakeTold(*second).size(), 24u);
+TEST_F(LooksMemoryTest, ASessionWithPerspectivesCountsAsTwoStatesOrWithCopiesAsFour) {
+  for (const bool asides : {true, false}) {
+    decoder_.asides = asides;
+    std::vector<std::shared_ptr<SessionChannel>> channels;
+    for (uint64_t seed = 0; seed < 3; ++seed)
+      channels.push_back(Submit(WithPerspectives(tiny_, "near", seed)));
+    StepOnce();
+    EXPECT_EQ(counters_.active.Get(), asides ? 2 : 1);
+    EXPECT_EQ(counters_.queued.Get(), asides ? 1 : 2);
+    RunAll();
+    for (const auto& channel : channels) EXPECT_EQ(TakeTold(*channel).size(), 24u);
+  }
   for (uint64_t i = 0; i < 3; ++i) Submit(MakeRequest(tiny_, 4, 4, i));
   StepOnce();
   EXPECT_EQ(counters_.active.Get(), 3);
 }
 
-TEST(LooksStatesTest, AreFreedWhenTheyAreReleased) {
-  const ModelConfig config = testing::TinyConfig();
-  const auto in_use = [] {
+class LooksStatesTest : public ::testing::Test {
+ protected:
+  static int64_t InUse() {
     const struct mallinfo2 info = mallinfo2();
     return static_cast<int64_t>(info.uordblks + info.hblkhd);
-  };
-  const SessionState state(config);
-  const int64_t copies = 3 * state.bytes();
-  Looks looks(kernels::ActiveOps(), nullptr);
-  const std::vector<float> logits(static_cast<size_t>(config.vocab));
-  const SamplerSettings sampler;
-  const auto row = [&] {
+  }
+  TokenRow Row() const {
     TokenRow own;
-    own.logits = logits;
-    own.sampler = &sampler;
+    own.logits = logits_;
+    own.sampler = &sampler_;
     return own;
-  };
-  const int64_t before = in_use();
-  ASSERT_TRUE(looks.Add(0, *ParsePerspectives("near"), 1, 8, state, TokenId(1)).ok());
-  EXPECT_GE(in_use() - before, copies);
-  TokenRow own = row();
-  looks.Conclude(0, std::vector<TokenRow>(3, row()), own);
-  looks.Clear();
+  }
+  absl::Status Add(const char* settings, int64_t position, bool asides) {
+    return looks_.Add(0, *ParsePerspectives(settings), 1, position, state_, TokenId(1), asides);
+  }
+
+  const ModelConfig config_ = testing::TinyConfig();
+  SessionState state_{config_};
+  const std::vector<float> logits_ = std::vector<float>(static_cast<size_t>(config_.vocab));
+  const SamplerSettings sampler_;
+  Looks looks_{kernels::ActiveOps(), nullptr};
+};
+
+TEST_F(LooksStatesTest, CopiesAreFreedWhenTheyAreReleased) {
+  const int64_t copies = 3 * state_.bytes(), before = InUse();
+  ASSERT_TRUE(Add("near", 8, false).ok());
+  EXPECT_GE(InUse() - before, copies);
+  TokenRow own = Row();
+  looks_.Conclude(0, std::vector<TokenRow>(3, Row()), own);
+  looks_.Clear();
   // The next look takes the same memory.
-  const int64_t kept = in_use();
-  ASSERT_TRUE(looks.Add(0, *ParsePerspectives("near"), 1, 16, state, TokenId(1)).ok());
-  EXPECT_LT(in_use() - kept, copies / 8);
-  looks.Clear();
-  looks.Release();
-  EXPECT_LT(in_use() - before, copies / 8);
-  EXPECT_TRUE(looks.empty());
+  const int64_t kept = InUse();
+  ASSERT_TRUE(Add("near", 16, false).ok());
+  EXPECT_LT(InUse() - kept, copies / 8);
+  looks_.Clear();
+  looks_.Release();
+  EXPECT_LT(InUse() - before, copies / 8);
+  EXPECT_TRUE(looks_.empty());
 }
 
-TEST(LooksStatesTest, ATokenThatIsNeitherDueNorExaminedCopiesNothing) {
-  const SessionState state(testing::TinyConfig());
-  Looks looks(kernels::ActiveOps(), nullptr);
-  ASSERT_TRUE(looks.Add(0, *ParsePerspectives("near,every=8,examine=4"), 1, 9, state, TokenId(1)).ok());
-  EXPECT_TRUE(looks.Due().empty());
-  EXPECT_TRUE(looks.Asked([](size_t) -> TokenRow& { std::abort(); }).empty());
+TEST_F(LooksStatesTest, RowsAsideThatAreDueTakeNoCopyAndExaminedOnesTheRecurrentStateAlone) {
+  SessionState recurrent = state_.Recurrent();
+  const int64_t bytes = recurrent.bytes(), before = InUse();
+  ASSERT_LT(bytes, state_.bytes());
+  ASSERT_TRUE(Add("near", 8, true).ok());
+  const std::vector<Looks::Rows> due = looks_.Due();
+  ASSERT_EQ(due.size(), 1u);
+  for (const BatchRow& row : due[0].rows) {
+    EXPECT_TRUE(row.aside);
+    EXPECT_EQ(row.state, &state_);
+  }
+  EXPECT_LT(InUse() - before, bytes / 2);
+  looks_.Clear();
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_TRUE(Add("near,every=0,examine=2,above=0", 10, true).ok());
+    EXPECT_LT(InUse() - before, bytes + bytes / 2);
+    TokenRow own = Row();
+    const std::vector<Looks::Rows> asked = looks_.Asked([&](size_t) -> TokenRow& { return own; });
+    ASSERT_EQ(asked.size(), 1u);
+    for (const BatchRow& row : asked[0].rows) {
+      EXPECT_TRUE(row.aside);
+      EXPECT_EQ(row.state, asked[0].rows[0].state);
+      EXPECT_NE(row.state, &state_);
+    }
+    EXPECT_LT(InUse() - before, bytes + bytes / 2);
+    looks_.Clear();
+  }
+  looks_.Release();
+  EXPECT_LT(InUse() - before, bytes / 2);
+}
+
+TEST_F(LooksStatesTest, ATokenThatIsNeitherDueNorExaminedCopiesNothing) {
+  const int64_t recurrent = state_.Recurrent().bytes();
+  ASSERT_TRUE(Add("near,every=8,examine=4", 9, true).ok());  // what is kept for looks without states
+  looks_.Clear();
+  for (const bool asides : {true, false}) {
+    const int64_t before = InUse();
+    ASSERT_TRUE(Add("near,every=8,examine=4", 9, asides).ok());
+    EXPECT_LT(InUse() - before, recurrent / 2);
+    EXPECT_TRUE(looks_.Due().empty());
+    EXPECT_TRUE(looks_.Asked([](size_t) -> TokenRow& { std::abort(); }).empty());
+    looks_.Clear();
+  }
 }
 
 }  // namespace

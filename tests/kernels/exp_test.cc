@@ -46,6 +46,18 @@ TEST(ExpTest, HandlesTheEnds) {
   EXPECT_TRUE(std::isnan(Exp(std::numeric_limits<float>::quiet_NaN())));
 }
 
+TEST(LogTest, IsWithinThreeUnitsInTheLastPlace) {
+  for (uint64_t bits = 0x00800000; bits < 0x7f800000; bits += kStep) {
+    const float x = std::bit_cast<float>(static_cast<uint32_t>(bits));
+    const double exact = std::log(static_cast<double>(x));
+    const double unit = std::ldexp(1.0, std::ilogb(std::max(std::fabs(exact), 1e-30)) - 23);
+    // Near 1 the terms cancel down to the error of the smaller one.
+    ASSERT_NEAR(static_cast<double>(Log(x)), exact, std::max(3 * unit, 1.2e-7 * std::fabs(exact))) << x;
+  }
+  EXPECT_EQ(Log(1.0f), 0.0f);
+  EXPECT_EQ(Log(0.0f), Log(std::numeric_limits<float>::min()));
+}
+
 TEST(SigmoidTest, IsAccurateAndHandlesTheEnds) {
   for (float x = -80; x < 80; x += 0.0137f) {
     const double exact = 1 / (1 + std::exp(-static_cast<double>(x)));
@@ -70,6 +82,17 @@ TEST_P(ExpEveryIsaTest, SoftmaxUsesTheSameExp) {
   float max = 0;
   ops().exp_sum(x.data(), static_cast<int64_t>(x.size()), e.data(), &max);
   for (size_t i = 0; i < x.size(); ++i) ASSERT_TRUE(SameFloat(e[i], Exp(x[i]))) << std::hexfloat << x[i];
+}
+
+TEST_P(ExpEveryIsaTest, LogIsTheSameForEveryInput) {
+  std::vector<float> x;
+  for (uint64_t bits = 0; bits <= 0xff800000u; bits += kStep) {
+    const float value = std::bit_cast<float>(static_cast<uint32_t>(bits));
+    if (std::isfinite(value)) x.push_back(value);
+  }
+  std::vector<float> y(x.size());
+  ops().log(x.data(), static_cast<int64_t>(x.size()), y.data());
+  for (size_t i = 0; i < x.size(); ++i) ASSERT_TRUE(SameFloat(y[i], Log(x[i]))) << std::hexfloat << x[i];
 }
 
 TEST_P(ExpEveryIsaTest, SigmoidIsTheSameForEveryInput) {

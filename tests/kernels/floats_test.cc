@@ -175,7 +175,12 @@ TEST_P(FloatsTest, PdrStepMatchesReferenceAndDoubles) {
       std::vector<float> S_ref = S.Copy(), out_ref(static_cast<size_t>(rows));
       const std::vector<float> before = S_ref;
       for (int step = 0; step < 3; ++step) {
+        const std::vector<float> unread = S.Copy();
+        Guarded<float> read(rows);
+        ops().pdr_read(S.data(), gamma.data(), v.data(), k.data(), q.data(), rows, r, read.data());
+        ASSERT_TRUE(SameBytes(S.Copy(), unread));
         ops().pdr_step(S.data(), gamma.data(), v.data(), k.data(), q.data(), rows, r, out.data());
+        ASSERT_TRUE(SameBytes(read.Copy(), out.Copy()));
         ref().pdr_step(S_ref.data(), gamma.data(), v.data(), k.data(), q.data(), rows, r, out_ref.data());
         ASSERT_TRUE(SameBytes(S.Copy(), S_ref));
         ASSERT_TRUE(SameBytes(out.Copy(), out_ref));
@@ -318,6 +323,27 @@ TEST_P(FloatsTest, ExpSumMatchesReference) {
       exact += std::exp(static_cast<double>(x[i]) - max);
     }
     ASSERT_NEAR(sum, exact, 1e-6 * exact);
+  }
+}
+
+TEST_P(FloatsTest, SumOfMLogMMatchesReference) {
+  Random random(12);
+  for (int64_t n : Sizes()) {
+    Guarded<float> p(random.Floats(n, 0, 1)), q(random.Floats(n, 0, 1));
+    if (n > 2) p[n / 2] = q[n / 2] = 0;
+    const float sum = ops().m_log_m(p.data(), q.data(), n);
+    ASSERT_TRUE(SameFloat(sum, ref().m_log_m(p.data(), q.data(), n))) << n;
+    double exact = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      const double m = (static_cast<double>(p[i]) + static_cast<double>(q[i])) / 2;
+      if (m > 0) exact += m * std::log(m);
+    }
+    ASSERT_NEAR(sum, exact, 1e-6 * (1 + std::fabs(exact))) << n;
+    Guarded<float> y(n);
+    ops().log(p.data(), n, y.data());
+    for (int64_t i = 0; i < n; ++i) ASSERT_TRUE(SameFloat(y[i], Log(p[i]))) << n;
+    ops().log(p.data(), n, p.data());
+    ASSERT_TRUE(SameBytes(p.Copy(), y.Copy())) << n;
   }
 }
 

@@ -125,6 +125,9 @@ TEST(ConfidenceTest, WithoutACalibrationItIsTheProbabilityOrTheRule) {
   const std::vector<std::span<const float>> four(4, logits);
   EXPECT_FLOAT_EQ(PerspectiveConfidence(nullptr, settings.kind, ops, four, 0.03f, 0.15f), 0.8f * 0.7f);
   EXPECT_EQ(PerspectiveConfidence(nullptr, settings.kind, ops, four, 0.3f, 0.15f), 0.0f);
+  WorkerPool three(3);
+  EXPECT_EQ(PerspectiveConfidence(nullptr, settings.kind, ops, four, 0.03f, 0.15f, &three),
+            PerspectiveConfidence(nullptr, settings.kind, ops, four, 0.03f, 0.15f));
   const Calibration c = Example();  // has nothing of near ones
   EXPECT_FLOAT_EQ(PerspectiveConfidence(&c, settings.kind, ops, four, 0.03f, 0.15f), 0.8f * 0.7f);
   settings.kind = PerspectiveKind::kFar;

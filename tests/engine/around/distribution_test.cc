@@ -1,6 +1,6 @@
 #include "engine/around/distribution.h"
 
-#include <bit>
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <numbers>
@@ -15,6 +15,8 @@ namespace {
 
 using testing::Random;
 
+const kernels::Ops& Ops() { return kernels::ActiveOps(); }
+
 std::vector<float> RandomLogits(size_t n, uint64_t seed) {
   Random random(seed);
   std::vector<float> logits(n);
@@ -27,21 +29,6 @@ std::vector<float> SoftmaxOf(const std::vector<float>& logits, float inverse_tem
   std::vector<float> p(logits.size());
   Softmax(ops, logits, inverse_temperature, p);
   return p;
-}
-
-TEST(NaturalLog, IsWithinThreeUnitsInTheLastPlace) {
-  Random random(1);
-  for (int i = 0; i < 200000; ++i) {
-    const auto bits = static_cast<uint32_t>(0x00800000 + random.Below(0x7f800000 - 0x00800000));
-    const float x = std::bit_cast<float>(bits);
-    const double exact = std::log(static_cast<double>(x));
-    const double unit = std::ldexp(1.0, std::ilogb(std::max(std::fabs(exact), 1e-30)) - 23);
-    // Near 1 the terms cancel down to the error of the smaller one.
-    EXPECT_NEAR(static_cast<double>(NaturalLog(x)), exact, std::max(3 * unit, 1.2e-7 * std::fabs(exact)))
-        << x;
-  }
-  EXPECT_EQ(NaturalLog(1.0f), 0.0f);
-  EXPECT_EQ(NaturalLog(0.0f), NaturalLog(std::numeric_limits<float>::min()));
 }
 
 TEST(SoftmaxTest, IsTheDefinitionAtEveryTemperature) {
@@ -71,18 +58,32 @@ TEST(DistributionTest, EveryInstructionSetGivesTheSameBytes) {
   }
 }
 
+TEST(DistributionTest, EveryInstructionSetIsAsFarApart) {
+  std::vector<std::vector<float>> all;
+  for (uint64_t seed = 20; seed < 24; ++seed) all.push_back(SoftmaxOf(RandomLogits(4099, seed)));
+  const float scalar = Disagreement(*kernels::OpsFor(kernels::Isa::kScalar), all);
+  EXPECT_GT(scalar, 0.1f);
+  for (kernels::Isa isa : kernels::kAllIsas) {
+    const kernels::Ops* ops = kernels::OpsFor(isa);
+    if (ops == nullptr) continue;
+    EXPECT_EQ(Disagreement(*ops, all), scalar) << kernels::IsaName(isa);
+  }
+}
+
 TEST(EntropyTest, OfAUniformDistributionIsTheLogOfItsSize) {
   for (const size_t n : {1u, 2u, 15u, 16u, 17u, 1000u}) {
     const std::vector<float> p(n, 1.0f / static_cast<float>(n));
-    EXPECT_NEAR(Entropy(p), std::log(static_cast<double>(n)), 1e-5 * (1 + std::log(static_cast<double>(n))));
+    EXPECT_NEAR(Entropy(Ops(), p), std::log(static_cast<double>(n)),
+                1e-5 * (1 + std::log(static_cast<double>(n))));
   }
-  EXPECT_EQ(Entropy(std::vector<float>{0, 1, 0}), 0.0f);
+  EXPECT_EQ(Entropy(Ops(), std::vector<float>{0, 1, 0}), 0.0f);
 }
 
 TEST(JensenShannonTest, IsNothingForEqualOnesAndLogTwoForDisjointOnes) {
   const std::vector<float> p = SoftmaxOf(RandomLogits(777, 4));
-  EXPECT_EQ(JensenShannon(p, p), 0.0f);
-  EXPECT_NEAR(JensenShannon(std::vector<float>{1, 0}, std::vector<float>{0, 1}), std::numbers::ln2, 1e-6);
+  EXPECT_EQ(JensenShannon(Ops(), p, p), 0.0f);
+  EXPECT_NEAR(JensenShannon(Ops(), std::vector<float>{1, 0}, std::vector<float>{0, 1}), std::numbers::ln2,
+              1e-6);
 }
 
 TEST(JensenShannonTest, IsSymmetricAndTheDefinition) {
@@ -92,8 +93,8 @@ TEST(JensenShannonTest, IsSymmetricAndTheDefinition) {
     const double a = static_cast<double>(p[i]), b = static_cast<double>(q[i]), m = (a + b) / 2;
     exact += 0.5 * a * std::log(a / m) + 0.5 * b * std::log(b / m);
   }
-  EXPECT_NEAR(JensenShannon(p, q), exact, 1e-5);
-  EXPECT_EQ(JensenShannon(p, q), JensenShannon(q, p));
+  EXPECT_NEAR(JensenShannon(Ops(), p, q), exact, 1e-5);
+  EXPECT_EQ(JensenShannon(Ops(), p, q), JensenShannon(Ops(), q, p));
 }
 
 TEST(DisagreementTest, IsTheMeanOfAllPairs) {
@@ -101,10 +102,10 @@ TEST(DisagreementTest, IsTheMeanOfAllPairs) {
   for (uint64_t seed = 10; seed < 14; ++seed) all.push_back(SoftmaxOf(RandomLogits(300, seed)));
   double sum = 0;
   for (size_t a = 0; a < 4; ++a) {
-    for (size_t b = 0; b < a; ++b) sum += static_cast<double>(JensenShannon(all[a], all[b]));
+    for (size_t b = 0; b < a; ++b) sum += static_cast<double>(JensenShannon(Ops(), all[a], all[b]));
   }
-  EXPECT_NEAR(Disagreement(all), sum / 6, 1e-6);
-  EXPECT_EQ(Disagreement(std::vector(4, all[0])), 0.0f);
+  EXPECT_NEAR(Disagreement(Ops(), all), sum / 6, 1e-6);
+  EXPECT_EQ(Disagreement(Ops(), std::vector(4, all[0])), 0.0f);
 }
 
 TEST(MixTest, WeighsInOrder) {
@@ -114,7 +115,17 @@ TEST(MixTest, WeighsInOrder) {
   EXPECT_THAT(mixed, ::testing::ElementsAre(0.5f, 0.375f, 0.125f));
 }
 
-TEST(ArgMaxTest, TakesTheFirstOfEqualOnes) { EXPECT_EQ(ArgMax(std::vector<float>{0, 2, 1, 2}), 1); }
+TEST(ArgMaxTest, TakesTheFirstOfEqualOnes) {
+  EXPECT_EQ(ArgMax(std::vector<float>{0, 2, 1, 2}), 1);
+  Random random(7);
+  for (const size_t n : {1u, 2u, 15u, 16u, 17u, 47u, 48u, 1000u}) {
+    for (int i = 0; i < 50; ++i) {
+      std::vector<float> values(n);
+      for (float& value : values) value = static_cast<float>(random.Below(9)) - 8.0f;
+      EXPECT_EQ(ArgMax(values), std::max_element(values.begin(), values.end()) - values.begin()) << n;
+    }
+  }
+}
 
 }  // namespace
 }  // namespace omni

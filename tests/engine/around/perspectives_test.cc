@@ -297,6 +297,27 @@ TEST_F(JudgeTest, AMajorityWithinTauChangesNothing) {
   EXPECT_EQ(j.verdict.votes, 1);
 }
 
+TEST_F(JudgeTest, OnAnyThreadsItIsTheSame) {
+  testing::Random random(3);
+  std::vector<std::vector<float>> logits(4, std::vector<float>(1000));
+  for (std::vector<float>& one : logits) {
+    for (float& logit : one) logit = 4 * random.Normal();
+  }
+  const std::vector<std::span<const float>> spans(logits.begin(), logits.end());
+  WorkerPool three(3);
+  for (const char* text : {"near", "near,use=average"}) {
+    const auto judge = [&](WorkerPool* pool) {
+      return Judge(*ParsePerspectives(text), kernels::ActiveOps(), spans, {}, {}, 0.15f, pool);
+    };
+    const Judgement alone = judge(nullptr), together = judge(&three);
+    EXPECT_EQ(alone.verdict.disagreement, together.verdict.disagreement);
+    EXPECT_EQ(alone.verdict.token, together.verdict.token);
+    EXPECT_EQ(alone.verdict.votes, together.verdict.votes);
+    EXPECT_EQ(alone.verdict.probability, together.verdict.probability);
+    EXPECT_EQ(alone.average, together.average);
+  }
+}
+
 TEST_F(JudgeTest, OfTwoPairsTheSessionsOwnWins) {
   EXPECT_EQ(JudgeSure({3, 5, 5, 3}, "near").verdict.token, TokenId(3));
   EXPECT_EQ(JudgeSure({3, 5, 3, 5}, "near").verdict.token, TokenId(3));

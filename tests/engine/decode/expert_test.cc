@@ -1,4 +1,5 @@
 #include <atomic>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -109,9 +110,10 @@ TEST(RunExpertsTest, GivesEachExpertsRowsTheBytesTheyGetAloneWhateverTilesAreSha
         jobs.push_back({LayerId(0), ExpertId(e), rows, in.q.data() + kFirst[e] * in.stride, in.stride,
                         in.scale.data() + kFirst[e]});
       }
+      EXPECT_EQ(SharedTiles(experts), std::popcount(shared));
       std::vector<float> together(static_cast<size_t>(13 * config.d), std::nanf("")), alone = together;
-      ASSERT_TRUE(RunExperts(config, experts, jobs, together.data()).ok());
-      WorkerPool pool(1);
+      WorkerPool pool(1), three(3);
+      ASSERT_TRUE(RunExperts(config, experts, jobs, three, together.data()).ok());
       for (size_t e = 0; e < 3; ++e)
         ASSERT_TRUE(RunExpert(config, experts[e], jobs[e], pool, alone.data() + kFirst[e] * config.d).ok());
       EXPECT_TRUE(SameBytes(together, alone)) << "tiles " << shared;
@@ -126,7 +128,8 @@ TEST(RunExpertsTest, RefusesTilesThatAreStillToBeChecked) {
   tiles.check = [](int64_t) { return absl::OkStatus(); };
   const ExpertJob job = in.Job({0});
   std::vector<float> out(static_cast<size_t>(model.config().d));
-  EXPECT_FALSE(RunExperts(model.config(), {&tiles, 1}, {&job, 1}, out.data()).ok());
+  WorkerPool pool(1);
+  EXPECT_FALSE(RunExperts(model.config(), {&tiles, 1}, {&job, 1}, pool, out.data()).ok());
 }
 
 TEST(ExpertRunTest, GivesTheSameBytesInWhateverOrderTilesCome) {

@@ -228,6 +228,31 @@ TEST(Likeliest, IsTheSoftmaxByFallingProbabilityAndOfEqualsTheLowerIdFirst) {
   EXPECT_TRUE(Likeliest(logits, -1).empty());
 }
 
+TEST(Likeliest, AreTheFirstOfAllOfALargeVocabulary) {
+  std::mt19937 rng(9);
+  std::normal_distribution<float> normal(0, 3);
+  for (size_t vocab : {1024, 1025, 1300, 4096, 5000}) {
+    for (const bool coarse : {false, true}) {  // coarse: many equal ones
+      std::vector<float> logits(vocab);
+      for (float& l : logits) l = coarse ? std::round(normal(rng)) : normal(rng);
+      logits[3] = kNan, logits[vocab - 1] = 9, logits[vocab - 2] = 9;
+      // Nearly all are never drawn; and all of those that are the largest in a place of their own.
+      std::vector<float> few(vocab, -kInf), places(vocab, 0.0f);
+      for (size_t i = 0; i < 30; ++i) few[i * 7] = logits[i];
+      for (size_t i = 0; i < vocab; i += 256) places[i] = 5;
+      for (const std::vector<float>& one : {logits, few, places}) {
+        const std::vector<Sampled> all = Likeliest(one, static_cast<int32_t>(vocab));
+        for (size_t count : {1, 2, 39, 40, 63, 64, 65, 300}) {
+          const std::vector<Sampled> first = Likeliest(one, static_cast<int32_t>(count));
+          ASSERT_EQ(first.size(), std::min(count, all.size()));
+          for (size_t i = 0; i < first.size(); ++i)
+            ASSERT_EQ(first[i].token, all[i].token) << vocab << " " << i;
+        }
+      }
+    }
+  }
+}
+
 TEST(Likeliest, SaysTheSamplersProbabilityWhateverItsSettings) {
   std::mt19937 rng(6);
   std::normal_distribution<float> normal(0, 3);
