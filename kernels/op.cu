@@ -4,6 +4,7 @@
 #endif
 
 #include <cstdio>
+#include <vector>
 
 #include "kernels/device/ffn.cuh"
 #include "kernels/device/mixers.cuh"
@@ -15,6 +16,8 @@
 
 namespace omni::kernels::device {
 namespace {
+
+static_assert(kMaxNormed <= 4 * kFoursOfMany * kFoursThreads);
 
 unsigned Blocks(int64_t items, int64_t per_block) {
   return static_cast<unsigned>((items + per_block - 1) / per_block);
@@ -45,7 +48,14 @@ int Count() {
   int count = 0;
   return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
 }
-Failure Use(int device) { return Of(cudaSetDevice(device)); }
+Failure Use(int device) {
+#ifdef __CUDACC__
+  int major = 0;
+  launches_early =
+      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess && major >= 9;
+#endif
+  return Of(cudaSetDevice(device));
+}
 Failure Describe(int device, Properties* properties) {
   cudaDeviceProp is{};
   if (const Failure failure = Of(cudaGetDeviceProperties(&is, device))) return failure;
@@ -82,10 +92,32 @@ Failure NewEvent(Event* event) {
 }
 void DeleteEvent(Event event) { static_cast<void>(cudaEventDestroy(E(event))); }
 Failure Record(Event event, Stream stream) { return Of(cudaEventRecord(E(event), S(stream))); }
+Failure Await(Event event) { return Of(cudaEventSynchronize(E(event))); }
 Failure WaitFor(Stream stream, Event event) { return Of(cudaStreamWaitEvent(S(stream), E(event), 0)); }
 Failure Milliseconds(Event from, Event to, float* ms) { return Of(cudaEventElapsedTime(ms, E(from), E(to))); }
 Failure CopyIn(void* device, const void* host, int64_t bytes, Stream stream) {
   return Of(cudaMemcpyAsync(device, host, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, S(stream)));
+}
+Failure CopyInMany(const uint8_t* const* from, int64_t count, int64_t bytes, uint8_t* to, int64_t to_stride,
+                   Stream stream) {
+#ifdef __CUDACC__
+  // One call for all of them; older drivers have no such call.
+  std::vector<void*> targets;
+  std::vector<const void*> sources(from, from + count);
+  const std::vector<size_t> sizes(static_cast<size_t>(count), static_cast<size_t>(bytes));
+  for (int64_t i = 0; i < count; ++i) targets.push_back(to + i * to_stride);
+  cudaMemcpyAttributes attributes{};
+  attributes.srcAccessOrder = cudaMemcpySrcAccessOrderStream;
+  size_t first = 0;
+  const cudaError_t error = cudaMemcpyBatchAsync(targets.data(), sources.data(), sizes.data(), sizes.size(),
+                                                 &attributes, &first, 1, S(stream));
+  if (error == cudaSuccess) return {};
+  static_cast<void>(cudaGetLastError());
+#endif
+  Failure failure;
+  for (int64_t i = 0; i < count && failure.code == 0; ++i)
+    failure = CopyIn(to + i * to_stride, from[i], bytes, stream);
+  return failure;
 }
 Failure CopyOut(void* host, const void* device, int64_t bytes, Stream stream) {
   return Of(cudaMemcpyAsync(host, device, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, S(stream)));
@@ -122,15 +154,25 @@ void DeleteGraph(Graph graph) {
 
 void Embed(const Int8Matrix& embedding, const float* scale, const int32_t* tokens, int n, int64_t d, float* x,
            int64_t x_stride, Stream stream) {
-  OMNI_LAUNCH(EmbedKernel, Grid(Blocks(d, 128), n), Threads(128), 0, stream, embedding, scale, tokens, d, x,
-              x_stride);
+  OMNI_LAUNCH_LATE(EmbedKernel, Grid(Blocks(d, 128), n), Threads(128), 0, stream, embedding, scale, tokens, d,
+                   x, x_stride);
 }
 
 void NormQuantize(const float* x, int64_t x_stride, const float* gain, int n, int64_t d, int64_t d_pad,
                   float* h, int64_t h_stride, const Quantized& q, uint32_t* clear_bits, int32_t* clear_sums,
                   Stream stream) {
-  OMNI_LAUNCH(NormQuantizeKernel, Grid(static_cast<unsigned>(n)), Threads(d > 1024 ? 512 : 128),
-              d * static_cast<int64_t>(sizeof(float)), stream, x, x_stride, gain, d, d_pad, h, h_stride, q,
+  const int64_t padded = RoundUp(d, kNormPadding), bytes = padded * static_cast<int64_t>(sizeof(float));
+  const auto by_fours = [](const void* address, int64_t stride, uintptr_t alignment) {
+    return reinterpret_cast<uintptr_t>(address) % alignment == 0 && stride % 4 == 0;
+  };
+  const bool fours = d % 4 == 0 && d_pad % 4 == 0 && by_fours(x, x_stride, sizeof(float4)) &&
+                     by_fours(gain, 0, sizeof(float4)) && by_fours(h, h_stride, sizeof(float4)) &&
+                     by_fours(q.q, q.stride, sizeof(uint32_t));
+  auto* kernel = !fours                                 ? &NormQuantizeKernel
+                 : padded <= 4 * kFours * kFoursThreads ? &NormQuantizeFoursKernel<kFours>
+                                                        : &NormQuantizeFoursKernel<kFoursOfMany>;
+  OMNI_LAUNCH(kernel, Grid(static_cast<unsigned>(n)), Threads(fours ? kFoursThreads : kNormThreads), bytes,
+              stream, x, x_stride, gain, static_cast<int>(d), static_cast<int>(d_pad), h, h_stride, q,
               clear_bits, clear_sums);
 }
 
@@ -206,7 +248,11 @@ void ExpertGateUp(const Experts& experts, const int32_t* routes, const Quantized
                   int64_t a_stride, uint32_t* largest, Stream stream) {
   const unsigned blocks = static_cast<unsigned>(experts.tiles * kPairs);
   const dim3 threads = Threads(kPairGroups * kWarpLanes);
-  if (n == 1) {
+  if (experts.only >= 0) {  // its tiles come by another stream
+    auto* kernel = n == 1 ? &ExpertGateUpKernel<1> : &ExpertGateUpKernel<4>;
+    OMNI_LAUNCH_LATE(kernel, Grid(blocks, n), threads, 0, stream, experts, routes, x, n, a, a_stride,
+                     largest);
+  } else if (n == 1) {
     auto* kernel = &ExpertGateUpKernel<1>;
     OMNI_LAUNCH(kernel, Grid(blocks), threads, 0, stream, experts, routes, x, n, a, a_stride, largest);
   } else {
@@ -250,13 +296,20 @@ void PdrNormalize(const PdrInputs& in, const Segment* segments, const Stretch* s
 }
 
 void RotateRows(const Attention& a, int n, Stream stream) {
-  OMNI_LAUNCH(RotateRowsKernel, Grid(static_cast<unsigned>(n)), Threads(a.heads * a.h > 1024 ? 512 : 128), 0,
+  OMNI_LAUNCH(RotateRowsKernel, Grid(static_cast<unsigned>(a.heads + 2 * a.kv_heads), n), Threads(64), 0,
               stream, a);
 }
 
 void Attend(const Attention& a, const Segment* segments, const int32_t* row_segment, int n, float* out,
             int64_t out_stride, Stream stream) {
-  OMNI_LAUNCH(AttendKernel, Grid(static_cast<unsigned>(a.heads), n), Threads(kAttendThreads),
+  dim3 grid = Grid(Blocks(a.window, kScorePositions), a.kv_heads);
+  grid.z = static_cast<unsigned>(n);
+  OMNI_LAUNCH(AttendScoresKernel, grid, Threads(kScoreThreads),
+              a.heads / a.kv_heads * a.h * static_cast<int64_t>(sizeof(float)), stream, a, segments,
+              row_segment);
+  grid.x = Blocks(a.h, kValueColumns);
+  grid.y = static_cast<unsigned>(a.heads);
+  OMNI_LAUNCH(AttendValuesKernel, grid, Threads(kValueThreads),
               a.window * static_cast<int64_t>(sizeof(float)), stream, a, segments, row_segment, out,
               out_stride);
 }
@@ -273,15 +326,29 @@ void AddRows(float* x, const float* y, int64_t stride, int n, int64_t d, Stream 
 }
 
 void SlowStep(const Segment* segments, int num_segments, int64_t offset, const float* h, int64_t h_stride,
-              int64_t d, float rate, float* before, Stream stream) {
-  OMNI_LAUNCH(SlowStepKernel, Grid(Blocks(d, 128), num_segments), Threads(128), 0, stream, segments, offset,
-              h, h_stride, d, rate, before);
+              int64_t layers, int64_t layer_stride, int64_t d, float rate, float* before, Stream stream) {
+  dim3 grid = Grid(Blocks(d, 128), num_segments);
+  grid.z = static_cast<unsigned>(layers);
+  OMNI_LAUNCH(SlowStepKernel, grid, Threads(128), 0, stream, segments, offset, h, h_stride, layer_stride, d,
+              rate, before);
 }
 
 void Route(const Router& router, const float* seen, int64_t seen_stride, const int32_t* tokens, int n,
            int32_t* routes, Stream stream) {
   OMNI_LAUNCH(RouteKernel, Grid(static_cast<unsigned>(n)), Threads(kRouteThreads), 0, stream, router, seen,
               seen_stride, tokens, routes);
+}
+
+void RouteAhead(const RouterAhead* routers, int count, const Segment* segment, const int32_t* token,
+                int32_t* routes, Stream stream) {
+  OMNI_LAUNCH(RouteAheadKernel, Grid(static_cast<unsigned>(count)), Threads(kRouteThreads), 0, stream,
+              routers, segment, token, routes);
+}
+
+void Gather(const uint8_t* const* from, int64_t count, int64_t bytes, uint8_t* to, int64_t to_stride,
+            Stream stream) {
+  OMNI_LAUNCH_LATE(GatherKernel, Grid(kGatherBlocks), Threads(kGatherThreads), 0, stream, from, count, bytes,
+                   to, to_stride);
 }
 
 void ArgMax(const float* logits, int64_t stride, int64_t vocab, int n, int32_t* tokens, Stream stream) {

@@ -1,6 +1,7 @@
 #include "engine/decode/device_decoder.h"
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include <absl/strings/str_cat.h>
@@ -64,9 +65,10 @@ struct DeviceDecoder::Impl {
   std::vector<RoutePolicy*> policies;  // by row; empty: no row has one
   std::vector<int64_t> wanted;         // rows that want logits, then those that want only their hidden state
   int64_t with_logits = 0;
-  device::Graph step = nullptr;  // all layers of one row, its hidden state and its routes
+  device::Graph step = nullptr;  // all layers of one row, its hidden state, its routes and its logits
   int64_t graphs = 0;
   bool stepped = false;       // all layers of this batch are on the stream already
+  bool whole = false;         // and the logits of its only row as well
   bool hidden_taken = false;  // it may have been changed
   bool outputs_pending = false;
   int64_t layer = -1;  // run last
@@ -186,7 +188,7 @@ absl::Status DeviceDecoder::Begin(std::span<const BatchRow> rows) {
   if (absl::Status s = impl.SetRows(rows); !s.ok()) return s;
   impl.pool->Enter();
   impl.error = absl::OkStatus();
-  impl.stepped = impl.hidden_taken = impl.outputs_pending = false;
+  impl.stepped = impl.whole = impl.hidden_taken = impl.outputs_pending = false;
   impl.layer = -1;
   impl.jobs.clear();
   if (absl::Status s = impl.pass->Begin(impl.tokens, impl.segments); !s.ok()) return s;
@@ -206,10 +208,11 @@ absl::Status DeviceDecoder::Begin(std::span<const BatchRow> rows) {
 
 // The graph reads tokens, positions and states where every batch has them, so that one is enough.
 void DeviceDecoder::Impl::WholeStep() {
-  stepped = true;
+  stepped = whole = true;
   if (step == nullptr) {
     Note(DeviceStatus(device::BeginGraph(pass->stream()), "recording a token"));
     if (!error.ok()) return;
+    if (config.has_slow_state()) pass->RouteAhead();
     pass->Embed();
     for (int64_t l = 0; l < config.layers; ++l) {
       pass->Layer(l);
@@ -217,6 +220,7 @@ void DeviceDecoder::Impl::WholeStep() {
     }
     pass->Hidden();
     pass->CopyRoutes();
+    pass->Logits(std::array<int64_t, 1>{0});
     Note(DeviceStatus(device::EndGraph(pass->stream(), &step), "recording a token"));
     if (!error.ok()) return;
     ++graphs;
@@ -382,6 +386,7 @@ bool DeviceDecoder::StartLogits(const Done&) {
   Impl& impl = *impl_;
   impl.pool->Enter();
   if (impl.with_logits == 0 || !impl.error.ok()) return true;
+  if (impl.whole && !impl.hidden_taken) return true;  // they came with the layers
   if (impl.hidden_taken) impl.pass->CopyHiddenIn();
   impl.pass->Logits(std::span(impl.wanted).first(static_cast<size_t>(impl.with_logits)));
   // The sessions are a token further: if the device is lost here, their logits come from the hidden rows.

@@ -119,10 +119,15 @@ void DeleteStream(Stream stream) { now->DeleteStream(stream); }
 Failure NewEvent(Event* event) { return now->NewEvent(event); }
 void DeleteEvent(Event event) { now->DeleteEvent(event); }
 Failure Record(Event event, Stream stream) { return now->Record(event, stream); }
+Failure Await(Event event) { return now->Await(event); }
 Failure WaitFor(Stream stream, Event event) { return now->WaitFor(stream, event); }
 Failure Milliseconds(Event from, Event to, float* ms) { return now->Milliseconds(from, to, ms); }
 Failure CopyIn(void* device, const void* host, int64_t bytes, Stream stream) {
   return now->CopyIn(device, host, bytes, stream);
+}
+Failure CopyInMany(const uint8_t* const* from, int64_t count, int64_t bytes, uint8_t* to, int64_t to_stride,
+                   Stream stream) {
+  return now->CopyInMany(from, count, bytes, to, to_stride, stream);
 }
 Failure CopyOut(void* host, const void* device, int64_t bytes, Stream stream) {
   return now->CopyOut(host, device, bytes, stream);
@@ -187,9 +192,17 @@ void Attend(const Attention& a, const Segment* segments, const int32_t* row_segm
 void StoreRing(const Attention& a, const Segment* segments, int num_segments, int longest, Stream stream) {
   now->StoreRing(a, segments, num_segments, longest, stream);
 }
+void RouteAhead(const RouterAhead* routers, int count, const Segment* segment, const int32_t* token,
+                int32_t* routes, Stream stream) {
+  now->RouteAhead(routers, count, segment, token, routes, stream);
+}
+void Gather(const uint8_t* const* from, int64_t count, int64_t bytes, uint8_t* to, int64_t to_stride,
+            Stream stream) {
+  now->Gather(from, count, bytes, to, to_stride, stream);
+}
 void SlowStep(const Segment* segments, int num_segments, int64_t offset, const float* h, int64_t h_stride,
-              int64_t d, float rate, float* before, Stream stream) {
-  now->SlowStep(segments, num_segments, offset, h, h_stride, d, rate, before, stream);
+              int64_t layers, int64_t layer_stride, int64_t d, float rate, float* before, Stream stream) {
+  now->SlowStep(segments, num_segments, offset, h, h_stride, layers, layer_stride, d, rate, before, stream);
 }
 void Route(const Router& router, const float* seen, int64_t seen_stride, const int32_t* tokens, int n,
            int32_t* routes, Stream stream) {

@@ -96,6 +96,7 @@ absl::Status DevicePass::Allocate(DevicePool& pool, int64_t max_rows) {
     pieces.Take(kq_, R * std::max(rank_, kv_width_));
     pieces.Take(a_, R * f_width_);
     pieces.Take(norms_, R * c.d);
+    pieces.Take(scores_, R * c.heads * c.window);
     return pieces.bytes();
   };
   const auto bytes = [&](uint8_t* base) {
@@ -112,6 +113,7 @@ absl::Status DevicePass::Allocate(DevicePool& pool, int64_t max_rows) {
       pieces.Take(q->sum, R);
     }
     pieces.Take(largest_, R);
+    pieces.Take(score_largest_, R * c.heads);
     pieces.Take(keys_, R * kv_width_);
     pieces.Take(values_, R * kv_width_);
     return pieces.bytes();
@@ -126,6 +128,9 @@ absl::Status DevicePass::Allocate(DevicePool& pool, int64_t max_rows) {
     // Columns that pad a row are never written: they stay zero.
     if (absl::Status s = DeviceStatus(device::Zero(buffer->data(), size, stream_), "clearing"); !s.ok())
       return s;
+  }
+  if (c.has_slow_state()) {
+    if (absl::Status s = PutRouters(pool); !s.ok()) return s;
   }
   floats(floats_.data());
   bytes(q_bytes_.data());
@@ -143,6 +148,25 @@ absl::Status DevicePass::Allocate(DevicePool& pool, int64_t max_rows) {
     *buffer = *std::move(made);
   }
   return absl::OkStatus();
+}
+
+absl::Status DevicePass::PutRouters(DevicePool& pool) {
+  std::vector<device::RouterAhead> routers;
+  for (int64_t l = 0; l < config_.layers; ++l) {
+    if (config_.IsAttention(l)) continue;
+    routers.push_back({RouterOf(l, true), static_cast<int64_t>(routers.size()) * config_.d, l * max_rows_});
+  }
+  const auto count = static_cast<int64_t>(routers.size());
+  absl::StatusOr<DeviceBuffer> table =
+      pool.Allocate(count * static_cast<int64_t>(sizeof(device::RouterAhead)), "the routers");
+  if (!table.ok()) return table.status();
+  absl::StatusOr<DeviceBuffer> followed = pool.Allocate(4 * count * width_, "what slow states follow");
+  if (!followed.ok()) return followed.status();
+  routers_ = *std::move(table);
+  followed_ = *std::move(followed);
+  device::Failure failure = device::CopyIn(routers_.data(), routers.data(), routers_.bytes(), stream_);
+  if (failure.code == 0) failure = device::Synchronize(stream_);
+  return DeviceStatus(failure, "copying the routers");
 }
 
 absl::Status DeviceState::Fetch(SessionState& state) {
@@ -266,6 +290,7 @@ absl::Status DevicePass::Begin(std::span<const TokenId> tokens, std::span<const 
   // The batch's pinned memory may still be read by the copy of the last one.
   if (absl::Status s = DeviceStatus(device::Synchronize(stream_), "the pass before"); !s.ok()) return s;
   n_ = static_cast<int>(tokens.size());
+  routed_ahead_ = false;
   segments_.assign(segments.begin(), segments.end());
   in_use_.clear();
   int32_t* token = batch_host_.as<int32_t>();
@@ -276,7 +301,9 @@ absl::Status DevicePass::Begin(std::span<const TokenId> tokens, std::span<const 
     const DeviceRows& rows = segments_[s];
     absl::StatusOr<std::shared_ptr<DeviceState>> state = StateOf(*rows.state);
     if (!state.ok()) return state.status();
-    segment[s] = {rows.first_row, rows.count, rows.position, (*state)->pdr, (*state)->slow, (*state)->ring};
+    segment[s] = {
+        rows.first_row, rows.count,     rows.position, static_cast<int32_t>(rows.position % config_.window),
+        (*state)->pdr,  (*state)->slow, (*state)->ring};
     in_use_.push_back(*std::move(state));
     longest_ = std::max(longest_, static_cast<int>(rows.count));
     for (int32_t i = 0; i < rows.count; ++i) {
@@ -326,23 +353,32 @@ void DevicePass::Embed() {
   device::Embed(w.embedding, w.embedding_scale, batch_.as<int32_t>(), n_, config_.d, x_, width_, stream_);
 }
 
+void DevicePass::RouteAhead() {
+  device::RouteAhead(routers_.as<device::RouterAhead>(),
+                     static_cast<int>(RecurrentBefore(config_, config_.layers)),
+                     batch_.as<device::Segment>(at_.segments), batch_.as<int32_t>(), routes(0), stream_);
+  routed_ahead_ = true;
+}
+
 void DevicePass::Layer(int64_t l) {
   const LayerWeights& layer = weights_.view().layers[static_cast<size_t>(l)];
   const bool attention = config_.IsAttention(l);
   device::NormQuantize(x_, width_, layer.norm1, n_, config_.d, width_, nullptr, 0, q_, nullptr, nullptr,
                        stream_);
   attention ? Attention(l) : Pdr(l);
-  device::NormQuantize(x_, width_, layer.norm2, n_, config_.d, width_, h_, width_, q_, largest_, qa_.sum,
+  const int64_t recurrent = RecurrentBefore(config_, l);
+  float* h = routed_ahead_ && !attention ? followed_.as<float>() + recurrent * width_ : h_;
+  device::NormQuantize(x_, width_, layer.norm2, n_, config_.d, width_, h, width_, q_, largest_, qa_.sum,
                        stream_);
   if (attention) {
     SharedFfn(l);
     return;
   }
+  if (routed_ahead_) return;
   const float* seen = h_;
   if (config_.has_slow_state()) {
     device::SlowStep(batch_.as<device::Segment>(at_.segments), static_cast<int>(segments_.size()),
-                     RecurrentBefore(config_, l) * config_.d, h_, width_, config_.d, config_.slow_rate,
-                     before_, stream_);
+                     recurrent * config_.d, h_, width_, 1, 0, config_.d, config_.slow_rate, before_, stream_);
     seen = before_;
   }
   device::Route(RouterOf(l, true), seen, width_, batch_.as<int32_t>(), n_, routes(l), stream_);
@@ -367,7 +403,8 @@ void DevicePass::Pdr(int64_t l) {
                              floor_,
                              config_.d,
                              config_.r,
-                             RecurrentBefore(config_, l) * config_.d * config_.r};
+                             RecurrentBefore(config_, l) * config_.d * config_.r,
+                             rounds_.size() == 1};
   const auto* segments = batch_.as<device::Segment>(at_.segments);
   for (const Round& round : rounds_) {
     const auto* stretches = batch_.as<device::Stretch>(at_.stretches) + round.first;
@@ -407,6 +444,8 @@ void DevicePass::Attention(int64_t l) {
   a.window = config_.window;
   a.offset = (l - RecurrentBefore(config_, l)) * 2 * a.kv_heads * a.window * a.h;
   a.scale = score_scale_;
+  a.scores = scores_;
+  a.largest = score_largest_;
   const auto* segments = batch_.as<device::Segment>(at_.segments);
   device::RotateRows(a, n_, stream_);
   device::Attend(a, segments, batch_.as<int32_t>(at_.row_segment), n_, mix_, width_, stream_);
@@ -431,7 +470,9 @@ void DevicePass::SharedFfn(int64_t l) {
   device::TwoBit(down, qa_, n_, stream_);
 }
 
-void DevicePass::AddExperts(int64_t l, const device::Experts& experts) {
+void DevicePass::AddExperts(int64_t l, const device::Experts& from) {
+  device::Experts experts = from;
+  experts.known = routed_ahead_;
   device::ExpertGateUp(experts, routes(l), q_, n_, a_, f_width_, largest_, stream_);
   // Rows of experts still to come are quantised too, in vain, and again when theirs is here.
   if (experts.only >= 0) static_cast<void>(device::Zero(qa_.sum, 4 * n_, stream_));
@@ -442,6 +483,10 @@ void DevicePass::AddExperts(int64_t l, const device::Experts& experts) {
 void DevicePass::Hidden() {
   device::NormQuantize(x_, width_, weights_.view().norm_out, n_, config_.d, width_, hidden_, width_, {},
                        nullptr, nullptr, stream_);
+  if (!routed_ahead_) return;
+  device::SlowStep(batch_.as<device::Segment>(at_.segments), 1, 0, followed_.as<float>(), width_,
+                   RecurrentBefore(config_, config_.layers), width_, config_.d, config_.slow_rate, nullptr,
+                   stream_);
 }
 
 void DevicePass::Logits(std::span<const int64_t> rows) {
@@ -518,11 +563,7 @@ absl::StatusOr<std::vector<int32_t>> DevicePass::Guess(int64_t l, bool from_slow
 }
 
 absl::StatusOr<std::vector<int32_t>> DevicePass::KnownRoutes() {
-  for (int64_t l = 0; l < config_.layers; ++l) {
-    if (config_.IsAttention(l)) continue;
-    const float* u = in_use_[0]->slow + RecurrentBefore(config_, l) * config_.d;
-    device::Route(RouterOf(l, true), u, width_, batch_.as<int32_t>(), 1, routes(l), stream_);
-  }
+  RouteAhead();
   CopyRoutes();
   if (absl::Status s = DeviceStatus(device::Synchronize(stream_), "routes ahead"); !s.ok()) return s;
   std::vector<int32_t> known;

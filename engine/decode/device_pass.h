@@ -48,6 +48,9 @@ class DevicePass {
   // A batch's tokens, segments and angles to the device; its states come along unless they are there already.
   absl::Status Begin(std::span<const TokenId> tokens, std::span<const DeviceRows> segments);
   void Embed();
+  // Before Embed: the routes of a plain step's row in all layers, by its slow states, which stay as they are
+  // until Hidden: the layers of this pass then ask no router. Of models that have slow states.
+  void RouteAhead();
   // The mixer and second norm of a layer; of an attention layer the shared FFN too; of another one the
   // router, whose routes are then at routes(layer).
   void Layer(int64_t layer);
@@ -94,6 +97,7 @@ class DevicePass {
   absl::Status Allocate(DevicePool& pool, int64_t max_rows);
   absl::StatusOr<std::shared_ptr<DeviceState>> StateOf(SessionState& state);
   void SetStretches();
+  absl::Status PutRouters(DevicePool& pool);
   void Pdr(int64_t layer);
   void Attention(int64_t layer);
   void SharedFfn(int64_t layer);
@@ -116,6 +120,7 @@ class DevicePass {
   int64_t max_rows_ = 0, width_ = 0, f_width_ = 0, kv_width_ = 0, rank_ = 0;
   float floor_ = 0, root_r_ = 0, score_scale_ = 0;
   int n_ = 0;
+  bool routed_ahead_ = false;
 
   // The batch, in one piece here and there: tokens, the rows' segments, segments, stretches, cos, sin.
   PinnedBuffer batch_host_;
@@ -134,12 +139,15 @@ class DevicePass {
   int64_t states_host_count_ = 0;
 
   DeviceBuffer floats_, q_bytes_, small_, routes_, logits_;
+  // Of models with slow states: RouterAhead of each recurrent layer, and what one row's slow states are to
+  // follow there, [recurrent layers, width].
+  DeviceBuffer routers_, followed_;
   float *x_ = nullptr, *h_ = nullptr, *p_ = nullptr, *v_ = nullptr, *mix_ = nullptr, *k_ = nullptr,
         *kq_ = nullptr, *before_ = nullptr, *hidden_ = nullptr, *a_ = nullptr, *norms_ = nullptr,
-        *outputs_ = nullptr;
+        *outputs_ = nullptr, *scores_ = nullptr;
   uint16_t *keys_ = nullptr, *values_ = nullptr;
   kernels::device::Quantized q_, q2_, qa_;
-  uint32_t* largest_ = nullptr;
+  uint32_t *largest_ = nullptr, *score_largest_ = nullptr;
   PinnedBuffer hidden_host_, logits_host_, routes_host_, q_host_, scale_host_, outputs_host_;
 };
 

@@ -1,13 +1,18 @@
 #include "engine/decode/device_weights.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <future>
 #include <memory>
+#include <thread>
 #include <unordered_map>
 #include <utility>
 
 #include <absl/strings/str_cat.h>
+#include <absl/synchronization/mutex.h>
+
+#include "engine/decode/worker_pool.h"
 
 namespace omni {
 namespace {
@@ -128,6 +133,9 @@ absl::StatusOr<DeviceWeights> DeviceWeights::Upload(const ModelWeights& weights,
 
 namespace {
 
+// As many as keep up with a link of some tens of gigabytes a second, and no more than half of the machine's.
+int CopierThreads() { return static_cast<int>(std::clamp(std::thread::hardware_concurrency() / 2, 1u, 8u)); }
+
 // Towards the source, beside the regions.
 constexpr RequesterId kRequester(1 << 20);
 
@@ -155,6 +163,10 @@ struct DeviceExperts::Impl {
     return asked->get_future().get();
   }
 
+  struct Slot;
+  absl::Status Gather(const ExpertTiles& from, const Slot& slot);
+  absl::Status CopyThroughPinned(const ExpertTiles& from, const Slot& slot);
+
   const ModelConfig config;
   ExpertSource& source;
   device::Experts shape;
@@ -179,8 +191,55 @@ struct DeviceExperts::Impl {
   DeviceBuffer slot_tables;
   device::Stream copies = nullptr;
   bool source_is_pinned = false;
+  // Where the tiles are that the device gathers from pinned memory, of the experts on their way, one after
+  // the other and from the start again; in pinned memory itself.
+  static constexpr int64_t kSources = 256;
+  PinnedBuffer sources;
+  int64_t next_source = 0;
+  std::unique_ptr<WorkerPool> copiers;  // where the source is not pinned
   int64_t brought = 0;
 };
+
+// The device itself fetches the tiles, wherever they lie.
+absl::Status DeviceExperts::Impl::Gather(const ExpertTiles& from, const Slot& slot) {
+  device::Failure failure;
+  if (next_source == kSources) {  // what is on its way still reads them
+    failure = device::Synchronize(copies);
+    next_source = 0;
+  }
+  const uint8_t** source = sources.as<const uint8_t*>() + next_source++ * shape.tiles;
+  for (int64_t t = 0; t < shape.tiles; ++t) {
+    if (from.check) {
+      if (absl::Status s = from.check(t); !s.ok()) return s;
+    }
+    source[t] = from.tiles[static_cast<size_t>(t)];
+  }
+  if (failure.code == 0)
+    device::Gather(source, shape.tiles, TileLayout(config.d).payload(), slot.tiles.data(), stride, copies);
+  return DeviceStatus(failure, "streaming an expert");
+}
+
+absl::Status DeviceExperts::Impl::CopyThroughPinned(const ExpertTiles& from, const Slot& slot) {
+  const auto payload = static_cast<size_t>(TileLayout(config.d).payload());
+  absl::Mutex mutex;
+  absl::Status status;
+  copiers->Run(shape.tiles, 4, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      if (from.check) {
+        if (absl::Status s = from.check(t); !s.ok()) {
+          const absl::MutexLock lock(&mutex);
+          status.Update(s);
+          return;
+        }
+      }
+      std::memcpy(slot.pinned.as<uint8_t>(t * stride), from.tiles[static_cast<size_t>(t)], payload);
+    }
+  });
+  if (!status.ok()) return status;
+  return DeviceStatus(
+      device::CopyIn(slot.tiles.data(), slot.pinned.as<uint8_t>(), shape.tiles * stride, copies),
+      "streaming an expert");
+}
 
 DeviceExperts::DeviceExperts(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 DeviceExperts::~DeviceExperts() = default;
@@ -275,7 +334,13 @@ absl::StatusOr<DeviceExperts> DeviceExperts::Streamed(const ModelConfig& config,
                                                       DevicePool& pool, bool source_is_pinned) {
   auto impl = std::make_unique<Impl>(config, source);
   impl->source_is_pinned = source_is_pinned;
+  if (!source_is_pinned) impl->copiers = std::make_unique<WorkerPool>(CopierThreads());
   const int64_t tiles = impl->shape.tiles, table_bytes = tiles * static_cast<int64_t>(sizeof(const uint8_t*));
+  if (source_is_pinned) {
+    absl::StatusOr<PinnedBuffer> sources = PinnedBuffer::Make(Impl::kSources * table_bytes);
+    if (!sources.ok()) return sources.status();
+    impl->sources = *std::move(sources);
+  }
   absl::StatusOr<DeviceBuffer> tables = pool.Allocate(2 * table_bytes, "the tables of two experts' tiles");
   if (!tables.ok()) return tables.status();
   impl->slot_tables = *std::move(tables);
@@ -321,21 +386,14 @@ absl::Status DeviceExperts::Bring(LayerId layer, ExpertId expert, device::Stream
   // over.
   device::Failure failure = device::Record(slot.used, compute);
   if (failure.code == 0) failure = device::WaitFor(impl.copies, slot.used);
-  if (failure.code == 0 && slot.pinned_busy) failure = device::Synchronize(impl.copies);
+  if (failure.code == 0 && slot.pinned_busy) failure = device::Await(slot.filled);
   const int64_t payload = TileLayout(impl.config.d).payload(), count = impl.shape.tiles;
-  for (int64_t t = 0; t < count && failure.code == 0; ++t) {
-    if (tiles->check) {
-      if (absl::Status s = tiles->check(t); !s.ok()) return s;
+  if (failure.code == 0) {
+    if (absl::Status s =
+            impl.source_is_pinned ? impl.Gather(*tiles, slot) : impl.CopyThroughPinned(*tiles, slot);
+        !s.ok()) {
+      return s;
     }
-    const uint8_t* tile = tiles->tiles[static_cast<size_t>(t)];
-    if (impl.source_is_pinned) {
-      failure = device::CopyIn(slot.tiles.data() + t * impl.stride, tile, payload, impl.copies);
-    } else {
-      std::memcpy(slot.pinned.as<uint8_t>(t * impl.stride), tile, static_cast<size_t>(payload));
-    }
-  }
-  if (failure.code == 0 && !impl.source_is_pinned) {
-    failure = device::CopyIn(slot.tiles.data(), slot.pinned.as<uint8_t>(), count * impl.stride, impl.copies);
   }
   if (failure.code == 0) failure = device::Record(slot.filled, impl.copies);
   if (absl::Status s = DeviceStatus(failure, "streaming an expert"); !s.ok()) return s;

@@ -19,8 +19,12 @@
 #define OMNI_DYNAMIC_SHARED(type, name)                                \
   extern __shared__ __align__(16) unsigned char omni_dynamic_shared[]; \
   type* const name = reinterpret_cast<type*>(omni_dynamic_shared)
+// A launch whose blocks may come before the launch before it is over: see AwaitLaunchBefore.
 #define OMNI_LAUNCH(kernel, grid, block, shared, stream, ...) \
-  kernel<<<grid, block, shared, static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__)
+  ::omni::kernels::device::LaunchEarly(kernel, grid, block, shared, stream, true, __VA_ARGS__)
+// One whose blocks come when all before it is done, other streams' events included.
+#define OMNI_LAUNCH_LATE(kernel, grid, block, shared, stream, ...) \
+  ::omni::kernels::device::LaunchEarly(kernel, grid, block, shared, stream, false, __VA_ARGS__)
 // Whether a known fault is to be there: never, but in tests that must find it.
 #define OMNI_DEVICE_PLANTED(fault) false
 #elif !defined(OMNI_SIMT)
@@ -28,6 +32,52 @@
 #endif
 
 namespace omni::kernels::device {
+
+#ifdef __CUDACC__
+// Whether this thread's device lets launches come early: compute capability 9.0 and later (set by Use).
+inline thread_local bool launches_early = false;
+
+template <class... Taken, class... Given>
+void LaunchEarly(void (*kernel)(Taken...), dim3 grid, dim3 block, int64_t shared, void* stream, bool early,
+                 Given... given) {
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = static_cast<size_t>(shared);
+  config.stream = static_cast<cudaStream_t>(stream);
+  config.attrs = &attribute;
+  config.numAttrs = early && launches_early ? 1 : 0;
+  static_cast<void>(cudaLaunchKernelEx(&config, kernel, static_cast<Taken>(given)...));
+}
+#endif
+
+// Every kernel begins with LetNextCome, and calls AwaitLaunchBefore before it reads what a launch of this
+// pass wrote, and before it writes anything. On devices that let launches come early, the next launch's
+// blocks come as soon as all of this one's are there, and wait there until this one is over, and with it all
+// before it. So what a kernel may read before it waits is what no launch of the pass writes, but for what was
+// written before an OMNI_LAUNCH_LATE.
+__device__ __forceinline__ void LetNextCome() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void AwaitLaunchBefore() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// What is read once a token, and late in a kernel, is asked for early.
+__device__ __forceinline__ void Prefetch(const void* address) {
+#ifdef __CUDA_ARCH__
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
+#else
+  static_cast<void>(address);
+#endif
+}
 
 inline constexpr unsigned kAllLanes = 0xffffffffu;
 inline constexpr int kWarpLanes = 32;

@@ -46,9 +46,13 @@ void DeleteStream(Stream stream);
 Failure NewEvent(Event* event);
 void DeleteEvent(Event event);
 Failure Record(Event event, Stream stream);
+Failure Await(Event event);                             // this thread waits for it
 Failure WaitFor(Stream stream, Event event);            // what is queued afterwards waits
 Failure Milliseconds(Event from, Event to, float* ms);  // both over
 Failure CopyIn(void* device, const void* host, int64_t bytes, Stream stream);
+// to + i * to_stride: the `bytes` at from[i], for i below count, by the device's copying engine.
+Failure CopyInMany(const uint8_t* const* from, int64_t count, int64_t bytes, uint8_t* to, int64_t to_stride,
+                   Stream stream);
 Failure CopyOut(void* host, const void* device, int64_t bytes, Stream stream);
 Failure CopyWithin(void* to, const void* from, int64_t bytes, Stream stream);
 Failure Zero(void* memory, int64_t bytes, Stream stream);
@@ -99,12 +103,14 @@ struct Experts {
   int64_t down_offset = 0, gate_scale_offset = 0, up_scale_offset = 0;
   int32_t only =
       -1;  // if not negative, the only expert whose rows are computed, and its tiles are at table[t]
+  bool known = false;  // routes were there before Embed, so that tiles are asked for early
 };
 
 // Rows that follow each other in one session.
 struct Segment {
   int32_t first_row = 0, count = 0;
   int64_t position = 0;  // of the first row
+  int32_t slot = 0;      // position % window
   float* pdr = nullptr;  // of the first recurrent layer
   float* slow = nullptr;
   uint16_t* ring = nullptr;  // keys, then values of the first attention layer
@@ -114,6 +120,7 @@ struct Stretch {
   int32_t segment = 0, first_row = 0, count = 0, normalize = 0;
 };
 
+// The first launch of a pass but for RouteAhead.
 void Embed(const Int8Matrix& embedding, const float* scale, const int32_t* tokens, int n, int64_t d, float* x,
            int64_t x_stride, Stream stream);
 
@@ -154,6 +161,7 @@ struct PdrInputs {
   int64_t stride = 0, k_stride = 0;
   float floor = 0;
   int64_t d = 0, r = 0, offset = 0;
+  bool early = false;  // no other launch of the pass writes these states
 };
 void PdrStep(const PdrInputs& in, const Segment* segments, const Stretch* stretches, int num_stretches,
              float* out, int64_t out_stride, Stream stream);
@@ -170,6 +178,9 @@ struct Attention {
   uint16_t *keys = nullptr, *values = nullptr;
   int64_t heads = 0, kv_heads = 0, h = 0, window = 0, offset = 0;
   float scale = 0;
+  // For Attend's own use: [n, heads, window], and [n, heads], which RotateRows clears.
+  float* scores = nullptr;
+  uint32_t* largest = nullptr;
 };
 inline constexpr int64_t kMaxWindow = 8192;
 void RotateRows(const Attention& a, int n, Stream stream);  // q in place; k and v into keys and values
@@ -178,9 +189,10 @@ void Attend(const Attention& a, const Segment* segments, const int32_t* row_segm
 // After Attend. longest: no segment has more rows.
 void StoreRing(const Attention& a, const Segment* segments, int num_segments, int longest, Stream stream);
 
-// before[row] = u as it stood before the row; u follows. u of a layer is at segments[].slow + offset.
+// before[row] = u as it stood before the row, if before is not null; u follows. u of a layer is at
+// segments[].slow + offset, of the layers after it d further each, whose h are layer_stride further each.
 void SlowStep(const Segment* segments, int num_segments, int64_t offset, const float* h, int64_t h_stride,
-              int64_t d, float rate, float* before, Stream stream);
+              int64_t layers, int64_t layer_stride, int64_t d, float rate, float* before, Stream stream);
 // The expert of each row whose router sees seen[row], as NearestExpert; then, if members is not null,
 // expert_at[nearest * per_region + members[token]].
 struct Router {
@@ -191,6 +203,20 @@ struct Router {
 };
 void Route(const Router& router, const float* seen, int64_t seen_stride, const int32_t* tokens, int n,
            int32_t* routes, Stream stream);
+
+// Before Embed: the same for one row of a segment and for many layers at once, each by the slow state that it
+// has at segment->slow + slow_offset; routes[to].
+struct RouterAhead {
+  Router router;
+  int64_t slow_offset = 0, to = 0;
+};
+void RouteAhead(const RouterAhead* routers, int count, const Segment* segment, const int32_t* token,
+                int32_t* routes, Stream stream);
+
+// to + i * to_stride: the `bytes` at from[i], for i below count. `from`, and what its pointers say, may be
+// pinned memory of the host: the device reads it over its link. bytes: a multiple of 16, as are addresses.
+void Gather(const uint8_t* const* from, int64_t count, int64_t bytes, uint8_t* to, int64_t to_stride,
+            Stream stream);
 
 // x += y of n rows of d.
 void AddRows(float* x, const float* y, int64_t stride, int n, int64_t d, Stream stream);

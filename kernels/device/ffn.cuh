@@ -11,6 +11,9 @@ inline constexpr int kTileRowGroups = 26;  // of gate and up, interleaved
 inline constexpr int kTileWidth = 64;      // neurons
 // Ten interleaved rows, two groups, are five neurons: what a block of two warps makes.
 inline constexpr int kPairGroups = 2, kPairNeurons = 5, kPairs = kTileRowGroups / kPairGroups;
+// So many blocks of one row are to fit on a multiprocessor: a large device then has all of an expert's there
+// at once, and no few of them come after all others.
+inline constexpr int kPairBlocks = 18, kDownBlocks = 7;
 
 __device__ __forceinline__ float SwigluOf(int gate, int up, float gate_scale, float up_scale, float x_scale) {
   const float g = static_cast<float>(gate) * (x_scale * gate_scale);
@@ -44,6 +47,10 @@ __device__ __forceinline__ ExpertRows<N> RowsOf(const int32_t* routes, int leade
   rows.next = at;
   return rows;
 }
+template <int N>
+__device__ __forceinline__ int RowAt(const ExpertRows<N>& rows, int i) {
+  return Chosen(rows.row, i);
+}
 // Whether the block of row `leader` has work.
 __device__ __forceinline__ bool Leads(const Experts& experts, const int32_t* routes, int leader) {
   if (experts.only >= 0 && routes[leader] != experts.only) return false;
@@ -67,16 +74,22 @@ __device__ __forceinline__ RowPointers<N> PointersOf(const Quantized& x, const E
 
 // grid: (tiles * kPairs, n), 64 threads.
 template <int N>
-__global__ void __launch_bounds__(kPairGroups* kWarpLanes)
+__global__ void __launch_bounds__(kPairGroups* kWarpLanes, N == 1 ? kPairBlocks : 1)
     ExpertGateUpKernel(Experts experts, const int32_t* routes, Quantized x, int n, float* a, int64_t a_stride,
                        uint32_t* largest) {
+  LetNextCome();
   OMNI_SHARED(int, sums, kPairGroups* N* kTernaryParts);
   const int leader = static_cast<int>(blockIdx.y);
-  if (!Leads(experts, routes, leader)) return;
+  if (!experts.known) AwaitLaunchBefore();
+  if (!Leads(experts, routes, leader)) return AwaitLaunchBefore();
   const int tile = static_cast<int>(blockIdx.x) / kPairs, pair = static_cast<int>(blockIdx.x) % kPairs;
   const uint8_t* bytes = TilesOf(experts, routes[leader])[tile];
   const float* gate_scale = reinterpret_cast<const float*>(bytes + experts.gate_scale_offset);
   const float* up_scale = reinterpret_cast<const float*>(bytes + experts.up_scale_offset);
+  if (threadIdx.x < 2) {
+    const float* scales = threadIdx.x == 0 ? gate_scale : up_scale;
+    Prefetch(scales + pair * kPairNeurons);
+  }
   const uint8_t* group = bytes + (pair * kPairGroups + Warp()) * experts.d_pad;
   for (int from = leader; from < n;) {
     const ExpertRows<N> rows = RowsOf<N>(routes, leader, from, n);
@@ -119,10 +132,12 @@ __global__ void __launch_bounds__(kPairGroups* kWarpLanes)
 
 // grid: (groups of five outputs, n), kProductWarps warps that share the tiles.
 template <int N>
-__global__ void __launch_bounds__(kProductWarps* kWarpLanes)
+__global__ void __launch_bounds__(kProductWarps* kWarpLanes, N == 1 ? kDownBlocks : 1)
     ExpertDownKernel(Experts experts, const int32_t* routes, Quantized a, int n, float* x, int64_t x_stride) {
+  LetNextCome();
   const int leader = static_cast<int>(blockIdx.y);
-  if (!Leads(experts, routes, leader)) return;
+  if (!experts.known) AwaitLaunchBefore();
+  if (!Leads(experts, routes, leader)) return AwaitLaunchBefore();
   const uint8_t* const* tiles = TilesOf(experts, routes[leader]);
   const int64_t g = blockIdx.x, offset = experts.down_offset + g * kTernaryBlockBytes;
   for (int from = leader; from < n;) {
@@ -131,22 +146,16 @@ __global__ void __launch_bounds__(kProductWarps* kWarpLanes)
     SplitProduct<N, kTernaryParts>(
         kProductWarps,
         [&](int, int part, int(&sum)[N][kTernaryParts]) {
-          AddChunks<N>([&](int64_t k) { return tiles[k / 4] + offset + k % 4 * 16; },
-                       part * kWarpLanes + Lane(), kProductWarps * kWarpLanes, 4 * experts.tiles,
-                       PointersOf<N>(a, rows, leader), sum);
+          AddChunks<N, kTernaryParts, N == 1 ? kAheadDown : kAhead>(
+              [&](int64_t k) { return tiles[k / 4] + offset + k % 4 * 16; }, part * kWarpLanes + Lane(),
+              kProductWarps * kWarpLanes, 4 * experts.tiles, PointersOf<N>(a, rows, leader), sum);
         },
-        [&](int, int i, int(&sum)[kTernaryParts]) {
-          const int64_t row = rows.row[i];
-          if (row < 0) return;
+        [&](int, int i, int(&sum)[kTernaryParts], int which) {
+          const int64_t row = RowAt(rows, i), at = g * kTernaryRows + which;
+          if (row < 0 || at >= experts.d) return;
           SeparateTrits(sum, a.sum[row]);
-#pragma unroll
-          for (int k = 0; k < kTernaryParts; ++k) {
-            const int64_t at = g * kTernaryRows + k;
-            if (at < experts.d) {
-              const float y = static_cast<float>(sum[k]) * (a.scale[row] * 1.0f);
-              x[row * x_stride + at] = x[row * x_stride + at] + y;
-            }
-          }
+          const float y = static_cast<float>(Chosen(sum, which)) * (a.scale[row] * 1.0f);
+          x[row * x_stride + at] = x[row * x_stride + at] + y;
         });
     __syncthreads();
   }
@@ -157,18 +166,19 @@ template <int N>
 __global__ void __launch_bounds__(kPairGroups* kWarpLanes)
     GateUpKernel(TwoBitMatrix gate, TwoBitMatrix up, const float* gate_scale, const float* up_scale,
                  Quantized x, int n, int64_t f, float* a, int64_t a_stride, uint32_t* largest) {
+  LetNextCome();
   OMNI_SHARED(int, sums, kPairGroups* N* kTwoBitParts);
   const int first_row = static_cast<int>(blockIdx.y) * N;
   const int64_t g = blockIdx.x;
-  const TwoBitMatrix& m = Warp() == 0 ? gate : up;
-  const uint8_t* base = m.base + g * m.num_blocks * kTernaryBlockBytes;
+  const uint8_t* base = (Warp() == 0 ? gate.base : up.base) + g * gate.num_blocks * kTernaryBlockBytes;
+  if (Lane() == 0) Prefetch((Warp() == 0 ? gate_scale : up_scale) + g * kTwoBitRows);
   int sum[N][kTwoBitParts];
 #pragma unroll
   for (int i = 0; i < N; ++i) {
 #pragma unroll
     for (int k = 0; k < kTwoBitParts; ++k) sum[i][k] = 0;
   }
-  AddChunks<N>([&](int64_t k) { return base + 16 * k; }, Lane(), kWarpLanes, 4 * m.num_blocks,
+  AddChunks<N>([&](int64_t k) { return base + 16 * k; }, Lane(), kWarpLanes, 4 * gate.num_blocks,
                Pointers<N>(x, first_row, n), sum);
 #pragma unroll
   for (int i = 0; i < N; ++i) {

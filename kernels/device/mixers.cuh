@@ -11,33 +11,48 @@ inline constexpr int kPdrThreads = 256;
 template <int kHeld>
 __global__ void PdrStepKernel(PdrInputs in, const Segment* segments, const Stretch* stretches, float* out,
                               int64_t out_stride) {
+  LetNextCome();
   const Stretch stretch = stretches[blockIdx.y];
   const int lane = Lane() % kLanes;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * (kPdrThreads / kLanes) + threadIdx.x / kLanes;
   const bool is_row = i < in.d;
   float* S = segments[stretch.segment].pdr + in.offset + (is_row ? i : 0) * in.r;
   float held[kHeld > 0 ? kHeld : 1];
+  OMNI_SHARED(float, shared_kq, kHeld > 0 ? 2 * kHeld * static_cast<int>(kLanes) : 1);
+  constexpr int kSharedQ = kHeld * static_cast<int>(kLanes);  // where q begins there
+  if (!in.early) AwaitLaunchBefore();
+  if (is_row && lane == 0) Prefetch(in.bias + i);
 #pragma unroll
   for (int e = 0; e < kHeld; ++e) {
     const int64_t j = lane + kLanes * e;
     held[e] = is_row && j < in.r ? S[j] : 0.0f;
   }
+  AwaitLaunchBefore();
   for (int t = 0; t < stretch.count; ++t) {
     const int64_t row = stretch.first_row + t;
     const float* k = in.k + row * in.k_stride;
     const float* q = in.q + row * in.k_stride;
     float part = 0;
+    const float v = is_row ? in.v[row * in.stride + i] : 0.0f;
+    const float p = is_row ? in.p[row * in.stride + i] : 0.0f;
+    if (kHeld > 0) {
+      if (t > 0) __syncthreads();
+      for (int j = static_cast<int>(threadIdx.x); j < in.r; j += kPdrThreads) {
+        shared_kq[j] = k[j];
+        shared_kq[kSharedQ + j] = q[j];
+      }
+      __syncthreads();
+    }
     if (is_row) {
-      const float v = in.v[row * in.stride + i];
-      const float s = SigmoidOf(in.p[row * in.stride + i] + in.bias[i]);
+      const float s = SigmoidOf(p + in.bias[i]);
       const float gamma = in.floor > s ? in.floor : s;
       if (kHeld > 0) {
 #pragma unroll
         for (int e = 0; e < kHeld; ++e) {
           const int64_t j = lane + kLanes * e;
           if (j < in.r) {
-            held[e] = gamma * held[e] + v * k[j];
-            part = fmaf(held[e], q[j], part);
+            held[e] = gamma * held[e] + v * shared_kq[j];
+            part = fmaf(held[e], shared_kq[kSharedQ + j], part);
           }
         }
       } else {
@@ -61,7 +76,9 @@ __global__ void PdrStepKernel(PdrInputs in, const Segment* segments, const Stret
 // One block a stretch: seldom, and small beside 8192 tokens.
 __global__ void PdrNormalizeKernel(PdrInputs in, const Segment* segments, const Stretch* stretches,
                                    float* norms) {
+  LetNextCome();
   OMNI_SHARED(float, norm, 1);
+  AwaitLaunchBefore();
   const Stretch stretch = stretches[blockIdx.x];
   if (stretch.normalize == 0) return;
   float* S = segments[stretch.segment].pdr + in.offset;
@@ -89,28 +106,38 @@ __global__ void PdrNormalizeKernel(PdrInputs in, const Segment* segments, const 
   for (int64_t j = threadIdx.x; j < in.d * in.r; j += blockDim.x) S[j] = S[j] * factor;
 }
 
-// grid: n.
+// A block a head: of q, rotated where it is; of k, rotated, and of v, into this batch's own keys and values.
+// grid: (heads + 2 * kv_heads, n).
 __global__ void RotateRowsKernel(Attention a) {
-  const int64_t row = blockIdx.x, half = a.h / 2, pairs = a.heads * half, kv_pairs = a.kv_heads * half;
+  LetNextCome();
+  const int64_t row = blockIdx.y, half = a.h / 2, width = a.kv_heads * a.h;
+  const int head = static_cast<int>(blockIdx.x), heads = static_cast<int>(a.heads),
+            kv_heads = static_cast<int>(a.kv_heads);
+  const int kv_head = (head - heads) % kv_heads;
   const float* cos = a.cos + row * half;
   const float* sin = a.sin + row * half;
-  for (int64_t p = threadIdx.x; p < pairs; p += blockDim.x) {
-    const int64_t i = p % half;
-    float* x = a.q + row * a.stride + p / half * a.h;
-    const float first = x[i], second = x[i + half];
-    x[i] = first * cos[i] - second * sin[i];
-    x[i + half] = first * sin[i] + second * cos[i];
+  AwaitLaunchBefore();
+  if (head >= a.heads + a.kv_heads) {
+    for (int64_t i = threadIdx.x; i < a.h; i += blockDim.x)
+      a.values[row * width + kv_head * a.h + i] = HalfOf(a.v[row * a.kv_stride + kv_head * a.h + i]);
+    return;
   }
-  const int64_t width = a.kv_heads * a.h;
-  for (int64_t p = threadIdx.x; p < kv_pairs; p += blockDim.x) {
-    const int64_t i = p % half, at = p / half * a.h + i;
-    const float* x = a.k + row * a.kv_stride;
-    uint16_t* key = a.keys + row * width;
-    key[at] = HalfOf(x[at] * cos[i] - x[at + half] * sin[i]);
-    key[at + half] = HalfOf(x[at] * sin[i] + x[at + half] * cos[i]);
+  if (head < a.heads && threadIdx.x == 0) a.largest[row * a.heads + head] = 0;
+  float* x = a.q + row * a.stride + head * a.h;
+  const float* from = head < a.heads ? x : a.k + row * a.kv_stride + kv_head * a.h;
+  uint16_t* key = a.keys + row * width + kv_head * a.h;
+#pragma unroll 1
+  for (int64_t i = threadIdx.x; i < half; i += blockDim.x) {
+    const float first = from[i], second = from[i + half];
+    const float low = first * cos[i] - second * sin[i], high = first * sin[i] + second * cos[i];
+    if (head < a.heads) {
+      x[i] = low;
+      x[i + half] = high;
+    } else {
+      key[i] = HalfOf(low);
+      key[i + half] = HalfOf(high);
+    }
   }
-  for (int64_t i = threadIdx.x; i < width; i += blockDim.x)
-    a.values[row * width + i] = HalfOf(a.v[row * a.kv_stride + i]);
 }
 
 // Where a row finds slot j of the ring: among this batch's own rows, if one of them, up to that row, is the
@@ -126,141 +153,146 @@ struct Slots {
   }
 };
 
-// One query head of one row. Half a warp a score; then a thread an element of the output and eight of the
-// sixteen partial sums. grid: (heads, n). Dynamic shared memory: a float a position, and kLanes / 2 partial
-// sums a thread.
-inline constexpr int kAttendThreads = 256;
-__global__ void __launch_bounds__(kAttendThreads)
-    AttendKernel(Attention a, const Segment* segments, const int32_t* row_segment, float* out,
-                 int64_t out_stride) {
-  constexpr int kParts = static_cast<int>(kLanes) / 2;
-  OMNI_DYNAMIC_SHARED(float, score);  // window
-  OMNI_SHARED(float, upper, kAttendThreads / 2 * kParts);
-  OMNI_SHARED(unsigned, largest, 1);
-  OMNI_SHARED(float, divisor, 1);
-  const int64_t head = blockIdx.x, row = blockIdx.y, kv_head = head / (a.heads / a.kv_heads);
-  const Segment segment = segments[row_segment[row]];
-  const int64_t position = segment.position + row - segment.first_row;
-  const int len = static_cast<int>(position + 1 < a.window ? position + 1 : a.window);
-  const Slots slots{static_cast<int>(position % a.window), static_cast<int>(a.window),
-                    static_cast<int>(row - segment.first_row), row};
-  const int64_t width = a.kv_heads * a.h, head_ring = a.window * a.h;
-  const uint16_t* ring = segment.ring + a.offset + kv_head * head_ring;
-  const float* q = a.q + row * a.stride + head * a.h;
-  const int t = static_cast<int>(threadIdx.x), lane = Lane() % static_cast<int>(kLanes);
-  const int halves = kAttendThreads / static_cast<int>(kLanes), h = static_cast<int>(a.h);
+// Of a row, its slot of the ring.
+__device__ __forceinline__ int SlotOf(const Attention& a, const Segment& segment, int64_t row) {
+  return (segment.slot + static_cast<int>(row - segment.first_row)) % static_cast<int>(a.window);
+}
 
-  if (t == 0) largest[0] = 0;
+// What of a row's segment a head of keys and values has.
+struct SeenByRow {
+  Slots slots;
+  int len;
+  const uint16_t* ring;  // of the head's keys; its values are `to_values` behind
+  int64_t to_values;
+  __device__ __forceinline__ SeenByRow(const Attention& a, const Segment& segment, int64_t row, int kv_head) {
+    const int64_t position = segment.position + row - segment.first_row;
+    len = static_cast<int>(position + 1 < a.window ? position + 1 : a.window);
+    slots = {SlotOf(a, segment, row), static_cast<int>(a.window), static_cast<int>(row - segment.first_row),
+             row};
+    ring = segment.ring + a.offset + kv_head * a.window * a.h;
+    to_values = a.kv_heads * a.window * a.h;
+  }
+};
+
+// Half a warp takes a position, for every query head of one head of keys.
+// grid: (window / kScorePositions, kv_heads, n).
+inline constexpr int kScoreThreads = 256, kScorePositions = kScoreThreads / static_cast<int>(kLanes);
+__global__ void __launch_bounds__(kScoreThreads)
+    AttendScoresKernel(Attention a, const Segment* segments, const int32_t* row_segment) {
+  LetNextCome();
+  const int64_t row = blockIdx.z;
+  const int kv_head = static_cast<int>(blockIdx.y),
+            group = static_cast<int>(a.heads) / static_cast<int>(a.kv_heads);
+  OMNI_DYNAMIC_SHARED(float, query);  // of the heads, one after the other
+  const SeenByRow seen(a, segments[row_segment[row]], row, kv_head);
+  AwaitLaunchBefore();
+  const int first = static_cast<int>(blockIdx.x) * kScorePositions;
+  if (first >= seen.len) return;
+  const int j = first + static_cast<int>(threadIdx.x) / static_cast<int>(kLanes),
+            lane = Lane() % static_cast<int>(kLanes), h = static_cast<int>(a.h);
+  const uint16_t* key =
+      seen.slots.At(a.keys + kv_head * h, seen.ring, a.kv_heads * h, h, j < seen.len ? j : first);
+  // As the heads of a row lie, so do their queries: those of one key are adjacent.
+  for (int i = static_cast<int>(threadIdx.x); i < group * h; i += kScoreThreads)
+    query[i] = a.q[row * a.stride + kv_head * group * h + i];
   __syncthreads();
-  unsigned most = 0;            // of the scores, as numbers that order as they do
-  constexpr int kTogether = 4;  // positions of a half-warp whose keys are on their way at once
-  for (int first = 0; first < len; first += kTogether * halves) {
-    float part[kTogether];
-#pragma unroll
-    for (int u = 0; u < kTogether; ++u) {
-      const int j = first + u * halves + t / static_cast<int>(kLanes);
-      const uint16_t* key = slots.At(a.keys + kv_head * h, ring, width, h, j < len ? j : 0);
-      part[u] = 0;
+  for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+    const int at = (head - kv_head * group) * h;
+    float part = 0;
 #pragma unroll 8
-      for (int i = lane; i < h; i += static_cast<int>(kLanes)) part[u] = fmaf(q[i], FloatOf(key[i]), part[u]);
-    }
-#pragma unroll
-    for (int u = 0; u < kTogether; ++u) {
-      const int j = first + u * halves + t / static_cast<int>(kLanes);
-      const float s = FixedTotal(part[u]) * a.scale;
-      if (j < len) {
-        if (lane == 0) score[j] = s;
-        if (s == s) {
-          const unsigned bits = __float_as_uint(s + 0.0f);
-          const unsigned rising = bits >> 31 ? ~bits : bits | 0x80000000u;
-          most = rising > most ? rising : most;
-        }
+    for (int i = lane; i < h; i += static_cast<int>(kLanes))
+      part = fmaf(query[at + i], FloatOf(key[i]), part);
+    const float s = FixedTotal(part) * a.scale;
+    unsigned most = 0;  // of the scores, as numbers that order as they do
+    if (j < seen.len) {
+      if (lane == 0) a.scores[(row * a.heads + head) * a.window + j] = s;
+      if (s == s) {
+        const unsigned bits = __float_as_uint(s + 0.0f);
+        most = bits >> 31 ? ~bits : bits | 0x80000000u;
       }
     }
+    most = WarpMax(most);
+    if (Lane() == 0) atomicMax(a.largest + row * a.heads + head, most);
   }
-  most = WarpMax(most);
-  if (Lane() == 0) atomicMax(&largest[0], most);
-  __syncthreads();
-  const unsigned rising = largest[0];
+}
+
+// The weighted sum of kValueColumns columns of a query head: a warp takes one of the sixteen partial sums of
+// each. grid: (h / kValueColumns, heads, n); dynamic shared memory: a float a position.
+inline constexpr int kValueColumns = kWarpLanes, kValueThreads = kValueColumns * static_cast<int>(kLanes);
+__global__ void __launch_bounds__(kValueThreads)
+    AttendValuesKernel(Attention a, const Segment* segments, const int32_t* row_segment, float* out,
+                       int64_t out_stride) {
+  LetNextCome();
+  OMNI_DYNAMIC_SHARED(float, weight);  // window
+  OMNI_SHARED(float, parts, kValueThreads);
+  OMNI_SHARED(float, divisor, 1);
+  const int64_t row = blockIdx.z;
+  const int head = static_cast<int>(blockIdx.y),
+            kv_head = head / (static_cast<int>(a.heads) / static_cast<int>(a.kv_heads));
+  const SeenByRow seen(a, segments[row_segment[row]], row, kv_head);
+  const int t = static_cast<int>(threadIdx.x), h = static_cast<int>(a.h);
+  AwaitLaunchBefore();
+  const float* score = a.scores + (row * a.heads + head) * a.window;
+  const unsigned rising = a.largest[row * a.heads + head];
   const float max = __uint_as_float(rising >> 31 ? rising & 0x7fffffffu : ~rising) + 0.0f;
-  for (int j = t; j < len; j += kAttendThreads) score[j] = ExpOf(score[j] - max);
+#pragma unroll 1
+  for (int j = t; j < seen.len; j += kValueThreads) weight[j] = ExpOf(score[j] - max);
   if (!OMNI_DEVICE_PLANTED(kWeightsWithoutBarrier)) __syncthreads();
   if (t < kWarpLanes) {
     float part = 0;
-#pragma unroll 4
-    for (int j = lane; j < len; j += static_cast<int>(kLanes)) part = fmaf(score[j], 1.0f, part);
+#pragma unroll 8
+    for (int j = Lane() % static_cast<int>(kLanes); j < seen.len; j += static_cast<int>(kLanes))
+      part = fmaf(weight[j], 1.0f, part);
     part = FixedTotal(part);
     if (t == 0) divisor[0] = part;
   }
   __syncthreads();
   const float sum = divisor[0];
-  for (int j = t; j < len; j += kAttendThreads) score[j] = score[j] / sum;
+#pragma unroll 1
+  for (int j = t; j < seen.len; j += kValueThreads) weight[j] = weight[j] / sum;
   __syncthreads();
 
-  const uint16_t* value_ring = ring + a.kv_heads * head_ring;
-  const int which = t / (kAttendThreads / 2);  // of the two halves of the partial sums
-  const int column = t % (kAttendThreads / 2);
-  for (int first = 0; first < h; first += kAttendThreads / 2) {
-    const int i = first + column;
-    float part[kParts];
-#pragma unroll
-    for (int p = 0; p < kParts; ++p) part[p] = 0;
-    if (i < h) {
-      const uint16_t* own = a.values + kv_head * h;
-      int j = which * kParts;
-      for (; j + kLanes + kParts <= len; j += 2 * static_cast<int>(kLanes)) {
-        float v[2 * kParts];
-#pragma unroll
-        for (int p = 0; p < 2 * kParts; ++p) {
-          const int at = j + p % kParts + p / kParts * static_cast<int>(kLanes);
-          v[p] = FloatOf(slots.At(own, value_ring, width, h, at)[i]);
-        }
-#pragma unroll
-        for (int p = 0; p < kParts; ++p) part[p] = fmaf(score[j + p], v[p], part[p]);
-#pragma unroll
-        for (int p = 0; p < kParts; ++p)
-          part[p] = fmaf(score[j + static_cast<int>(kLanes) + p], v[kParts + p], part[p]);
-      }
-      for (; j < len; j += static_cast<int>(kLanes)) {
-#pragma unroll
-        for (int p = 0; p < kParts; ++p) {
-          if (j + p < len)
-            part[p] = fmaf(score[j + p], FloatOf(slots.At(own, value_ring, width, h, j + p)[i]), part[p]);
-        }
-      }
+  const int column = static_cast<int>(blockIdx.x) * kValueColumns + Lane();
+  float part = 0;
+  if (column < h) {
+    const uint16_t* own = a.values + kv_head * h;
+#pragma unroll 8
+    for (int j = Warp(); j < seen.len; j += static_cast<int>(kLanes)) {
+      part =
+          fmaf(weight[j],
+               FloatOf(seen.slots.At(own, seen.ring + seen.to_values, a.kv_heads * h, h, j)[column]), part);
     }
-    if (which == 1) {
-#pragma unroll
-      for (int p = 0; p < kParts; ++p) upper[column * kParts + p] = part[p];
-    }
-    __syncthreads();
-    if (which == 0 && i < h) {
-#pragma unroll
-      for (int p = 0; p < kParts; ++p) part[p] = part[p] + upper[column * kParts + p];
-#pragma unroll
-      for (int step = kParts / 2; step > 0; step /= 2) {
-#pragma unroll
-        for (int p = 0; p < kParts / 2; ++p) {
-          if (p < step) part[p] = part[p] + part[p + step];
-        }
-      }
-      out[row * out_stride + head * h + i] = part[0];
-    }
-    if (!OMNI_DEVICE_PLANTED(kPartsOverwritten)) __syncthreads();
   }
+  parts[t] = part;
+  if (!OMNI_DEVICE_PLANTED(kPartsUnfinished)) __syncthreads();
+  if (t >= kValueColumns || column >= h) return;
+  float of[kLanes];
+#pragma unroll
+  for (int p = 0; p < static_cast<int>(kLanes); ++p) of[p] = parts[p * kValueColumns + t];
+#pragma unroll
+  for (int half = static_cast<int>(kLanes) / 2; half > 0; half /= 2) {
+#pragma unroll
+    for (int p = 0; p < static_cast<int>(kLanes) / 2; ++p) {
+      if (p < half) of[p] = of[p] + of[p + half];
+    }
+  }
+  out[row * out_stride + head * h + column] = of[0];
 }
 
 // The last rows of each segment, as many as the window has room for. grid: (window, segments).
 __global__ void StoreRingKernel(Attention a, const Segment* segments) {
+  LetNextCome();
   const Segment segment = segments[blockIdx.y];
-  const int64_t back = blockIdx.x;
+  const int back = static_cast<int>(blockIdx.x);
+  AwaitLaunchBefore();
   if (back >= segment.count) return;
   const int64_t row = segment.first_row + segment.count - 1 - back;
-  const int64_t slot = (segment.position + segment.count - 1 - back) % a.window;
-  const int64_t width = a.kv_heads * a.h, head_ring = a.window * a.h;
+  const int h = static_cast<int>(a.h), width = static_cast<int>(a.kv_heads) * h;
+  const int64_t head_ring = a.window * a.h, slot = SlotOf(a, segment, row);
   uint16_t* ring = segment.ring + a.offset;
-  for (int64_t i = threadIdx.x; i < width; i += blockDim.x) {
-    const int64_t at = i / a.h * head_ring + slot * a.h + i % a.h;
+#pragma unroll 1
+  for (int i = static_cast<int>(threadIdx.x); i < width; i += static_cast<int>(blockDim.x)) {
+    const int64_t at = i / h * head_ring + slot * h + i % h;
     ring[at] = a.keys[row * width + i];
     ring[a.kv_heads * head_ring + at] = a.values[row * width + i];
   }

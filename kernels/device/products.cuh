@@ -9,6 +9,7 @@
 namespace omni::kernels::device {
 
 inline constexpr int kAhead = 4;         // loads of a lane on their way before the first is used
+inline constexpr int kAheadDown = 6;     // of an expert's second product, whose rows are 11 008 wide
 inline constexpr int kProductWarps = 4;  // of a block
 inline constexpr int kTernaryParts = 5, kTwoBitParts = 4;
 
@@ -67,21 +68,32 @@ __device__ __forceinline__ void AddWord(unsigned codes, const unsigned (&x)[N], 
   for (int n = 0; n < N; ++n) sum[n][0] = __dp4a(static_cast<int>(codes), static_cast<int>(x[n]), sum[n][0]);
 }
 
-// The chunks of 16 bytes first, first + step, ... of `chunks`; chunk(k) is where the k-th lies.
-template <int N, int kParts, class ChunkAt>
-__device__ __forceinline__ void AddChunks(ChunkAt chunk, int64_t first, int64_t step, int64_t chunks,
+// The chunks of 16 bytes first, first + step, ... of `chunks`; chunk(k) is where the k-th lies. Before the
+// launch before is over the first of them are on their way to registers, and of one row the others to the
+// cache: codes are weights, x is not.
+template <int N, int kParts, int kLoads = kAhead, class ChunkAt>
+__device__ __forceinline__ void AddChunks(ChunkAt chunk, int first, int step, int64_t count,
                                           const RowPointers<N>& x, int (&sum)[N][kParts]) {
-  for (int64_t begin = first; begin < chunks; begin += step * kAhead) {
-    uint4 codes[kAhead];
+  const int chunks = static_cast<int>(count);
+  uint4 codes[kLoads];
+  const auto load = [&](int begin) {
 #pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      const int64_t k = begin + i * step;
+    for (int i = 0; i < kLoads; ++i) {
+      const int k = begin + i * step;
       codes[i] = uint4{0, 0, 0, 0};
       if (k < chunks) codes[i] = __ldcs(reinterpret_cast<const uint4*>(chunk(k)));
     }
+  };
+  load(first);
+  if (N == 1 && kParts == kTernaryParts) {  // whose arithmetic takes as long as memory does
+    for (int k = first + kLoads * step; k < chunks; k += step) Prefetch(chunk(k));
+  }
+  AwaitLaunchBefore();
+  for (int begin = first; begin < chunks; begin += step * kLoads) {
+    if (begin > first) load(begin);
 #pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      const int64_t k = begin + i * step;
+    for (int i = 0; i < kLoads; ++i) {
+      const int k = begin + i * step;
       if (k >= chunks) break;
       uint4 in[N];
 #pragma unroll
@@ -127,6 +139,15 @@ __device__ __forceinline__ void Put(const Output& out, int64_t row, int64_t i, i
   out.y[at] = out.add ? out.y[at] + y : y;
 }
 
+// sum[which], without an array in memory.
+template <int kParts>
+__device__ __forceinline__ int Chosen(const int (&sum)[kParts], int which) {
+  int chosen = sum[0];
+#pragma unroll
+  for (int k = 1; k < kParts; ++k) chosen = which == k ? sum[k] : chosen;
+  return chosen;
+}
+
 // Rows first .. of x; past the last one they repeat it.
 template <int N>
 __device__ __forceinline__ RowPointers<N> Pointers(const Quantized& x, int first, int n) {
@@ -138,7 +159,8 @@ __device__ __forceinline__ RowPointers<N> Pointers(const Quantized& x, int first
 }
 
 // Products whose groups are split between `split` of the block's warps: their parts meet in shared memory,
-// and `put(group of the block, row, part, sum)` is called for each by one thread. N rows, kParts sums each.
+// and `put(group of the block, row, sums, which)` is called by one thread for each of a group's sums. N rows,
+// kParts sums each.
 template <int N, int kParts, class SumsOf, class PutSum>
 __device__ __forceinline__ void SplitProduct(int split, SumsOf sums_of, PutSum put) {
   OMNI_SHARED(int, parts, kProductWarps* N* kParts);
@@ -160,8 +182,8 @@ __device__ __forceinline__ void SplitProduct(int split, SumsOf sums_of, PutSum p
   if (!OMNI_DEVICE_PLANTED(kPartsWithoutBarrier)) __syncthreads();
   const int groups = kProductWarps / split;
   const int t = static_cast<int>(threadIdx.x);
-  if (t < groups * N) {
-    const int group = t / N, n = t % N;
+  for (int at = t; at < groups * N * kParts; at += kProductWarps * kWarpLanes) {
+    const int group = at / (N * kParts), n = at / kParts % N;
     int total[kParts];
 #pragma unroll
     for (int k = 0; k < kParts; ++k) {
@@ -169,13 +191,14 @@ __device__ __forceinline__ void SplitProduct(int split, SumsOf sums_of, PutSum p
       const int last = OMNI_DEVICE_PLANTED(kOneWarpTooMany) ? split + 1 : split;
       for (int s = 0; s < last; ++s) total[k] += parts[((group * split + s) * N + n) * kParts + k];
     }
-    put(group, n, total);
+    put(group, n, total, at % kParts);
   }
 }
 
 template <int N>
 __global__ void __launch_bounds__(kProductWarps* kWarpLanes)
     TwoBitKernel(TwoBitProducts products, Quantized x, int n, int split) {
+  LetNextCome();
   const int per_block = kProductWarps / split, first_row = static_cast<int>(blockIdx.y) * N;
   const RowPointers<N> rows = Pointers<N>(x, first_row, n);
   const int64_t first_group = static_cast<int64_t>(blockIdx.x) * per_block;
@@ -191,27 +214,27 @@ __global__ void __launch_bounds__(kProductWarps* kWarpLanes)
       [&](int group, int part, int(&sum)[N][kTwoBitParts]) {
         int64_t g;
         const int p = locate(first_group + group, &g);
-        if (p == products.count) return;
+        if (p == products.count) return AwaitLaunchBefore();
         const TwoBitMatrix& m = products.of[p].m;
+        if (Lane() == 0) Prefetch(products.of[p].out.scale + g * kTwoBitRows);
         const uint8_t* base = m.base + g * m.num_blocks * kTernaryBlockBytes;
         AddChunks<N>([&](int64_t k) { return base + 16 * k; }, part * kWarpLanes + Lane(), split * kWarpLanes,
                      4 * m.num_blocks, rows, sum);
       },
-      [&](int group, int row, int(&sum)[kTwoBitParts]) {
+      [&](int group, int row, int(&sum)[kTwoBitParts], int which) {
         int64_t g;
         const int p = locate(first_group + group, &g);
         if (p == products.count || first_row + row >= n) return;
         SeparateLevels(sum, x.sum[first_row + row]);
-        const float scale = x.scale[first_row + row];
-#pragma unroll
-        for (int i = 0; i < kTwoBitParts; ++i)
-          Put(products.of[p].out, first_row + row, g * kTwoBitRows + i, sum[i], scale);
+        Put(products.of[p].out, first_row + row, g * kTwoBitRows + which, Chosen(sum, which),
+            x.scale[first_row + row]);
       });
 }
 
 template <int N>
 __global__ void __launch_bounds__(kProductWarps* kWarpLanes)
     TernaryKernel(TernaryMatrix m, Quantized x, int n, Output out, int split) {
+  LetNextCome();
   const int per_block = kProductWarps / split, first_row = static_cast<int>(blockIdx.y) * N;
   const RowPointers<N> rows = Pointers<N>(x, first_row, n);
   const int64_t first_group = static_cast<int64_t>(blockIdx.x) * per_block;
@@ -219,7 +242,7 @@ __global__ void __launch_bounds__(kProductWarps* kWarpLanes)
       split,
       [&](int group, int part, int(&sum)[N][kTernaryParts]) {
         const int64_t g = first_group + group;
-        if (g >= m.num_groups) return;
+        if (g >= m.num_groups) return AwaitLaunchBefore();
         AddChunks<N>(
             [&](int64_t k) {
               const uint8_t* column = m.table != nullptr ? m.table[k / 4] : m.base + k / 4 * m.block_stride;
@@ -227,32 +250,30 @@ __global__ void __launch_bounds__(kProductWarps* kWarpLanes)
             },
             part * kWarpLanes + Lane(), split * kWarpLanes, 4 * m.num_blocks, rows, sum);
       },
-      [&](int group, int row, int(&sum)[kTernaryParts]) {
+      [&](int group, int row, int(&sum)[kTernaryParts], int which) {
         const int64_t g = first_group + group;
         if (g >= m.num_groups || first_row + row >= n) return;
         SeparateTrits(sum, x.sum[first_row + row]);
-        const float scale = x.scale[first_row + row];
-#pragma unroll
-        for (int i = 0; i < kTernaryParts; ++i)
-          Put(out, first_row + row, g * kTernaryRows + i, sum[i], scale);
+        Put(out, first_row + row, g * kTernaryRows + which, Chosen(sum, which), x.scale[first_row + row]);
       });
 }
 
 template <int N>
 __global__ void __launch_bounds__(kProductWarps* kWarpLanes)
     Int8Kernel(Int8Matrix m, Quantized x, int n, Output out) {
+  LetNextCome();
   const int first_row = static_cast<int>(blockIdx.y) * N;
   const RowPointers<N> rows = Pointers<N>(x, first_row, n);
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kProductWarps + Warp();
   SplitProduct<N, 1>(
       1,
       [&](int, int, int(&sum)[N][1]) {
-        if (i >= m.rows) return;
+        if (i >= m.rows) return AwaitLaunchBefore();
         const uint8_t* base = reinterpret_cast<const uint8_t*>(m.base) + i * m.stride;
         AddChunks<N>([&](int64_t k) { return base + 16 * k; }, Lane(), kWarpLanes, m.cols_padded / 16, rows,
                      sum);
       },
-      [&](int group, int row, int(&sum)[1]) {
+      [&](int group, int row, int(&sum)[1], int) {
         const int64_t g = static_cast<int64_t>(blockIdx.x) * kProductWarps + group;
         if (g >= m.rows || first_row + row >= n) return;
         Put(out, first_row + row, g, sum[0], x.scale[first_row + row]);

@@ -11,30 +11,38 @@ __device__ __forceinline__ unsigned Rising(float x) {
   return bits >> 31 ? ~bits : bits | 0x80000000u;
 }
 
+// grid: (d / 128, segments, layers): h of the next layer begins `layer_stride` further.
 __global__ void SlowStepKernel(const Segment* segments, int64_t offset, const float* h, int64_t h_stride,
-                               int64_t d, float rate, float* before) {
+                               int64_t layer_stride, int64_t d, float rate, float* before) {
+  LetNextCome();
   const Segment segment = segments[blockIdx.y];
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  AwaitLaunchBefore();
   if (i >= d) return;
+  offset += blockIdx.z * d;
+  h += blockIdx.z * layer_stride;
   float u = segment.slow[offset + i];
+#pragma unroll 1
   for (int64_t row = segment.first_row; row < segment.first_row + segment.count; ++row) {
-    before[row * h_stride + i] = u;
+    if (before != nullptr) before[row * h_stride + i] = u;
     u = fmaf(rate, h[row * h_stride + i] - u, u);
   }
   segment.slow[offset + i] = u;
 }
 
 inline constexpr int kRouteThreads = 128;  // three warps for the axes, all for the experts
-__global__ void __launch_bounds__(kRouteThreads)
-    RouteKernel(Router router, const float* seen, int64_t seen_stride, const int32_t* tokens,
-                int32_t* routes) {
+// Where the row that has seen h and is of this token goes; called by all threads of a block.
+__device__ __forceinline__ void RouteRow(const Router& router, const float* h, const int32_t* token,
+                                         int32_t* route) {
   OMNI_SHARED(float, z, 3);
   OMNI_SHARED(uint64_t, nearest, kRouteThreads / kWarpLanes);
-  const int64_t row = blockIdx.x;
   const int t = static_cast<int>(threadIdx.x);
   if (Warp() < 3) {
     const float* axis = router.route + Warp() * router.d;
-    const float* h = seen + row * seen_stride;
+    for (int64_t j = Lane() * kWarpLanes; j < router.d; j += kWarpLanes * kWarpLanes) {
+      Prefetch(axis + j);
+      Prefetch(h + j);
+    }
     float part = 0;
 #pragma unroll 32
     for (int64_t j = Lane() % kLanes; j < router.d; j += kLanes) part = fmaf(axis[j], h[j], part);
@@ -74,15 +82,36 @@ __global__ void __launch_bounds__(kRouteThreads)
     best = nearest[warp] < best ? nearest[warp] : best;
   int32_t expert = static_cast<int32_t>(best & 0xffffffffu);
   if (router.members != nullptr)
-    expert = router.expert_at[expert * router.per_region + router.members[tokens[row]]];
-  routes[row] = expert;
+    expert = router.expert_at[expert * router.per_region + router.members[*token]];
+  *route = expert;
+}
+
+__global__ void __launch_bounds__(kRouteThreads)
+    RouteKernel(Router router, const float* seen, int64_t seen_stride, const int32_t* tokens,
+                int32_t* routes) {
+  LetNextCome();
+  const int64_t row = blockIdx.x;
+  AwaitLaunchBefore();
+  RouteRow(router, seen + row * seen_stride, tokens + row, routes + row);
+}
+
+// grid: routers.
+__global__ void __launch_bounds__(kRouteThreads)
+    RouteAheadKernel(const RouterAhead* routers, const Segment* segment, const int32_t* token,
+                     int32_t* routes) {
+  LetNextCome();
+  const RouterAhead ahead = routers[blockIdx.x];
+  AwaitLaunchBefore();
+  RouteRow(ahead.router, segment->slow + ahead.slow_offset, token, routes + ahead.to);
 }
 
 inline constexpr int kArgMaxThreads = 512;
 __global__ void __launch_bounds__(kArgMaxThreads)
     ArgMaxKernel(const float* logits, int64_t stride, int64_t vocab, int32_t* tokens) {
+  LetNextCome();
   OMNI_SHARED(uint64_t, warps, kArgMaxThreads / kWarpLanes);
   const int64_t row = blockIdx.x;
+  AwaitLaunchBefore();
   const int t = static_cast<int>(threadIdx.x);
   uint64_t best = 0;  // the logit's bits above the inverted id: of equal ones the lowest wins
   for (int64_t i = t; i < vocab; i += kArgMaxThreads) {

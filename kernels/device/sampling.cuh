@@ -28,12 +28,14 @@ __device__ __forceinline__ float LogitOf(uint64_t key) {
 __global__ void __launch_bounds__(kSampleThreads)
     SampleKernel(const float* logits, int64_t stride, int64_t vocab, const Draw* draws, float* adjusted,
                  int32_t* tokens) {
+  LetNextCome();
   OMNI_SHARED(uint64_t, keys, kMaxTopK);
   OMNI_SHARED(unsigned, count, kDigits);
   OMNI_SHARED(uint64_t, prefix, 1);
   OMNI_SHARED(unsigned, left, 1);
   OMNI_SHARED(unsigned, used, 1);
   OMNI_SHARED(float, weight, kMaxTopK);
+  AwaitLaunchBefore();
   const Draw draw = draws[blockIdx.x];
   const int t = static_cast<int>(threadIdx.x);
   float* own = adjusted + blockIdx.x * vocab;

@@ -13,7 +13,7 @@
 namespace omni::kernels::device {
 
 // To be raised with every change of what a function means or takes.
-inline constexpr uint32_t kTableVersion = 1;
+inline constexpr uint32_t kTableVersion = 2;
 
 #define OMNI_DEVICE_FUNCTIONS(DO) \
   DO(FailureText)                 \
@@ -29,9 +29,11 @@ inline constexpr uint32_t kTableVersion = 1;
   DO(NewEvent)                    \
   DO(DeleteEvent)                 \
   DO(Record)                      \
+  DO(Await)                       \
   DO(WaitFor)                     \
   DO(Milliseconds)                \
   DO(CopyIn)                      \
+  DO(CopyInMany)                  \
   DO(CopyOut)                     \
   DO(CopyWithin)                  \
   DO(Zero)                        \
@@ -56,6 +58,8 @@ inline constexpr uint32_t kTableVersion = 1;
   DO(StoreRing)                   \
   DO(SlowStep)                    \
   DO(Route)                       \
+  DO(RouteAhead)                  \
+  DO(Gather)                      \
   DO(AddRows)                     \
   DO(ArgMax)                      \
   DO(Sample)
@@ -69,8 +73,8 @@ inline constexpr uint64_t kTableShape = [] {
     shape = shape * 0x100000001b3u + static_cast<uint8_t>(letter);
   for (const size_t size :
        {sizeof(Properties), sizeof(Quantized), sizeof(Output), sizeof(TwoBitProducts), sizeof(Experts),
-        sizeof(Segment), sizeof(Stretch), sizeof(PdrInputs), sizeof(Attention), sizeof(Router), sizeof(Draw),
-        sizeof(TwoBitMatrix), sizeof(TernaryMatrix), sizeof(Int8Matrix)})
+        sizeof(Segment), sizeof(Stretch), sizeof(PdrInputs), sizeof(Attention), sizeof(Router),
+        sizeof(RouterAhead), sizeof(Draw), sizeof(TwoBitMatrix), sizeof(TernaryMatrix), sizeof(Int8Matrix)})
     shape = shape * 0x100000001b3u + size;
   return shape;
 }();

@@ -119,13 +119,24 @@ int Run(const std::string& path, bool small) {
   return report.ok() ? 0 : 1;
 }
 
+int TokensForProfiler() {
+  if (kernels::device::Use(0)) return 1;
+  Report report;
+  report.Add("tokens", MeasureTokens("perspective-1t", 1, int64_t{2684} << 20, 1, 1));
+  std::printf("%s\n", report.Text().c_str());
+  return report.ok() ? 0 : 1;
+}
+
 }  // namespace
 }  // namespace omni
 
 int main(int argc, char** argv) {
+  if (argc == 2 && std::strcmp(argv[1], "--tokens") == 0) return omni::TokensForProfiler();
   const bool small = argc == 3 && std::strcmp(argv[2], "--small") == 0;
   if (argc != 2 && !small) {
-    std::fprintf(stderr, "usage: device_check MODEL.flat [--small]\n");
+    std::fprintf(stderr,
+                 "usage: device_check MODEL.flat [--small]\n"
+                 "       device_check --tokens   one token each way, to be looked at by a profiler\n");
     return 2;
   }
   return omni::Run(argv[1], small);

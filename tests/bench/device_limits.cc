@@ -73,10 +73,35 @@ absl::StatusOr<Figures> MeasureLimits(int64_t copy_bytes) {
   const double in = MedianMilliseconds(stream, 10, [&] {
     static_cast<void>(device::CopyIn(to->data(), host->as<uint8_t>(), host_bytes, stream));
   });
+  // Pieces of an expert's tiles' size, from all over the pinned memory, by one launch and by a copy each.
+  const int64_t piece = std::min<int64_t>(host_bytes / 16, 159744), stride = PadTo(piece, 256),
+                pieces = std::min<int64_t>(host_bytes / stride, 172);
+  absl::StatusOr<PinnedBuffer> sources = PinnedBuffer::Make(8 * pieces);
+  if (!sources.ok()) return sources.status();
+  for (int64_t i = 0; i < pieces; ++i)
+    sources->as<const uint8_t*>()[i] = host->as<uint8_t>(i * 7 % pieces * (host_bytes / pieces / 256 * 256));
+  const double gather = MedianMilliseconds(stream, 10, [&] {
+    device::Gather(sources->as<const uint8_t*>(), pieces, piece, to->data(), stride, stream);
+  });
+  const double many = MedianMilliseconds(stream, 10, [&] {
+    static_cast<void>(
+        device::CopyInMany(sources->as<const uint8_t*>(), pieces, piece, to->data(), stride, stream));
+  });
+  const double one_by_one = MedianMilliseconds(stream, 10, [&] {
+    for (int64_t i = 0; i < pieces; ++i) {
+      static_cast<void>(
+          device::CopyIn(to->data() + i * stride, sources->as<const uint8_t*>()[i], piece, stream));
+    }
+  });
   device::DeleteStream(stream);
-  if (!(copy > 0 && in > 0)) return absl::UnavailableError("device: copies could not be timed");
+  if (!(copy > 0 && in > 0 && gather > 0 && many > 0 && one_by_one > 0))
+    return absl::UnavailableError("device: copies could not be timed");
+  const double gathered = 1e-6 * static_cast<double>(pieces * piece);
   return Figures{{"copy_gbps", 2e-6 * static_cast<double>(copy_bytes) / copy},
-                 {"host_to_device_gbps", 1e-6 * static_cast<double>(host_bytes) / in}};
+                 {"host_to_device_gbps", 1e-6 * static_cast<double>(host_bytes) / in},
+                 {"gather_gbps", gathered / gather},
+                 {"copies_in_one_call_gbps", gathered / many},
+                 {"copies_one_by_one_gbps", gathered / one_by_one}};
 }
 
 absl::StatusOr<Figures> MeasureProducts(int64_t d, int64_t r, int64_t f, int64_t vocab, int copies,
@@ -149,7 +174,8 @@ absl::StatusOr<Figures> MeasureProducts(int64_t d, int64_t r, int64_t f, int64_t
                           layout.down_offset(),
                           layout.gate_scale_offset(),
                           layout.up_scale_offset(),
-                          -1};
+                          -1,
+                          true};
   struct Part {
     const char* name;
     int64_t bytes;
@@ -168,8 +194,8 @@ absl::StatusOr<Figures> MeasureProducts(int64_t d, int64_t r, int64_t f, int64_t
        }},
       {"pdr_state", 8 * d * r,
        [&](int c) {
-         device::PdrStep({y, y, y, y, y, d, r, 0, d, r, c * d * r}, segments, stretches, 1, y + 2 * f_pad, d,
-                         stream);
+         device::PdrStep({y, y, y, y, y, d, r, 0, d, r, c * d * r, true}, segments, stretches, 1,
+                         y + 2 * f_pad, d, stream);
        }},
       {"mixer_out", out_bytes,
        [&](int c) {
@@ -349,39 +375,60 @@ absl::StatusOr<Figures> MeasureTokens(const std::string& preset, int tokens, int
                              static_cast<double>(expert_bytes);
   Figures figures = {{"token_bytes", token_bytes}};
   WorkerPool pool(1);
-  for (const bool resident : {true, false}) {
+  struct Way {
+    const char* name;
+    bool resident, pinned;
+    int64_t position;  // of the first token
+  };
+  for (const Way& way : {Way{"resident", true, true, 0}, Way{"resident_full_window", true, true, c.window},
+                         Way{"streamed", false, true, 0}, Way{"streamed_from_unpinned", false, false, 0}}) {
     DeviceSettings settings;
-    settings.experts = resident ? DeviceSettings::ExpertsAt::kResident : DeviceSettings::ExpertsAt::kStreamed;
-    settings.memory_cap = resident ? 0 : cap;
-    settings.source_is_pinned = settings.states_stay = true;
+    settings.experts =
+        way.resident ? DeviceSettings::ExpertsAt::kResident : DeviceSettings::ExpertsAt::kStreamed;
+    settings.memory_cap = way.resident ? 0 : cap;
+    settings.source_is_pinned = way.pinned;
+    settings.states_stay = true;
     settings.max_rows = 1;
     const auto decoder = DeviceDecoder::Create((*model)->weights(), model->get(), settings);
     if (!decoder.ok()) return decoder.status();
     SessionState state(c);
+    state.set_position(way.position);
     std::vector<double> times;
+    std::vector<std::pair<double, double>>
+        parts;  // when a step was on the stream, and when its layers were done
     for (int i = 0; i < tokens + 2; ++i) {
       const auto start = std::chrono::steady_clock::now();
       const BatchRow row{&state, TokenId(static_cast<int32_t>(i * 97 % c.vocab)), true};
-      const auto logits = RunBatch(**decoder, c, **model, pool, {&row, 1});
-      if (!logits.ok()) return logits.status();
+      if (absl::Status status = (*decoder)->Begin({&row, 1}); !status.ok()) return status;
+      const double begun = Seconds(start);
+      for (int64_t l = 0; l < c.layers; ++l) {
+        const auto jobs = (*decoder)->RunLayer(LayerId(static_cast<int32_t>(l)));
+        if (!jobs.ok()) return jobs.status();
+      }
+      (*decoder)->StartHidden({});
+      const double hidden = Seconds(start);
+      (*decoder)->StartLogits({});
+      if (const auto logits = (*decoder)->logits(); !logits.ok()) return logits.status();
+      if (i >= 2) parts.push_back({begun, hidden});
       if (i >= 2) times.push_back(Seconds(start));
     }
     std::nth_element(times.begin(), times.begin() + static_cast<int64_t>(times.size()) / 2, times.end());
     const double seconds = times[times.size() / 2];
-    const std::string name = resident ? "resident" : "streamed";
+    const std::string name = way.name;
     figures.push_back({name + "_token_ms", 1e3 * seconds});
+    std::nth_element(parts.begin(), parts.begin() + static_cast<int64_t>(parts.size()) / 2, parts.end(),
+                     [](const auto& a, const auto& b) { return a.second < b.second; });
+    figures.push_back({name + "_begun_ms", 1e3 * parts[parts.size() / 2].first});
+    figures.push_back({name + "_layers_ms", 1e3 * parts[parts.size() / 2].second});
     figures.push_back({name + "_device_mib", static_cast<double>((*decoder)->device_bytes()) / (1 << 20)});
     kernels::device::Properties now;
     if (kernels::device::Describe(0, &now).code == 0) {
       figures.push_back(
           {name + "_device_used_mib", static_cast<double>(now.memory_bytes - now.free_bytes) / (1 << 20)});
     }
-    if (resident) {
-      figures.push_back({"resident_share", 1e-9 * token_bytes / seconds / copy_gbps});
-    } else {
-      figures.push_back(
-          {"streamed_share", 1e-9 * static_cast<double>(expert_bytes) / seconds / host_to_device_gbps});
-    }
+    const double bytes = way.resident ? token_bytes : static_cast<double>(expert_bytes);
+    figures.push_back(
+        {name + "_share", 1e-9 * bytes / seconds / (way.resident ? copy_gbps : host_to_device_gbps)});
   }
   return figures;
 }

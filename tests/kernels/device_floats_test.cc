@@ -192,13 +192,17 @@ class DeviceAttentionTest : public DeviceFloatsTest {
     std::vector<uint16_t> start(rows_at.size() * static_cast<size_t>(ring));
     for (uint16_t& x : start) x = ToFp16(random.Uniform(-2.0f, 2.0f));
     const Array<float> dq(q), dk(k), dv(v), dc(cos), ds(sin), out(n * d);
+    const Array<float> scores(n * heads * window);
+    const Array<uint32_t> largest(n * heads);
     const Array<uint16_t> keys(n * kv), values(n * kv), rings(start);
-    const States made = MakeSegments(rows_at, nullptr, 0, rings.data(), ring);
+    States made = MakeSegments(rows_at, nullptr, 0, rings.data(), ring);
+    for (Segment& segment : made.segments) segment.slot = static_cast<int32_t>(segment.position % window);
     const Array<Segment> segments(made.segments);
     const Array<int32_t> row_segment(made.row_segment);
     const float scale = 1.0f / std::sqrt(static_cast<float>(h));
-    const Attention a{dq.data(),     dk.data(), dv.data(), dc.data(), ds.data(), d,      kv,   keys.data(),
-                      values.data(), heads,     kv_heads,  h,         window,    offset, scale};
+    const Attention a{dq.data(), dk.data(),   dv.data(),     dc.data(),     ds.data(),     d,
+                      kv,        keys.data(), values.data(), heads,         kv_heads,      h,
+                      window,    offset,      scale,         scores.data(), largest.data()};
     RotateRows(a, n, nullptr);
     Attend(a, segments.data(), row_segment.data(), n, out.data(), d, nullptr);
     StoreRing(a, segments.data(), static_cast<int>(rows_at.size()), n, nullptr);
@@ -258,7 +262,7 @@ TEST_F(DeviceFloatsTest, SlowStates) {
   const Array<float> dh(h), state(start), before(5 * kD);
   const States made = MakeSegments({{4, 0}, {1, 2}}, state.data(), kD + kOffset, nullptr, 0);
   const Array<Segment> segments(made.segments);
-  SlowStep(segments.data(), 2, kOffset, dh.data(), kD, kD, 0.0625f, before.data(), nullptr);
+  SlowStep(segments.data(), 2, kOffset, dh.data(), kD, 1, 0, kD, 0.0625f, before.data(), nullptr);
   std::vector<float> want = start, want_before;
   for (int t = 0; t < 5; ++t) {
     float* u = &want[static_cast<size_t>((t < 4 ? 0 : kD + kOffset) + kOffset)];
@@ -267,6 +271,44 @@ TEST_F(DeviceFloatsTest, SlowStates) {
   }
   EXPECT_TRUE(SameBytes(before.Get(), want_before));
   EXPECT_TRUE(SameBytes(state.Get(), want));
+}
+
+TEST_F(DeviceFloatsTest, SlowStatesOfManyLayersAtOnce) {
+  constexpr int64_t kD = 200, kLayers = 3, kStride = 256;
+  const std::vector<float> h = Row(kLayers * kStride, 2.0f), start = Row(kLayers * kD, 1.0f);
+  const Array<float> dh(h), state(start);
+  const States made = MakeSegments({{1, 0}}, state.data(), kLayers * kD, nullptr, 0);
+  const Array<Segment> segments(made.segments);
+  SlowStep(segments.data(), 1, 0, dh.data(), kStride, kLayers, kStride, kD, 0.0625f, nullptr, nullptr);
+  std::vector<float> want = start;
+  for (int64_t l = 0; l < kLayers; ++l) {
+    ref.slow_step(&want[static_cast<size_t>(l * kD)], &h[static_cast<size_t>(l * kStride)], 0.0625f, kD);
+  }
+  EXPECT_TRUE(SameBytes(state.Get(), want));
+}
+
+// Items of pinned memory in any order, of one word, of less than a block's unit and of several.
+TEST_F(DeviceFloatsTest, GathersFromTheHost) {
+  for (const int64_t bytes : {16, 4096, 16384, 40016}) {
+    constexpr int64_t kItems = 7;
+    const int64_t stride = (bytes + 255) / 256 * 256;
+    void *source = nullptr, *list = nullptr;
+    ASSERT_FALSE(AllocatePinned(kItems * stride, &source));
+    ASSERT_FALSE(AllocatePinned(kItems * 8, &list));
+    auto* const host = static_cast<uint8_t*>(source);
+    for (int64_t i = 0; i < kItems * stride; ++i) host[i] = static_cast<uint8_t>(i * 31 + i / 251);
+    const auto from = static_cast<const uint8_t**>(list);
+    std::vector<uint8_t> want(static_cast<size_t>(kItems * stride), 0xee);
+    for (int64_t i = 0; i < kItems; ++i) {
+      from[i] = host + i * 3 % kItems * stride;
+      std::copy_n(from[i], bytes, &want[static_cast<size_t>(i * stride)]);
+    }
+    const Array<uint8_t> to(std::vector<uint8_t>(static_cast<size_t>(kItems * stride), 0xee));
+    Gather(from, kItems, bytes, to.data(), stride, nullptr);
+    EXPECT_EQ(to.Get(), want) << bytes;
+    FreePinned(list);
+    FreePinned(source);
+  }
 }
 
 TEST_F(DeviceFloatsTest, Routes) {
@@ -330,6 +372,16 @@ TEST_F(DeviceFloatsTest, Routes) {
           want.push_back(nearest);
         }
         EXPECT_EQ(routes.Get(), want) << experts;
+        // The same rows as the slow states of as many layers, of one token.
+        std::vector<RouterAhead> ahead;
+        for (int t = 0; t < kN; ++t) ahead.push_back({router, t * kD, kN - 1 - t});
+        const States made = MakeSegments({{1, 0}}, dh.data(), kN * kD, nullptr, 0);
+        const Array<Segment> segments(made.segments);
+        const Array<RouterAhead> routers(ahead);
+        const Array<int32_t> there(kN);
+        RouteAhead(routers.data(), kN, segments.data(), dtokens.data(), there.data(), nullptr);
+        for (int t = 0; t < (with_members ? 1 : kN); ++t)
+          EXPECT_EQ(there.Get()[static_cast<size_t>(kN - 1 - t)], want[static_cast<size_t>(t)]) << t;
       }
     }
   }

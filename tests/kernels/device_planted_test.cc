@@ -51,11 +51,13 @@ struct Everything {
     Segment segment;
     segment.count = 1;
     segment.position = 40;
+    segment.slot = 40 % 16;
     segment.ring = ring.data();
     const Array<Segment> segments(std::vector<Segment>{segment});
     ring.Put(std::vector<uint16_t>(2 * 16 * 130, 0x3c00));
-    const device::Attention of{x.data(),    x.data(), x.data(), x.data(), x.data(), kD, kD,  ring.data(),
-                               ring.data(), 1,        1,        130,      16,       0,  0.1f};
+    const device::Attention of{x.data(),      x.data(), x.data(), x.data(), x.data(), kD, kD,   ring.data(),
+                               ring.data(),   1,        1,        130,      16,       0,  0.1f, a.data(),
+                               largest.data()};
     Attend(of, segments.data(), routes.data(), 1, y.data(), kD, nullptr);
   }
   void Routing() {
@@ -90,8 +92,8 @@ constexpr PlantedFault kFaults[] = {
     {"kOneWarpTooMany", &Everything::Product, "parts["},
     {"kGateWithoutBarrier", &Everything::Gate, "sums["},
     {"kNextRowsWithoutBarrier", &Everything::Gate, "sums["},
-    {"kWeightsWithoutBarrier", &Everything::Attention, "score["},
-    {"kPartsOverwritten", &Everything::Attention, "upper["},
+    {"kWeightsWithoutBarrier", &Everything::Attention, "weight["},
+    {"kPartsUnfinished", &Everything::Attention, "parts["},
     {"kPointWithoutBarrier", &Everything::Routing, "z["},
     {"kLanesLeaveEarly", &Everything::Largest, "has ended"},
 };

@@ -27,6 +27,10 @@ class Array {
     const Failure failure = Allocate(bytes() > 0 ? bytes() : 16, &memory);
     if (failure) ADD_FAILURE() << FailureText(failure);
     data_ = static_cast<T*>(memory);
+    // What a kernel leaves out is then neither right by chance nor unset.
+    const std::vector<uint8_t> unlikely(static_cast<size_t>(bytes()), 0xa5);
+    if (const Failure f = CopyIn(data_, unlikely.data(), bytes(), nullptr)) ADD_FAILURE() << FailureText(f);
+    if (const Failure f = Synchronize(nullptr)) ADD_FAILURE() << FailureText(f);
   }
   explicit Array(const std::vector<T>& from) : Array(static_cast<int64_t>(from.size())) { Put(from); }
   Array(const Array&) = delete;

@@ -42,6 +42,9 @@ struct dim3 {
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
 struct alignas(16) int4 {
   int x, y, z, w;
 };
@@ -183,6 +186,7 @@ T FromBits(uint64_t bits) {
 #define OMNI_DEVICE_PLANTED(fault) (::omni::simt::IsPlanted(#fault))
 #define OMNI_LAUNCH(kernel, grid, block, shared, stream, ...) \
   ::omni::simt::Enqueue(stream, grid, block, shared, [=] { kernel(__VA_ARGS__); })
+#define OMNI_LAUNCH_LATE OMNI_LAUNCH
 
 namespace omni::simt {
 // Of simt_runtime.cc: on a stream, which may be recording a graph.

@@ -2,11 +2,14 @@
 #include "engine/decode/device_decoder.h"
 
 #include <cstring>
+#include <map>
+#include <utility>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "engine/decode/cpu_decoder.h"
+#include "engine/decode/device_memory.h"
 #include "kernels/device/device.h"
 #include "tests/testing/random_model.h"
 #ifdef OMNI_DEVICE_ON_FIBERS
@@ -50,6 +53,38 @@ Answers RunAll(RandomModel& model, Decoder& decoder) {
   answers.states = {first.Save(), second.Save()};
   return answers;
 }
+
+// The model's experts in pinned memory, where a device can fetch them itself.
+class PinnedExperts final : public ExpertSource {
+ public:
+  explicit PinnedExperts(RandomModel& model) : model_(model) {}
+  absl::StatusOr<ExpertTiles> Acquire(LayerId layer, ExpertId expert) override {
+    const int64_t payload = TileLayout(model_.config().d).payload();
+    Expert& kept = experts_[{layer.value, expert.value}];
+    if (kept.table.empty()) {
+      const absl::StatusOr<ExpertTiles> tiles = model_.Acquire(layer, expert);
+      if (!tiles.ok()) return tiles.status();
+      const auto count = static_cast<int64_t>(tiles->tiles.size());
+      absl::StatusOr<PinnedBuffer> memory = PinnedBuffer::Make(count * PadTo(payload, 256));
+      if (!memory.ok()) return memory.status();
+      kept.memory = *std::move(memory);
+      for (int64_t t = 0; t < count; ++t) {
+        uint8_t* const tile = kept.memory.as<uint8_t>(t * PadTo(payload, 256));
+        std::copy_n(tiles->tiles[static_cast<size_t>(t)], payload, tile);
+        kept.table.push_back(tile);
+      }
+    }
+    return ExpertTiles{kept.table, nullptr};
+  }
+
+ private:
+  struct Expert {
+    PinnedBuffer memory;
+    std::vector<const uint8_t*> table;
+  };
+  RandomModel& model_;
+  std::map<std::pair<int32_t, int32_t>, Expert> experts_;
+};
 
 struct Case {
   const char* name;
@@ -108,7 +143,9 @@ TEST_P(DeviceDecoderTest, GivesTheBytesOfTheCpu) {
   WorkerPool pool(1);
   CpuDecoder cpu(model.weights(), pool);
   const Answers want = RunAll(model, cpu);
-  const auto device = DeviceDecoder::Create(model.weights(), &model, SettingsOf(GetParam()));
+  PinnedExperts pinned(model);
+  ExpertSource& source = GetParam().pinned ? static_cast<ExpertSource&>(pinned) : model;
+  const auto device = DeviceDecoder::Create(model.weights(), &source, SettingsOf(GetParam()));
   ASSERT_TRUE(device.ok()) << device.status();
   const Answers got = RunAll(model, **device);
   ASSERT_EQ(got.logits.size(), want.logits.size());
