@@ -30,6 +30,7 @@ GROUPS = {
         (r"(\w+\.bits_per_byte)", r"\1", "", 1, 4),
         (r"(hdm_(?:exact|noisy)_\w+)", r"\1", "%", 100, 4),
         (r"(hdm_lookup_us_\w+|\w+_us_per_token)", r"\1", "µs", 1, 2),
+        (r"(recall\.\w+\.\w+\.\w+)", r"\1", "%", 100, 3),
         (r"(spp_\w*(?:share|other_likeliest))", r"\1", "%", 100, 3),
         (r"(spp_\w+_bits_per_byte(?:_projected)?)", r"\1", "", 1, 4),
         (r"(spp_\w+_denied_mass(?:_projected)?)", r"\1", "", 1, 2),
