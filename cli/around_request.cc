@@ -3,6 +3,12 @@
 #include <string>
 #include <utility>
 
+#include "engine/around/context_stage.h"
+#include "engine/around/perspectives.h"
+#include "engine/model/session_state.h"
+#include "store/format/model_files.h"
+#include "store/state/adapter_files.h"
+
 namespace omni::cli {
 
 void AskAround(const AroundFlags& around, GenerateRequest& request) {
@@ -19,6 +25,27 @@ void AskAround(const AroundFlags& around, ClusterClient::Request& request) {
   request.adapter = around.adapter;
   request.context_memory = around.context_memory;
   request.memory = around.memory_scope;
+}
+
+absl::StatusOr<int64_t> StatesToPlan(const AroundFlags& around, const DeviceFlags& device,
+                                     const std::string& path, int64_t tokens) {
+  const absl::StatusOr<DeviceChoice> choice = device.Choice();
+  if (!choice.ok()) return choice.status();
+  // As Session::states has it: the CPU looks aside from one state, a device copies it.
+  const int64_t looking = choice->kind == DeviceChoice::Kind::kCpu ? 2 : kPerspectives;
+  const int64_t states = around.perspectives.has_value() ? looking : 1;
+  int64_t bytes = around.context_memory ? SessionContexts::MostBytes(tokens) : 0;
+  if (!around.adapter.empty()) {
+    // That there is none, or another model's, is said when it is asked for.
+    const absl::StatusOr<AdapterFiles> files = OpenAdapterFiles();
+    const absl::StatusOr<std::string> file = files.ok() ? files->Load(around.adapter) : files.status();
+    if (file.ok()) bytes += std::ssize(*file);
+  }
+  if (bytes == 0) return states;
+  const absl::StatusOr<ModelFiles> files = ReadModelFiles(path, {.tiles = false, .shared = false});
+  if (!files.ok()) return files.status();
+  const int64_t state = SessionState::BytesFor(files->manifest.config);
+  return states + (bytes + state - 1) / state;
 }
 
 absl::StatusOr<HeldMemory> HoldAround(Node& node, GenerateRequest& request, TokenReport& report) {

@@ -107,8 +107,10 @@ absl::StatusOr<int> TalkHere(const ChatArgs& args) {
     if (!folder.ok()) return folder.status();
     memory = *std::move(folder);
   }
-  absl::StatusOr<std::unique_ptr<Node>> node =
-      OpenNode(*path, args.stream, args.threads, args.ctx, args.device, args.around.polytopes, memory);
+  const absl::StatusOr<int64_t> states = StatesToPlan(args.around, args.device, *path, args.ctx);
+  if (!states.ok()) return states.status();
+  absl::StatusOr<std::unique_ptr<Node>> node = OpenNode(*path, args.stream, args.threads, args.ctx,
+                                                        args.device, args.around.polytopes, memory, *states);
   if (!node.ok()) return node.status();
   GenerateRequest asks;
   AskAround(args.around, asks);

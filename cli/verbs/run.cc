@@ -353,8 +353,12 @@ absl::StatusOr<int> Run(const RunArgs& args) {
     if (!folder.ok()) return folder.status();
     memory = *std::move(folder);
   }
-  absl::StatusOr<std::unique_ptr<Node>> node =
-      OpenNode(*path, args.stream, args.threads, args.ctx, args.device, args.around.polytopes, memory);
+  // A token has a byte or more, but for the one that begins the text.
+  const int64_t tokens = std::min(args.ctx, std::ssize(*prompt) + 1 + std::min(args.tokens, args.ctx));
+  const absl::StatusOr<int64_t> states = StatesToPlan(args.around, args.device, *path, tokens);
+  if (!states.ok()) return states.status();
+  absl::StatusOr<std::unique_ptr<Node>> node = OpenNode(*path, args.stream, args.threads, args.ctx,
+                                                        args.device, args.around.polytopes, memory, *states);
   if (!node.ok()) return node.status();
   Swarm& swarm = (*node)->swarm();
   const Model& model = (*node)->model();

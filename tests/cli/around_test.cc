@@ -290,6 +290,41 @@ TEST_F(OmniAround, AnAdapterIsLearnedListedAndRemoved) {
   ExpectOneLine(adapt({"remove", "sea"}), 1, "there is none at all");
 }
 
+// Within a budget that leaves hardly more than the plan makes room for: what acts around the token is planned
+// for, and changes nothing of the answer.
+TEST_F(OmniAround, WhatActsAroundTheTokenIsPlannedForWithinABudget) {
+  const std::string model = OMNI_SOURCE_DIR "/models/mini";
+  ASSERT_EQ(Omni({"adapt", Text(), "--name", "planned", "-m", model, "--own-tokens", "64", "--drift", "100",
+                  "--passes", "1", "--layers", "none"})
+                .exit_code,
+            0);
+  const auto run = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), {"run", "The sea", "-m", model, "-n", "12", "--seed", "5", "--json"});
+    return Omni(more);
+  };
+  const std::vector<std::vector<std::string>> around = {
+      {},
+      {"--perspectives", "far,every=1,use=average"},
+      {"--context-memory"},
+      {"--adapter", "planned"},
+      {"--perspectives", "far,every=1,use=average", "--context-memory", "--adapter", "planned"}};
+  for (const std::vector<std::string>& flags : around) {
+    std::vector<std::string> within = flags;
+    within.insert(within.end(), {"--ram", "234M"});
+    EXPECT_EQ(Json(run(within))["tokens"], Json(run(flags))["tokens"]) << flags.size();
+  }
+  const auto least = [&](std::vector<std::string> more) {
+    more.insert(more.end(), {"--ram", "100M"});
+    const Output refused = run(more);
+    const std::string words = "the least that works is ";
+    const size_t at = refused.err.find(words);
+    EXPECT_NE(at, std::string::npos) << refused.err;
+    return at == std::string::npos ? 0 : std::atoi(refused.err.c_str() + at + words.size());
+  };
+  EXPECT_GT(least({"--perspectives", "far"}), least({}));
+  EXPECT_GT(least({"--context-memory"}), least({}));
+}
+
 // What a polytope does to the lists of words and behaviours that others judge models by: the denied tokens
 // lose probability and are the likeliest less often; words that are several tokens are not denied, and the
 // behaviours, which are ordinary sentences, are about as likely as before.
