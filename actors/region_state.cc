@@ -138,9 +138,9 @@ float* RegionState::OutputOf(RegionWork& work, size_t job) {
   return work.reply->output.data() + first_row * config_.d;
 }
 
-// Few experts that have tiles in common, as those of one token's perspectives have, are computed together
-// whatever regions they are of. Many regions are split by region, so that experts which share tiles are
-// computed together; else many experts by expert, and few experts within.
+// Few experts that have most of their tiles in common, as those of one token's perspectives have, are
+// computed together whatever regions they are of. Many regions are split by region, so that experts which
+// share tiles are computed together; else many experts by expert, and few experts within.
 void RegionState::ComputeAll(std::span<RegionWork* const> works) {
   absl::InlinedVector<RegionWork*, 16> order(works.begin(), works.end());
   const auto rows = [](const RegionWork* work) { return work->request->rows; };
@@ -183,7 +183,7 @@ void RegionState::ComputeTogether(RegionWork& work, std::span<const Item> items)
   for (const Item& item : items) ComputeAlone(item);  // each says what is wrong with it
 }
 
-// False: they have nothing in common, or are too many to tell which have.
+// False: they have too little in common, or are too many.
 bool RegionState::ComputeAcross(std::span<const Item> items) {
   constexpr size_t kMost = 8;
   if (items.size() < 2 || items.size() > kMost) return false;
@@ -195,7 +195,7 @@ bool RegionState::ComputeAcross(std::span<const Item> items) {
     jobs.push_back(item.work->jobs[item.job]);
     rows += std::ssize(jobs.back().rows);
   }
-  if (SharedTiles(experts) == 0) return false;
+  if (2 * SharedTiles(experts) < std::ssize(experts[0].tiles)) return false;
   const int64_t width = jobs[0].q_stride;
   std::vector<int8_t> q(static_cast<size_t>(rows * width));
   std::vector<float> scale(static_cast<size_t>(rows)), out(static_cast<size_t>(rows * config_.d));

@@ -72,6 +72,40 @@ TEST_F(RegionStateTest, WhatIsExpectedIsComputedWithTheFirstAndAnsweredByEachsOw
   }
 }
 
+// Experts of the first one's tiles but for the last.
+class AlikeSource : public ExpertSource {
+ public:
+  explicit AlikeSource(ExpertSource& source) : source_(source) {}
+  absl::StatusOr<ExpertTiles> Acquire(LayerId layer, ExpertId expert) override {
+    const ExpertTiles first = *source_.Acquire(layer, ExpertId(0)), own = *source_.Acquire(layer, expert);
+    auto tiles = std::make_shared<std::vector<const uint8_t*>>(first.tiles.begin(), first.tiles.end());
+    tiles->back() = own.tiles.back();
+    return ExpertTiles{*tiles, tiles};
+  }
+
+ private:
+  ExpertSource& source_;
+};
+
+TEST_F(RegionStateTest, FewExpertsThatAreAlikeGiveWhatEachGivesAloneWhateverTheirRegions) {
+  AlikeSource alike(tiny_.model);
+  const RegionState region(tiny_.model.config(), alike, pool_);
+  std::vector<RegionState> regions;
+  std::vector<RegionRequestPtr> requests;
+  for (int32_t r = 0; r < 4; ++r) {
+    regions.push_back(region.For(RequesterId(r)));
+    requests.push_back(Request(r, 30 + static_cast<uint64_t>(r)));
+    regions.back().Expect(requests.back());
+  }
+  const std::vector<ExpertTiles> tiles = {*alike.Acquire(LayerId(0), requests[1]->experts[0].expert),
+                                          *alike.Acquire(LayerId(0), requests[2]->experts[0].expert)};
+  ASSERT_EQ(SharedTiles(tiles), std::ssize(tiles[0].tiles) - 1);
+  for (size_t r : {2, 0, 3, 1}) {
+    RegionState alone(tiny_.model.config(), alike, pool_);
+    EXPECT_EQ(regions[r].Start(requests[r], nullptr)->output, alone.Start(requests[r], nullptr)->output);
+  }
+}
+
 TEST_F(RegionStateTest, WhatWasNeverStartedIsReplacedByItsRegionsNextRequest) {
   const RegionRequestPtr lost = Request(2, 1), next = Request(2, 2), other = Request(4, 3);
   region_.Expect(lost);
