@@ -104,6 +104,8 @@ def main():
     parser.add_argument("--unseen", default="",
                         help="numbers of the documents of TEST, from 1, with commas, whose authors the model has not "
                              "read; adaptation is measured on these (default: all)")
+    parser.add_argument("--most-tokens", type=int, default=0,
+                        help="adaptation is measured on so many of each document's rest (default: all of it)")
     parser.add_argument("--safety-words", default="", help="a list of words, one a line, for a polytope to deny")
     parser.add_argument("--behaviours", default="", help="a table with a column Behavior that the polytope is tried on")
     parser.add_argument("--json", action="store_true")

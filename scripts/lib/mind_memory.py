@@ -110,7 +110,8 @@ def adaptation(omni, settings):
     with tempfile.NamedTemporaryFile(suffix=".txt") as file:
         file.write(SEPARATOR.join(chosen))
         file.flush()
-        measured = omni(settings, "adapt", "measure", file.name, "--other", settings.valid)
+        most = ["--most-tokens", settings.most_tokens] if settings.most_tokens else []
+        measured = omni(settings, "adapt", "measure", file.name, "--other", settings.valid, *most)
     keys = {"fmea_gain": measured["gain"],
             "fmea_least_gain": measured["least_gain"],
             "fmea_valid_loss": measured["most_other_loss"],
