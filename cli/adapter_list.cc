@@ -16,7 +16,7 @@ namespace {
 using Json = nlohmann::json;
 
 absl::Status Unreadable(const OpenAiClient& server) {
-  return absl::UnavailableError(absl::StrCat(
+  return absl::FailedPreconditionError(absl::StrCat(
       server.server(), ": what it says of its adapters cannot be read; is it of another version?"));
 }
 

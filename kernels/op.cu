@@ -4,7 +4,6 @@
 #endif
 
 #include <cstdio>
-#include <vector>
 
 #include "kernels/device/ffn.cuh"
 #include "kernels/device/mixers.cuh"
@@ -49,7 +48,7 @@ int Count() {
   return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
 }
 Failure Use(int device) {
-#ifdef __CUDACC__
+#ifdef OMNI_LAUNCHES_EARLY  // there is code for devices that do
   int major = 0;
   launches_early =
       cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess && major >= 9;
@@ -97,27 +96,6 @@ Failure WaitFor(Stream stream, Event event) { return Of(cudaStreamWaitEvent(S(st
 Failure Milliseconds(Event from, Event to, float* ms) { return Of(cudaEventElapsedTime(ms, E(from), E(to))); }
 Failure CopyIn(void* device, const void* host, int64_t bytes, Stream stream) {
   return Of(cudaMemcpyAsync(device, host, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, S(stream)));
-}
-Failure CopyInMany(const uint8_t* const* from, int64_t count, int64_t bytes, uint8_t* to, int64_t to_stride,
-                   Stream stream) {
-#ifdef __CUDACC__
-  // One call for all of them; older drivers have no such call.
-  std::vector<void*> targets;
-  std::vector<const void*> sources(from, from + count);
-  const std::vector<size_t> sizes(static_cast<size_t>(count), static_cast<size_t>(bytes));
-  for (int64_t i = 0; i < count; ++i) targets.push_back(to + i * to_stride);
-  cudaMemcpyAttributes attributes{};
-  attributes.srcAccessOrder = cudaMemcpySrcAccessOrderStream;
-  size_t first = 0;
-  const cudaError_t error = cudaMemcpyBatchAsync(targets.data(), sources.data(), sizes.data(), sizes.size(),
-                                                 &attributes, &first, 1, S(stream));
-  if (error == cudaSuccess) return {};
-  static_cast<void>(cudaGetLastError());
-#endif
-  Failure failure;
-  for (int64_t i = 0; i < count && failure.code == 0; ++i)
-    failure = CopyIn(to + i * to_stride, from[i], bytes, stream);
-  return failure;
 }
 Failure CopyOut(void* host, const void* device, int64_t bytes, Stream stream) {
   return Of(cudaMemcpyAsync(host, device, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, S(stream)));

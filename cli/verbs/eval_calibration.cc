@@ -17,7 +17,7 @@
 namespace omni::cli {
 namespace {
 
-// Larger states than this are not held sixteen times four.
+// Larger states than this are not held sixteen times.
 constexpr int64_t kStatesOfAll = int64_t{1} << 30;
 
 nlohmann::json ToJson(const CalibrationReport& report, double bits_per_byte) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <utility>
 
 #include <absl/strings/str_cat.h>
@@ -67,9 +68,10 @@ struct DeviceDecoder::Impl {
   int64_t with_logits = 0;
   device::Graph step = nullptr;  // all layers of one row, its hidden state, its routes and its logits
   int64_t graphs = 0;
-  bool stepped = false;       // all layers of this batch are on the stream already
-  bool whole = false;         // and the logits of its only row as well
-  bool hidden_taken = false;  // it may have been changed
+  bool stepped = false;              // all layers of this batch are on the stream already
+  bool whole = false;                // and the logits of its only row as well
+  bool hidden_taken = false;         // it may have been changed
+  std::vector<float> hidden_before;  // of a whole step: as it was
   bool outputs_pending = false;
   int64_t layer = -1;  // run last
   absl::Status error;  // of this pass
@@ -370,6 +372,10 @@ bool DeviceDecoder::StartHidden(const Done&) {
     impl.Note(impl.Synchronize("a pass"));
   }
   if (!impl.error.ok()) return true;
+  if (impl.whole) {
+    const float* row = impl.pass->hidden_out();
+    impl.hidden_before.assign(row, row + impl.config.d);
+  }
   impl.pass->TakeStates();
   for (const DeviceRows& segment : impl.segments)
     segment.state->set_position(segment.position + segment.count);
@@ -386,7 +392,9 @@ bool DeviceDecoder::StartLogits(const Done&) {
   Impl& impl = *impl_;
   impl.pool->Enter();
   if (impl.with_logits == 0 || !impl.error.ok()) return true;
-  if (impl.whole && !impl.hidden_taken) return true;  // they came with the layers
+  const auto row = std::as_bytes(std::span(impl.hidden_before));
+  if (impl.whole && std::memcmp(impl.pass->hidden_out(), row.data(), row.size()) == 0)
+    return true;  // they came with the layers
   if (impl.hidden_taken) impl.pass->CopyHiddenIn();
   impl.pass->Logits(std::span(impl.wanted).first(static_cast<size_t>(impl.with_logits)));
   // The sessions are a token further: if the device is lost here, their logits come from the hidden rows.

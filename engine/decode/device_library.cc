@@ -125,10 +125,6 @@ Failure Milliseconds(Event from, Event to, float* ms) { return now->Milliseconds
 Failure CopyIn(void* device, const void* host, int64_t bytes, Stream stream) {
   return now->CopyIn(device, host, bytes, stream);
 }
-Failure CopyInMany(const uint8_t* const* from, int64_t count, int64_t bytes, uint8_t* to, int64_t to_stride,
-                   Stream stream) {
-  return now->CopyInMany(from, count, bytes, to, to_stride, stream);
-}
 Failure CopyOut(void* host, const void* device, int64_t bytes, Stream stream) {
   return now->CopyOut(host, device, bytes, stream);
 }

@@ -85,7 +85,7 @@ class DevicePass {
   void CopyHiddenIn();  // what hidden_out holds now is the hidden rows
   // Routes by what is there now: the rows' residual streams, or the slow states of the segments. Waits.
   absl::StatusOr<std::vector<int32_t>> Guess(int64_t layer, bool from_slow, bool with_members);
-  // Of one row, by layer: the expert that the slow states know. Waits.
+  // RouteAhead, and waits for what it found, by layer: this pass asks no router either.
   absl::StatusOr<std::vector<int32_t>> KnownRoutes();
   // Where a layer's router sees each row: [n, d]. Waits.
   absl::StatusOr<std::vector<float>> Seen(int64_t layer);

@@ -50,7 +50,7 @@ absl::Status FallbackDecoder::Begin(std::span<const BatchRow> rows) {
     if (IsDeviceFailure(begun)) {
       Lose(begun);
     } else if (begun.code() == absl::StatusCode::kUnimplemented) {
-      if (!std::exchange(adapter_said_, true)) {
+      if (!std::exchange(passed_over_said_, true)) {
         LogInfo("device_passed_over", "the CPU computes what the device does not offer: {reason}",
                 {{"reason", begun.message()}});
       }

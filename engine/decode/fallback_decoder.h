@@ -33,7 +33,8 @@ class FallbackDecoder final : public Decoder {
   FallbackDecoder(std::unique_ptr<DeviceDecoder> device, int64_t memory_cap, std::unique_ptr<Decoder> cpu);
 
   absl::Status Begin(std::span<const BatchRow> rows) override;
-  bool takes_asides() const override { return now_->takes_asides(); }
+  // Not while a device may compute the next pass, which takes none.
+  bool takes_asides() const override { return device_ == nullptr && cpu_->takes_asides(); }
   bool StartLayer(LayerId layer, const Done& done = {}) override { return now_->StartLayer(layer, done); }
   bool StartHidden(const Done& done = {}) override;
   bool StartLogits(const Done& done = {}) override { return now_->StartLogits(done); }
@@ -58,7 +59,7 @@ class FallbackDecoder final : public Decoder {
   std::unique_ptr<DeviceDecoder> device_;  // null: lost
   std::unique_ptr<Decoder> cpu_;
   Decoder* now_;
-  bool full_said_ = false, adapter_said_ = false;
+  bool full_said_ = false, passed_over_said_ = false;
   mutable std::mutex mutex_;
   DeviceReport report_;
 };

@@ -50,9 +50,6 @@ Failure Await(Event event);                             // this thread waits for
 Failure WaitFor(Stream stream, Event event);            // what is queued afterwards waits
 Failure Milliseconds(Event from, Event to, float* ms);  // both over
 Failure CopyIn(void* device, const void* host, int64_t bytes, Stream stream);
-// to + i * to_stride: the `bytes` at from[i], for i below count, by the device's copying engine.
-Failure CopyInMany(const uint8_t* const* from, int64_t count, int64_t bytes, uint8_t* to, int64_t to_stride,
-                   Stream stream);
 Failure CopyOut(void* host, const void* device, int64_t bytes, Stream stream);
 Failure CopyWithin(void* to, const void* from, int64_t bytes, Stream stream);
 Failure Zero(void* memory, int64_t bytes, Stream stream);

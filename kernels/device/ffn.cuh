@@ -47,10 +47,6 @@ __device__ __forceinline__ ExpertRows<N> RowsOf(const int32_t* routes, int leade
   rows.next = at;
   return rows;
 }
-template <int N>
-__device__ __forceinline__ int RowAt(const ExpertRows<N>& rows, int i) {
-  return Chosen(rows.row, i);
-}
 // Whether the block of row `leader` has work.
 __device__ __forceinline__ bool Leads(const Experts& experts, const int32_t* routes, int leader) {
   if (experts.only >= 0 && routes[leader] != experts.only) return false;
@@ -151,7 +147,7 @@ __global__ void __launch_bounds__(kProductWarps* kWarpLanes, N == 1 ? kDownBlock
               kProductWarps * kWarpLanes, 4 * experts.tiles, PointersOf<N>(a, rows, leader), sum);
         },
         [&](int, int i, int(&sum)[kTernaryParts], int which) {
-          const int64_t row = RowAt(rows, i), at = g * kTernaryRows + which;
+          const int64_t row = Chosen(rows.row, i), at = g * kTernaryRows + which;
           if (row < 0 || at >= experts.d) return;
           SeparateTrits(sum, a.sum[row]);
           const float y = static_cast<float>(Chosen(sum, which)) * (a.scale[row] * 1.0f);

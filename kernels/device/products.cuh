@@ -97,7 +97,7 @@ __device__ __forceinline__ void AddChunks(ChunkAt chunk, int first, int step, in
       if (k >= chunks) break;
       uint4 in[N];
 #pragma unroll
-      for (int n = 0; n < N; ++n) in[n] = __ldg(reinterpret_cast<const uint4*>(x.of[n] + 16 * k));
+      for (int n = 0; n < N; ++n) in[n] = *reinterpret_cast<const uint4*>(x.of[n] + 16 * k);
       unsigned word[N];
 #pragma unroll
       for (int n = 0; n < N; ++n) word[n] = in[n].x;

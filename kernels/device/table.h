@@ -33,7 +33,6 @@ inline constexpr uint32_t kTableVersion = 2;
   DO(WaitFor)                     \
   DO(Milliseconds)                \
   DO(CopyIn)                      \
-  DO(CopyInMany)                  \
   DO(CopyOut)                     \
   DO(CopyWithin)                  \
   DO(Zero)                        \
