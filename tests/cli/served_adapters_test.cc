@@ -1,8 +1,14 @@
 // Adapters of a server, as those who ask it meet them: listed, answered with, and told.
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <fstream>
 #include <memory>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include <gmock/gmock.h>
@@ -18,6 +24,44 @@ namespace {
 
 using nlohmann::json;
 using ::testing::HasSubstr;
+
+// Answers whatever it is asked with the same JSON, like a server of another kind.
+class OtherServer {
+ public:
+  explicit OtherServer(std::string body) : body_(std::move(body)) {
+    socket_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof(address);
+    if (bind(socket_, reinterpret_cast<sockaddr*>(&address), size) != 0 || listen(socket_, 8) != 0 ||
+        getsockname(socket_, reinterpret_cast<sockaddr*>(&address), &size) != 0)
+      ADD_FAILURE() << "no port";
+    url_ = "http://127.0.0.1:" + std::to_string(ntohs(address.sin_port));
+    thread_ = std::thread([this] {
+      for (int one; (one = accept(socket_, nullptr, nullptr)) >= 0; close(one)) {
+        char asked[4096];
+        if (recv(one, asked, sizeof(asked), 0) <= 0) continue;
+        const std::string answer =
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: " +
+            std::to_string(body_.size()) + "\r\n\r\n" + body_;
+        static_cast<void>(send(one, answer.data(), answer.size(), MSG_NOSIGNAL));
+      }
+    });
+  }
+  ~OtherServer() {
+    shutdown(socket_, SHUT_RDWR);
+    thread_.join();
+    close(socket_);
+  }
+  const std::string& url() const { return url_; }
+
+ private:
+  const std::string body_;
+  int socket_ = -1;
+  std::string url_;
+  std::thread thread_;
+};
 
 class ServedAdapters : public OmniTest {
  protected:
@@ -106,6 +150,13 @@ TEST_F(ServedAdapters, AreListedAndAnsweredWithByWhoeverIsAsked) {
   ASSERT_NE(more["hash"], hash_);
   EXPECT_EQ(Json(Sampled({"run", "zzz {} 99", "--server", url, "--adapter", "sea"}))["adapter"]["hash"],
             more["hash"]);
+}
+
+TEST_F(ServedAdapters, AServerWhoseListCannotBeReadIsNotAsked) {
+  const OtherServer other(R"({"choices": [{"text": "an answer without it"}]})");
+  const Output said = Omni({"run", "x", "--server", other.url(), "--adapter", "sea"});
+  ExpectOneLine(said, 1, "cannot be read");
+  EXPECT_EQ(said.out, "");
 }
 
 TEST_F(ServedAdapters, WhatCannotBeListedOrAskedForIsRefused) {
