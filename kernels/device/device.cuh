@@ -58,8 +58,8 @@ void LaunchEarly(void (*kernel)(Taken...), dim3 grid, dim3 block, int64_t shared
 // pass wrote, and before it writes anything. On devices that let launches come early, the next launch's
 // blocks come as soon as all of this one's are there, and wait there until this one is over, and with it all
 // before it. So what a kernel may read before it waits is what no launch of the pass writes, but for what was
-// written before an OMNI_LAUNCH_LATE. And what a launch of the pass wrote is never read by __ldg, whose memory
-// must not change while a kernel is there.
+// written before an OMNI_LAUNCH_LATE. And what a launch of the pass wrote is never read by __ldg, whose
+// memory must not change while a kernel is there.
 __device__ __forceinline__ void LetNextCome() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");

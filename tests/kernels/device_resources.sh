@@ -29,7 +29,7 @@ seen() {
 
 if [[ ${1-} == --print ]]; then
   cat <<'HEAD'
-# Of each kernel the most over the architectures: how many those are, registers, bytes spilled, of shared memory, of stack.
+# Of each kernel the most over the architectures: how many those are, registers, bytes spilled, shared memory, stack.
 # device_resources.sh --print LOG makes this; a kernel that needs more than it says fails the test.
 HEAD
   seen "$2"
