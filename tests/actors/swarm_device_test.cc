@@ -169,6 +169,32 @@ TEST_F(SwarmDeviceTest, NoDeviceComputesASessionThatHasAnAdapter) {
   EXPECT_EQ(swarm_->Stats().recoveries, 0);
 }
 
+// A session that looks at every token, beside one that only the CPU computes: once that has ended, its passes
+// are the device's again.
+TEST_F(SwarmDeviceTest, TheDeviceGoesOnWithPerspectivesAfterTheCpuHadAPass) {
+  testing::FixedAdapters adapters;
+  SwarmOptions options;
+  options.adapters = &adapters;
+  Start(testing::TinyConfig(), options);
+  const ModelConfig& config = tiny_->model.config();
+  adapters.Put("mine", config, testing::RandomAdapter(config, "", 0.15f, 1));
+  GenerateRequest looking = MakeRequest(*tiny_, 5, 60, 1), adapted = MakeRequest(*tiny_, 5, 3, 2);
+  looking.perspectives.emplace().every = 1;
+  adapted.adapter.name = "mine";
+  const auto alone = swarm_->Generate(looking, nullptr);
+  ASSERT_TRUE(alone.ok()) << alone.status();
+  const DeviceReport before = *swarm_->Stats().device;
+  EXPECT_EQ(before.fallbacks, 0);
+  auto first = swarm_->Submit(looking), second = swarm_->Submit(adapted);
+  ASSERT_TRUE(first.ok() && second.ok());
+  Rest(**second);
+  EXPECT_EQ(Rest(**first), alone->tokens);
+  const DeviceReport after = *swarm_->Stats().device;
+  EXPECT_GT(after.fallbacks, 0);
+  EXPECT_LT(after.fallbacks, 30);
+  EXPECT_GT(after.passes - before.passes, 30);
+}
+
 TEST_F(SwarmDeviceTest, RoutesAreToldAndCountedWhereverTheyWereComputed) {
   Start(testing::TinyConfig());
   GenerateRequest request = MakeRequest(*tiny_, 5, 4, 1);
