@@ -237,7 +237,9 @@ TEST_F(TaskTest, AnAdapterIsLearnedByTheServer) {
   EXPECT_EQ(listed["adapters"][0]["model_hash"], learned["model_hash"]);
   ExpectOneLine(adapt(grpc_, {"--layers", "none"}), 2, "--layers does nothing beside --cluster");
   ExpectOneLine(Omni({"adapt", file, "--name", "x", "--allow-plain"}), 2, "without --cluster");
-  ExpectOneLine(Omni({"adapt", "list", "--cluster", grpc_}), 2, "--cluster does nothing");
+  const json of_server = Json(Omni({"adapt", "list", "--json", "--cluster", grpc_}));
+  ASSERT_EQ(of_server["adapters"].size(), 1u);
+  EXPECT_EQ(of_server["adapters"][0]["hash"], learned["hash"]);
 
   const std::string state = *dir_ / "killed-state", log = *dir_ / "killed";
   const auto serve = [&](const std::string& grpc) {
