@@ -130,7 +130,8 @@ absl::StatusOr<Adapter> Adapter::Read(std::string_view bytes) {
   }
   adapter.MakeShape();
   for (std::vector<float>& block : adapter.blocks_) {
-    std::memcpy(block.data(), bytes.data(), block.size() * sizeof(float));
+    std::copy_n(bytes.data(), block.size() * sizeof(float),
+                reinterpret_cast<char*>(block.data()));  // may be none
     bytes.remove_prefix(block.size() * sizeof(float));
     for (float value : block) {
       if (!std::isfinite(value)) return absl::InvalidArgumentError("adapter: a value is not finite");

@@ -204,11 +204,15 @@ absl::StatusOr<SessionState> SessionState::Restore(const ModelConfig& config, co
   }
   SessionState state(config);  // only now: bytes that are refused cost no memory
   const char* at = bytes.data() + sizeof(header);
-  std::memcpy(state.pdr_.data(), at, state.pdr_.size() * sizeof(float));
-  at += state.pdr_.size() * sizeof(float);
-  std::memcpy(state.kv_.data(), at, state.kv_.size() * sizeof(uint16_t));
-  at += state.kv_.size() * sizeof(uint16_t);
-  std::memcpy(state.slow_.data(), at, state.slow_.size() * sizeof(float));
+  // A part that the model does not have is empty, and has no memory that memcpy could take.
+  const auto take = [&at](auto& part) {
+    const size_t size = part.size() * sizeof(part[0]);
+    std::copy_n(at, size, reinterpret_cast<char*>(part.data()));
+    at += size;
+  };
+  take(state.pdr_);
+  take(state.kv_);
+  take(state.slow_);
   state.position_ = header.position;
   return state;
 }
