@@ -33,9 +33,29 @@ __device__ __forceinline__ void BlockLargest(unsigned bits, Largest& largest) {
   }
 }
 
-// What the kernels of a norm share: chains of additions are what it takes, and their values are read
-// kNormChain at a time, ahead of their turn. value: elements, and zeros up to `padded`, a multiple of
-// kNormPadding.
+// What the kernels of a norm share. Before a row's first barrier, by its first thread:
+template <class Largest, class Total>
+__device__ __forceinline__ void ClearRow(int64_t row, Largest& largest, Total& total, uint32_t* clear_bits,
+                                         int32_t* clear_sums) {
+  if (threadIdx.x != 0) return;
+  if (!OMNI_DEVICE_PLANTED(kUnsetTotal)) total[0] = 0;
+  largest[0] = 0;
+  if (clear_bits != nullptr) clear_bits[row] = 0;
+  if (clear_sums != nullptr) clear_sums[row] = 0;
+}
+// And at its end, by all threads: sum is of the elements that a thread has quantised.
+template <class Total>
+__device__ __forceinline__ void PutScaleAndSum(const Quantized& q, int64_t row, float scale, int sum,
+                                               Total& total) {
+  sum = WarpSum(sum);
+  if (Lane() == 0) atomicAdd(&total[0], sum);
+  if (Warp() == 0 || !OMNI_DEVICE_PLANTED(kBarrierInBranch)) __syncthreads();
+  if (threadIdx.x != 0) return;
+  q.scale[row] = scale;
+  q.sum[row] = total[0];
+}
+// Chains of additions are what a norm takes, and their values are read kNormChain at a time, ahead of their
+// turn. value: elements, and zeros up to `padded`, a multiple of kNormPadding.
 inline constexpr int kNormChain = 8, kNormPadding = kNormChain * static_cast<int>(kLanes);
 template <class Values>
 __device__ __forceinline__ float InverseRootMeanSquare(const Values& value, int d, int padded) {
@@ -94,12 +114,7 @@ __global__ void __launch_bounds__(kFoursThreads, kEach <= kFours ? 6 : 1)
       value[i] = mine[e].x, value[i + 1] = mine[e].y, value[i + 2] = mine[e].z, value[i + 3] = mine[e].w;
     }
   }
-  if (t == 0) {
-    if (!OMNI_DEVICE_PLANTED(kUnsetTotal)) total[0] = 0;
-    largest[0] = 0;
-    if (clear_bits != nullptr) clear_bits[row] = 0;
-    if (clear_sums != nullptr) clear_sums[row] = 0;
-  }
+  ClearRow(row, largest, total, clear_bits, clear_sums);
   float4 weight[kEach];  // on their way while the chains are added up
 #pragma unroll
   for (int e = 0; e < kEach; ++e) {
@@ -147,13 +162,7 @@ __global__ void __launch_bounds__(kFoursThreads, kEach <= kFours ? 6 : 1)
     }
     *reinterpret_cast<uint32_t*>(q.q + row * q.stride + i) = packed;
   }
-  sum = WarpSum(sum);
-  if (Lane() == 0) atomicAdd(&total[0], sum);
-  if (Warp() == 0 || !OMNI_DEVICE_PLANTED(kBarrierInBranch)) __syncthreads();
-  if (t == 0) {
-    q.scale[row] = s;
-    q.sum[row] = total[0];
-  }
+  PutScaleAndSum(q, row, s, sum, total);
 }
 
 // Any other rows. grid: n; dynamic shared memory: as above.
@@ -172,12 +181,7 @@ __global__ void __launch_bounds__(kNormThreads)
   AwaitLaunchBefore();
 #pragma unroll 4
   for (int i = t; i < padded; i += step) value[i] = i < d ? x[row * x_stride + i] : 0.0f;
-  if (t == 0) {
-    total[0] = 0;
-    largest[0] = 0;
-    if (clear_bits != nullptr) clear_bits[row] = 0;
-    if (clear_sums != nullptr) clear_sums[row] = 0;
-  }
+  ClearRow(row, largest, total, clear_bits, clear_sums);
   __syncthreads();
   if (gain != nullptr) {
     if (t < kWarpLanes) {
@@ -206,13 +210,7 @@ __global__ void __launch_bounds__(kNormThreads)
     q.q[row * q.stride + i] = static_cast<int8_t>(value_q);
     sum += value_q;
   }
-  sum = WarpSum(sum);
-  if (Lane() == 0) atomicAdd(&total[0], sum);
-  __syncthreads();
-  if (t == 0) {
-    q.scale[row] = s;
-    q.sum[row] = total[0];
-  }
+  PutScaleAndSum(q, row, s, sum, total);
 }
 
 // Blocks take turns at pieces of kGatherUnit times 16 bytes of an item; kGatherEach loads of a thread are on

@@ -49,6 +49,15 @@ class SwarmDeviceTest : public ::testing::Test {
     ASSERT_TRUE(swarm.ok()) << swarm.status();
     swarm_ = *std::move(swarm);
   }
+  // One whose requests may name the adapter "mine"; its options.
+  SwarmOptions StartWithAdapter() {
+    SwarmOptions options;
+    options.adapters = &adapters_;
+    Start(testing::TinyConfig(), options);
+    const ModelConfig& config = tiny_->model.config();
+    adapters_.Put("mine", config, testing::RandomAdapter(config, "", 0.15f, 1));
+    return options;
+  }
   static std::vector<TokenId> Rest(SessionHandle& handle) {
     std::vector<TokenId> tokens;
     while (true) {
@@ -62,6 +71,7 @@ class SwarmDeviceTest : public ::testing::Test {
     }
   }
 
+  testing::FixedAdapters adapters_;
   std::unique_ptr<TinyModel> tiny_;
   std::unique_ptr<Swarm> swarm_;
 };
@@ -137,12 +147,7 @@ TEST_F(SwarmDeviceTest, MoreSessionsThanTheDeviceHasRoomForGiveTheSameTokens) {
 
 // Its passes are the CPU's, with whoever is in them; the others' states come from the device, and go back.
 TEST_F(SwarmDeviceTest, NoDeviceComputesASessionThatHasAnAdapter) {
-  testing::FixedAdapters adapters;
-  SwarmOptions options;
-  options.adapters = &adapters;
-  Start(testing::TinyConfig(), options);
-  const ModelConfig& config = tiny_->model.config();
-  adapters.Put("mine", config, testing::RandomAdapter(config, "", 0.15f, 1));
+  const SwarmOptions options = StartWithAdapter();
   const GenerateRequest plain = MakeRequest(*tiny_, 5, 40, 1);
   GenerateRequest adapted = MakeRequest(*tiny_, 5, 12, 2);
   adapted.adapter.name = "mine";
@@ -172,12 +177,7 @@ TEST_F(SwarmDeviceTest, NoDeviceComputesASessionThatHasAnAdapter) {
 // A session that looks at every token, beside one that only the CPU computes: once that has ended, its passes
 // are the device's again.
 TEST_F(SwarmDeviceTest, TheDeviceGoesOnWithPerspectivesAfterTheCpuHadAPass) {
-  testing::FixedAdapters adapters;
-  SwarmOptions options;
-  options.adapters = &adapters;
-  Start(testing::TinyConfig(), options);
-  const ModelConfig& config = tiny_->model.config();
-  adapters.Put("mine", config, testing::RandomAdapter(config, "", 0.15f, 1));
+  StartWithAdapter();
   GenerateRequest looking = MakeRequest(*tiny_, 5, 60, 1), adapted = MakeRequest(*tiny_, 5, 3, 2);
   looking.perspectives.emplace().every = 1;
   adapted.adapter.name = "mine";
