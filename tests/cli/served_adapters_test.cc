@@ -1,13 +1,8 @@
 // Adapters of a server, as those who ask it meet them: listed, answered with, and told.
-#include <netinet/in.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <fstream>
 #include <memory>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -17,6 +12,7 @@
 
 #include "tests/cli/omni_fixture.h"
 #include "tests/cluster/http/raw_client.h"
+#include "tests/cluster/http/raw_server.h"
 #include "tests/testing/node_process.h"
 
 namespace omni::testing {
@@ -24,44 +20,6 @@ namespace {
 
 using nlohmann::json;
 using ::testing::HasSubstr;
-
-// Answers whatever it is asked with the same JSON, like a server of another kind.
-class OtherServer {
- public:
-  explicit OtherServer(std::string body) : body_(std::move(body)) {
-    socket_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof(address);
-    if (bind(socket_, reinterpret_cast<sockaddr*>(&address), size) != 0 || listen(socket_, 8) != 0 ||
-        getsockname(socket_, reinterpret_cast<sockaddr*>(&address), &size) != 0)
-      ADD_FAILURE() << "no port";
-    url_ = "http://127.0.0.1:" + std::to_string(ntohs(address.sin_port));
-    thread_ = std::thread([this] {
-      for (int one; (one = accept(socket_, nullptr, nullptr)) >= 0; close(one)) {
-        char asked[4096];
-        if (recv(one, asked, sizeof(asked), 0) <= 0) continue;
-        const std::string answer =
-            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: " +
-            std::to_string(body_.size()) + "\r\n\r\n" + body_;
-        static_cast<void>(send(one, answer.data(), answer.size(), MSG_NOSIGNAL));
-      }
-    });
-  }
-  ~OtherServer() {
-    shutdown(socket_, SHUT_RDWR);
-    thread_.join();
-    close(socket_);
-  }
-  const std::string& url() const { return url_; }
-
- private:
-  const std::string body_;
-  int socket_ = -1;
-  std::string url_;
-  std::thread thread_;
-};
 
 class ServedAdapters : public OmniTest {
  protected:
@@ -153,7 +111,11 @@ TEST_F(ServedAdapters, AreListedAndAnsweredWithByWhoeverIsAsked) {
 }
 
 TEST_F(ServedAdapters, AServerWhoseListCannotBeReadIsNotAsked) {
-  const OtherServer other(R"({"choices": [{"text": "an answer without it"}]})");
+  RawServer other([](const std::string&) {
+    const std::string body = R"({"choices": [{"text": "an answer without it"}]})";
+    return std::vector<std::string>{"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: " +
+                                    std::to_string(body.size()) + "\r\n\r\n" + body};
+  });
   const Output said = Omni({"run", "x", "--server", other.url(), "--adapter", "sea"});
   ExpectOneLine(said, 1, "cannot be read");
   EXPECT_EQ(said.out, "");
