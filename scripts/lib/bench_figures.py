@@ -37,6 +37,7 @@ GROUPS = {
         (r"(spp_denied_tokens|spp_words_not_denied)", r"\1", "", 1, 3),
         (r"(fmea_\w*(?:share|loss))", r"\1", "%", 100, 2),
         (r"(fmea_seconds)", r"\1", "s", 1, 2),
+        (r"books\.(\w+)\.fmea_((?:ngram_)?gain|other_loss)", r"\1.\2", "%", 100, 2),
     ],
     "kernels": [
         (r"(\w+_share(?:_\w+)?|rows8_cost(?:_\w+)?|contention_loss)", r"\1", "", 1, 2),

@@ -101,9 +101,11 @@ def main():
     parser.add_argument("--tokens", type=int, default=65536)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--parts", default=",".join(PARTS), help="of: " + ", ".join(PARTS))
-    parser.add_argument("--unseen", default="",
-                        help="numbers of the documents of TEST, from 1, with commas, whose authors the model has not "
-                             "read; adaptation is measured on these (default: all)")
+    parser.add_argument("--documents", "--unseen", default="",
+                        help="numbers of the documents of TEST, from 1, with commas, that adaptation is measured on "
+                             "(default: all); --unseen says that the model has read nothing of their authors")
+    parser.add_argument("--books", default="",
+                        help="a word for each of these, with commas: what adaptation gives is told of each by its own")
     parser.add_argument("--most-tokens", type=int, default=0,
                         help="adaptation is measured on so many of each document's rest (default: all of it)")
     parser.add_argument("--safety-words", default="", help="a list of words, one a line, for a polytope to deny")

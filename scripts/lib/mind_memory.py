@@ -103,10 +103,13 @@ def adaptation(omni, settings):
     opened = lzma.open if settings.test.endswith(".xz") else open
     with opened(settings.test, "rb") as file:
         documents = file.read().split(SEPARATOR)
-    numbers = [int(number) for number in settings.unseen.split(",") if number]
+    numbers = [int(number) for number in settings.documents.split(",") if number]
     if any(not 1 <= number <= len(documents) for number in numbers):
-        sys.exit(f"mind: --unseen {settings.unseen}: {settings.test} has {len(documents)} documents")
+        sys.exit(f"mind: --documents {settings.documents}: {settings.test} has {len(documents)} documents")
     chosen = [documents[number - 1] for number in numbers] or documents
+    books = [book for book in settings.books.split(",") if book]
+    if books and (len(books) != len(chosen) or len(set(books)) != len(books)):
+        sys.exit(f"mind: --books {settings.books}: {len(chosen)} documents are measured; each wants a word of its own")
     with tempfile.NamedTemporaryFile(suffix=".txt") as file:
         file.write(SEPARATOR.join(chosen))
         file.flush()
@@ -123,4 +126,8 @@ def adaptation(omni, settings):
         shares = [share["share"] for document in measured["documents"] for share in document["shares"]
                   if share["block"] == block]
         keys[f"fmea_{block.replace(' ', '_')}_share"] = sum(shares) / len(measured["documents"])
+    for book, document in zip(books, measured["documents"]):
+        keys |= {f"books.{book}.fmea_gain": document["gain"],
+                 f"books.{book}.fmea_other_loss": document["other_loss"],
+                 f"books.{book}.fmea_ngram_gain": document["ngram_gain"]}
     return keys
