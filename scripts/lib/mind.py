@@ -106,6 +106,8 @@ def main():
                              "(default: all); --unseen says that the model has read nothing of their authors")
     parser.add_argument("--books", default="",
                         help="a word for each of these, with commas: what adaptation gives is told of each by its own")
+    parser.add_argument("--budget", default="",
+                        help="of time to learn each book in (default: omni adapt's); what a busy machine takes longer")
     parser.add_argument("--most-tokens", type=int, default=0,
                         help="adaptation is measured on so many of each document's rest (default: all of it)")
     parser.add_argument("--safety-words", default="", help="a list of words, one a line, for a polytope to deny")

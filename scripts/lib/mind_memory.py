@@ -114,7 +114,8 @@ def adaptation(omni, settings):
         file.write(SEPARATOR.join(chosen))
         file.flush()
         most = ["--most-tokens", settings.most_tokens] if settings.most_tokens else []
-        measured = omni(settings, "adapt", "measure", file.name, "--other", settings.valid, *most)
+        budget = ["--budget", settings.budget] if settings.budget else []
+        measured = omni(settings, "adapt", "measure", file.name, "--other", settings.valid, *most, *budget)
     keys = {"fmea_gain": measured["gain"],
             "fmea_least_gain": measured["least_gain"],
             "fmea_valid_loss": measured["most_other_loss"],
