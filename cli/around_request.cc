@@ -3,6 +3,7 @@
 #include <string>
 #include <utility>
 
+#include "cluster/model_adapters.h"
 #include "engine/around/context_stage.h"
 #include "engine/around/perspectives.h"
 #include "engine/model/session_state.h"
@@ -35,16 +36,18 @@ absl::StatusOr<int64_t> StatesToPlan(const AroundFlags& around, const DeviceFlag
   const int64_t looking = choice->kind == DeviceChoice::Kind::kCpu ? 2 : kPerspectives;
   const int64_t states = around.perspectives.has_value() ? looking : 1;
   int64_t bytes = around.context_memory ? SessionContexts::MostBytes(tokens) : 0;
+  if (bytes == 0 && around.adapter.empty()) return states;
+  const absl::StatusOr<ModelFiles> model = ReadModelFiles(path, {.tiles = false, .shared = false});
+  if (!model.ok()) return model.status();
+  const ModelConfig& config = model->manifest.config;
   if (!around.adapter.empty()) {
     // That there is none, or another model's, is said when it is asked for.
     const absl::StatusOr<AdapterFiles> files = OpenAdapterFiles();
-    const absl::StatusOr<std::string> file = files.ok() ? files->Load(around.adapter) : files.status();
-    if (file.ok()) bytes += std::ssize(*file);
+    const absl::StatusOr<int64_t> most =
+        files.ok() ? MostAdapterBytes(*files, around.adapter, config.d) : files.status();
+    if (most.ok()) bytes += *most;
   }
-  if (bytes == 0) return states;
-  const absl::StatusOr<ModelFiles> files = ReadModelFiles(path, {.tiles = false, .shared = false});
-  if (!files.ok()) return files.status();
-  const int64_t state = SessionState::BytesFor(files->manifest.config);
+  const int64_t state = SessionState::BytesFor(config);
   return states + (bytes + state - 1) / state;
 }
 

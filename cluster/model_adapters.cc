@@ -8,6 +8,7 @@
 
 #include <absl/strings/str_cat.h>
 
+#include "engine/around/adapter_bytes.h"
 #include "engine/base/log.h"
 
 namespace omni {
@@ -17,6 +18,14 @@ namespace {
 constexpr size_t kMostReady = 16;
 
 }  // namespace
+
+absl::StatusOr<int64_t> MostAdapterBytes(const AdapterFiles& files, const std::string& name, int64_t d) {
+  const absl::StatusOr<std::string> bytes = files.Load(name);
+  if (!bytes.ok()) return bytes.status();
+  const absl::StatusOr<Adapter> adapter = Adapter::Read(*bytes);
+  if (!adapter.ok()) return adapter.status();
+  return AdapterBytes(*adapter, d) + std::ssize(*bytes);
+}
 
 ModelAdapters::ModelAdapters(const ModelConfig& config, std::string model_hash, const std::string& dir)
     : config_(config),
@@ -36,10 +45,11 @@ absl::StatusOr<std::shared_ptr<const ReadyAdapter>> ModelAdapters::Read(const st
     return absl::Status(s.code(), absl::StrCat(files_->PathOf(name), ": ", s.message()));
   };
   try {
-    const absl::StatusOr<std::string> bytes = files_->Load(name);
+    absl::StatusOr<std::string> bytes = files_->Load(name);
     if (!bytes.ok()) return bytes.status();
     absl::StatusOr<Adapter> adapter = Adapter::Read(*bytes);
     if (!adapter.ok()) return named(adapter.status());
+    std::string().swap(*bytes);  // its hash takes as many
     if (absl::Status s = adapter->Fits(config_, model_hash_); !s.ok()) return named(s);
     return std::make_shared<const ReadyAdapter>(config_, *std::move(adapter));
   } catch (const std::bad_alloc&) {

@@ -17,6 +17,10 @@
 
 namespace omni {
 
+// What an adapter takes of memory at most, which is while it is made from its file: the file's bytes more
+// than when it is ready. d: the model's width. Errors: AdapterFiles::Load's and Adapter::Read's.
+absl::StatusOr<int64_t> MostAdapterBytes(const AdapterFiles& files, const std::string& name, int64_t d);
+
 // When one is asked for, its file is read if it is another than the one that was read last (by inode, size
 // and time). What is taken stays as it was for whoever has it. Thread-safe.
 class ModelAdapters final : public AdapterSource {

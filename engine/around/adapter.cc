@@ -184,11 +184,11 @@ ReadyAdapter::ReadyAdapter(const ModelConfig& config, Adapter adapter)
       rows_(adapter_.View()),
       policy_(adapter_.parts().positions ? std::make_unique<AdaptedPositions>(config, adapter_) : nullptr) {}
 
-int64_t AdapterBytes(const ReadyAdapter& adapter, int64_t d) {
-  const HeadChange& head = adapter.rows().head;
-  int64_t values = adapter.adapter().size();
-  if (head.basis != nullptr) values += head.rank * d;
-  for (const LayerChange& layer : adapter.rows().layers) {
+int64_t AdapterBytes(const Adapter& adapter, int64_t d) {
+  const RowAdapter view = adapter.View();
+  int64_t values = adapter.size();
+  if (view.head.basis != nullptr) values += view.head.rank * d;
+  for (const LayerChange& layer : view.layers) {
     if (layer.core == nullptr) continue;
     values += 2 * kAdapterRank * d;  // one left and one right, of all layers
     break;

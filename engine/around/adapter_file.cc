@@ -62,7 +62,9 @@ std::string Adapter::Bytes(const AdapterOrigin& origin, bool with_checksum) cons
   header.tokens = origin.tokens;
   header.held_out_tokens = origin.held_out_tokens;
   std::memcpy(header.model_hash, model_hash_.data(), std::min(kHashBytes, model_hash_.size()));
-  std::string bytes(reinterpret_cast<const char*>(&header), sizeof(header));
+  std::string bytes;
+  bytes.reserve(sizeof(header) + static_cast<size_t>(size()) * sizeof(float) + sizeof(uint64_t));
+  bytes.append(reinterpret_cast<const char*>(&header), sizeof(header));
   for (const std::vector<float>& block : blocks_)
     bytes.append(reinterpret_cast<const char*>(block.data()), block.size() * sizeof(float));
   if (!with_checksum) return bytes;

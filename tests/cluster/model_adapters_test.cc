@@ -10,6 +10,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/testing/adapters.h"
+#include "tests/testing/malloc_count.h"
 #include "tests/testing/temp_dir.h"
 
 namespace omni {
@@ -48,6 +49,28 @@ TEST_F(ModelAdaptersTest, ThoseInTheFolderAreThereFromWhenTheirFilesAre) {
   EXPECT_EQ(*adapters_.Take({"me", ""}), *held);  // it is not read again
   EXPECT_EQ(*adapters_.Hash({"me", ""}), (*held)->hash());
   EXPECT_THAT(Message(adapters_.Take({"you", ""}).status()), HasSubstr("there are me"));
+}
+
+// What is planned for one that is asked for, counted at malloc.
+TEST_F(ModelAdaptersTest, TakesWhatIsSaidToBeTheMost) {
+  if (!testing::kCountsMalloc) GTEST_SKIP() << "malloc is the sanitizer's";
+  ModelConfig config = testing::TinyConfig();
+  config.vocab = 20'000;
+  config.d = 256;
+  int number = 0;
+  for (const AdapterParts& parts : {AdapterParts{true, true, 255, AdaptLayers::kCores, false},
+                                    AdapterParts{false, false, 0, AdaptLayers::kLora, true},
+                                    AdapterParts{true, false, 256, AdaptLayers::kNone, false}}) {
+    const std::string name = "parts" + std::to_string(++number);
+    Save(name, Adapter(config, parts, kModel));
+    ModelAdapters adapters(config, kModel, dir_ / "adapters");
+    std::shared_ptr<const ReadyAdapter> taken;
+    const int64_t most = testing::MostBytesOf([&] { taken = *adapters.Take({name, ""}); });
+    const int64_t said = *MostAdapterBytes(AdapterFiles(dir_ / "adapters"), name, config.d);
+    EXPECT_LE(most, said + said / 100 + 4096) << name;
+    EXPECT_GE(most, said - said / 10) << name;
+  }
+  EXPECT_FALSE(MostAdapterBytes(AdapterFiles(dir_ / "adapters"), "none", config.d).ok());
 }
 
 TEST_F(ModelAdaptersTest, OneThatIsReplacedIsReadAgainAndWhoHasTheOldOneKeepsIt) {
