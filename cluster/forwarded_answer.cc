@@ -82,7 +82,11 @@ void Forwarding::End() {
   lock.unlock();
   for (const auto& answer : left) answer->Cancel();
   lock.lock();
-  none_.wait(lock, [this] { return answers_.empty(); });
+  none_.wait(lock, [this] { return answers_.empty() && others_ == 0; });
+  // With the last channel gRPC joins the threads that call back. Some of them may hold this a while longer: they
+  // must not be the ones that let go of it.
+  const std::map<std::string, std::shared_ptr<grpc::Channel>> channels = std::exchange(channels_, {});
+  lock.unlock();
 }
 
 CallMetadata ForwardedFor(const std::string& caller, const RequestIds& ids) {
@@ -238,6 +242,7 @@ void ForwardedAnswer::AskAgainSoon() {
 void ForwardedAnswer::End(const grpc::Status& status) {
   const std::shared_ptr<ForwardedAnswer> self = shared_from_this();  // until the forwarding is unlocked
   client_->OnEnd(status);
+  stub_ = nullptr;
   forwarding_->Leave(this);
 }
 

@@ -44,12 +44,13 @@ class Forwarding {
   // Whether there may be another; it keeps the answer until it leaves.
   bool Enter(const std::shared_ptr<ForwardedAnswer>& answer);
   void Leave(ForwardedAnswer* answer);
-  // The same for what has its answer in one call, and ends by itself with its client's.
+  // The same for what has its answer in one call, and ends by itself with its client's. What leaves has nothing of
+  // gRPC's left.
   void EnterOther();
   void LeaveOther();
   bool WaitForNone(std::chrono::steady_clock::time_point until);  // whether nothing is forwarded by then
   bool over();
-  void End();  // cancels what is under way and waits until nothing is
+  void End();  // cancels answers that are under way and waits until nothing is; not by a thread of gRPC's
 
  private:
   const std::shared_ptr<grpc::ChannelCredentials> credentials_;

@@ -56,8 +56,9 @@ class ForwardedWatch final : public grpc::ServerWriteReactor<pb::TaskEvent> {
     if (call_ != nullptr) call_->context.TryCancel();
   }
   void OnDone() override {
-    forwarding_->LeaveOther();
+    const std::shared_ptr<Forwarding> forwarding = forwarding_;
     delete this;
+    forwarding->LeaveOther();
   }
 
  private:

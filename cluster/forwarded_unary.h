@@ -56,8 +56,9 @@ class ForwardedUnary {
     if (!hint.empty()) context_->AddTrailingMetadata(kCoordinatorMetadata, hint);
     if (log_.has_value()) LogGrpcRequest(*log_, FromGrpc(status));
     reactor_->Finish(SaidBy(address_, status));
-    forwarding_->LeaveOther();
+    const std::shared_ptr<Forwarding> forwarding = forwarding_;
     delete this;
+    forwarding->LeaveOther();
   }
 
   const std::optional<GrpcRequest> log_;

@@ -46,7 +46,7 @@ struct RemoteLender::Impl {
 
   template <typename Request, typename Response>
   struct Call {
-    grpc::ClientContext context;
+    std::unique_ptr<grpc::ClientContext> context = std::make_unique<grpc::ClientContext>();
     Request request;
     Response response;
     std::unique_ptr<pb::TaskLending::Stub> stub;
@@ -57,28 +57,27 @@ struct RemoteLender::Impl {
   // `ask` begins the call.
   template <typename Request, typename Response, typename Ask>
   void Start(std::shared_ptr<Call<Request, Response>> call, std::chrono::milliseconds most, const Ask& ask) {
-    std::shared_ptr<grpc::Channel> channel;
     {
       const std::lock_guard lock(mutex);
       bool takes_one = false;
       if constexpr (std::is_same_v<Request, pb::TakeRequest>) takes_one = !call->request.ends();
       if (!over && !(takes_one && stopped_taking)) call->address = hint.empty() ? options.keeper(turn) : hint;
       if (!call->address.empty()) {
-        channel = ChannelTo(call->address);
-        calls.insert(&call->context);
-        if (takes_one) takes.insert(&call->context);
+        call->stub = pb::TaskLending::NewStub(ChannelTo(call->address));
+        ++under_way;
+        calls.insert(call->context.get());
+        if (takes_one) takes.insert(call->context.get());
       }
     }
-    if (channel == nullptr)
+    if (call->stub == nullptr)
       return call->done(absl::UnavailableError("nobody is known who keeps the tasks"), call->response);
-    call->stub = pb::TaskLending::NewStub(channel);
-    call->context.set_deadline(std::chrono::system_clock::now() + most);
+    call->context->set_deadline(std::chrono::system_clock::now() + most);
     ask(*call->stub->async(), *call, [this, call](const grpc::Status& status) {
       const absl::Status s = Passing(status);
       {
         const std::lock_guard lock(mutex);
         if (absl::IsUnavailable(s)) {
-          const auto& trailing = call->context.GetServerTrailingMetadata();
+          const auto& trailing = call->context->GetServerTrailingMetadata();
           const auto found = trailing.find(kCoordinatorMetadata);
           hint = found == trailing.end() ? "" : std::string(found->second.data(), found->second.size());
           if (hint == call->address) hint.clear();
@@ -86,11 +85,19 @@ struct RemoteLender::Impl {
         }
       }
       call->done(s, call->response);
+      {
+        const std::lock_guard lock(mutex);
+        calls.erase(call->context.get());
+        takes.erase(call->context.get());
+      }
+      // With the last channel gRPC joins the threads that call back, of which this is one: what holds on to the
+      // channel goes while `channels` still has it.
+      call->done = nullptr;
+      call->stub = nullptr;
+      call->context = nullptr;
       // The last thing: whoever ends this waits for it.
       const std::lock_guard lock(mutex);
-      calls.erase(&call->context);
-      takes.erase(&call->context);
-      if (calls.empty()) none.notify_all();
+      if (--under_way == 0) none.notify_all();
     });
   }
 
@@ -115,7 +122,7 @@ struct RemoteLender::Impl {
     call->request = std::move(request);
     call->done = [told = std::move(told)](const absl::Status& s, pb::EndResponse&) { told(s); };
     Start(call, kOneCall, [](auto& stub, auto& c, auto done) {
-      stub.End(&c.context, &c.request, &c.response, std::move(done));
+      stub.End(c.context.get(), &c.request, &c.response, std::move(done));
     });
   }
 
@@ -127,14 +134,15 @@ struct RemoteLender::Impl {
     call->request.set_ends(true);
     call->done = [done = std::move(done)](const absl::Status&, const pb::TakeResponse&) { done(); };
     Start(call, kLastCall, [](auto& stub, auto& c, auto told) {
-      stub.Take(&c.context, &c.request, &c.response, std::move(told));
+      stub.Take(c.context.get(), &c.request, &c.response, std::move(told));
     });
   }
 
   const RemoteLenderOptions options;
   std::mutex mutex;
   std::condition_variable none;
-  std::set<grpc::ClientContext*> calls, takes;  // takes: those of the calls that are
+  std::set<grpc::ClientContext*> calls, takes;  // that can be cancelled; takes: those of the calls that are
+  int64_t under_way = 0;                        // calls that have something of gRPC's left
   std::map<std::string, std::shared_ptr<grpc::Channel>> channels;
   std::string hint;  // whom the last one named
   size_t turn = 0;
@@ -155,7 +163,7 @@ RemoteLender::~RemoteLender() {
   }
   impl_->over = true;
   for (grpc::ClientContext* context : impl_->calls) context->TryCancel();
-  impl_->none.wait(lock, [this] { return impl_->calls.empty(); });
+  impl_->none.wait(lock, [this] { return impl_->under_way == 0; });
 }
 
 void RemoteLender::StopTaking() {
@@ -205,7 +213,7 @@ void RemoteLender::Await(std::string worker, std::string node, std::vector<TaskO
     done(response.has_task() ? std::optional(ReadAssignment(response.task())) : std::nullopt);
   };
   impl_->Start(call, most + kOneCall, [](auto& stub, auto& c, auto told) {
-    stub.Take(&c.context, &c.request, &c.response, std::move(told));
+    stub.Take(c.context.get(), &c.request, &c.response, std::move(told));
   });
 }
 
@@ -220,7 +228,7 @@ void RemoteLender::Report(std::string token, TaskReport report, Done<TaskLedger:
     done(TaskLedger::Told{{}, response.cancel()});
   };
   impl_->Start(call, kOneCall, [](auto& stub, auto& c, auto told) {
-    stub.Report(&c.context, &c.request, &c.response, std::move(told));
+    stub.Report(c.context.get(), &c.request, &c.response, std::move(told));
   });
 }
 

@@ -1,11 +1,14 @@
 // Who is asked again, by what the one that was asked says of who leads.
 #include <atomic>
+#include <chrono>
+#include <future>
 #include <memory>
 #include <string>
 
 #include <gmock/gmock.h>
 #include <grpcpp/grpcpp.h>
 
+#include "cluster/forwarded_answer.h"
 #include "cluster/forwarding_backend.h"
 #include "cluster/grpc_errors.h"
 #include "cluster/grpc_status.h"
@@ -167,6 +170,21 @@ TEST_F(ForwardingHintTest, ANodeThatIsNamedItselfDoesNotBelieveIt) {
   EXPECT_THAT(status.error_message(), HasSubstr(at_first_.address));
   EXPECT_EQ(hint, "");
   EXPECT_EQ(first_.asked, 1);
+}
+
+// A call that has still something of gRPC's would let go of its channel on a thread that gRPC then joins.
+TEST(ForwardingTest, ItsEndWaitsForEveryCallAndKeepsNoChannel) {
+  const auto forwarding = std::make_shared<Forwarding>(
+      grpc::InsecureChannelCredentials(), [](size_t) { return "127.0.0.1:1"; }, [] { return ""; });
+  const std::weak_ptr<grpc::Channel> channel = forwarding->ChannelTo("127.0.0.1:1");
+  ASSERT_FALSE(channel.expired());
+  forwarding->EnterOther();
+  std::future<void> ended = std::async(std::launch::async, [&] { forwarding->End(); });
+  EXPECT_EQ(ended.wait_for(std::chrono::milliseconds(50)), std::future_status::timeout);
+  EXPECT_FALSE(channel.expired());
+  forwarding->LeaveOther();
+  ended.get();
+  EXPECT_TRUE(channel.expired());
 }
 
 }  // namespace

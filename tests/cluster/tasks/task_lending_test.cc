@@ -254,6 +254,29 @@ TEST_F(TaskLendingTest, WhatWasGivenToACallThatANodeHadCancelledGoesBackAsItEnds
   EXPECT_LT(std::chrono::steady_clock::now() - began, seconds(14));
 }
 
+// With the last channel gRPC joins its threads that call back: one of those must not be who lets go of it.
+TEST_F(TaskLendingTest, WhatACallHasIsGoneBeforeItsLenderIs) {
+  struct Slow {  // as a thread that is held up while it lets go of a call
+    ~Slow() {
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+      *gone = true;
+    }
+    std::atomic<bool>* gone;
+  };
+  Keeper keeper(&records_);
+  std::atomic<bool> gone = false;
+  {
+    RemoteLender lender({.credentials = grpc::InsecureChannelCredentials(),
+                         .keeper = [&](size_t) { return keeper.address; }});
+    std::promise<void> ended;
+    lender.Return("none",
+                  [&ended, slow = std::make_shared<Slow>(&gone)](const absl::Status&) { ended.set_value(); });
+    ended.get_future().wait();
+  }
+  EXPECT_TRUE(gone);
+  for (int i = 0; i < 1000 && !gone; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+}
+
 TEST_F(TaskLendingTest, WhileItKeepsThemItselfANodeAsksNobody) {
   Keeper keeper(&records_);
   std::atomic<bool> own_keeps = true;
