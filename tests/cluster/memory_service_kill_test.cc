@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <latch>
 #include <memory>
 #include <string>
 #include <thread>
@@ -109,8 +110,10 @@ TEST(MemoryServiceKill, NothingAcknowledgedIsLostInAHundredKills) {
     checked = std::ssize(acknowledged);
     if (number == kKills) break;
     const uint64_t random = CounterRandom(7, static_cast<uint64_t>(number));
-    std::thread killer([&server, random] {
-      std::this_thread::sleep_for(std::chrono::microseconds(2'000 + random % 15'000));
+    std::latch begun(1);  // with the first that is acknowledged, however long a busy machine takes
+    std::thread killer([&server, &begun, random] {
+      begun.wait();
+      std::this_thread::sleep_for(std::chrono::microseconds(random % 15'000));
       server.Kill();
     });
     // Alone or several in one call, until it is gone.
@@ -125,7 +128,12 @@ TEST(MemoryServiceKill, NothingAcknowledgedIsLostInAHundredKills) {
       next += count;
       grpc::ClientContext context;
       pb::AddResponse response;
-      if (!server.stub().Add(&context, request, &response).ok()) break;
+      const grpc::Status status = server.stub().Add(&context, request, &response);
+      if (!begun.try_wait()) {
+        EXPECT_TRUE(status.ok()) << "before any kill: " << status.error_message();
+        begun.count_down();
+      }
+      if (!status.ok()) break;
       for (int64_t i = first; i < next; ++i) acknowledged.push_back(i);
     }
     killer.join();

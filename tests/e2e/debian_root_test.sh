@@ -107,6 +107,7 @@ check "one that hangs is started again" soon 30 restarted
 inside sh -c 'rm /etc/systemd/system/omni.service.d/short.conf && systemctl daemon-reload && systemctl restart omni'
 
 echo "--- stop"
+rm -f "$work/stream" # of a run before
 ask /v1/completions -N -H 'Content-Type: application/json' \
   -d '{"prompt": "The sea", "max_tokens": 1500, "temperature": 0, "stream": true, "ignore_eos": true}' \
   >"$work/stream" &
