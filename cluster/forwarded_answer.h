@@ -50,7 +50,8 @@ class Forwarding {
   void LeaveOther();
   bool WaitForNone(std::chrono::steady_clock::time_point until);  // whether nothing is forwarded by then
   bool over();
-  void End();  // cancels answers that are under way and waits until nothing is; not by a thread of gRPC's
+  // Cancels answers that are under way and waits until nothing is; not by a thread of gRPC's.
+  void End();
 
  private:
   const std::shared_ptr<grpc::ChannelCredentials> credentials_;

@@ -90,8 +90,8 @@ struct RemoteLender::Impl {
         calls.erase(call->context.get());
         takes.erase(call->context.get());
       }
-      // With the last channel gRPC joins the threads that call back, of which this is one: what holds on to the
-      // channel goes while `channels` still has it.
+      // With the last channel gRPC joins the threads that call back, of which this is one: what holds on to
+      // the channel goes while `channels` still has it.
       call->done = nullptr;
       call->stub = nullptr;
       call->context = nullptr;
