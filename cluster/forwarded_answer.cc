@@ -83,8 +83,8 @@ void Forwarding::End() {
   for (const auto& answer : left) answer->Cancel();
   lock.lock();
   none_.wait(lock, [this] { return answers_.empty() && others_ == 0; });
-  // With the last channel gRPC joins the threads that call back. Some of them may hold this a while longer: they
-  // must not be the ones that let go of it.
+  // With the last channel gRPC joins the threads that call back. Some of them may hold this a while longer:
+  // they must not be the ones that let go of it.
   const std::map<std::string, std::shared_ptr<grpc::Channel>> channels = std::exchange(channels_, {});
   lock.unlock();
 }

@@ -44,8 +44,8 @@ class Forwarding {
   // Whether there may be another; it keeps the answer until it leaves.
   bool Enter(const std::shared_ptr<ForwardedAnswer>& answer);
   void Leave(ForwardedAnswer* answer);
-  // The same for what has its answer in one call, and ends by itself with its client's. What leaves has nothing of
-  // gRPC's left.
+  // The same for what has its answer in one call, and ends by itself with its client's. What leaves has
+  // nothing of gRPC's left.
   void EnterOther();
   void LeaveOther();
   bool WaitForNone(std::chrono::steady_clock::time_point until);  // whether nothing is forwarded by then
