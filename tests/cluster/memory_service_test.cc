@@ -1,6 +1,7 @@
 // omni.memory.v1 and /v1/memory over a folder, for clients that a test is.
 #include "cluster/memory_service.h"
 
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -17,6 +18,7 @@
 #include "cluster/memory_doors.h"
 #include "cluster/memory_request.h"
 #include "omni/memory/v1/memory.grpc.pb.h"
+#include "tests/testing/malloc_count.h"
 #include "tests/testing/temp_dir.h"
 
 namespace omni::testing {
@@ -36,7 +38,7 @@ class MemoryServiceTest : public ::testing::Test {
     options.serving = [this] { return serving_; };
     options.elsewhere = [] { return std::string("127.0.0.1:7300"); };
     options.most_waiting = most_waiting_;
-    auto doors = MemoryDoors::Make(std::move(options), folder);
+    auto doors = MemoryDoors::Make(std::move(options), folder, budget_);
     ASSERT_TRUE(doors.ok()) << doors.status();
     doors_ = *std::move(doors);
     grpc::ServerBuilder builder;
@@ -111,7 +113,7 @@ class MemoryServiceTest : public ::testing::Test {
 
   TempDir dir_;
   absl::Status serving_;
-  int64_t most_waiting_ = 100;
+  int64_t most_waiting_ = 100, budget_ = INT64_MAX;
   std::unique_ptr<Access> access_;
   std::string key_;
   std::unique_ptr<MemoryDoors> doors_;
@@ -155,6 +157,38 @@ TEST_F(MemoryServiceTest, AnImportIsAsLongAsItLikesAndSaysWhatBecameOfIt) {
   EXPECT_THAT(Import(messages).error_message(), HasSubstr("a later message names another"));
   EXPECT_TRUE(Import({}).ok());
   EXPECT_EQ(added_.added(), 0u);
+}
+
+// Those not asked about for longest go; what is asked about again is read again.
+TEST_F(MemoryServiceTest, ScopesInMemoryTakeASixteenthOfTheBudget) {
+  const std::vector<std::string> scopes = {"a", "b", "c", "d", "e", "f"};
+  for (const std::string& scope : scopes) ASSERT_TRUE(Add(Facts(scope, 0, 2)).ok());
+  constexpr int64_t kScope = 8'400'000, kSlack = 1 << 20;  // docs/memory.md
+  // What they take when all have been asked about, and the most that there was.
+  const auto asked = [&](int64_t budget, int64_t* most) {
+    budget_ = budget;
+    Stop();
+    Start(dir_ / "memory");
+    EXPECT_EQ(Ask("nobodys", "x"), "(nothing)");  // the database is open
+    const int64_t before = BytesInUse();
+    *most = MostBytesOf([&] {
+      for (int round = 0; round < 2; ++round) {
+        for (const std::string& scope : scopes) EXPECT_EQ(Ask(scope, "number 1 n1"), "value 1") << budget;
+      }
+    });
+    return BytesInUse() - before;
+  };
+  int64_t most = 0;
+  const int64_t all = asked(INT64_MAX, &most), two = asked(16 * (2 * kScope + kSlack), &most);
+  if (!kCountsMalloc) GTEST_SKIP() << "all are found; what they take is the sanitizer's malloc's";
+  EXPECT_GT(all, 6 * kScope - kSlack);
+  EXPECT_GT(two, 2 * kScope - kSlack);
+  EXPECT_LT(two, 2 * kScope + 2 * kSlack);
+  EXPECT_LT(most, 3 * kScope + 2 * kSlack) << "one is made before another goes";
+  // The one that is asked about stays, however little there is for it.
+  const int64_t one = asked(16, &most);
+  EXPECT_GT(one, kScope - kSlack);
+  EXPECT_LT(one, kScope + kSlack);
 }
 
 TEST_F(MemoryServiceTest, ForgetsAKeyOrAScope) {

@@ -3,6 +3,7 @@
 #include <malloc.h>
 
 #include <atomic>
+#include <cerrno>
 #include <cstddef>
 
 namespace omni::testing {
@@ -55,10 +56,16 @@ void* realloc(void* old, size_t n) {
   Took(p);
   return p;
 }
-void* aligned_alloc(size_t alignment, size_t n) {
+void* memalign(size_t alignment, size_t n) {
   void* const p = __libc_memalign(alignment, n);
   Took(p);
   return p;
+}
+void* aligned_alloc(size_t alignment, size_t n) { return memalign(alignment, n); }
+int posix_memalign(void** to, size_t alignment, size_t n) {
+  void* const p = memalign(alignment, n);
+  if (p != nullptr) *to = p;
+  return p != nullptr ? 0 : ENOMEM;
 }
 void free(void* p) {
   Gives(p);
