@@ -1,6 +1,7 @@
 #include "actors/memory.h"
 
 #include <filesystem>
+#include <new>
 #include <utility>
 
 #include <absl/strings/numbers.h>
@@ -147,9 +148,13 @@ absl::Status Memory::Add(const std::string& scope, const std::vector<Association
     return written;
   }
   if (Scope* found = Find(name); found != nullptr) {
-    for (size_t i = 0; i < associations.size(); ++i) {
-      found->memory.Add(keys[i], associations[i].value);
-      found->version.Add(associations[i]);
+    try {
+      for (size_t i = 0; i < associations.size(); ++i) {
+        found->memory.Add(keys[i], associations[i].value);
+        found->version.Add(associations[i]);
+      }
+    } catch (const std::bad_alloc&) {
+      scopes_.pop_back();  // it is on disk, and read again from there
     }
   }
   return absl::OkStatus();

@@ -1,5 +1,7 @@
 #include "cluster/disk_pool.h"
 
+#include <exception>
+#include <new>
 #include <system_error>
 #include <utility>
 
@@ -26,12 +28,24 @@ DiskPool::~DiskPool() {
   for (std::thread& thread : threads_) thread.join();
 }
 
-void DiskPool::Run(std::function<void()> job) {
+void DiskPool::Run(std::function<void()> job, std::function<void(const absl::Status&)> failed) {
   {
     const std::lock_guard lock(mutex_);
-    jobs_.push_back(std::move(job));
+    jobs_.push_back({std::move(job), std::move(failed)});
   }
   changed_.notify_one();
+}
+
+void DiskPool::Job::Do() const {
+  absl::Status thrown;
+  try {
+    return work();
+  } catch (const std::bad_alloc&) {
+    thrown = absl::ResourceExhaustedError("there is no memory for this call; ask again later");
+  } catch (const std::exception& error) {
+    thrown = absl::InternalError(error.what());
+  }
+  failed(thrown);
 }
 
 void DiskPool::Work() {
@@ -39,10 +53,12 @@ void DiskPool::Work() {
   while (true) {
     changed_.wait(lock, [&] { return ending_ || !jobs_.empty(); });
     if (jobs_.empty()) return;
-    const std::function<void()> job = std::move(jobs_.front());
-    jobs_.pop_front();
-    lock.unlock();
-    job();
+    {
+      const Job job = std::move(jobs_.front());
+      jobs_.pop_front();
+      lock.unlock();
+      job.Do();
+    }
     lock.lock();
   }
 }

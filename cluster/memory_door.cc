@@ -74,13 +74,15 @@ void MemoryDoor::AddRoutes(HttpRoutes& routes, const HttpDoorFacts&) {
                           std::shared_ptr<HttpExchange> exchange, Deed deed) -> std::shared_ptr<HttpCall> {
     absl::Status posted = deeds_.Serving();
     if (posted.ok()) {
-      posted =
-          deeds_.Run([owner, permit = std::move(permit), exchange, deed = std::move(deed)](Memory& memory) {
+      const auto answer = [exchange](HttpAnswer with) {
+        exchange->Post([exchange, with = std::move(with)] { exchange->Answer(with); });
+      };
+      posted = deeds_.Run(
+          [owner, permit = std::move(permit), answer, deed = std::move(deed)](Memory& memory) {
             const absl::StatusOr<Json> done = deed(memory, owner);
-            exchange->Post([exchange, answer = done.ok() ? JsonAnswer(*done) : ErrorAnswer(done.status())] {
-              exchange->Answer(answer);
-            });
-          });
+            answer(done.ok() ? JsonAnswer(*done) : ErrorAnswer(done.status()));
+          },
+          [answer](const absl::Status& thrown) { answer(ErrorAnswer(thrown)); });
     }
     if (posted.ok()) return std::make_shared<Waiting>();
     exchange->Answer(ErrorAnswer(posted));

@@ -69,11 +69,13 @@ class Calls final : public pb::Memory::CallbackService {
         response_->set_added(import_->added());
         return Finish(grpc::Status::OK);
       }
-      const absl::Status posted = calls_.deeds_.Run([this](omni::Memory& memory) {
-        const absl::Status added = import_->Take(memory, request_);
-        if (added.ok()) return StartRead(&request_);
-        End(added);
-      });
+      const absl::Status posted = calls_.deeds_.Run(
+          [this](omni::Memory& memory) {
+            const absl::Status added = import_->Take(memory, request_);
+            if (added.ok()) return StartRead(&request_);
+            End(added);
+          },
+          [this](const absl::Status& thrown) { End(thrown); });
       if (!posted.ok()) End(posted);
     }
     void OnDone() override { delete this; }
@@ -113,9 +115,10 @@ class Calls final : public pb::Memory::CallbackService {
       reactor->Finish(s);
       return reactor;
     }
-    const absl::Status posted = deeds_.Run([deed, owner, reactor](omni::Memory& memory) {
-      reactor->Finish(ToDetailedGrpc(deed(memory, owner)));
-    });
+    const absl::Status posted =
+        deeds_.Run([deed, owner,
+                    reactor](omni::Memory& memory) { reactor->Finish(ToDetailedGrpc(deed(memory, owner))); },
+                   [reactor](const absl::Status& thrown) { reactor->Finish(ToDetailedGrpc(thrown)); });
     if (!posted.ok()) reactor->Finish(ToDetailedGrpc(posted));
     return reactor;
   }
@@ -139,15 +142,21 @@ absl::Status MemoryDeeds::Serving() const {
   return memory_ != nullptr ? absl::OkStatus() : absl::UnavailableError("this node remembers nothing");
 }
 
-absl::Status MemoryDeeds::Run(std::function<void(Memory& memory)> deed) {
+absl::Status MemoryDeeds::Run(std::function<void(Memory& memory)> deed,
+                              std::function<void(const absl::Status&)> failed) {
   if (++waiting_ > options_.most_waiting) {
     --waiting_;
     return absl::ResourceExhaustedError("too many calls wait for the memory; ask again later");
   }
-  pool_->Run([this, deed = std::move(deed)] {
-    deed(*memory_);
-    --waiting_;
-  });
+  pool_->Run(
+      [this, deed = std::move(deed)] {
+        deed(*memory_);
+        --waiting_;
+      },
+      [this, failed = std::move(failed)](const absl::Status& thrown) {
+        --waiting_;
+        failed(thrown);
+      });
   return absl::OkStatus();
 }
 

@@ -40,8 +40,8 @@ class MemoryDeeds {
   // Unavailable: nothing is remembered here at present.
   absl::Status Serving() const;
   const MemoryServiceOptions& options() const { return options_; }
-  // ResourceExhausted: too many wait; then it is not done.
-  absl::Status Run(std::function<void(Memory& memory)> deed);
+  // ResourceExhausted: too many wait; then it is not done. `failed`: as DiskPool::Run's.
+  absl::Status Run(std::function<void(Memory& memory)> deed, std::function<void(const absl::Status&)> failed);
 
  private:
   MemoryDeeds(MemoryServiceOptions options, Memory* memory) : options_(std::move(options)), memory_(memory) {}

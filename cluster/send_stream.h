@@ -9,6 +9,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include "cluster/disk_pool.h"
+#include "cluster/grpc_status.h"
 
 namespace omni {
 
@@ -45,7 +46,8 @@ class SendStream final : public grpc::ServerWriteReactor<Message> {
       if (!finished_ && !sending_ && !making_ && (cancelled_ || (ended_ && !made_)))
         finish = finished_ = true;
     }
-    if (make) pool_->Run([this] { MakeNext(); });
+    if (make)
+      pool_->Run([this] { MakeNext(); }, [this](const absl::Status& thrown) { NotMade(ToGrpc(thrown)); });
     if (send) this->StartWrite(&sent_);
     if (!finish) return;
     over_();  // before the client knows: it may ask again at once
@@ -58,6 +60,12 @@ class SendStream final : public grpc::ServerWriteReactor<Message> {
       making_ = false;
       made_ = made;
       if (!made) ended_ = true, status_ = std::move(status);
+    });
+  }
+  void NotMade(const grpc::Status& status) {
+    Go([&] {
+      making_ = false;
+      ended_ = true, status_ = status;
     });
   }
   void OnWriteDone(bool ok) override {

@@ -116,11 +116,16 @@ struct TaskService::Impl final : public pb::SwarmTasks::CallbackService {
         return reactor->Finish(
             ToTaskGrpc(absl::ResourceExhaustedError("too many calls wait for the disk; ask again later")));
       }
-      pool->Run([this, reasons, read = std::move(read), by = std::move(by), reactor] {
-        const absl::Status status = read(by);
-        --reads;
-        reactor->Finish(ToTaskGrpc(status, reasons));
-      });
+      pool->Run(
+          [this, reasons, read = std::move(read), by = std::move(by), reactor] {
+            const absl::Status status = read(by);
+            --reads;
+            reactor->Finish(ToTaskGrpc(status, reasons));
+          },
+          [this, reactor](const absl::Status& thrown) {
+            --reads;
+            reactor->Finish(ToTaskGrpc(thrown));
+          });
     });
   }
   // One that changes a task's state.
@@ -316,28 +321,36 @@ struct TaskService::Impl final : public pb::SwarmTasks::CallbackService {
                 ? absl::UnavailableError("this node cannot ask others for artifacts")
                 : absl::ResourceExhaustedError("too many calls wait for the disk; ask again later")));
       }
-      pool->Run([this, by = std::move(by), request, response, reactor] {
-        const absl::Status there = engine->reader().Find(by, request->id()).status();
-        const absl::StatusOr<TaskEvent> event =
-            there.ok() ? FindArtifact(by, *request) : absl::StatusOr<TaskEvent>(there);
-        if (!event.ok()) {
-          --reads;
-          return reactor->Finish(ToTaskGrpc(
-              event.status(), {.not_found = there.ok() ? "ARTIFACT_NOT_FOUND" : "TASK_NOT_FOUND"}));
-        }
-        response->set_node(event->node);
-        response->set_event(event->number);
-        response->set_sha256(event->data.substr(std::min(event->data.size(), event->data.find(':') + 1)));
-        options.artifact(event->node, event->data, request->offset(),
-                         [this, response, reactor](absl::StatusOr<ArtifactPiece> piece) {
-                           --reads;
-                           if (piece.ok()) {
-                             response->set_size(piece->size);
-                             response->set_data(std::move(piece->data));
-                           }
-                           reactor->Finish(ToTaskGrpc(piece.status(), {.not_found = "ARTIFACT_LOST"}));
-                         });
-      });
+      // Once, by whichever is first: what asks for the piece may throw when it has been asked for.
+      const auto end = [this, reactor, over = std::make_shared<std::atomic<bool>>(false)](
+                           const absl::Status& status, Reasons reasons, const auto& fill) {
+        if (over->exchange(true)) return;
+        --reads;
+        fill();
+        reactor->Finish(ToTaskGrpc(status, reasons));
+      };
+      pool->Run(
+          [this, by = std::move(by), request, response, end] {
+            const absl::Status there = engine->reader().Find(by, request->id()).status();
+            const absl::StatusOr<TaskEvent> event =
+                there.ok() ? FindArtifact(by, *request) : absl::StatusOr<TaskEvent>(there);
+            if (!event.ok()) {
+              return end(event.status(), {.not_found = there.ok() ? "ARTIFACT_NOT_FOUND" : "TASK_NOT_FOUND"},
+                         [] {});
+            }
+            response->set_node(event->node);
+            response->set_event(event->number);
+            response->set_sha256(event->data.substr(std::min(event->data.size(), event->data.find(':') + 1)));
+            options.artifact(event->node, event->data, request->offset(),
+                             [response, end](absl::StatusOr<ArtifactPiece> piece) {
+                               end(piece.status(), {.not_found = "ARTIFACT_LOST"}, [&] {
+                                 if (!piece.ok()) return;
+                                 response->set_size(piece->size);
+                                 response->set_data(std::move(piece->data));
+                               });
+                             });
+          },
+          [end](const absl::Status& thrown) { end(thrown, {}, [] {}); });
     });
   }
 
@@ -349,11 +362,13 @@ struct TaskService::Impl final : public pb::SwarmTasks::CallbackService {
       const std::string name = schedule->name;
       engine->PutSchedule(*std::move(schedule), [this, by, name, response, reactor](const absl::Status& put) {
         if (!put.ok()) return reactor->Finish(ToTaskGrpc(put));
-        pool->Run([this, by, name, response, reactor] {
-          const absl::StatusOr<TaskSchedule> kept = engine->reader().FindSchedule(by.caller, name);
-          if (kept.ok()) TellSchedule(*kept, *response);
-          reactor->Finish(ToTaskGrpc(kept.status(), {.not_found = "SCHEDULE_NOT_FOUND"}));
-        });
+        pool->Run(
+            [this, by, name, response, reactor] {
+              const absl::StatusOr<TaskSchedule> kept = engine->reader().FindSchedule(by.caller, name);
+              if (kept.ok()) TellSchedule(*kept, *response);
+              reactor->Finish(ToTaskGrpc(kept.status(), {.not_found = "SCHEDULE_NOT_FOUND"}));
+            },
+            [reactor](const absl::Status& thrown) { reactor->Finish(ToTaskGrpc(thrown)); });
       });
     });
   }

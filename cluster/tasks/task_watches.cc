@@ -62,7 +62,10 @@ class TaskWatch final : public TaskWatches::Reactor, public std::enable_shared_f
         }
       }
     }
-    if (read) watches_.pool_.Run([keep] { keep->Read(); });
+    if (read) {
+      watches_.pool_.Run([keep] { keep->Read(); },
+                         [keep](const absl::Status& thrown) { keep->NotRead(thrown); });
+    }
     if (send) StartWrite(&message_);
     if (finish) Finish(watches_.to_grpc_(*end_));
   }
@@ -80,6 +83,13 @@ class TaskWatch final : public TaskWatches::Reactor, public std::enable_shared_f
       batch_ = std::move(events);
       sent_ = 0;
       news_ = true;  // there may be more, and if not, it may be over
+    });
+  }
+
+  void NotRead(const absl::Status& why) {
+    Go([&] {
+      reading_ = false;
+      SetEnd(why);
     });
   }
 

@@ -191,6 +191,25 @@ TEST_F(MemoryServiceTest, ScopesInMemoryTakeASixteenthOfTheBudget) {
   EXPECT_LT(one, kScope + kSlack);
 }
 
+TEST_F(MemoryServiceTest, AScopeThatThereIsNoMemoryForIsAnErrorUntilThereIs) {
+  if (!kCountsMalloc) GTEST_SKIP() << "malloc is the sanitizer's, and has what it is asked for";
+  ASSERT_TRUE(Add(Facts("s", 0, 3)).ok());
+  RefuseAbove(4 << 20);  // its tables take more
+  const std::string refused = Ask("s", "number 1 n1");
+  EXPECT_EQ(Ask("none", "number 1 n1"), refused);
+  RefuseAbove(INT64_MAX);
+  EXPECT_EQ(refused, "there is no memory for this call; ask again later");
+  EXPECT_EQ(Ask("s", "number 1 n1"), "value 1");
+  // What is added while there is none for its copy is on disk, and found.
+  const auto held = doors_->memory()->Hold("", {"s", ""});
+  ASSERT_TRUE(held.ok()) << held.status();
+  RefuseAbove(4 << 20);
+  EXPECT_TRUE(Add(Facts("s", 3, 6)).ok());
+  RefuseAbove(INT64_MAX);
+  EXPECT_EQ(Ask("s", "number 4 n4"), "value 4");
+  EXPECT_EQ(Ask("s", "number 1 n1"), "value 1");
+}
+
 TEST_F(MemoryServiceTest, ForgetsAKeyOrAScope) {
   ASSERT_TRUE(Add(Facts("s", 0, 10)).ok());
   pb::ForgetRequest request;

@@ -5,17 +5,19 @@
 #include <atomic>
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
 
 namespace omni::testing {
 namespace {
 
-std::atomic<int64_t> in_use{0}, most_in_use{0};
+std::atomic<int64_t> in_use{0}, most_in_use{0}, most_at_once{INT64_MAX};
 
 }  // namespace
 
 int64_t BytesInUse() { return in_use; }
 int64_t MostBytesInUse() { return most_in_use; }
 void ForgetMost() { most_in_use = in_use.load(); }
+void RefuseAbove(int64_t bytes) { most_at_once = bytes; }
 
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 namespace {
@@ -41,6 +43,7 @@ void* __libc_memalign(size_t, size_t);
 void __libc_free(void*);
 
 void* malloc(size_t n) {
+  if (n > static_cast<size_t>(most_at_once)) return nullptr;
   void* const p = __libc_malloc(n);
   Took(p);
   return p;

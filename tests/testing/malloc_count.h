@@ -16,6 +16,8 @@ inline constexpr bool kCountsMalloc = true;
 int64_t BytesInUse();
 int64_t MostBytesInUse();  // since the last ForgetMost
 void ForgetMost();
+// From now on malloc, and so new, gives no more than so many bytes at once; INT64_MAX: what there is.
+void RefuseAbove(int64_t bytes);
 
 // The most that `work` had in use beside what was there before it.
 template <typename Work>

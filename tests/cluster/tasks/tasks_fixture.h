@@ -33,9 +33,10 @@ class TasksFixture : public ::testing::Test {
   void SetUp() override { Start(); }
   void TearDown() override { Stop(); }
 
+  virtual std::unique_ptr<RecordStore> MakeStore(std::unique_ptr<RecordStore> of) { return of; }
   void Start() {
     database_ = Database::Open(temp_ / "tasks", {}).value();
-    store_ = MakeDatabaseRecordStore(*database_);
+    store_ = MakeStore(MakeDatabaseRecordStore(*database_));
     engine_ = TaskEngine::Start(*store_, {}).value();
     if (!keys_.empty()) access_ = Access::Open(temp_ / "keys.json").value();
     options_.access = access_.get();
