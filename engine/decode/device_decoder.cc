@@ -307,7 +307,7 @@ void DeviceDecoder::Impl::StreamedStep() {
 
 void DeviceDecoder::Impl::AskPolicies(int64_t l) {
   const LayerWeights& layer_weights = weights.layers[static_cast<size_t>(l)];
-  const absl::StatusOr<std::vector<float>> seen = pass->Seen(l);
+  const absl::StatusOr<std::vector<float>> seen = pass->Seen();
   pass->CopyRoutes();
   Note(Synchronize("a layer"));
   if (!seen.ok()) return Note(seen.status());

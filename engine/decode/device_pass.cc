@@ -571,7 +571,7 @@ absl::StatusOr<std::vector<int32_t>> DevicePass::KnownRoutes() {
   return known;
 }
 
-absl::StatusOr<std::vector<float>> DevicePass::Seen(int64_t) {
+absl::StatusOr<std::vector<float>> DevicePass::Seen() {
   std::vector<float> seen(static_cast<size_t>(n_ * width_));
   device::Failure failure =
       device::CopyOut(seen.data(), config_.has_slow_state() ? before_ : h_, 4 * n_ * width_, stream_);

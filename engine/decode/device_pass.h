@@ -87,8 +87,8 @@ class DevicePass {
   absl::StatusOr<std::vector<int32_t>> Guess(int64_t layer, bool from_slow, bool with_members);
   // RouteAhead, and waits for what it found, by layer: this pass asks no router either.
   absl::StatusOr<std::vector<int32_t>> KnownRoutes();
-  // Where a layer's router sees each row: [n, d]. Waits.
-  absl::StatusOr<std::vector<float>> Seen(int64_t layer);
+  // Where the router of the layer that is computed sees each row: [n, d]. Waits.
+  absl::StatusOr<std::vector<float>> Seen();
   void SetRoutes(int64_t layer, std::span<const int32_t> routes);
 
  private:
