@@ -69,6 +69,11 @@ check "with what differs" has "their seed are 1 and 2" "$dir/err"
 echo '{"results": [{"model": "walk", "policy": "lru", "cache_share": 0.08, "hit_rate": 0.5584}]}' >"$dir/cache.json"
 check "so are results of a cache" figures --record cache --group cache --command c "$dir/cache.json"
 check "by model, size and policy" has '"cache.walk_08.lru.hits", "value": 0.558' "$tree/docs/measured/cache.json"
+echo '{"fmea_gain": 0.0279, "books.shirley.fmea_gain": 0.00859, "books.shirley.fmea_other_loss": 0.00444}' \
+  >"$dir/mind.json"
+check "so is what each book gives" figures --record mind --group mind --command c "$dir/mind.json"
+check "by its name" has '"mind.shirley.gain", "value": 0.86, "unit": "%"' "$tree/docs/measured/mind.json"
+check "beside their mean" has '"mind.fmea_gain", "value": 2.8, "unit": "%"' "$tree/docs/measured/mind.json"
 cp "$file" "$dir/before"
 echo '{"nothing": 1}' >"$dir/nothing.json"
 check "JSON without a figure is refused" eval '! figures --record decode --group decode --command c "$dir/nothing.json"'
