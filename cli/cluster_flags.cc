@@ -3,6 +3,8 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_split.h>
 
+#include "engine/base/interrupt.h"
+
 namespace omni::cli {
 namespace {
 
@@ -57,6 +59,7 @@ absl::StatusOr<ClusterClientOptions> ClusterFlags::ClientOptions() const {
   options.certificates = certificates;
   options.key = key;
   options.allow_plain = allow_plain;
+  options.give_up = [] { return InterruptGuard::Requested(); };
   return options;
 }
 

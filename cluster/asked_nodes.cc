@@ -9,11 +9,14 @@
 #include "cluster/grpc_cut_off.h"
 #include "cluster/grpc_status.h"
 #include "cluster/loopback.h"
+#include "engine/base/log.h"
 
 namespace omni {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+constexpr std::chrono::seconds kQuietSilence{2};  // a coordinator that is started again takes no longer
 
 }  // namespace
 
@@ -69,12 +72,23 @@ void AskedNodes::ShowKey(grpc::ClientContext& context, const std::string& addres
 }
 
 absl::Status AskedNodes::Explain(const absl::Status& status, const std::string& address) const {
-  return credentials_->Explain(absl::Status(status.code(), absl::StrCat(address, ": ", status.message())),
-                               address);
+  // Of gRPC's own words for it only what the system said is for people.
+  constexpr char kNotConnected[] = "Failed to connect to remote host: ";
+  const std::string said(status.message());
+  const size_t at = said.rfind(kNotConnected);
+  std::string words = absl::StrCat(address, ": ", said);
+  if (absl::IsUnavailable(status) && at != said.npos) {
+    words = absl::StrCat("nobody answers at ", address, " (is omni serve or omni node running there?): ",
+                         said.substr(at + sizeof kNotConnected - 1));
+  } else if (absl::IsUnavailable(status) && options_.certificates.empty() &&
+             said.ends_with("Socket closed")) {
+    absl::StrAppend(&words, "; if it wants certificates, give a node's folder of them by --certificates");
+  }
+  return credentials_->Explain(absl::Status(status.code(), words), address);
 }
 
 absl::Status AskedNodes::Call(std::chrono::milliseconds each, const Ask& ask) {
-  const auto until = Clock::now() + options_.patience;
+  Silence silence(*this);
   std::string hint;
   while (true) {
     const std::string address = Next(std::exchange(hint, ""));
@@ -86,8 +100,7 @@ absl::Status AskedNodes::Call(std::chrono::milliseconds each, const Ask& ask) {
     if (status.ok() || !MayPass(said)) return status;
     Failed();
     hint = HintOf(context, address);
-    if (Clock::now() >= until) return Explain(status, address);
-    Pause(hint);
+    if (absl::Status s = silence.Failed(address, status, hint); !s.ok()) return s;
   }
 }
 
@@ -104,8 +117,24 @@ std::string AskedNodes::HintOf(const grpc::ClientContext& context, const std::st
   return hint == asked ? "" : hint;
 }
 
-void AskedNodes::Pause(const std::string& hint) {
+void Silence::Heard() {
+  since_ = Clock::now();
+  told_ = false;
+}
+
+absl::Status Silence::Failed(const std::string& address, const absl::Status& said, const std::string& hint) {
+  const ClusterClientOptions& options = nodes_.options();
+  if (options.give_up && options.give_up())
+    return absl::CancelledError("it was interrupted while nobody answered");
+  const auto silent = Clock::now() - since_;
+  if (silent >= options.patience) return nodes_.Explain(said, address);
+  if (silent >= kQuietSilence && !std::exchange(told_, true)) {
+    LogWarning("nobody_answers", "{reason}; asking again for {wait}",
+               {{"reason", nodes_.Explain(said, address).message()},
+                {"wait", std::chrono::duration_cast<std::chrono::seconds>(options.patience - silent)}});
+  }
   std::this_thread::sleep_for(std::chrono::milliseconds(hint.empty() ? 50 : 1));
+  return absl::OkStatus();
 }
 
 }  // namespace omni

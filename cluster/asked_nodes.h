@@ -33,6 +33,7 @@ class AskedNodes {
   std::shared_ptr<grpc::Channel> ChannelTo(const std::string& address);
   // A key is not sent in the clear, whatever plain links are allowed for else.
   void ShowKey(grpc::ClientContext& context, const std::string& address) const;
+  // An error that came of `address`, in words for people.
   absl::Status Explain(const absl::Status& status, const std::string& address) const;
 
   // Asks one after another until one answers, or the options' patience is over. `each`: for how long one may
@@ -44,8 +45,6 @@ class AskedNodes {
   static bool MayPass(const grpc::Status& status);
   // Where a node that does not coordinate sends its callers; empty: nowhere, or to itself.
   static std::string HintOf(const grpc::ClientContext& context, const std::string& asked);
-  // Before the next is asked: hardly where one was named.
-  static void Pause(const std::string& hint);
 
   const ClusterClientOptions& options() const { return options_; }
   const NodeCredentials& credentials() const { return *credentials_; }
@@ -59,6 +58,22 @@ class AskedNodes {
   std::string current_;
   size_t turn_ = 0;
   std::map<std::string, std::shared_ptr<grpc::Channel>> channels_;
+};
+
+// Of one call: for how long nobody has answered it. Not thread-safe.
+class Silence {
+ public:
+  explicit Silence(AskedNodes& nodes) : nodes_(nodes) { Heard(); }
+  void Heard();  // somebody answers
+  // `said` came of `address` in the place of an answer. OK: a moment has passed, and the next may be asked,
+  // whom `hint` names if it is not empty. Cancelled: the options' give_up says so. Else patience is over, and
+  // that is the error to end with. Silence that lasts is said in the log, once.
+  absl::Status Failed(const std::string& address, const absl::Status& said, const std::string& hint);
+
+ private:
+  AskedNodes& nodes_;
+  std::chrono::steady_clock::time_point since_;
+  bool told_ = false;
 };
 
 }  // namespace omni

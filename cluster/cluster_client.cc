@@ -96,7 +96,7 @@ absl::StatusOr<ClusterReport> ClusterClient::Status() {
 
 absl::Status ClusterClient::Watch(const std::function<bool(const ClusterReport&)>& on_report,
                                   const std::stop_token& stop) {
-  auto until = Clock::now() + impl_->nodes->options().patience;
+  Silence silence(*impl_->nodes);
   std::string hint;
   while (true) {
     const std::string address = impl_->nodes->Next(std::exchange(hint, ""));
@@ -108,7 +108,7 @@ absl::Status ClusterClient::Watch(const std::function<bool(const ClusterReport&)
     admin::ClusterStatus message;
     bool wanted = true;
     while (wanted && reader->Read(&message)) {
-      until = Clock::now() + impl_->nodes->options().patience;
+      silence.Heard();
       wanted = on_report(FromProto(message));
     }
     if (!wanted) context.TryCancel();
@@ -118,8 +118,9 @@ absl::Status ClusterClient::Watch(const std::function<bool(const ClusterReport&)
     if (!status.ok() && !AskedNodes::MayPass(said)) return status;
     impl_->nodes->Failed();
     hint = AskedNodes::HintOf(context, address);
-    if (Clock::now() >= until) return status;
-    AskedNodes::Pause(hint);
+    const absl::Status over = silence.Failed(address, status, hint);
+    if (absl::IsCancelled(over)) return absl::OkStatus();
+    if (!over.ok()) return over;
   }
 }
 
@@ -205,7 +206,7 @@ absl::StatusOr<ClusterClient::Answer> ClusterClient::Generate(const Request& req
   };
   Answer answer;
   bool known = false;  // to a coordinator that lasts
-  auto until = Clock::now() + impl_->nodes->options().patience;
+  Silence silence(*impl_->nodes);
   Clock::time_point last;
   std::string hint;
   while (true) {
@@ -219,7 +220,7 @@ absl::StatusOr<ClusterClient::Answer> ClusterClient::Generate(const Request& req
     texts::GenerateResponse message;
     bool finished = false, wanted = true;
     while (wanted && reader->Read(&message)) {
-      until = Clock::now() + impl_->nodes->options().patience;
+      silence.Heard();
       GenerateEvent event;
       switch (message.kind_case()) {
         case texts::GenerateResponse::kBegun:
@@ -289,11 +290,13 @@ absl::StatusOr<ClusterClient::Answer> ClusterClient::Generate(const Request& req
     if (!status.ok() && !AskedNodes::MayPass(said)) return status;
     impl_->nodes->Failed();
     hint = AskedNodes::HintOf(context, address);
-    if (Clock::now() >= until) {
-      return impl_->nodes->Explain(status, address);
-    }
     answer.reconnects += known;
-    AskedNodes::Pause(hint);
+    const absl::Status over = silence.Failed(address, status, hint);
+    if (absl::IsCancelled(over)) {
+      answer.reason = StopReasonName(StopReason::kCancelled);
+      return answer;
+    }
+    if (!over.ok()) return over;
   }
 }
 

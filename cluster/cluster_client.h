@@ -26,6 +26,8 @@ struct ClusterClientOptions {
   std::string key = {};                     // of `omni key`, for nodes that want one; empty: none
   bool allow_plain = false;                 // off loopback without encryption
   std::chrono::milliseconds patience{30'000};  // how long nobody may answer before a call is given up
+  // Asked again and again while nobody answers; true: the call is given up at once. Empty: never.
+  std::function<bool()> give_up = {};
 };
 
 // Thread-safe.

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <memory>
 
 #include <absl/strings/ascii.h>
@@ -49,7 +50,13 @@ class Tasks {
     if (!answer.ok()) return answer.status();
     const std::string id = Text((*answer)["task"], "id");
     if (args_.wait) {
-      if (!args_.json) Note(absl::StrCat("task ", id));
+      if (!args_.json) {
+        Note(absl::StrCat("task ", id));
+        if (!SomebodyDoes((*answer)["task"]))
+          Note(
+              "nobody does this now, so it waits; omni task executors lists what is done, omni task cancel "
+              "ends it");
+      }
       return Follow(id, 0);
     }
     if (args_.json) return Show(*answer);
@@ -57,10 +64,21 @@ class Tasks {
     return kExitOk;
   }
 
+  // True also if that cannot be told.
+  bool SomebodyDoes(const Json& task) {
+    const std::string executor = Text(task, "executor"), target = Text(task, "target");
+    const absl::StatusOr<Json> answer = Call("ListExecutors", Json::object());
+    if (!answer.ok() || executor.empty()) return true;
+    return std::ranges::any_of(answer->value("executors", Json::array()), [&](const Json& one) {
+      return Text(one, "executor") == executor && Text(one, "target") == target;
+    });
+  }
+
   // Until it is over; what is said then is how.
   absl::StatusOr<int> Follow(const std::string& id, int64_t after) {
     const InterruptGuard interrupt;
     const StopAtInterrupt stop;
+    TaskScreen screen(StdoutIsTerminal() && StderrIsTerminal());
     TaskStatus status = TaskStatus::kQueued;
     int64_t last = after;
     const absl::Status watched = remote_.Watch(
@@ -69,7 +87,7 @@ class Tasks {
           if (args_.json) {
             PrintF("%s\n", json);
           } else {
-            ShowEvent(event);
+            screen.Show(event);
           }
           if (event.kind != TaskEventKind::kChildOver) status = event.status;
           last = event.number;
@@ -78,7 +96,8 @@ class Tasks {
         stop.token());
     if (!watched.ok()) return watched;
     if (InterruptGuard::Requested()) {
-      Note(absl::StrCat("the task goes on; omni task watch ", id, " --after ", last, " shows the rest"));
+      screen.Say(
+          absl::StrCat("the task goes on; omni task watch ", id, " --after ", last, " shows the rest"));
       return kExitInterrupted;
     }
     if (!IsOver(status)) {  // there were no events after that number
@@ -311,7 +330,8 @@ void AddTask(CLI::App& root, Invocation& invocation) {
       "what submit takes, list, or "
       "delete NAME");
   TaskSpecFlags& spec = args->spec;
-  args->of_submit.Add(verb.Path("--file", spec.file, "Of submit: a file with the task as JSON"));
+  args->of_submit.Add(
+      verb.Path("--file", spec.file, "Of submit: a file with the task as JSON; - reads standard input"));
   args->of_submit.Add(verb.Text("--key", args->key,
                                 "Of submit: the same key and work is the same task (default: a new one)"));
   args->of_submit.Add(verb.Bool("--wait", args->wait, "Of submit: show what happens until it is over"));

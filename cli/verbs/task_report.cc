@@ -1,6 +1,7 @@
 #include "cli/verbs/task_report.h"
 
 #include <cstdio>
+#include <utility>
 #include <vector>
 
 #include <absl/strings/ascii.h>
@@ -88,10 +89,16 @@ void PrintSchedules(const Json& response) {
   }
 }
 
-void ShowEvent(const TaskEvent& event) {
+void TaskScreen::Say(const std::string& note) {
+  if (one_screen_ && std::exchange(within_line_, false)) std::fputc('\n', stderr);
+  Note(note);
+}
+
+void TaskScreen::Show(const TaskEvent& event) {
   const std::string attempt = absl::StrCat("attempt ", event.attempt);
   switch (event.kind) {
     case TaskEventKind::kOutput:
+      if (!event.data.empty()) within_line_ = !event.data.ends_with('\n');
       if (event.name == "stderr") {
         std::fwrite(event.data.data(), 1, event.data.size(), stderr);
       } else {
@@ -100,28 +107,28 @@ void ShowEvent(const TaskEvent& event) {
       }
       return;
     case TaskEventKind::kSubmitted:
-      return Note("handed in");
+      return Say("handed in");
     case TaskEventKind::kStarted:
-      return Note(absl::StrCat(attempt, " begun on ", event.node));
+      return Say(absl::StrCat(attempt, " begun on ", event.node));
     case TaskEventKind::kProgress:
-      return Note(event.data);
+      return Say(event.data);
     case TaskEventKind::kArtifact:
-      return Note(absl::StrCat("left ", event.name, " at ", event.data));
+      return Say(absl::StrCat("left ", event.name, " at ", event.data));
     case TaskEventKind::kAttemptFailed:
-      return Note(absl::StrCat(attempt, " failed: ", event.name, event.data.empty() ? "" : ", ", event.data,
-                               event.ready == TaskTime{} ? "" : "; it is tried again"));
+      return Say(absl::StrCat(attempt, " failed: ", event.name, event.data.empty() ? "" : ", ", event.data,
+                              event.ready == TaskTime{} ? "" : "; it is tried again"));
     case TaskEventKind::kReturned:
-      return Note(absl::StrCat(attempt, " was given back"));
+      return Say(absl::StrCat(attempt, " was given back"));
     case TaskEventKind::kCancelRequested:
-      return Note("is to be cancelled");
+      return Say("is to be cancelled");
     case TaskEventKind::kChildOver:
-      return Note(absl::StrCat("child ", event.name, " is over"));
+      return Say(absl::StrCat("child ", event.name, " is over"));
     case TaskEventKind::kRetried:
-      return Note("handed in again");
+      return Say("handed in again");
     case TaskEventKind::kOver:
-      if (event.status == TaskStatus::kSucceeded) return Note("succeeded");
-      if (event.status == TaskStatus::kCancelled) return Note("cancelled");
-      return Note(absl::StrCat("failed: ", event.name, event.data.empty() ? "" : ", ", event.data));
+      if (event.status == TaskStatus::kSucceeded) return Say("succeeded");
+      if (event.status == TaskStatus::kCancelled) return Say("cancelled");
+      return Say(absl::StrCat("failed: ", event.name, event.data.empty() ? "" : ", ", event.data));
   }
 }
 

@@ -9,6 +9,7 @@
 #include "cli/verb.h"
 #include "engine/base/json.h"
 #include "engine/base/quoted.h"
+#include "engine/text/text_file.h"
 #include "store/file/files.h"
 
 namespace omni::cli {
@@ -59,7 +60,7 @@ std::string DurationText(std::chrono::milliseconds time) {
 }
 
 absl::StatusOr<Json> FileJson(const std::string& path) {
-  const absl::StatusOr<std::string> text = ReadText(path, kMostFileBytes);
+  const absl::StatusOr<std::string> text = path == "-" ? ReadStdinText() : ReadText(path, kMostFileBytes);
   if (!text.ok()) return text.status();
   Json json = Json::parse(*text, nullptr, false);
   if (!json.is_object()) {

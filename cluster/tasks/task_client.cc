@@ -94,7 +94,7 @@ absl::StatusOr<std::string> RemoteTasks::Call(const std::string& method, const s
 
 absl::Status RemoteTasks::Watch(const TaskId& id, int64_t after, const OnEvent& on_event,
                                 const std::stop_token& stop) {
-  auto until = Clock::now() + impl_->nodes->options().patience;
+  Silence silence(*impl_->nodes);
   std::string hint;
   while (true) {
     const std::string address = impl_->nodes->Next(std::exchange(hint, ""));
@@ -111,7 +111,7 @@ absl::Status RemoteTasks::Watch(const TaskId& id, int64_t after, const OnEvent& 
     bool wanted = true;
     absl::Status wrong;
     while (wanted && wrong.ok() && reader->Read(&message)) {
-      until = Clock::now() + impl_->nodes->options().patience;
+      silence.Heard();
       const absl::StatusOr<TaskEvent> event = ReadEvent(message);
       if (!event.ok()) {
         wrong = event.status();
@@ -132,9 +132,10 @@ absl::Status RemoteTasks::Watch(const TaskId& id, int64_t after, const OnEvent& 
     impl_->nodes->Failed();
     hint = AskedNodes::HintOf(context, address);
     // It was connected, and there was nothing to tell: that was no failure until now.
-    if (Clock::now() - begun > 2 * kConnecting) until = Clock::now() + impl_->nodes->options().patience;
-    if (Clock::now() >= until) return impl_->nodes->Explain(status, address);
-    AskedNodes::Pause(hint);
+    if (Clock::now() - begun > 2 * kConnecting) silence.Heard();
+    const absl::Status over = silence.Failed(address, status, hint);
+    if (absl::IsCancelled(over)) return absl::OkStatus();
+    if (!over.ok()) return over;
   }
 }
 

@@ -1,4 +1,6 @@
 // `omni task` against an `omni serve`, as somebody uses it from a shell.
+#include <chrono>
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <future>
@@ -53,6 +55,12 @@ class TaskTest : public OmniTest {
     words.insert(literal, {"--cluster", grpc_});
     return Omni(std::move(words), options);
   }
+  static ProcessOptions InterruptedAfter(std::chrono::seconds time) {
+    ProcessOptions options;
+    options.signal_after = time;
+    options.signal = SIGINT;
+    return options;
+  }
   static std::string Submit(std::vector<std::string> more = {}) {
     more.insert(more.begin(), {"submit", "command", kNobodys});
     const Output output = Task(std::move(more));
@@ -99,6 +107,11 @@ TEST_F(TaskTest, TheServedModelAndProgramsThatAreAllowedDoTasks) {
   const Output said = Task({"submit", "command", "echo", "--wait", "--", "hello", "$HOME"});
   EXPECT_EQ(said.exit_code, 0) << said.err;
   EXPECT_EQ(said.out, "hello $HOME\n");
+  EXPECT_THAT(said.err, Not(HasSubstr("nobody does this")));
+  const Output waits =
+      Task({"submit", "command", kNobodys, "--wait"}, InterruptedAfter(std::chrono::seconds(3)));
+  EXPECT_EQ(waits.exit_code, 130);
+  EXPECT_THAT(waits.err, HasSubstr("nobody does this now, so it waits"));
   const Output failed = Task({"submit", "command", "false", "--wait", "--attempts", "1"});
   EXPECT_EQ(failed.exit_code, 1);
   EXPECT_THAT(failed.err, HasSubstr("exit code 1"));
@@ -128,6 +141,32 @@ TEST_F(TaskTest, WhatAProgramLeftIsFetchedByItsNameAndLookedAt) {
   ExpectOneLine(Task({"artifact", id, "sea"}), 1, "is damaged");
   std::filesystem::remove(kept);
   ExpectOneLine(Task({"artifact", id, "sea"}), 1, "is no more");
+}
+
+TEST_F(TaskTest, ATaskIsReadFromAFileOrFromStandardInput) {
+  const std::string spec = R"({"work": {"command": {"program": "echo", "arguments": ["from a file"]}}})";
+  std::ofstream(*dir_ / "spec.json") << spec;
+  ProcessOptions input;
+  input.stdin_text = spec;
+  EXPECT_EQ(Task({"submit", "--file", *dir_ / "spec.json", "--wait"}).out, "from a file\n");
+  EXPECT_EQ(Task({"submit", "--file", "-", "--wait"}, input).out, "from a file\n");
+  ExpectOneLine(Task({"submit", "--file", "-"}), 1, "-: is no JSON object");
+}
+
+// On the way to an answer a client asks for half a minute. It says so, and an interrupt is enough to end it.
+TEST_F(TaskTest, WhereNobodyAnswersThatIsSaidAndAnInterruptEndsTheWaiting) {
+  for (const std::vector<std::string>& verb :
+       {std::vector<std::string>{"run", "x"}, {"cluster", "watch"}, {"task", "watch", "x"}}) {
+    std::vector<std::string> words = verb;
+    words.insert(words.end(), {"--cluster", "127.0.0.1:1"});
+    const auto start = std::chrono::steady_clock::now();
+    const Output output = Omni(words, InterruptedAfter(std::chrono::seconds(5)));
+    EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(20)) << verb[0];
+    EXPECT_EQ(output.exit_code, 130) << output.err;
+    EXPECT_THAT(output.err, HasSubstr("nobody answers at 127.0.0.1:1 (is omni serve or omni node running "
+                                      "there?): Connection refused; asking again for"))
+        << verb[0];
+  }
 }
 
 TEST_F(TaskTest, AKeyHandsInOnce) {
