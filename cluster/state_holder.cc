@@ -34,7 +34,9 @@ absl::StatusOr<std::unique_ptr<StateHolder>> StateHolder::Take(const std::string
   if (::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) return SystemError(path, "lock", errno);
     return absl::FailedPreconditionError(absl::StrCat(
-        dir, ": another process keeps its state here; give each coordinator a --state folder of its own"));
+        dir,
+        ": another process keeps its state here; is one running already at this address? Then end it, or "
+        "listen elsewhere. Else give each coordinator a --state folder of its own"));
   }
   std::string token(kTokenBytes + 1, '\0');
   const ssize_t bytes = ::pread(file.get(), token.data(), token.size(), 0);

@@ -2,6 +2,9 @@
 #include <charconv>
 #include <chrono>
 #include <memory>
+#include <string>
+#include <system_error>
+#include <utility>
 
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
@@ -17,6 +20,7 @@
 #include "cluster/http/http_door.h"
 #include "cluster/model_name.h"
 #include "engine/base/interrupt.h"
+#include "engine/base/quoted.h"
 #include "kernels/op.h"
 #include "store/state/state_dir.h"
 
@@ -26,13 +30,14 @@ namespace {
 constexpr std::chrono::seconds kForALeader{10};  // before the doors open
 
 struct ServeArgs {
-  std::string model, listen = HttpServerOptions().listen, grpc, model_name, push;
+  std::string model, listen = HttpServerOptions().listen, host, port, grpc, model_name, push;
   int64_t ctx = SwarmOptions().max_context;
   int64_t parallel = CoordinatorOptions().max_rows, queue = CoordinatorOptions().max_queued;
   std::chrono::milliseconds drain{30'000};
   StreamFlags stream;
   NodeFlags node;
   DoorFlags door;
+  GivenFlags of_listen, of_part;
 };
 
 // The port after HTTP's, or a free one after a free one.
@@ -76,8 +81,26 @@ absl::Status ChooseMemory(const ServeArgs& args, ClusterNodeOptions& options) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<int> Serve(const ServeArgs& args) {
+// Where --listen says, or --host and --port in its place; what is on the command line before the environment.
+absl::StatusOr<std::string> Listen(const ServeArgs& args) {
+  if (!args.of_listen.First().empty()) {
+    const std::string part = args.of_part.First();
+    if (part.empty()) return args.listen;
+    return UsageError(absl::StrCat("--listen says address and port; leave ", part, " out beside it"));
+  }
+  const size_t colon = std::min(args.listen.rfind(':'), args.listen.size());
+  const bool bare_ipv6 = args.host.find(':') != args.host.npos && !args.host.starts_with('[');
+  const std::string host = args.host.empty() ? args.listen.substr(0, colon)
+                           : bare_ipv6       ? absl::StrCat("[", args.host, "]")
+                                             : args.host;
+  return absl::StrCat(host, args.port.empty() ? args.listen.substr(colon) : absl::StrCat(":", args.port));
+}
+
+absl::StatusOr<int> Serve(ServeArgs args) {
   const auto start = std::chrono::steady_clock::now();
+  const absl::StatusOr<std::string> listen = Listen(args);
+  if (!listen.ok()) return listen.status();
+  args.listen = *listen;
   HttpServerOptions http;
   http.listen = args.listen;
   HttpDoor::Behind behind;
@@ -153,6 +176,7 @@ void AddServe(CLI::App& root, Invocation& invocation) {
   Verb verb(root, invocation, "serve", "Serve a model to OpenAI's clients and over gRPC",
             "  omni serve                                     # OPENAI_BASE_URL=http://127.0.0.1:8080/v1\n"
             "  omni serve -m models/mini --listen 127.0.0.1:0 # free ports, which are printed\n"
+            "  omni serve --port 8090                         # and gRPC at 8091\n"
             "  curl -s http://127.0.0.1:8080/v1/completions -H 'Content-Type: application/json' \\\n"
             "    -d '{\"prompt\": \"The sea\", \"max_tokens\": 40}'\n"
             "  omni run 'The sea' --cluster 127.0.0.1:8081    # the same over gRPC\n"
@@ -162,9 +186,29 @@ void AddServe(CLI::App& root, Invocation& invocation) {
             "runs has been answered.");
   auto args = std::make_shared<ServeArgs>();
   verb.Model(args->model);
-  verb.Text("--listen", args->listen,
-            "ADDRESS:PORT for HTTP, off loopback only with keys and TLS; port 0 takes a free one (default "
-            "127.0.0.1:8080)");
+  args->of_listen.Add(verb.Text(
+      "--listen", args->listen,
+      "ADDRESS:PORT for HTTP, off loopback only with keys and TLS; port 0 takes a free one (default "
+      "127.0.0.1:8080)"));
+  args->of_part.Add(
+      verb.Text("--host", args->host, "The address alone, in the place of --listen (default 127.0.0.1)"));
+  args->of_part.Add(verb.Value(
+      "--port", "N",
+      [args](const std::string& text) -> std::string {
+        int port = -1;
+        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), port);
+        const bool whole = error == std::errc() && end == text.data() + text.size();
+        if (whole && port >= 0 && port <= 65535) {
+          args->port = absl::StrCat(port);
+          return "";
+        }
+        return absl::StrCat(Quoted(text), " is no port from 0 to 65535",
+                            text.starts_with("tcp://")
+                                ? "; Kubernetes says so where a Service is called omni, unless the pod has "
+                                  "enableServiceLinks: false"
+                                : "");
+      },
+      "The port alone, in the place of --listen; 0 takes a free one (default 8080)"));
   verb.Text("--grpc", args->grpc,
             "HOST:PORT for gRPC; port 0 takes a free one (default: the port after that of --listen, so "
             "127.0.0.1:8081)");

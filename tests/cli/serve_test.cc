@@ -222,6 +222,37 @@ TEST_F(Serve, WhatCannotBeServedIsSaid) {
   const Output second = Omni({"serve", "-m", Model(), "--listen", address, "--grpc", "127.0.0.1:0"});
   EXPECT_EQ(second.exit_code, 1);
   EXPECT_THAT(second.err, HasSubstr("cannot listen on " + address));
+  // Without more words the second finds the first's state before its port.
+  const std::string grpc = FreeAddress();
+  const auto first = Start({"--grpc", grpc});
+  ASSERT_NE(first->WaitForGrpcAddress(), "") << first->Log();
+  ExpectOneLine(Omni({"serve", "-m", Model(), "--listen", "127.0.0.1:0", "--grpc", grpc}), 1,
+                "is one running already at this address?");
+}
+
+TEST_F(Serve, ListensAtAHostAndAPortToo) {
+  NodeProcess serve(OMNI_PROGRAM, {"-m", Model(), "--host", "127.0.0.2", "--port", "0", "-t", "1"},
+                    *dir_ / "by-port", -1, "serve");
+  EXPECT_THAT(serve.WaitForAddress(), ::testing::StartsWith("127.0.0.2:")) << serve.Log();
+  EXPECT_THAT(serve.WaitForGrpcAddress(), ::testing::StartsWith("127.0.0.2:")) << serve.Log();
+  const auto refused = [](std::vector<std::string> words, const std::string& why) {
+    words.insert(words.begin(), {"serve", "-m", Model()});
+    ExpectOneLine(Omni(words), 2, why);
+  };
+  refused({"--host", "0.0.0.0", "--port", "8443"}, "'0.0.0.0:8443' is off loopback");
+  refused({"--host", "0.0.0.0"}, "'0.0.0.0:8080' is off loopback");
+  refused({"--host", "::", "--port", "0"}, "'[::]:0' is off loopback");
+  refused({"--port", "65536"}, "'65536' is no port");
+  refused({"--port", "7", "--listen", "127.0.0.1:0"}, "--listen says address and port; leave --port out");
+  refused({"--listen", "nonsense"}, "--listen: 'nonsense' is no");
+  ProcessOptions service;
+  service.env["OMNI_LISTEN"] = "[::]:70";
+  ExpectOneLine(Omni({"serve", "-m", Model(), "--port", "71"}, service), 2, "'[::]:71' is off loopback");
+  service.env["OMNI_PORT"] = "72";
+  ExpectOneLine(Omni({"serve", "-m", Model()}, service), 2, "'[::]:72' is off loopback");
+  ExpectOneLine(Omni({"serve", "-m", Model(), "--listen", "0.0.0.0:73"}, service), 2, "'0.0.0.0:73' is off");
+  service.env["OMNI_PORT"] = "tcp://10.0.0.1:8080";
+  ExpectOneLine(Omni({"serve", "-m", Model()}, service), 2, "enableServiceLinks");
 }
 
 TEST_F(Serve, AnswersOverGrpcTooAsItsOwnCluster) {
