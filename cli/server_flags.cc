@@ -7,7 +7,7 @@
 
 namespace omni::cli {
 
-void ServerFlags::Add(Verb& verb) {
+void ServerFlags::Add(Verb& verb, bool model) {
   server_.Add(verb.Value(
       "--server", "URL",
       [this](const std::string& text) {
@@ -15,7 +15,8 @@ void ServerFlags::Add(Verb& verb) {
         if (url.ok()) server = text;
         return url.ok() ? std::string() : std::string(url.status().message());
       },
-      "An OpenAI-compatible server that answers, as http://127.0.0.1:8080; -m then names its model"));
+      model ? "An OpenAI-compatible server that answers, as http://127.0.0.1:8080; -m then names its model"
+            : "An omni serve that is asked, as http://127.0.0.1:8080"));
   beside_.Add(verb.Text(
       "--api-key,--key", key_,
       "The server's key; others of this machine can see a command line, so rather give it as OMNI_API_KEY or "

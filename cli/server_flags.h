@@ -15,7 +15,8 @@ class ServerFlags {
  public:
   std::string server, ca;
 
-  void Add(Verb& verb);
+  // `model`: of a verb whose -m names the server's model.
+  void Add(Verb& verb, bool model = true);
   const GivenFlags& given() const { return server_; }         // --server alone
   const GivenFlags& given_beside() const { return beside_; }  // all but --server
   // `model`: its name at the server; empty: the one that it has. A key that no flag and no OMNI_API_KEY gives

@@ -63,6 +63,35 @@ void PrintReport(const Json& report) {
          report.value("seconds", 0.0));
 }
 
+// Whether the time was over before one pass had been made.
+bool WithoutPass(const Json& report) {
+  const Json phases = report.value("phases", Json::array());
+  return report.value("out_of_time", false) && std::ranges::all_of(phases, [](const Json& phase) {
+           return phase.value("passes", int64_t{0}) == 0;
+         });
+}
+
+// What came of it, and why not more.
+std::string Outcome(const Json& report) {
+  const std::string name = report.value("name", "");
+  const bool out_of_time = report.value("out_of_time", false);
+  if (report.value("saved", false)) {
+    return absl::StrCat(
+        "saved as ", name,
+        out_of_time ? "; the time was over before it had learned all: --budget gives more" : "");
+  }
+  if (InterruptGuard::Requested())
+    return absl::StrCat("interrupted before anything was better on what was held out: ", name,
+                        " is as it was");
+  if (WithoutPass(report)) {
+    return absl::StrCat("the time was over before a pass could be made: ", name,
+                        " is as it was; --budget gives more");
+  }
+  return absl::StrCat("nothing was better on what was held out",
+                      out_of_time ? " when the time was over (--budget gives more): " : ": ", name,
+                      " is as it was");
+}
+
 // `report`: with the adapter's name, and whether it was saved.
 int ShowLearned(const AdaptArgs& args, const Json& report) {
   const bool saved = report.value("saved", false);
@@ -70,8 +99,7 @@ int ShowLearned(const AdaptArgs& args, const Json& report) {
     PrintF("%s\n", JsonText(report));
   } else {
     PrintReport(report);
-    PrintF(saved ? "saved as %s\n" : "nothing was better on what was held out: %s is as it was\n",
-           report.value("name", ""));
+    PrintF("%s\n", Outcome(report));
   }
   return saved ? kExitOk : kExitFailure;
 }
@@ -311,6 +339,8 @@ absl::StatusOr<int> Measure(const AdaptArgs& args) {
             list.size() + 1, worth->tokens, 100 * gain, 100 * other_loss, worth->learned.seconds,
             100 * (1 - worth->nats_ngrams / worth->nats),
             100 * (1 - worth->nats_ngrams_reading / worth->nats));
+        if (WithoutPass(AdaptReportJson(worth->learned)))
+          PrintF("  the time was over before a pass could be made; --budget gives more\n");
         for (const AdaptShare& share : worth->shares) {
           PrintF("  %-11s %+.2f %%\n", AdapterBlockName(share.block),
                  100 * (worth->nats_adapted - share.nats_without) / worth->nats);
@@ -461,7 +491,7 @@ void AddAdapt(CLI::App& root, Invocation& invocation) {
   args->of_model.Add(verb.Threads(args->threads));
   args->stream.Add(verb);
   args->cluster.Add(verb);
-  args->server.Add(verb);
+  args->server.Add(verb, false);
   verb.Json(args->json);
   verb.Body([args] { return RunAdapt(*args); });
 }

@@ -414,7 +414,7 @@ void AddMemory(CLI::App& root, Invocation& invocation) {
   Verb verb(
       root, invocation, "memory", "Remember texts by texts, and measure the memories",
       "  omni memory add 'the key of the boat house' 'under the third stone'\n"
-      "  omni memory ask 'where is the key of the boat house'\n"
+      "  omni memory ask 'the key of the old boat house'\n"
       "  omni memory import facts.tsv --scope facts     # lines KEY<tab>VALUE\n"
       "  omni memory forget 'the key of the boat house'\n"
       "  omni memory stats\n"
@@ -434,7 +434,7 @@ void AddMemory(CLI::App& root, Invocation& invocation) {
                                "(default: default)"));
   args->of_forget.Add(verb.Bool("--all", args->all, "Of forget: all of the scope"));
   args->cluster.Add(verb);
-  args->server.Add(verb);
+  args->server.Add(verb, false);
   args->of_capacity.Add(verb.Number("--items", args->items, {1, 10'000'000},
                                     "Of capacity: associations to fill it with (default 200000)"));
   args->of_capacity.Add(verb.Path("--svg", args->svg, "Of capacity: draw it into this file"));

@@ -138,6 +138,29 @@ TEST_F(OmniAround, WhatIsRememberedLiesInTheStateDirectoryUnlessAFolderIsNamed) 
   EXPECT_EQ(Omni({"memory", "ask", "the first key of all"}).out, "a value\n");
 }
 
+// The help's own example of a key that is only like the one that was stored.
+TEST_F(OmniAround, TheHelpsExampleOfAMemoryIsSo) {
+  const std::string help = Omni({"memory", "--help"}).out;
+  const auto quoted = [&](const std::string& before) {
+    std::vector<std::string> texts;
+    const size_t begin = help.find(before);
+    const std::string line = help.substr(begin, help.find('\n', begin) - begin);
+    for (size_t at = line.find('\''); at != line.npos; at = line.find('\'', at + 1)) {
+      const size_t end = line.find('\'', at + 1);
+      texts.push_back(line.substr(at + 1, end - at - 1));
+      at = end;
+    }
+    return texts;
+  };
+  const std::vector<std::string> added = quoted("omni memory add "), asked = quoted("omni memory ask ");
+  ASSERT_EQ(added.size(), 2u);
+  ASSERT_EQ(asked.size(), 1u);
+  EXPECT_NE(asked[0], added[0]);
+  const std::string folder = *dir_ / "example";
+  ASSERT_EQ(Omni({"memory", "add", added[0], added[1], "--memory", folder}).exit_code, 0);
+  EXPECT_EQ(Omni({"memory", "ask", asked[0], "--memory", folder}).out, added[1] + "\n");
+}
+
 TEST_F(OmniAround, WhatIsRememberedIsFoundByTheNextProgram) {
   const std::string folder = *dir_ / "memory";
   ASSERT_EQ(Omni({"memory", "add", "The key of the boat house", "under the third stone", "--memory", folder})
@@ -286,6 +309,17 @@ TEST_F(OmniAround, AnAdapterIsLearnedListedAndRemoved) {
   const Output worse = adapt({text, "--name", "none", "-m", Model(), "--own-tokens", "64", "--drift", "0"});
   EXPECT_EQ(worse.exit_code, 1);
   EXPECT_THAT(worse.out, HasSubstr("none is as it was"));
+  // That there was no time to learn in, or that somebody ended it, is not that nothing was better.
+  const Output late =
+      adapt({text, "--name", "none", "-m", Model(), "--own-tokens", "1000000", "--budget", "1s"});
+  EXPECT_EQ(late.exit_code, 1);
+  EXPECT_THAT(late.out, HasSubstr("the time was over before a pass could be made: none is as it was"));
+  options.signal = SIGINT;
+  options.signal_after = std::chrono::milliseconds(3000);
+  const Output ended = adapt({text, "--name", "none", "-m", Model(), "--own-tokens", "1000000"});
+  options.signal = 0;
+  EXPECT_EQ(ended.exit_code, 130);
+  EXPECT_THAT(ended.out, HasSubstr("interrupted before anything was better"));
   EXPECT_EQ(Json(adapt({"list", "--json"}))["adapters"].size(), 1u);
   ExpectOneLine(adapt({text, "-m", Model()}), 2, "wants a name");
   ExpectOneLine(adapt({text, "--name", "../sea"}), 2, "letters, digits");
