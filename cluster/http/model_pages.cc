@@ -6,6 +6,7 @@
 #include <absl/strings/str_cat.h>
 
 #include "cluster/http/openai_answer.h"
+#include "cluster/http/openai_fields.h"
 #include "engine/base/json.h"
 
 namespace omni {
@@ -64,8 +65,10 @@ void AddModelPages(const ModelPages& pages, HttpRoutes& routes) {
   routes.Page("GET", "/v1/models", [pages](const RoutedRequest&) { return JsonAnswer(ListJson(pages)); });
   routes.Page("GET", "/v1/models/*", [pages](const RoutedRequest& request) {
     if (request.argument == pages.model->name) return JsonAnswer(ModelJson(pages));
-    return ErrorAnswer(absl::NotFoundError(absl::StrCat(
-        "the model ", Quoted(request.argument), " is not served here; '", pages.model->name, "' is")));
+    return ErrorAnswer(openai::NotThere("model",
+                                        absl::StrCat("the model ", Quoted(request.argument),
+                                                     " is not served here; '", pages.model->name, "' is"),
+                                        "model_not_found"));
   });
   routes.Page("GET", "/v1/adapters",
               [pages](const RoutedRequest&) { return AdaptersAnswer(*pages.backend); });

@@ -209,7 +209,7 @@ TEST_F(HttpDoorTest, SaysWhatItServesAndHowItIs) {
   EXPECT_EQ(models["data"][0]["id"], "small");
   EXPECT_EQ(models["models"][0]["name"], "small");
   EXPECT_EQ(json::parse(Ask(Get("/v1/models/small")).body), models["data"][0]);
-  Error(Ask(Get("/v1/models/other")), 404);
+  EXPECT_EQ(Error(Ask(Get("/v1/models/other")), 404)["code"], "model_not_found");
   const json props = json::parse(Ask(Get("/props")).body);
   EXPECT_EQ(props["total_slots"], 16);
   EXPECT_EQ(props["default_generation_settings"]["n_ctx"], 1'000'000);
