@@ -26,6 +26,10 @@ absl::StatusOr<EmbeddingsRequest> ReadEmbeddings(std::string_view body, const Se
   if (!request.base64 && format != "float" && fields.Find("encoding_format") != nullptr)
     fields.Fail(Bad("encoding_format", "'encoding_format' must be float or base64"));
   fields.Refuse("dimensions", nullptr, "is not there: an embedding has the model's width");
+  constexpr char kOfAnswers[] = "is for answers: an embedding takes none";
+  for (const char* name : {"adapter", "safety", "perspectives", "memory"})
+    fields.Refuse(name, nullptr, kOfAnswers);
+  fields.Refuse("context_memory", false, kOfAnswers);
   const Json* input = fields.Find("input");
   if (input == nullptr) fields.Fail(Bad("input", "'input' is missing", "missing_required_parameter"));
   if (!fields.status().ok()) return fields.status();

@@ -49,6 +49,8 @@ TEST_F(EmbeddingsTest, WhatIsWrongIsNamed) {
            {R"({"input": [260]})", "input"},
            {R"({"input": "a", "encoding_format": "int8"})", "encoding_format"},
            {R"({"input": "a", "encoding_format": 3})", "encoding_format"},
+           {R"({"input": "a", "adapter": "me"})", "adapter"},
+           {R"({"input": "a", "context_memory": true})", "context_memory"},
            {R"({"input": "a", "dimensions": 8})", "dimensions"}}) {
     ExpectBad(Read(body).status(), param, "'");
   }
