@@ -40,7 +40,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 struct RunArgs {
-  std::string prompt, prompt_flag, model;
+  std::string prompt, prompt_flag, file, model;
   int64_t tokens = 128, threads = 0, ctx = SwarmOptions().max_context;
   SamplerFlags sampler;
   AroundFlags around;
@@ -331,7 +331,11 @@ absl::StatusOr<int> Run(const RunArgs& args) {
   if (!args.prompt.empty() && !args.prompt_flag.empty()) {
     return UsageError("the prompt was given twice, as an argument and with --prompt; leave one out");
   }
-  absl::StatusOr<std::string> prompt = ReadPrompt(args.prompt.empty() ? args.prompt_flag : args.prompt);
+  if (!args.file.empty() && !(args.prompt.empty() && args.prompt_flag.empty()))
+    return UsageError("the prompt was given twice, as a text and with --file; leave one out");
+  absl::StatusOr<std::string> prompt = !args.file.empty()
+                                           ? ReadPromptFile(args.file)
+                                           : ReadPrompt(args.prompt.empty() ? args.prompt_flag : args.prompt);
   if (!prompt.ok()) return prompt.status();
   if (absl::Status s = args.sampler.Check(); !s.ok()) return s;
   if (absl::Status s = args.around.Check(); !s.ok()) return s;
@@ -415,6 +419,7 @@ void AddRun(CLI::App& root, Invocation& invocation) {
       "  omni run 'Once upon a time' -n 200\n"
       "  omni run 'The sea' --temp 0                 # the same text every time\n"
       "  omni run - --stop $'\\n\\n' --seed 7 < opening.txt\n"
+      "  omni run -f opening.txt -n 500              # from a file\n"
       "  omni run 'The sea' --json | jq -r .text\n"
       "  omni run 'The sea' --perspectives near --json | jq .perspectives\n"
       "  omni run 'The sea' --adapter me             # as omni adapt has learned it\n"
@@ -428,6 +433,8 @@ void AddRun(CLI::App& root, Invocation& invocation) {
   verb.Argument("PROMPT", args->prompt, "Text to continue; - reads standard input");
   const auto prompt_typed =
       Verb::OnCommandLine(verb.Text("-p,--prompt", args->prompt_flag, "The prompt, as a flag"));
+  const auto file_typed =
+      Verb::OnCommandLine(verb.Path("-f,--file", args->file, "A file with the prompt, plain or .xz"));
   args->model_typed = Verb::OnCommandLine(verb.Model(args->model));
   verb.Number("-n,--tokens", args->tokens, {1, int64_t{1} << 40}, "Tokens to generate at most (default 128)");
   args->of_this_process.Add(verb.Number(
@@ -449,9 +456,10 @@ void AddRun(CLI::App& root, Invocation& invocation) {
   args->swarm_task.Add(verb);
   verb.Json(args->json);
   verb.Bool("--stats", args->stats, "Say on stderr what was loaded, and the rates");
-  verb.Body([args, prompt_typed] {
+  verb.Body([args, prompt_typed, file_typed] {
     // A prompt from the environment gives way to that of the command line.
-    if (!args->prompt.empty() && !prompt_typed()) args->prompt_flag.clear();
+    if ((!args->prompt.empty() || file_typed()) && !prompt_typed()) args->prompt_flag.clear();
+    if ((!args->prompt.empty() || prompt_typed()) && !file_typed()) args->file.clear();
     return Run(*args);
   });
 }

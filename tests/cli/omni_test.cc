@@ -100,6 +100,23 @@ TEST_F(OmniTest, FlagsHaveEnvironmentTwinsAndTheCommandLineWins) {
   EXPECT_EQ(Omni({"inspect"}, options).exit_code, 0);
 }
 
+TEST_F(OmniTest, APromptComesFromAFileToo) {
+  const std::string file = *dir_ / "prompt.txt", empty = *dir_ / "empty.txt";
+  std::ofstream(file) << "The sea\n";
+  std::ofstream(empty).flush();
+  ExpectOneLine(Run({"x", "-f", file}), 2, "twice");
+  ExpectOneLine(Run({"-p", "x", "--file", file}), 2, "twice");
+  ExpectOneLine(Run({"-f", empty}), 2, empty + ": the prompt is empty");
+  ExpectOneLine(Run({"-f", *dir_ / "nowhere.txt"}), 1, "nowhere.txt: cannot be read");
+  const auto tokens = [](const Output& output) { return Json(output)["tokens"]; };
+  const nlohmann::json from_text = tokens(Run({"The sea\n", "-n", "8", "--temp", "0", "--json"}));
+  EXPECT_EQ(tokens(Run({"-f", file, "-n", "8", "--temp", "0", "--json"})), from_text);
+  ProcessOptions environment;
+  environment.env["OMNI_FILE"] = file;
+  EXPECT_EQ(tokens(Run({"-n", "8", "--temp", "0", "--json"}, environment)), from_text);
+  EXPECT_NE(tokens(Run({"zz", "-n", "8", "--temp", "0", "--json"}, environment)), from_text);
+}
+
 TEST_F(OmniTest, WrongUsageIsOneLineAndExitCode2) {
   ExpectOneLine(Run({""}), 2, "the prompt is empty");
   ExpectOneLine(Run({}), 2, "the prompt is empty");
