@@ -62,42 +62,30 @@ HyperVector WithFlippedBits(const HyperVector& v, double share, uint64_t seed) {
   return flipped;
 }
 
-namespace {
-
-// The bits as signs, `by` times, on a counter of each.
-template <typename T>
-void AddSigns(const HyperVector& v, T by, T* counter) {
+void Bundle::Count(const HyperVector& v, int16_t by) {
+  stale_ = true;
+  int16_t* counter = counters_.data();
   for (uint64_t word : v.words) {
     for (int byte = 0; byte < 8; ++byte, word >>= 8, counter += 8) {
       const int16_t* signs = kSigns.of[word & 255];
-      for (int bit = 0; bit < 8; ++bit) counter[bit] = static_cast<T>(counter[bit] + by * signs[bit]);
+      for (int bit = 0; bit < 8; ++bit) counter[bit] = static_cast<int16_t>(counter[bit] + by * signs[bit]);
     }
   }
 }
 
-template <typename T>
-void TakeMajority(const T* counter, HyperVector& majority) {
+const HyperVector& Bundle::majority() const {
+  if (!std::exchange(stale_, false)) return majority_;
   static const HyperVector kTie = Codeword(kTieSeed, 0);
-  for (size_t i = 0; i < majority.words.size(); ++i, counter += 64) {
+  const int16_t* counter = counters_.data();
+  for (size_t i = 0; i < majority_.words.size(); ++i, counter += 64) {
     uint64_t ones = 0, even = 0;
     for (int bit = 0; bit < 64; ++bit) {
       ones |= static_cast<uint64_t>(counter[bit] > 0) << bit;
       even |= static_cast<uint64_t>(counter[bit] == 0) << bit;
     }
-    majority.words[i] = ones | (even & kTie.words[i]);
+    majority_.words[i] = ones | (even & kTie.words[i]);
   }
-  majority.words.back() &= kLastWord;
-}
-
-}  // namespace
-
-void Bundle::Count(const HyperVector& v, int16_t by) {
-  stale_ = true;
-  AddSigns(v, by, counters_.data());
-}
-
-const HyperVector& Bundle::majority() const {
-  if (std::exchange(stale_, false)) TakeMajority(counters_.data(), majority_);
+  majority_.words.back() &= kLastWord;
   return majority_;
 }
 
@@ -120,6 +108,56 @@ std::vector<TextWord> TextWords(std::string_view text) {
 
 namespace {
 
+// How many of the vectors that were added have each bit. The counts of a word's 64 bits stand side by side,
+// word d of them having their binary digits d: an addition takes a few operations a word (two vectors of a digit
+// leave one carry for the next), where a Bundle takes as many a bit; but nothing can be taken away again.
+class Tally {
+ public:
+  void Add(HyperVector v) {
+    for (size_t d = 0;; ++d) {
+      if (d == digits_.size()) digits_.emplace_back();
+      Digit& digit = digits_[d];
+      if ((added_ >> d & 1) == 0) {
+        digit.waiting = v;
+        break;
+      }
+      for (size_t i = 0; i < v.words.size(); ++i) {
+        const uint64_t a = digit.sum.words[i], b = digit.waiting.words[i], c = v.words[i];
+        digit.sum.words[i] = a ^ b ^ c;
+        v.words[i] = (a & b) | ((a ^ b) & c);
+      }
+    }
+    ++added_;
+  }
+
+  // Of an odd number of vectors, so that there is one.
+  HyperVector Majority() const {
+    HyperVector majority;
+    const uint64_t half = added_ / 2;
+    for (size_t i = 0; i < majority.words.size(); ++i) {
+      // More than half: as the highest digit says that is another than half's.
+      uint64_t more = 0, carry = 0;
+      for (size_t d = 0; d < digits_.size(); ++d) {
+        const uint64_t a = digits_[d].sum.words[i];
+        const uint64_t b = (added_ >> d & 1) != 0 ? digits_[d].waiting.words[i] : 0;
+        const uint64_t ones = a ^ b ^ carry;
+        carry = (a & b) | ((a ^ b) & carry);
+        more = (half >> d & 1) != 0 ? more & ones : more | ones;
+      }
+      majority.words[i] = more;
+    }
+    return majority;
+  }
+
+ private:
+  struct Digit {
+    HyperVector sum;
+    HyperVector waiting;  // for another to be added with; there is one where this digit of added_ is 1
+  };
+  std::vector<Digit> digits_;
+  uint64_t added_ = 0;
+};
+
 HyperVector PairVector(const TextWord& first, const TextWord& second) {
   return Codeword(kPairSeed, SplitMix64(first.hash) ^ second.hash);
 }
@@ -128,35 +166,25 @@ HyperVector PairVector(const TextWord& first, const TextWord& second) {
 
 std::vector<HyperVector> SuffixVectors(std::span<const TextWord> words, size_t most) {
   std::vector<HyperVector> vectors;
-  Bundle bundle;
+  Tally tally;
   for (size_t n = 1; n <= std::min(most, words.size()); ++n) {
     const size_t i = words.size() - n;
-    bundle.Add(Codeword(kWordSeed, words[i].hash));
-    if (n > 1) bundle.Add(PairVector(words[i], words[i + 1]));
-    vectors.push_back(bundle.majority());
+    tally.Add(Codeword(kWordSeed, words[i].hash));
+    if (n > 1) tally.Add(PairVector(words[i], words[i + 1]));
+    vectors.push_back(tally.Majority());
   }
   return vectors;
 }
 
 HyperVector TextVector(std::string_view text) {
   const std::vector<TextWord> words = TextWords(text);
-  const auto each = [&](auto add) {
-    for (size_t i = 0; i < words.size(); ++i) {
-      add(Codeword(kWordSeed, words[i].hash));
-      if (i > 0) add(PairVector(words[i - 1], words[i]));
-    }
-  };
   if (words.empty()) return {};
-  if (2 * words.size() - 1 <= Bundle::kMost) {
-    Bundle bundle;
-    each([&](const HyperVector& v) { bundle.Add(v); });
-    return bundle.majority();
+  Tally tally;
+  for (size_t i = 0; i < words.size(); ++i) {
+    tally.Add(Codeword(kWordSeed, words[i].hash));
+    if (i > 0) tally.Add(PairVector(words[i - 1], words[i]));
   }
-  std::vector<int32_t> counters(kHyperWords * 64);
-  each([&](const HyperVector& v) { AddSigns(v, 1, counters.data()); });
-  HyperVector majority;
-  TakeMajority(counters.data(), majority);
-  return majority;
+  return tally.Majority();
 }
 
 }  // namespace omni

@@ -3,10 +3,13 @@
 #include <bit>
 #include <cmath>
 #include <set>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include <gtest/gtest.h>
 
+#include "engine/base/splitmix.h"
 #include "tests/testing/random_model.h"
 
 namespace omni {
@@ -79,6 +82,36 @@ TEST(MemoryVector, LikeTextsHaveLikeVectors) {
   EXPECT_LT(Distance(v, TextVector("where is the key of the old boat house")), 2500);
   EXPECT_GT(Distance(v, TextVector("nobody saw a ship that day")), 4000);
   EXPECT_EQ(TextVector(" ?! "), HyperVector());
+}
+
+// Bit by bit, as the header says; with numbers of vectors on both sides of powers of two.
+TEST(MemoryVector, ATextsVectorIsTheMajorityOfItsWordsAndPairs) {
+  constexpr uint64_t kWord = 0x776f7264, kPair = 0x70616972;  // "word", "pair"
+  std::string text;
+  for (int i = 0; i < 1030; ++i) text += std::to_string(i * i % 97) + " ";
+  const std::vector<TextWord> words = TextWords(text);
+  ASSERT_EQ(words.size(), 1030u);
+  const std::vector<HyperVector> suffixes = SuffixVectors(words, 40);
+  ASSERT_EQ(suffixes.size(), 40u);
+  std::vector<int> ones(kHyperBits);
+  const auto add = [&](const HyperVector& v) {
+    for (size_t bit = 0; bit < ones.size(); ++bit)
+      ones[bit] += static_cast<int>(v.words[bit / 64] >> bit % 64 & 1);
+  };
+  const std::set<size_t> checked = {1, 2, 3, 4, 5, 8, 9, 16, 17, 33, 40, 64, 65, 512, 513, 1024, 1025, 1030};
+  for (size_t n = 1; n <= words.size(); ++n) {
+    const TextWord& word = words[words.size() - n];
+    add(Codeword(kWord, word.hash));
+    if (n > 1) add(Codeword(kPair, SplitMix64(word.hash) ^ words[words.size() - n + 1].hash));
+    if (!checked.contains(n)) continue;
+    HyperVector majority;
+    for (size_t bit = 0; bit < ones.size(); ++bit)
+      majority.words[bit / 64] |= uint64_t{2 * ones[bit] > static_cast<int>(2 * n - 1)} << bit % 64;
+    EXPECT_EQ(TextVector(std::string_view(text).substr(word.begin)), majority) << n;
+    if (n <= suffixes.size()) {
+      EXPECT_EQ(suffixes[n - 1], majority) << n;
+    }
+  }
 }
 
 // More words and pairs than the counters of a bundle have room for.
