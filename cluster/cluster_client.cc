@@ -1,11 +1,9 @@
 #include "cluster/cluster_client.h"
 
 #include <algorithm>
-#include <random>
 #include <utility>
 
 #include <absl/strings/str_cat.h>
-#include <absl/strings/str_format.h>
 #include <grpcpp/grpcpp.h>
 #include <third_party/health.grpc.pb.h>
 
@@ -13,6 +11,7 @@
 #include "cluster/confidence_proto.h"
 #include "cluster/grpc_status.h"
 #include "cluster/report_proto.h"
+#include "cluster/request_ids.h"
 #include "omni/cluster/v1/admin.grpc.pb.h"
 #include "omni/inference/v1/inference.grpc.pb.h"
 
@@ -24,11 +23,6 @@ namespace texts = ::omni::inference::v1;
 using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::seconds kPlainCall{5};  // one that is answered at once
-
-std::string NewId() {
-  std::random_device random;
-  return absl::StrFormat("%08x%08x%08x%08x", random(), random(), random(), random());
-}
 
 }  // namespace
 
@@ -182,7 +176,7 @@ absl::StatusOr<std::vector<OfferedAdapter>> ClusterClient::Adapters() {
 absl::StatusOr<ClusterClient::Answer> ClusterClient::Generate(const Request& request,
                                                               const GenerateCallback& on_event) {
   texts::GenerateRequest ask;
-  ask.set_request_id(request.id.empty() ? NewId() : request.id);
+  ask.set_request_id(request.id.empty() ? NewRequestId() : request.id);
   ask.set_prompt(request.prompt);
   ask.set_max_tokens(static_cast<uint64_t>(request.max_tokens));
   texts::Sampler& s = *ask.mutable_sampler();

@@ -1,16 +1,15 @@
 #include "cluster/forwarding_backend.h"
 
 #include <chrono>
-#include <random>
 #include <utility>
 
 #include <absl/strings/str_cat.h>
-#include <absl/strings/str_format.h>
 
 #include "actors/session.h"
 #include "cluster/confidence_proto.h"
 #include "cluster/forwarded_answer.h"
 #include "cluster/grpc_status.h"
+#include "cluster/request_ids.h"
 
 namespace omni {
 namespace {
@@ -29,8 +28,7 @@ StopReason ReasonOf(const std::string& name) {
 
 pb::GenerateRequest ToProto(const GenerateRequest& request) {
   pb::GenerateRequest ask;
-  std::random_device random;
-  ask.set_request_id(absl::StrFormat("forwarded-%08x%08x%08x%08x", random(), random(), random(), random()));
+  ask.set_request_id("forwarded-" + NewRequestId());
   for (TokenId token : request.prompt) ask.add_tokens(token.value);
   ask.set_max_tokens(static_cast<uint64_t>(request.max_tokens));
   pb::Sampler& s = *ask.mutable_sampler();

@@ -1,24 +1,14 @@
 #include "cluster/request_ids.h"
 
 #include <algorithm>
-#include <random>
 
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 
-#include "engine/base/splitmix.h"
+#include "engine/base/random.h"
 
 namespace omni {
 namespace {
-
-uint64_t Random() {
-  thread_local const uint64_t seed = [] {
-    std::random_device device;
-    return uint64_t{device()} << 32 | device();
-  }();
-  thread_local uint64_t count = 0;
-  return CounterRandom(seed, count++);
-}
 
 bool IsRequestId(std::string_view text) {
   return !text.empty() && text.size() <= kMostRequestId && std::all_of(text.begin(), text.end(), [](char c) {
@@ -45,18 +35,11 @@ void ReadTrace(std::string_view text, RequestIds& ids) {
   if (version == "ff" || IsZero(trace) || IsZero(span)) return;
   if (version == "00" ? text.size() != kSize : text.size() > kSize && text[kSize] != '-') return;
   ids.trace = trace;
-  ids.span = absl::StrFormat("%016x", std::max<uint64_t>(1, Random()));
+  ids.span = absl::StrFormat("%016x", std::max<uint64_t>(1, SystemRandom()));
   ids.traceparent = absl::StrCat("00-", ids.trace, "-", ids.span, "-", absl::string_view(flags.data(), 2));
 }
 
 }  // namespace
-
-std::string RandomHex(size_t digits) {
-  std::string hex;
-  while (hex.size() < digits) hex += absl::StrFormat("%016x", Random());
-  hex.resize(digits);
-  return hex;
-}
 
 std::string NewRequestId() { return RandomHex(32); }
 

@@ -18,9 +18,7 @@ struct RequestIds {
 inline constexpr size_t kMostRequestId = 128;
 inline constexpr char kRequestIdHeader[] = "x-request-id", kTraceparentHeader[] = "traceparent";
 
-// So many hex digits, for names that shall differ; nobody is kept out by one. Thread-safe.
-std::string RandomHex(size_t digits);
-std::string NewRequestId();  // 32 of them
+std::string NewRequestId();  // 32 hex digits; thread-safe
 
 // From what a client sent under these names; empty: it sent none. An id may have up to kMostRequestId
 // characters of A-Z a-z 0-9 - _ . : / + = @; what is not one, and a traceparent that is malformed, is as good

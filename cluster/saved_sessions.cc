@@ -2,12 +2,12 @@
 
 #include <mutex>
 #include <optional>
-#include <random>
 #include <utility>
 
 #include <absl/strings/str_cat.h>
 
 #include "cluster/cluster_records.h"
+#include "engine/base/random.h"
 
 namespace omni {
 namespace {
@@ -107,7 +107,7 @@ class DatabaseSavedSessions final : public SavedSessions {
           });
       if (!counted.ok()) return counted;
     }
-    const uint64_t revision = (uint64_t{random_()} << 32 | random_()) | 1;
+    const uint64_t revision = SystemRandom() | 1;
     DatabaseBatch batch;
     batch.Put(AboutKey(session.id), RevisionBytes(revision) + session.about);
     batch.Put(TokensKey(session.id), session.tokens);
@@ -127,7 +127,6 @@ class DatabaseSavedSessions final : public SavedSessions {
 
   Database& database_;
   std::mutex mutex_;
-  std::random_device random_;
 };
 
 class StoreSavedSessions final : public SavedSessions {

@@ -6,24 +6,18 @@
 
 #include <cerrno>
 #include <filesystem>
-#include <random>
 #include <system_error>
 #include <utility>
 
 #include <absl/strings/str_cat.h>
-#include <absl/strings/str_format.h>
 
+#include "engine/base/random.h"
 #include "engine/base/system_error.h"
 
 namespace omni {
 namespace {
 
-constexpr size_t kTokenBytes = 32;
-
-std::string NewToken() {
-  std::random_device random;
-  return absl::StrFormat("%08x%08x%08x%08x", random(), random(), random(), random());
-}
+constexpr size_t kTokenDigits = 32;  // hex
 
 }  // namespace
 
@@ -38,13 +32,13 @@ absl::StatusOr<std::unique_ptr<StateHolder>> StateHolder::Take(const std::string
         ": another process keeps its state here; is one running already at this address? Then end it, or "
         "listen elsewhere. Else give each coordinator a --state folder of its own"));
   }
-  std::string token(kTokenBytes + 1, '\0');
+  std::string token(kTokenDigits + 1, '\0');
   const ssize_t bytes = ::pread(file.get(), token.data(), token.size(), 0);
   if (bytes < 0) return SystemError(path, "read", errno);
   token.resize(static_cast<size_t>(bytes));
   // One that a crash left half written is another one: nobody has acted by it.
-  if (token.size() != kTokenBytes || token.find_first_not_of("0123456789abcdef") != std::string::npos) {
-    token = NewToken();
+  if (token.size() != kTokenDigits || token.find_first_not_of("0123456789abcdef") != std::string::npos) {
+    token = RandomHex(kTokenDigits);
     if (::ftruncate(file.get(), 0) != 0 ||
         ::pwrite(file.get(), token.data(), token.size(), 0) != static_cast<ssize_t>(token.size()) ||
         ::fsync(file.get()) != 0) {

@@ -1,7 +1,5 @@
 #include "actors/task/task_engine.h"
 
-#include <sys/random.h>
-
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
@@ -16,18 +14,11 @@
 
 #include "actors/task/group_commit.h"
 #include "actors/task/task_listeners.h"
+#include "engine/base/random.h"
 #include "engine/base/threads.h"
 
 namespace omni {
 namespace {
-
-uint64_t SystemRandom() {
-  uint64_t number = 0;
-  // Of eight bytes the call does not fail once the system's pool is filled, for which it waits.
-  while (::getrandom(&number, sizeof number, 0) != sizeof number) {
-  }
-  return number;
-}
 
 // The system's, but it goes on even if that is set back, or no lease would end until it has caught up.
 class SystemClock {

@@ -1,19 +1,14 @@
 #include "cli/verbs/task_call.h"
 
 #include <chrono>
-#include <random>
-
-#include <absl/strings/str_format.h>
 
 #include "engine/base/interrupt.h"
 #include "engine/base/json.h"
+#include "engine/base/random.h"
 
 namespace omni::cli {
 
-std::string NewTaskKey() {
-  std::random_device random;
-  return absl::StrFormat("cli-%08x%08x%08x%08x", random(), random(), random(), random());
-}
+std::string NewTaskKey() { return "cli-" + RandomHex(32); }
 
 absl::StatusOr<nlohmann::json> CallTasks(RemoteTasks& remote, const char* method,
                                          const nlohmann::json& request) {

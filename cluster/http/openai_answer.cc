@@ -8,7 +8,7 @@
 
 #include "cluster/caller_limits.h"
 #include "cluster/http/openai_request.h"
-#include "cluster/request_ids.h"
+#include "engine/base/random.h"
 
 namespace omni {
 namespace {

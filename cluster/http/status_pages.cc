@@ -10,8 +10,8 @@
 #include "cluster/http/status_feed.h"
 #include "cluster/http/status_json.h"
 #include "cluster/http/web_files.h"
-#include "cluster/request_ids.h"
 #include "engine/base/quoted.h"
+#include "engine/base/random.h"
 
 namespace omni {
 

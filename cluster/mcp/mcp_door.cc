@@ -4,7 +4,6 @@
 #include <atomic>
 #include <map>
 #include <optional>
-#include <random>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -13,7 +12,6 @@
 #include <absl/strings/escaping.h>
 #include <absl/strings/match.h>
 #include <absl/strings/str_cat.h>
-#include <absl/strings/str_format.h>
 
 #include "cluster/host_port.h"
 #include "cluster/loopback.h"
@@ -21,6 +19,7 @@
 #include "cluster/mcp/mcp_server.h"
 #include "engine/base/json.h"
 #include "engine/base/quoted.h"
+#include "engine/base/random.h"
 
 namespace omni {
 namespace {
@@ -28,11 +27,6 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr char kPath[] = "/mcp", kSession[] = "mcp-session-id", kVersion[] = "mcp-protocol-version";
-
-std::string NewSessionId() {
-  std::random_device random;
-  return absl::StrFormat("%08x%08x%08x%08x", random(), random(), random(), random());
-}
 
 HttpAnswer JsonAnswer(int status, const Json& message) {
   HttpAnswer answer;
@@ -204,7 +198,7 @@ std::string McpDoor::Impl::Open(const std::string& caller) {
     }
     sessions.erase(oldest);
   }
-  std::string id = NewSessionId();
+  std::string id = RandomHex(32);
   sessions[id] = {caller, now, {}};
   return id;
 }

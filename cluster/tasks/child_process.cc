@@ -5,7 +5,6 @@
 #include <poll.h>
 #include <spawn.h>
 #include <sys/mman.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -20,12 +19,12 @@
 #include <string_view>
 #include <utility>
 
-#include <absl/strings/escaping.h>
 #include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_split.h>
 
 #include "cluster/tasks/walk_folder.h"
+#include "engine/base/random.h"
 #include "engine/base/system_error.h"
 #include "store/file/files.h"
 
@@ -62,13 +61,6 @@ bool MakePipe(Fd& read, Fd& write) {
   if (::pipe2(ends, O_CLOEXEC) != 0) return false;
   const bool moved = read.Move(ends[0]);
   return write.Move(ends[1]) && moved;
-}
-
-std::string DrawMark() {
-  std::string bytes(16, '\0');
-  while (::getrandom(bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size())) {
-  }
-  return absl::BytesToHexString(bytes);
 }
 
 std::string ReadSome(const std::string& path) {
@@ -188,7 +180,7 @@ absl::StatusOr<std::unique_ptr<ChildProcess>> ChildProcess::Start(const ChildPla
                                                                   const ChildSpec& spec) {
   auto child = std::unique_ptr<ChildProcess>(new ChildProcess());
   child->place_ = place;
-  child->mark_ = DrawMark();
+  child->mark_ = RandomHex(32);
   const auto failed = [&](const char* what) { return SystemError(spec.argv[0], what, errno); };
 
   Fd in_read, in_write, out_read, out_write, err_read, err_write, control, there;

@@ -1,7 +1,5 @@
 #include "cluster/tasks/task_runner.h"
 
-#include <sys/random.h>
-
 #include <algorithm>
 #include <condition_variable>
 #include <deque>
@@ -13,10 +11,10 @@
 #include <thread>
 #include <utility>
 
-#include <absl/strings/escaping.h>
 #include <absl/strings/str_cat.h>
 
 #include "cluster/tasks/running_task.h"
+#include "engine/base/random.h"
 #include "engine/base/threads.h"
 
 namespace omni {
@@ -25,13 +23,6 @@ namespace {
 using Time = std::chrono::milliseconds;  // of the runner's clock
 constexpr int kMostTakes = 4;            // under way, of an executor
 constexpr char kErrorException[] = "exception";
-
-std::string DrawWorker() {
-  std::string bytes(16, '\0');
-  while (::getrandom(bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size())) {
-  }
-  return absl::BytesToHexString(bytes);
-}
 
 Time MachineNow() {
   return std::chrono::duration_cast<Time>(std::chrono::steady_clock::now().time_since_epoch());
@@ -77,7 +68,7 @@ struct TaskRunner::Impl : public TaskListener, public std::enable_shared_from_th
   };
 
   Impl(TaskLender& l, std::vector<TaskExecutor*> executors, TaskRunnerOptions o)
-      : lender(l), options(std::move(o)), worker(DrawWorker()) {
+      : lender(l), options(std::move(o)), worker(RandomHex(32)) {
     if (!options.now) options.now = MachineNow;
     options.unsaid_bytes = std::max(options.unsaid_bytes, 2 * options.limits.report_bytes);
     for (TaskExecutor* executor : executors)

@@ -3,20 +3,19 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <sys/file.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdio>
 #include <filesystem>
 #include <system_error>
 #include <utility>
 
 #include <absl/strings/str_cat.h>
 
+#include "engine/base/random.h"
 #include "engine/base/system_error.h"
 
 namespace omni {
@@ -91,11 +90,7 @@ void RemoveLeftovers(const std::string& path) {
 absl::StatusOr<std::pair<std::string, FileDescriptor>> MakeTemporary(const std::string& path, mode_t mode) {
   const std::string start = FolderOf(path) + "/" + Prefix(path);
   for (int tries = 0; tries < kMostTries; ++tries) {
-    uint64_t number = 0;
-    if (::getrandom(&number, sizeof number, 0) != sizeof number) return SystemError(path, "name", errno);
-    char digits[kRandomDigits + 1];
-    std::snprintf(digits, sizeof digits, "%016llx", static_cast<unsigned long long>(number));
-    std::string name = start + digits;
+    std::string name = start + RandomHex(kRandomDigits);
     FileDescriptor file(::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode));
     if (file.get() < 0 && errno == EEXIST) continue;
     if (file.get() < 0) return SystemError(path, "write", errno);
