@@ -1,77 +1,46 @@
 // Sessions with polytopes and memories of contexts, beside others and with perspectives: what they say is
 // what a plain loop of one row at a time says, wherever they are broken off and gone on with.
-#include <cstring>
 #include <memory>
 #include <optional>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "actors/swarm.h"
 #include "engine/around/context_stage.h"
 #include "engine/around/safety_stage.h"
-#include "tests/actors/actors_environment.h"
-#include "tests/actors/testing.h"
+#include "tests/actors/swarm_fixture.h"
 #include "tests/testing/polytopes.h"
 
 namespace omni {
 namespace {
 
-using omni::testing::ActorsEnvironment;
 using omni::testing::FixedPolytopes;
-using omni::testing::MakeRequest;
 using omni::testing::PlainLoop;
 using omni::testing::PolytopeBytes;
 using omni::testing::RandomPolytope;
-using omni::testing::TinyModel;
+using omni::testing::SwarmFixture;
+using omni::testing::Told;
 using ::testing::HasSubstr;
 
 constexpr char kHash[] = "0123456789abcdef0123456789abcdef";
 
-struct Told {
-  TokenId token;
-  TokenNotes notes;
-};
-
-class SwarmAroundTest : public ::testing::Test {
+class SwarmAroundTest : public SwarmFixture {
  protected:
   SwarmAroundTest() { Start({}); }
   void Start(SwarmOptions options) {
-    swarm_ = nullptr;
-    options.threads = 2;
     options.polytopes = &polytopes_;
     options.coordinator.max_rows = 24;
-    auto swarm = Swarm::Start(ActorsEnvironment::Actors(), tiny_.model.weights(), tiny_.model,
-                              tiny_.tokenizer, options);
-    EXPECT_TRUE(swarm.ok()) << swarm.status();
-    swarm_ = *std::move(swarm);
+    SwarmFixture::Start(std::move(options));
   }
 
-  std::vector<Told> Say(const GenerateRequest& request, SnapshotPtr from = nullptr) {
-    std::vector<Told> told;
-    result_ = swarm_->Generate(
-        request,
-        [&](const GenerateEvent& event) {
-          if (event.is_token) told.push_back({event.token, event.notes});
-          return true;
-        },
-        std::move(from));
-    EXPECT_TRUE(result_.ok()) << result_.status();
-    return told;
-  }
   GenerateRequest Request(bool polytope, bool contexts, uint64_t seed = 1, int64_t prompt = 40,
                           int64_t tokens = 40) {
-    GenerateRequest request = MakeRequest(tiny_, prompt, tokens, seed);
+    GenerateRequest request = HotRequest(prompt, tokens, seed);
     // A text that says things again.
     for (size_t i = 8; i < request.prompt.size(); ++i) request.prompt[i] = request.prompt[i % 8];
-    // So hot that what little a part changes is seen in the tokens.
-    request.sampler.temperature = 2;
-    request.sampler.top_k = 0;
-    request.sampler.top_p = 1;
     if (polytope) request.safety.polytope = "tight";
     request.context_memory = contexts;
     return request;
@@ -110,37 +79,12 @@ class SwarmAroundTest : public ::testing::Test {
       one.known = i + 1 < tokens.size();
       if (contexts.has_value() && contexts->Read(one, decoder.ops(), mixed)) one.logits = mixed;
       if (one.known) continue;
-      told.push_back({Sample(one.logits, tokens, tokens.size(), request.sampler).token, one.notes});
+      told.push_back({Sample(one.logits, tokens, tokens.size(), request.sampler).token, one.notes, {}});
       tokens.push_back(told.back().token);
     }
     return told;
   }
 
-  static void ExpectSame(const std::vector<Told>& a, const std::vector<Told>& b) {
-    ASSERT_EQ(a.size(), b.size());
-    for (size_t i = 0; i < a.size(); ++i) {
-      EXPECT_EQ(a[i].token, b[i].token) << i;
-      ASSERT_EQ(a[i].notes.safety.has_value(), b[i].notes.safety.has_value()) << i;
-      ASSERT_EQ(a[i].notes.contexts.has_value(), b[i].notes.contexts.has_value()) << i;
-      if (a[i].notes.safety.has_value()) {
-        EXPECT_EQ(a[i].notes.safety->distance, b[i].notes.safety->distance) << i;
-        EXPECT_EQ(a[i].notes.safety->half_spaces, b[i].notes.safety->half_spaces) << i;
-      }
-      if (a[i].notes.contexts.has_value()) {
-        EXPECT_EQ(a[i].notes.contexts->weight, b[i].notes.contexts->weight) << i;
-        EXPECT_EQ(a[i].notes.contexts->order, b[i].notes.contexts->order) << i;
-      }
-    }
-  }
-  static std::vector<TokenId> Tokens(const std::vector<Told>& told) {
-    std::vector<TokenId> tokens;
-    for (const Told& t : told) tokens.push_back(t.token);
-    return tokens;
-  }
-  static std::vector<Told> Join(std::vector<Told> a, const std::vector<Told>& b) {
-    a.insert(a.end(), b.begin(), b.end());
-    return a;
-  }
   static int Moved(const std::vector<Told>& told) {
     int moved = 0;
     for (const Told& t : told) moved += t.notes.safety.has_value() && t.notes.safety->distance > 0;
@@ -152,11 +96,8 @@ class SwarmAroundTest : public ::testing::Test {
     return recalled;
   }
 
-  TinyModel tiny_;
   FixedPolytopes polytopes_{PolytopeBytes({RandomPolytope("tight", tiny_.model.config().d, 40, 0.5f, 5),
                                            RandomPolytope("wide", tiny_.model.config().d, 40, 1e6f, 6)})};
-  std::unique_ptr<Swarm> swarm_;
-  absl::StatusOr<GenerateResult> result_ = absl::UnknownError("none yet");
 };
 
 TEST_F(SwarmAroundTest, ASessionSaysWhatAPlainLoopSays) {
@@ -194,18 +135,7 @@ TEST_F(SwarmAroundTest, SessionsOfAllKindsBesideEachOtherSayWhatEachSaysAlone) {
   requests.push_back(all);
   std::vector<std::vector<Told>> want;
   for (const GenerateRequest& request : requests) want.push_back(Say(request));
-  std::vector<std::vector<Told>> got(requests.size());
-  std::vector<std::thread> threads;
-  for (size_t i = 0; i < requests.size(); ++i) {
-    threads.emplace_back([&, i] {
-      const auto result = swarm_->Generate(requests[i], [&, i](const GenerateEvent& event) {
-        if (event.is_token) got[i].push_back({event.token, event.notes});
-        return true;
-      });
-      EXPECT_TRUE(result.ok()) << result.status();
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
+  const std::vector<std::vector<Told>> got = SayBesideEachOther(requests);
   for (size_t i = 0; i < requests.size(); ++i) {
     SCOPED_TRACE(i);
     ExpectSame(got[i], want[i]);

@@ -2,7 +2,6 @@
 // on they go on with the memory that they began with.
 #include <memory>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -10,60 +9,33 @@
 #include <gtest/gtest.h>
 
 #include "actors/memory.h"
-#include "actors/swarm.h"
 #include "engine/around/recall.h"
 #include "engine/around/recall_stage.h"
-#include "tests/actors/actors_environment.h"
-#include "tests/actors/testing.h"
+#include "tests/actors/swarm_fixture.h"
 #include "tests/testing/temp_dir.h"
 
 namespace omni {
 namespace {
 
 using omni::testing::ActorsEnvironment;
-using omni::testing::MakeRequest;
+using omni::testing::SwarmFixture;
 using omni::testing::TempDir;
-using omni::testing::TinyModel;
+using omni::testing::Told;
 using ::testing::HasSubstr;
 
 constexpr char kHash[] = "0123456789abcdef0123456789abcdef";
 
-struct Told {
-  TokenId token;
-  TokenNotes notes;
-  std::optional<TokenConfidence> confidence;
-};
-
-class SwarmRecallTest : public ::testing::Test {
+class SwarmRecallTest : public SwarmFixture {
  protected:
   SwarmRecallTest() {
     SwarmOptions options;
-    options.threads = 2;
     options.memories = memory_.get();
-    auto swarm = Swarm::Start(ActorsEnvironment::Actors(), tiny_.model.weights(), tiny_.model,
-                              tiny_.tokenizer, options);
-    EXPECT_TRUE(swarm.ok()) << swarm.status();
-    swarm_ = *std::move(swarm);
+    Start(options);
   }
 
-  std::vector<Told> Say(const GenerateRequest& request, SnapshotPtr from = nullptr) {
-    std::vector<Told> told;
-    result_ = swarm_->Generate(
-        request,
-        [&](const GenerateEvent& event) {
-          if (event.is_token) told.push_back({event.token, event.notes, event.confidence});
-          return true;
-        },
-        std::move(from));
-    EXPECT_TRUE(result_.ok()) << result_.status();
-    return told;
-  }
-  // So hot that four routings of a random model often name four tokens.
+  // Four routings of a random model often name four tokens then.
   GenerateRequest Request(bool memory, uint64_t seed = 1, int64_t tokens = 60) {
-    GenerateRequest request = MakeRequest(tiny_, 30, tokens, seed);
-    request.sampler.temperature = 2;
-    request.sampler.top_k = 0;
-    request.sampler.top_p = 1;
+    GenerateRequest request = HotRequest(30, tokens, seed);
     request.perspectives = *ParsePerspectives("far,use=majority,every=1,examine=0,tau=0");
     if (memory) request.memory.scope = "s";
     return request;
@@ -94,22 +66,6 @@ class SwarmRecallTest : public ::testing::Test {
     }
     return false;
   }
-  static void ExpectSame(const std::vector<Told>& a, const std::vector<Told>& b) {
-    ASSERT_EQ(a.size(), b.size());
-    for (size_t i = 0; i < a.size(); ++i) {
-      EXPECT_EQ(a[i].token, b[i].token) << i;
-      ASSERT_EQ(a[i].notes.recall.has_value(), b[i].notes.recall.has_value()) << i;
-      if (!a[i].notes.recall.has_value()) continue;
-      EXPECT_EQ(a[i].notes.recall->found, b[i].notes.recall->found) << i;
-      EXPECT_EQ(a[i].notes.recall->words, b[i].notes.recall->words) << i;
-      EXPECT_EQ(a[i].notes.recall->votes, b[i].notes.recall->votes) << i;
-    }
-  }
-  static std::vector<TokenId> Tokens(const std::vector<Told>& told) {
-    std::vector<TokenId> tokens;
-    for (const Told& t : told) tokens.push_back(t.token);
-    return tokens;
-  }
   static std::pair<int, int> AskedAndFound(const std::vector<Told>& told) {
     int asked = 0, found = 0;
     for (const Told& t : told) {
@@ -121,9 +77,6 @@ class SwarmRecallTest : public ::testing::Test {
 
   TempDir dir_;
   std::unique_ptr<Memory> memory_ = Memory::At(dir_ / "memory");
-  TinyModel tiny_;
-  std::unique_ptr<Swarm> swarm_;
-  absl::StatusOr<GenerateResult> result_ = absl::UnknownError("none yet");
 };
 
 TEST_F(SwarmRecallTest, IsAskedWherePerspectivesCannotDecideAndNowhereElse) {
@@ -175,18 +128,7 @@ TEST_F(SwarmRecallTest, BesideOthersAndWithAMemoryOfContextsItSaysTheSame) {
   ASSERT_EQ(requests.size(), 4u);
   std::vector<std::vector<Told>> want;
   for (const GenerateRequest& request : requests) want.push_back(Say(request));
-  std::vector<std::vector<Told>> got(requests.size());
-  std::vector<std::thread> threads;
-  for (size_t i = 0; i < requests.size(); ++i) {
-    threads.emplace_back([&, i] {
-      const auto result = swarm_->Generate(requests[i], [&, i](const GenerateEvent& event) {
-        if (event.is_token) got[i].push_back({event.token, event.notes, event.confidence});
-        return true;
-      });
-      EXPECT_TRUE(result.ok()) << result.status();
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
+  const std::vector<std::vector<Told>> got = SayBesideEachOther(requests);
   for (size_t i = 0; i < requests.size(); ++i) ExpectSame(got[i], want[i]);
 }
 
@@ -206,25 +148,20 @@ TEST_F(SwarmRecallTest, WhereverItIsBrokenOffItGoesOnWithWhatItBeganWith) {
   // What is added meanwhile changes nothing for it.
   RememberWhatIsUncertain(Request(false), 2, "another");
   Remember("the", "other");
-  const auto join = [&](const std::vector<Told>& rest) {
-    std::vector<Told> all = first;
-    all.insert(all.end(), rest.begin(), rest.end());
-    return all;
-  };
   GenerateRequest rest = kept->request;
   rest.max_tokens = whole.max_tokens;
-  ExpectSame(join(Say(rest, kept)), want);
+  ExpectSame(Join(first, Say(rest, kept)), want);
   auto restored = SessionSnapshot::Restore(tiny_.model.config(), kHash, kept->Save(kHash));
   ASSERT_TRUE(restored.ok()) << restored.status();
   EXPECT_EQ(restored->request.memory, kept->request.memory);
   GenerateRequest again = restored->request;
   again.max_tokens = whole.max_tokens;
-  ExpectSame(join(Say(again, std::make_shared<const SessionSnapshot>(*std::move(restored)))), want);
+  ExpectSame(Join(first, Say(again, std::make_shared<const SessionSnapshot>(*std::move(restored)))), want);
   // Another coordinator knows the tokens and the version alone.
   GenerateRequest taken_up = whole;
   taken_up.memory.version = version;
   taken_up.generated = Tokens(first);
-  ExpectSame(join(Say(taken_up)), want);
+  ExpectSame(Join(first, Say(taken_up)), want);
   // With what there is now it would have been another answer.
   EXPECT_NE(Tokens(Say(whole)), Tokens(want));
   // A memory that does not begin with it is not gone on with.
