@@ -62,35 +62,9 @@ bool In(const std::array<uint8_t, 16>& address, const Network& network) {
   return true;
 }
 
-struct Parts {
-  HttpUrl url;       // without a path
-  std::string path;  // as it was given
-};
-
-absl::StatusOr<Parts> Split(const std::string& text) {
-  absl::StatusOr<HttpUrl> url = ParseHttpUrl(text);
-  if (!url.ok()) return url.status();
-  Parts parts;
-  const size_t authority = text.find("://") + 3;
-  const size_t slash = text.find('/', authority);
-  if (slash != text.npos) parts.path = text.substr(slash);
-  // What a server may take for another path than the one that was compared.
-  const std::string plain =
-      absl::StrReplaceAll(absl::AsciiStrToLower(parts.path), {{"%2e", "."}, {"%2f", "/"}, {"%5c", "\\"}});
-  const std::vector<std::string> segments = absl::StrSplit(plain, '/');
-  for (const std::string& segment : segments) {
-    if (segment == "." || segment == ".." || absl::StrContains(segment, "\\"))
-      return absl::InvalidArgumentError("the URL's path goes up or has a backslash");
-  }
-  parts.url = *std::move(url);
-  parts.url.host = absl::AsciiStrToLower(parts.url.host);
-  parts.url.path.clear();
-  return parts;
-}
-
-bool Allows(const Parts& allowed, const Parts& asked) {
-  if (allowed.url.tls != asked.url.tls || allowed.url.host != asked.url.host ||
-      allowed.url.port != asked.url.port)
+bool Allows(const PushUrl& allowed, const PushUrl& asked) {
+  if (allowed.server.tls != asked.server.tls || allowed.server.host != asked.server.host ||
+      allowed.server.port != asked.server.port)
     return false;
   std::string_view begin = allowed.path;
   while (begin.ends_with('/')) begin.remove_suffix(1);
@@ -115,6 +89,27 @@ absl::StatusOr<std::string> ReadKey(const std::string& path) {
 
 }  // namespace
 
+absl::StatusOr<PushUrl> ParsePushUrl(const std::string& text) {
+  absl::StatusOr<HttpUrl> url = ParseHttpUrl(text);
+  if (!url.ok()) return url.status();
+  PushUrl parsed;
+  const size_t authority = text.find("://") + 3;
+  const size_t slash = text.find('/', authority);
+  if (slash != text.npos) parsed.path = text.substr(slash);
+  // What a server may take for another path than the one that was compared.
+  const std::string plain =
+      absl::StrReplaceAll(absl::AsciiStrToLower(parsed.path), {{"%2e", "."}, {"%2f", "/"}, {"%5c", "\\"}});
+  const std::vector<std::string> segments = absl::StrSplit(plain, '/');
+  for (const std::string& segment : segments) {
+    if (segment == "." || segment == ".." || absl::StrContains(segment, "\\"))
+      return absl::InvalidArgumentError("the URL's path goes up or has a backslash");
+  }
+  parsed.server = *std::move(url);
+  parsed.server.host = absl::AsciiStrToLower(parsed.server.host);
+  parsed.server.path.clear();
+  return parsed;
+}
+
 absl::StatusOr<PushConfig> LoadPushConfig(const std::string& path) {
   const absl::StatusOr<std::string> text = ReadText(path, kMostFile);
   if (!text.ok()) return text.status();
@@ -131,10 +126,9 @@ absl::StatusOr<PushConfig> LoadPushConfig(const std::string& path) {
     if (key == "allow" && value.is_array() && value.size() <= kMostAllowed) {
       for (const Json& one : value) {
         if (!one.is_string()) return wrong("'allow' is no list of URLs");
-        const std::string url = one.get<std::string>();
-        if (absl::Status s = Split(url).status(); !s.ok())
-          return wrong(absl::StrCat("'allow': ", s.message()));
-        config.allow.push_back(url);
+        absl::StatusOr<PushUrl> url = ParsePushUrl(one.get<std::string>());
+        if (!url.ok()) return wrong(absl::StrCat("'allow': ", url.status().message()));
+        config.allow.push_back(*std::move(url));
       }
     } else if (key == "key_file" && is_text) {
       key_file = value.get<std::string>();
@@ -161,14 +155,13 @@ absl::StatusOr<PushConfig> LoadPushConfig(const std::string& path) {
 }
 
 absl::StatusOr<PushTarget> CheckPushUrl(const PushConfig& config, const std::string& url) {
-  absl::StatusOr<Parts> asked = Split(url);
+  const absl::StatusOr<PushUrl> asked = ParsePushUrl(url);
   if (!asked.ok()) return asked.status();
-  for (const std::string& one : config.allow) {
-    const absl::StatusOr<Parts> allowed = Split(one);
-    if (allowed.ok() && Allows(*allowed, *asked)) return PushTarget{ServerOf(asked->url), asked->path};
+  for (const PushUrl& allowed : config.allow) {
+    if (Allows(allowed, *asked)) return PushTarget{ServerOf(asked->server), asked->path};
   }
   return absl::PermissionDeniedError(
-      absl::StrCat(ServerOf(asked->url),
+      absl::StrCat(ServerOf(asked->server),
                    " is not among the addresses that this server may tell; whoever runs "
                    "it allows them in the file of --push"));
 }

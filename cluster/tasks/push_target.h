@@ -19,10 +19,18 @@
 
 namespace omni {
 
+// A URL as what is allowed is compared with what is asked for.
+struct PushUrl {
+  HttpUrl server;    // without a path, the host in lower case
+  std::string path;  // as it was given
+};
+// InvalidArgument: it is no URL that could be allowed.
+absl::StatusOr<PushUrl> ParsePushUrl(const std::string& text);
+
 struct PushConfig {
-  std::vector<std::string> allow;  // empty: nobody is told
-  std::string key;                 // what notifications are signed with
-  std::string ca_file;             // PEM of the authorities that are believed; empty: the system's
+  std::vector<PushUrl> allow;  // empty: nobody is told
+  std::string key;             // what notifications are signed with
+  std::string ca_file;         // PEM of the authorities that are believed; empty: the system's
 };
 // Of a file. Errors name it, and what is wrong.
 absl::StatusOr<PushConfig> LoadPushConfig(const std::string& path);
@@ -31,7 +39,7 @@ struct PushTarget {
   std::string server;  // URL without a path
   std::string path;
 };
-// InvalidArgument: it is no URL that could be allowed; PermissionDenied: it is not allowed.
+// ParsePushUrl's errors; PermissionDenied: it is not allowed.
 absl::StatusOr<PushTarget> CheckPushUrl(const PushConfig& config, const std::string& url);
 
 // Whether an address, as "192.0.2.1", may be anybody's on the internet: none of this machine, of private or

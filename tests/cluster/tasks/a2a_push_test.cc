@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 
 #include "tests/cluster/tasks/a2a_door_fixture.h"
+#include "tests/cluster/tasks/push_config.h"
 #include "tests/cluster/tasks/push_receiver.h"
 
 namespace omni::testing {
@@ -11,7 +12,7 @@ using ::testing::ElementsAre;
 
 class A2aPushTest : public A2aDoorTest {
  protected:
-  void SetUp() override { Begin(nullptr, {}, {{receiver_.url("")}, "0123456789abcdef", ""}); }
+  void SetUp() override { Begin(nullptr, {}, PushesTo({receiver_.url("")})); }
   json Config(const std::string& id = "") const {
     json config = {{"url", receiver_.url("/hook")},
                    {"token", "mine"},

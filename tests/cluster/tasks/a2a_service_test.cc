@@ -15,6 +15,7 @@
 
 #include "cluster/grpc_errors.h"
 #include "tests/cluster/tasks/a2a_server.h"
+#include "tests/cluster/tasks/push_config.h"
 
 namespace omni::testing {
 namespace {
@@ -193,7 +194,7 @@ TEST_F(A2aServiceTest, WhereNoTasksAreKeptEverythingIsUnavailable) {
 }
 
 TEST_F(A2aServiceTest, WhoIsToldIsSetAskedForListedAndDeleted) {
-  Begin({}, {{"http://127.0.0.1:1"}, "0123456789abcdef", ""});
+  Begin({}, PushesTo({"http://127.0.0.1:1"}));
   const std::string id = Submit("m");
   a2a::TaskPushNotificationConfig config, made;
   config.set_task_id(id);

@@ -6,6 +6,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/cluster/tasks/push_config.h"
 #include "tests/testing/temp_dir.h"
 
 namespace omni {
@@ -14,10 +15,8 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-PushConfig Allowing(std::vector<std::string> urls) { return {std::move(urls), "key", ""}; }
-
 TEST(PushTarget, OnlyWhatIsAllowedIsTold) {
-  const PushConfig config = Allowing({"https://hooks.example.com/omni", "http://127.0.0.1:9000"});
+  const PushConfig config = testing::PushesTo({"https://hooks.example.com/omni", "http://127.0.0.1:9000"});
   const auto told = [&](const std::string& url) { return CheckPushUrl(config, url).status().code(); };
   using absl::StatusCode;
   const absl::StatusOr<PushTarget> target = CheckPushUrl(config, "https://HOOKS.example.com/omni/a?b");
@@ -121,7 +120,9 @@ TEST_F(PushConfigTest, IsReadWithItsKey) {
   std::ofstream(temp_ / "push.json") << With("");
   const absl::StatusOr<PushConfig> config = LoadPushConfig(temp_ / "push.json");
   ASSERT_TRUE(config.ok()) << config.status();
-  EXPECT_THAT(config->allow, ElementsAre("https://a.example/x"));
+  ASSERT_EQ(config->allow.size(), 1u);
+  EXPECT_EQ(config->allow[0].server.host, "a.example");
+  EXPECT_EQ(config->allow[0].path, "/x");
   EXPECT_EQ(config->key, "0123456789abcdef");
 }
 

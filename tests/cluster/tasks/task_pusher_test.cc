@@ -17,6 +17,7 @@
 
 #include "store/state/database.h"
 #include "store/state/record_store.h"
+#include "tests/cluster/tasks/push_config.h"
 #include "tests/cluster/tasks/push_receiver.h"
 #include "tests/testing/temp_dir.h"
 
@@ -27,6 +28,7 @@ using ::testing::AnyOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using testing::HeaderOf;
+using testing::PushesTo;
 using testing::PushReceiver;
 using testing::RawServer;
 using namespace std::chrono_literals;
@@ -46,8 +48,8 @@ class TaskPusherTest : public ::testing::Test {
     store_ = nullptr;
     database_ = nullptr;
   }
-  void StartPusher(std::vector<std::string> allow, TaskPusherOptions options = {}) {
-    options.config = {std::move(allow), "0123456789abcdef", ""};
+  void StartPusher(const std::vector<std::string>& allow, TaskPusherOptions options = {}) {
+    options.config = PushesTo(allow);
     options.body = [](const TaskState& state, const TaskEvent& event) {
       if (event.kind == TaskEventKind::kOutput) return std::string();
       EXPECT_EQ(state.executor, "command");
