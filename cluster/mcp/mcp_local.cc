@@ -8,6 +8,7 @@
 
 #include <absl/strings/str_cat.h>
 
+#include "cluster/tasks/task_calls.h"
 #include "cluster/tasks/task_json.h"
 #include "cluster/tasks/task_messages.h"
 #include "engine/base/quoted.h"
@@ -20,7 +21,6 @@ namespace pb = ::omni::tasks::v1;
 
 constexpr int kBatchEvents = 64;
 constexpr size_t kBatchBytes = 128 << 10;
-constexpr uint32_t kPage = 50, kMostPage = 500;
 
 TaskClient Client(const McpAsker& asker) { return {asker.caller, asker.scopes.Has(Scope::kAdmin)}; }
 
@@ -30,7 +30,7 @@ absl::StatusOr<std::string> Answered(const std::string& json, const F& answer) {
   Request request;
   if (absl::Status s = ReadTaskJson(json, &request); !s.ok()) return s;
   Response response;
-  if (absl::Status s = answer(request, &response); !s.ok()) return s;
+  if (absl::Status s = answer(request, response); !s.ok()) return s;
   return TaskJson(response);
 }
 
@@ -55,88 +55,43 @@ absl::Status McpLocal::Serving() const {
   return engine_ != nullptr ? absl::OkStatus() : absl::UnavailableError("this node keeps no tasks");
 }
 
-absl::Status McpLocal::Submit(const TaskClient& by, const pb::SubmitTaskRequest& request,
-                              pb::SubmitTaskResponse* response) {
-  absl::StatusOr<TaskSpec> spec = ReadSpec(request.spec());
-  if (!spec.ok()) return spec.status();
-  std::promise<absl::StatusOr<TaskSubmitted>> told;
-  engine_->Submit({by.caller, request.idempotency_key(), *std::move(spec)},
-                  [&told](absl::StatusOr<TaskSubmitted> submitted) { told.set_value(std::move(submitted)); });
-  const absl::StatusOr<TaskSubmitted> submitted = told.get_future().get();
-  if (!submitted.ok()) return submitted.status();
-  TellTask(submitted->state, *response->mutable_task());
-  response->set_existed(submitted->again);
-  return absl::OkStatus();
-}
-
-absl::Status McpLocal::Get(const TaskClient& by, const std::string& id, pb::Task* task) const {
-  const TaskReader& reader = engine_->reader();
-  const absl::StatusOr<TaskRecord> record = reader.FindRecord(by, id);
-  if (!record.ok()) return record.status();
-  const absl::StatusOr<TaskWork> work = reader.Work(by, id);
-  if (!work.ok()) return work.status();
-  TellTask(record->state, *task);
-  TellSpec(KeptSpec(*record, *work), *task->mutable_spec());
-  *task->mutable_labels() = task->spec().labels();
-  if (record->state.status != TaskStatus::kSucceeded) return absl::OkStatus();
-  absl::StatusOr<std::string> result = reader.Result(by, id);
-  if (result.ok()) task->set_result(*std::move(result));
-  return absl::IsFailedPrecondition(result.status()) ? absl::OkStatus() : result.status();
-}
-
-absl::Status McpLocal::List(const TaskClient& by, const pb::ListTasksRequest& request,
-                            pb::ListTasksResponse* response) const {
-  const absl::StatusOr<TaskFilter> filter = ReadFilter(request);
-  if (!filter.ok()) return filter.status();
-  const uint32_t most = request.page_size() == 0 ? kPage : std::min(request.page_size(), kMostPage);
-  const absl::StatusOr<TaskPage> page =
-      engine_->reader().List(by, *filter, static_cast<int>(most), request.page_token());
-  if (!page.ok()) return page.status();
-  for (const TaskState& state : page->tasks) TellTask(state, *response->add_tasks());
-  response->set_next_page_token(page->next);
-  return absl::OkStatus();
-}
-
-absl::Status McpLocal::Cancel(const TaskClient& by, const std::string& id, pb::Task* task) {
-  std::promise<absl::StatusOr<TaskState>> told;
-  engine_->Cancel(by, id, [&told](absl::StatusOr<TaskState> state) { told.set_value(std::move(state)); });
-  const absl::StatusOr<TaskState> state = told.get_future().get();
-  if (state.ok()) TellTask(*state, *task);
-  return state.status();
-}
-
 absl::StatusOr<std::string> McpLocal::Task(const McpAsker& asker, const std::string& method,
                                            const std::string& request) {
   if (absl::Status s = Serving(); !s.ok()) return s;
   const TaskClient by = Client(asker);
+  const TaskReader& reader = engine_->reader();
   if (method == "SubmitTask") {
     return Answered<pb::SubmitTaskRequest, pb::SubmitTaskResponse>(
-        request, [&](const auto& asked, auto* response) { return Submit(by, asked, response); });
+        request, [&](const auto& asked, auto& response) {
+          std::promise<absl::Status> told;
+          SubmitTaskCall(*engine_, by, asked, "spec", response,
+                         [&told](const absl::Status& status) { told.set_value(status); });
+          return told.get_future().get();
+        });
   }
   if (method == "GetTask") {
     return Answered<pb::GetTaskRequest, pb::Task>(
-        request, [&](const auto& asked, auto* response) { return Get(by, asked.id(), response); });
+        request, [&](const auto& asked, auto& task) { return GetTaskCall(reader, by, asked, task); });
   }
   if (method == "ListTasks") {
     return Answered<pb::ListTasksRequest, pb::ListTasksResponse>(
-        request, [&](const auto& asked, auto* response) { return List(by, asked, response); });
+        request,
+        [&](const auto& asked, auto& response) { return ListTasksCall(reader, by, asked, response); });
   }
   if (method == "CancelTask") {
-    return Answered<pb::CancelTaskRequest, pb::Task>(
-        request, [&](const auto& asked, auto* response) { return Cancel(by, asked.id(), response); });
+    return Answered<pb::CancelTaskRequest, pb::Task>(request, [&](const auto& asked, auto& task) {
+      std::promise<absl::StatusOr<TaskState>> told;
+      engine_->Cancel(by, asked.id(),
+                      [&told](absl::StatusOr<TaskState> state) { told.set_value(std::move(state)); });
+      const absl::StatusOr<TaskState> state = told.get_future().get();
+      if (state.ok()) TellTask(*state, task);
+      return state.status();
+    });
   }
   if (method != "ListExecutors")
     return absl::UnimplementedError(absl::StrCat("there is no ", Quoted(method)));
   pb::ListExecutorsResponse response;
-  for (const TaskPlaces& place : options_.places()) {
-    pb::Executor& executor = *response.add_executors();
-    executor.set_executor(place.executor);
-    executor.set_target(place.target);
-    executor.set_node(place.node);
-    executor.set_slots(place.slots);
-    executor.set_running(place.running);
-    executor.set_description(place.description);
-  }
+  ListExecutorsCall(options_.places(), response);
   return TaskJson(response);
 }
 

@@ -12,15 +12,7 @@
 #include "actors/task/task_engine.h"
 #include "cluster/inference_backend.h"
 #include "cluster/mcp/mcp_backend.h"
-#include "cluster/tasks/task_service.h"
-
-namespace omni::tasks::v1 {
-class ListTasksRequest;
-class ListTasksResponse;
-class SubmitTaskRequest;
-class SubmitTaskResponse;
-class Task;
-}  // namespace omni::tasks::v1
+#include "cluster/tasks/task_places.h"
 
 namespace omni {
 
@@ -50,12 +42,6 @@ class McpLocal final : public McpBackend, public TaskListener {
  private:
   struct Watcher;
   absl::Status Serving() const;
-  absl::Status Submit(const TaskClient& by, const tasks::v1::SubmitTaskRequest& request,
-                      tasks::v1::SubmitTaskResponse* response);
-  absl::Status Get(const TaskClient& by, const std::string& id, tasks::v1::Task* task) const;
-  absl::Status List(const TaskClient& by, const tasks::v1::ListTasksRequest& request,
-                    tasks::v1::ListTasksResponse* response) const;
-  absl::Status Cancel(const TaskClient& by, const std::string& id, tasks::v1::Task* task);
 
   TaskEngine* const engine_;
   InferenceBackend& model_;

@@ -12,6 +12,7 @@
 #include "cluster/grpc_access.h"
 #include "cluster/grpc_errors.h"
 #include "cluster/grpc_status.h"
+#include "cluster/tasks/task_calls.h"
 #include "cluster/tasks/task_messages.h"
 #include "cluster/tasks/task_watches.h"
 #include "engine/base/quoted.h"
@@ -22,7 +23,6 @@ namespace {
 
 namespace pb = ::omni::tasks::v1;
 
-constexpr uint32_t kPage = 50, kMostPage = 500;  // of which the longest are some 3 MiB: clients take 4
 constexpr int kMostBatch = 1000, kSchedulePage = 100;
 constexpr size_t kMostBatchBytes = 16 << 20;
 constexpr int kArtifactEvents = 256;    // looked at together
@@ -146,20 +146,14 @@ struct TaskService::Impl final : public pb::SwarmTasks::CallbackService {
     return absl::ResourceExhaustedError("too much waits to be accepted at present; ask again later");
   }
 
-  // `done` is called once, with the task told in `response` if it was accepted.
+  // As SubmitTaskCall.
   template <typename F>
   void Submit(const TaskClient& by, const pb::SubmitTaskRequest& request, const std::string& field,
               pb::SubmitTaskResponse* response, F done) {
-    absl::StatusOr<TaskSpec> spec = ReadSpec(request.spec(), field);
-    if (!spec.ok()) return done(spec.status());
-    engine->Submit({by.caller, request.idempotency_key(), *std::move(spec)},
-                   [this, response, done = std::move(done)](absl::StatusOr<TaskSubmitted> submitted) {
-                     if (submitted.ok()) {
-                       TellTask(submitted->state, *response->mutable_task());
-                       response->set_existed(submitted->again);
-                       if (!submitted->again) ++accepted;
-                     }
-                     done(submitted.status());
+    SubmitTaskCall(*engine, by, request, field, *response,
+                   [this, response, done = std::move(done)](const absl::Status& status) {
+                     if (status.ok() && !response->existed()) ++accepted;
+                     done(status);
                    });
   }
 
@@ -223,47 +217,20 @@ struct TaskService::Impl final : public pb::SwarmTasks::CallbackService {
   }
 
   Unary* GetTask(Context* context, const pb::GetTaskRequest* request, pb::Task* task) override {
-    return Read(context, {}, [this, request, task](const TaskClient& by) -> absl::Status {
-      const TaskReader& reader = engine->reader();
-      const absl::StatusOr<TaskRecord> record = reader.FindRecord(by, request->id());
-      if (!record.ok()) return record.status();
-      const absl::StatusOr<TaskWork> work = reader.Work(by, request->id());
-      if (!work.ok()) return work.status();
-      TellTask(record->state, *task);
-      const TaskSpec spec = KeptSpec(*record, *work);
-      TellSpec(spec, *task->mutable_spec());
-      *task->mutable_labels() = task->spec().labels();
-      if (record->state.status != TaskStatus::kSucceeded) return absl::OkStatus();
-      absl::StatusOr<std::string> result = reader.Result(by, request->id());
-      if (result.ok()) task->set_result(*std::move(result));
-      // It was handed in again meanwhile, which only one that has not succeeded can be.
-      return absl::IsFailedPrecondition(result.status()) ? absl::OkStatus() : result.status();
+    return Read(context, {}, [this, request, task](const TaskClient& by) {
+      return GetTaskCall(engine->reader(), by, *request, *task);
     });
-  }
-
-  absl::Status List(const TaskClient& by, const TaskFilter& filter, uint32_t size, const std::string& token,
-                    pb::ListTasksResponse* response) const {
-    const uint32_t most = size == 0 ? kPage : std::min(size, kMostPage);
-    const absl::StatusOr<TaskPage> page = engine->reader().List(by, filter, static_cast<int>(most), token);
-    if (!page.ok()) return page.status();
-    for (const TaskState& state : page->tasks) TellTask(state, *response->add_tasks());
-    response->set_next_page_token(page->next);
-    return absl::OkStatus();
   }
   Unary* ListTasks(Context* context, const pb::ListTasksRequest* request,
                    pb::ListTasksResponse* response) override {
-    return Read(context, {}, [this, request, response](const TaskClient& by) -> absl::Status {
-      const absl::StatusOr<TaskFilter> filter = ReadFilter(*request);
-      if (!filter.ok()) return filter.status();
-      return List(by, *filter, request->page_size(), request->page_token(), response);
+    return Read(context, {}, [this, request, response](const TaskClient& by) {
+      return ListTasksCall(engine->reader(), by, *request, *response);
     });
   }
   Unary* ListDeadLetters(Context* context, const pb::ListDeadLettersRequest* request,
                          pb::ListTasksResponse* response) override {
     return Read(context, {}, [this, request, response](const TaskClient& by) {
-      TaskFilter filter;
-      filter.statuses = {TaskStatus::kFailed};
-      return List(by, filter, request->page_size(), request->page_token(), response);
+      return ListDeadLettersCall(engine->reader(), by, *request, *response);
     });
   }
 
@@ -395,15 +362,7 @@ struct TaskService::Impl final : public pb::SwarmTasks::CallbackService {
   Unary* ListExecutors(Context* context, const pb::ListExecutorsRequest*,
                        pb::ListExecutorsResponse* response) override {
     return Call(context, [&](const TaskClient&, Unary* reactor) {
-      for (const TaskPlaces& place : options.places()) {
-        pb::Executor& executor = *response->add_executors();
-        executor.set_executor(place.executor);
-        executor.set_target(place.target);
-        executor.set_node(place.node);
-        executor.set_slots(place.slots);
-        executor.set_running(place.running);
-        executor.set_description(place.description);
-      }
+      ListExecutorsCall(options.places(), *response);
       reactor->Finish(grpc::Status::OK);
     });
   }

@@ -14,20 +14,13 @@
 #include "actors/task/task_engine.h"
 #include "cluster/access.h"
 #include "cluster/tasks/artifact_store.h"
+#include "cluster/tasks/task_places.h"
 
 namespace grpc {
 class Service;
 }
 
 namespace omni {
-
-// Of those who do the work of tasks.
-struct TaskPlaces {
-  std::string executor, target;  // "*": any
-  std::string node;
-  int32_t slots = 0, running = 0;  // tasks at once
-  std::string description;
-};
 
 struct TaskServiceOptions {
   Access* access = nullptr;                // says who calls; null: nobody in particular, who may see all
