@@ -87,7 +87,7 @@ absl::Status AskedNodes::Explain(const absl::Status& status, const std::string& 
   return credentials_->Explain(absl::Status(status.code(), words), address);
 }
 
-absl::Status AskedNodes::Call(std::chrono::milliseconds each, const Ask& ask) {
+absl::Status AskedNodes::Call(std::chrono::milliseconds each, const Ask& ask, bool* perhaps_done) {
   Silence silence(*this);
   std::string hint;
   while (true) {
@@ -101,6 +101,10 @@ absl::Status AskedNodes::Call(std::chrono::milliseconds each, const Ask& ask) {
     Failed();
     hint = HintOf(context, address);
     if (absl::Status s = silence.Failed(address, status, hint); !s.ok()) return s;
+    // Who names another has done nothing himself, nor has who was not there.
+    if (perhaps_done != nullptr && hint.empty() &&
+        status.message().find(kNotConnected) == status.message().npos)
+      *perhaps_done = true;
   }
 }
 

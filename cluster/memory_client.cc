@@ -30,10 +30,13 @@ void ToProto(const std::string& scope, const std::vector<Association>& associati
 
 struct RemoteMemory::Impl {
   template <typename F>
-  absl::Status Call(F&& ask) {
-    return nodes->Call(kOneCall, [&](const std::string& address, grpc::ClientContext& context) {
-      return ask(*pb::Memory::NewStub(nodes->ChannelTo(address)), context);
-    });
+  absl::Status Call(F&& ask, bool* perhaps_done = nullptr) {
+    return nodes->Call(
+        kOneCall,
+        [&](const std::string& address, grpc::ClientContext& context) {
+          return ask(*pb::Memory::NewStub(nodes->ChannelTo(address)), context);
+        },
+        perhaps_done);
   }
 
   std::unique_ptr<AskedNodes> nodes;
@@ -77,17 +80,20 @@ absl::StatusOr<std::optional<Remembered>> RemoteMemory::Ask(const std::string& s
   return std::optional<Remembered>(std::move(got));
 }
 
-absl::StatusOr<int64_t> RemoteMemory::Forget(const std::string& scope,
-                                             const std::optional<std::string>& key) {
+absl::StatusOr<Forgotten> RemoteMemory::Forget(const std::string& scope,
+                                               const std::optional<std::string>& key) {
   pb::ForgetRequest request;
   request.set_scope(scope);
   if (key.has_value()) request.set_key(*key);
   request.set_all(!key.has_value());
   pb::ForgetResponse response;
+  Forgotten forgotten;
   const absl::Status status = impl_->Call(
-      [&](Stub& stub, grpc::ClientContext& context) { return stub.Forget(&context, request, &response); });
+      [&](Stub& stub, grpc::ClientContext& context) { return stub.Forget(&context, request, &response); },
+      &forgotten.perhaps_more);
   if (!status.ok()) return status;
-  return static_cast<int64_t>(response.forgotten());
+  forgotten.records = static_cast<int64_t>(response.forgotten());
+  return forgotten;
 }
 
 absl::StatusOr<std::vector<ScopeStats>> RemoteMemory::Stats() {

@@ -15,6 +15,12 @@
 
 namespace omni {
 
+struct Forgotten {
+  int64_t records = 0;  // by the call that was answered
+  // One before it was cut off, and may have been done: its records are not among these.
+  bool perhaps_more = false;
+};
+
 // omni.memory.v1.Memory of a cluster: whoever leads it is found, and asked again while nobody answers.
 // Thread-safe.
 class RemoteMemory {
@@ -23,10 +29,10 @@ class RemoteMemory {
   ~RemoteMemory();
 
   // As Memory's of the same name. Add may have been done more than once when it is OK, which changes nothing
-  // but the scope's version; of what Forget says, what was forgotten before it was asked again is missing.
+  // but the scope's version.
   absl::Status Add(const std::string& scope, const std::vector<Association>& associations);
   absl::StatusOr<std::optional<Remembered>> Ask(const std::string& scope, const std::string& key);
-  absl::StatusOr<int64_t> Forget(const std::string& scope, const std::optional<std::string>& key);
+  absl::StatusOr<Forgotten> Forget(const std::string& scope, const std::optional<std::string>& key);
   absl::StatusOr<std::vector<ScopeStats>> Stats();
 
  private:

@@ -71,9 +71,12 @@ struct Opened {
     if (http != nullptr) return http->Ask(scope, key);
     return there != nullptr ? there->Ask(scope, key) : here->Ask(scope, key);
   }
-  absl::StatusOr<int64_t> Forget(const std::string& scope, const std::optional<std::string>& key) const {
-    if (http != nullptr) return http->Forget(scope, key);
-    return there != nullptr ? there->Forget(scope, key) : here->Forget(scope, key);
+  absl::StatusOr<Forgotten> Forget(const std::string& scope, const std::optional<std::string>& key) const {
+    if (there != nullptr) return there->Forget(scope, key);
+    const absl::StatusOr<int64_t> records =
+        http != nullptr ? http->Forget(scope, key) : here->Forget(scope, key);
+    if (!records.ok()) return records.status();
+    return Forgotten{*records};
   }
   absl::StatusOr<std::vector<ScopeStats>> Stats() const {
     if (http != nullptr) return http->Stats();
@@ -158,11 +161,15 @@ absl::StatusOr<int> Forget(const MemoryArgs& args) {
   }
   const absl::StatusOr<Opened> memory = Open(args, false);
   if (!memory.ok()) return memory.status();
-  const absl::StatusOr<int64_t> forgotten =
+  const absl::StatusOr<Forgotten> forgotten =
       memory->Forget(args.scope, args.all ? std::nullopt : std::optional<std::string>(args.words[0]));
   if (!forgotten.ok()) return forgotten.status();
-  if (args.json) PrintJson({{"scope", args.scope}, {"forgotten", *forgotten}});
-  if (*forgotten > 0 || args.json) return *forgotten > 0 ? kExitOk : kExitFailure;
+  if (args.json) PrintJson({{"scope", args.scope}, {"forgotten", forgotten->records}});
+  if (forgotten->records == 0 && forgotten->perhaps_more) {
+    Note("the answer to a call before was lost; nothing of this is remembered now");
+    return kExitOk;
+  }
+  if (forgotten->records > 0 || args.json) return forgotten->records > 0 ? kExitOk : kExitFailure;
   return absl::NotFoundError(absl::StrCat("memory scope ", args.scope, ": there is no such key"));
 }
 
