@@ -376,28 +376,31 @@ void ChildProcess::Clean(bool leftovers) {
 }
 
 absl::StatusOr<int> EndLeftovers(const ChildPlace& place) {
+  namespace fs = std::filesystem;
   int ended = 0;
   std::error_code error;
   for (const char* name : {"/children", "/runs"}) {
-    std::filesystem::create_directories(place.folder + name, error);
+    fs::create_directories(place.folder + name, error);
     if (error) return SystemError(place.folder + name, "create the directory", error.value());
   }
   const std::string boot = BootId();
-  for (const auto& entry : std::filesystem::directory_iterator(place.folder + "/children", error)) {
-    Record record{entry.path().filename().string(), -1, 0};
+  fs::directory_iterator child(place.folder + "/children", error);
+  for (; !error && child != fs::directory_iterator(); child.increment(error)) {
+    Record record{child->path().filename().string(), -1, 0};
     const std::vector<std::string> words =
-        absl::StrSplit(absl::StripAsciiWhitespace(ReadSome(entry.path().string())), ' ');
+        absl::StrSplit(absl::StripAsciiWhitespace(ReadSome(child->path().string())), ' ');
     if (words.size() == 3 && words[2] == boot && absl::SimpleAtoi(words[0], &record.pid) &&
         absl::SimpleAtoi(words[1], &record.start))
       ended += EndMarked(record);
     std::error_code ignored;
     if (!place.control_group.empty())
       ::rmdir(absl::StrCat(place.control_group, "/omni-", record.mark).c_str());
-    std::filesystem::remove(entry.path(), ignored);
+    fs::remove(child->path(), ignored);
   }
   if (error) return SystemError(place.folder + "/children", "read", error.value());
-  for (const auto& entry : std::filesystem::directory_iterator(place.folder + "/runs", error))
-    RemoveFolder(entry.path().string());
+  fs::directory_iterator run(place.folder + "/runs", error);
+  for (; !error && run != fs::directory_iterator(); run.increment(error)) RemoveFolder(run->path().string());
+  if (error) return SystemError(place.folder + "/runs", "read", error.value());
   return ended;
 }
 

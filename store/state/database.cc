@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <mutex>
 #include <shared_mutex>
+#include <system_error>
 #include <utility>
 
 #include <absl/base/dynamic_annotations.h>
@@ -12,6 +13,7 @@
 #include <rocksdb/db.h>
 #include <rocksdb/write_batch.h>
 
+#include "engine/base/system_error.h"
 #include "engine/base/threads.h"
 #include "store/file/files.h"
 #include "store/file/rocks.h"
@@ -157,7 +159,9 @@ Database::~Database() { (void)Close(); }
 absl::StatusOr<std::unique_ptr<Database>> Database::Open(const std::string& dir,
                                                          const DatabaseOptions& options) {
   if (absl::Status s = CheckThreads(kRocksWriteThreads, "open a database"); !s.ok()) return s;
-  const bool there = fs::exists(fs::path(dir) / "CURRENT");
+  std::error_code error;
+  const bool there = fs::exists(fs::path(dir) / "CURRENT", error);
+  if (error) return SystemError(dir, "look into", error.value());
   if (!there && !options.create)
     return absl::NotFoundError(dir + ": there is no database; give the folder of one");
   rocksdb::Options rocks = RocksOptions();

@@ -55,6 +55,13 @@ class DatabaseTest : public ::testing::Test {
   std::string dir_ = temp_ / "db";
 };
 
+TEST_F(DatabaseTest, AFolderThatCannotBeLookedIntoIsAnError) {
+  const std::string too_long = temp_ / std::string(300, 'x');
+  const absl::Status status = Database::Open(too_long, {}).status();
+  EXPECT_FALSE(status.ok());
+  EXPECT_THAT(std::string(status.message()), HasSubstr(too_long));
+}
+
 TEST_F(DatabaseTest, KeepsWhatWasWrittenInTheOrderOfItsKeys) {
   const std::string zero("a\0b", 3);
   {
