@@ -439,22 +439,12 @@ void A2aHandlers::List(const A2aAsker& asker, a2a::ListTasksRequest request,
     return done(A2aStatus(A2aReason::kInvalidParams, absl::StrCat("pageSize is 1 to ", kMostPage)));
   if (request.history_length() < 0)
     return done(A2aStatus(A2aReason::kInvalidParams, "historyLength is negative"));
-  absl::StatusOr<std::vector<TaskStatus>> statuses = StatusesOf(request.status());
-  if (!statuses.ok()) return done(statuses.status());
-  TaskFilter filter;
-  filter.statuses = *std::move(statuses);
-  filter.context = request.context_id();
-  if (request.has_status_timestamp_after()) {
-    const auto& since = request.status_timestamp_after();
-    // What is no whole millisecond is later than the one it is in.
-    filter.updated_since =
-        TaskTime(std::chrono::seconds(since.seconds()) +
-                 std::chrono::milliseconds((int64_t{since.nanos()} + 999'999) / 1'000'000));
-  }
+  absl::StatusOr<TaskFilter> filter = ReadA2aFilter(request);
+  if (!filter.ok()) return done(filter.status());
   impl_->Read<a2a::ListTasksResponse>(
       std::move(done),
       [impl = impl_.get(), asker, size, request = std::move(request),
-       filter = std::move(filter)]() -> absl::StatusOr<a2a::ListTasksResponse> {
+       filter = *std::move(filter)]() -> absl::StatusOr<a2a::ListTasksResponse> {
         const TaskReader& reader = impl->engine->reader();
         const bool whole = request.include_artifacts() || request.history_length() > 0;
         const int most = whole ? std::min(size, kMostLongPage) : size;

@@ -1,6 +1,7 @@
 #include "cluster/tasks/a2a_messages.h"
 
 #include <algorithm>
+#include <chrono>
 #include <string_view>
 #include <utility>
 
@@ -25,6 +26,7 @@ constexpr char kSkill[] = "skill", kMessageLabel[] = "a2a.message";
 constexpr char kModel[] = "model";
 constexpr size_t kMostIdBytes = 200;  // so that what is made of it is no longer than the engine's words
 constexpr size_t kMostArtifacts = 1000;
+constexpr int64_t kFirstSecond = -62'135'596'800, kLastSecond = 253'402'300'799;  // of a Timestamp
 
 absl::Status Invalid(const std::string& message) { return A2aStatus(A2aReason::kInvalidParams, message); }
 
@@ -222,6 +224,23 @@ absl::StatusOr<std::vector<TaskStatus>> StatusesOf(a2a::TaskState state) {
     default:
       return Invalid("no task of this agent is ever in that status");
   }
+}
+
+absl::StatusOr<TaskFilter> ReadA2aFilter(const a2a::ListTasksRequest& request) {
+  absl::StatusOr<std::vector<TaskStatus>> statuses = StatusesOf(request.status());
+  if (!statuses.ok()) return statuses.status();
+  TaskFilter filter;
+  filter.statuses = *std::move(statuses);
+  filter.context = request.context_id();
+  if (!request.has_status_timestamp_after()) return filter;
+  const protobuf::Timestamp& since = request.status_timestamp_after();
+  if (since.seconds() < kFirstSecond || since.seconds() > kLastSecond || since.nanos() < 0 ||
+      since.nanos() >= 1'000'000'000)
+    return Invalid("statusTimestampAfter is no time of the years 1 to 9999");
+  // What is no whole millisecond is later than the one it is in.
+  filter.updated_since = TaskTime(std::chrono::seconds(since.seconds()) +
+                                  std::chrono::milliseconds((int64_t{since.nanos()} + 999'999) / 1'000'000));
+  return filter;
 }
 
 a2a::Task TellA2aTask(const TaskState& state, bool extended) {

@@ -19,6 +19,7 @@
 
 #include "actors/task/task.h"
 #include "actors/task/task_ledger.h"
+#include "actors/task/task_reader.h"
 
 namespace omni {
 
@@ -38,6 +39,8 @@ a2a::TaskState A2aStateOf(TaskStatus status, int32_t attempt, const std::string&
 // The statuses that a task in that state may have; some with them are in another state. InvalidArgument: no
 // task ever is.
 absl::StatusOr<std::vector<TaskStatus>> StatusesOf(a2a::TaskState state);
+// Which tasks a list is of. InvalidArgument: of a state that no task ever has, or from no time on.
+absl::StatusOr<TaskFilter> ReadA2aFilter(const a2a::ListTasksRequest& request);
 
 // Without artifacts and history.
 a2a::Task TellA2aTask(const TaskState& state, bool extended);

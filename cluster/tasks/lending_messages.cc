@@ -1,5 +1,6 @@
 #include "cluster/tasks/lending_messages.h"
 
+#include <algorithm>
 #include <limits>
 
 namespace omni {
@@ -11,8 +12,11 @@ void Tell(TaskDuration duration, google::protobuf::Duration& message) {
   message.set_seconds(duration.count() / 1000);
   message.set_nanos(static_cast<int32_t>(duration.count() % 1000) * 1'000'000);
 }
+// A longer one is as good as this.
 TaskDuration Read(const google::protobuf::Duration& message) {
-  return std::chrono::seconds(message.seconds()) + TaskDuration(message.nanos() / 1'000'000);
+  constexpr int64_t kMostSeconds = int64_t{100} * 366 * 24 * 3600;
+  return std::chrono::seconds(std::clamp(message.seconds(), -kMostSeconds, kMostSeconds)) +
+         TaskDuration(message.nanos() / 1'000'000);
 }
 
 }  // namespace

@@ -68,8 +68,8 @@ struct LendingService::Impl final : public pb::TaskLending::CallbackService {
     waiting->response = response;
     waiting->reactor = reactor;
     waiting->until =
-        Clock::now() + std::clamp<Clock::duration>(std::chrono::seconds(request->wait().seconds()),
-                                                   Clock::duration(0), kMostWait);
+        Clock::now() + std::clamp<std::chrono::seconds>(std::chrono::seconds(request->wait().seconds()),
+                                                        std::chrono::seconds(0), kMostWait);
     Await(std::move(waiting));
     return reactor;
   }

@@ -92,6 +92,24 @@ TEST(A2aState, FollowsFromStatusAttemptAndError) {
   EXPECT_FALSE(StatusesOf(a2a::TASK_STATE_INPUT_REQUIRED).ok());
 }
 
+TEST(A2aMessages, AListsTimeIsUpToWholeMillisecondsAndOneThatIsNoneIsRefused) {
+  a2a::ListTasksRequest request;
+  EXPECT_FALSE(ReadA2aFilter(request)->updated_since.has_value());
+  google::protobuf::Timestamp& since = *request.mutable_status_timestamp_after();
+  since.set_seconds(-2);
+  since.set_nanos(1);
+  EXPECT_EQ(ReadA2aFilter(request)->updated_since, TaskTime(TaskDuration(-1999)));
+  for (const int64_t seconds : {INT64_MIN, int64_t{-62'135'596'801}, int64_t{253'402'300'800}, INT64_MAX}) {
+    since.set_seconds(seconds);
+    EXPECT_TRUE(absl::IsInvalidArgument(ReadA2aFilter(request).status())) << seconds;
+  }
+  since.set_seconds(0);
+  for (const int32_t nanos : {-1, 1'000'000'000}) {
+    since.set_nanos(nanos);
+    EXPECT_TRUE(absl::IsInvalidArgument(ReadA2aFilter(request).status())) << nanos;
+  }
+}
+
 TaskEvent Event(int64_t number, TaskEventKind kind, int attempt, const std::string& name = "",
                 const std::string& data = "", TaskStatus status = TaskStatus::kRunning) {
   return {.number = number,
