@@ -12,6 +12,7 @@
 #include "cluster/grpc_status.h"
 #include "cluster/report_proto.h"
 #include "cluster/request_ids.h"
+#include "cluster/sampler_proto.h"
 #include "omni/cluster/v1/admin.grpc.pb.h"
 #include "omni/inference/v1/inference.grpc.pb.h"
 
@@ -179,14 +180,7 @@ absl::StatusOr<ClusterClient::Answer> ClusterClient::Generate(const Request& req
   ask.set_request_id(request.id.empty() ? NewRequestId() : request.id);
   ask.set_prompt(request.prompt);
   ask.set_max_tokens(static_cast<uint64_t>(request.max_tokens));
-  texts::Sampler& s = *ask.mutable_sampler();
-  s.set_temperature(request.sampler.temperature);
-  s.set_top_k(request.sampler.top_k);
-  s.set_top_p(request.sampler.top_p);
-  s.set_min_p(request.sampler.min_p);
-  s.set_repetition_penalty(request.sampler.repetition_penalty);
-  s.set_repetition_window(request.sampler.repetition_window);
-  s.set_seed(request.sampler.seed);
+  TellSampler(request.sampler, *ask.mutable_sampler());
   for (const std::string& stop : request.stops) ask.add_stops(stop);
   ask.set_ignore_end_of_text(!request.stop_at_end_of_text);
   if (request.perspectives.has_value()) ask.set_perspectives(PerspectiveText(*request.perspectives));

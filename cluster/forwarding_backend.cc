@@ -10,6 +10,7 @@
 #include "cluster/forwarded_answer.h"
 #include "cluster/grpc_status.h"
 #include "cluster/request_ids.h"
+#include "cluster/sampler_proto.h"
 
 namespace omni {
 namespace {
@@ -31,14 +32,7 @@ pb::GenerateRequest ToProto(const GenerateRequest& request) {
   ask.set_request_id("forwarded-" + NewRequestId());
   for (TokenId token : request.prompt) ask.add_tokens(token.value);
   ask.set_max_tokens(static_cast<uint64_t>(request.max_tokens));
-  pb::Sampler& s = *ask.mutable_sampler();
-  s.set_temperature(request.sampler.temperature);
-  s.set_top_k(request.sampler.top_k);
-  s.set_top_p(request.sampler.top_p);
-  s.set_min_p(request.sampler.min_p);
-  s.set_repetition_penalty(request.sampler.repetition_penalty);
-  s.set_repetition_window(request.sampler.repetition_window);
-  s.set_seed(request.sampler.seed);
+  TellSampler(request.sampler, *ask.mutable_sampler());
   for (const std::string& stop : request.stops) ask.add_stops(stop);
   ask.set_ignore_end_of_text(!request.stop_at_end_of_text);
   ask.set_alternatives(static_cast<uint32_t>(request.alternatives));

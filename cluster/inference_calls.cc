@@ -11,6 +11,7 @@
 #include "cluster/grpc_access.h"
 #include "cluster/grpc_status.h"
 #include "cluster/inference_impl.h"
+#include "cluster/sampler_proto.h"
 #include "engine/text/stop_limits.h"
 
 namespace omni {
@@ -441,16 +442,7 @@ GenerateRequest ToRequest(const pb::GenerateRequest& r) {
   GenerateRequest request;
   if (r.max_tokens() > 0)
     request.max_tokens = static_cast<int64_t>(std::min<uint64_t>(r.max_tokens(), 1ull << 40));
-  if (r.has_sampler()) {
-    const pb::Sampler& s = r.sampler();
-    request.sampler.temperature = s.temperature();
-    request.sampler.top_k = s.top_k();
-    request.sampler.top_p = s.top_p();
-    request.sampler.min_p = s.min_p();
-    request.sampler.repetition_penalty = s.repetition_penalty();
-    request.sampler.repetition_window = s.repetition_window();
-    request.sampler.seed = s.seed();
-  }
+  if (r.has_sampler()) request.sampler = SamplerOf(r.sampler());
   request.stops.assign(r.stops().begin(), r.stops().end());
   request.stop_at_end_of_text = !r.ignore_end_of_text();
   request.alternatives = static_cast<int32_t>(r.alternatives());

@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "cluster/http/json_answer.h"
 #include "cluster/http/openai_answer.h"
 #include "cluster/memory_request.h"
 #include "engine/base/json.h"
@@ -14,12 +15,6 @@ namespace omni {
 namespace {
 
 using Json = nlohmann::json;
-
-HttpAnswer JsonAnswer(const Json& json) {
-  HttpAnswer answer;
-  answer.body = JsonText(json) + "\n";
-  return answer;
-}
 
 absl::StatusOr<Json> Add(Memory& memory, const std::string& owner, const std::string& body) {
   const absl::StatusOr<MemoryAddition> asked = ReadMemoryAddition(body);

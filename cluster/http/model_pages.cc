@@ -5,6 +5,7 @@
 
 #include <absl/strings/str_cat.h>
 
+#include "cluster/http/json_answer.h"
 #include "cluster/http/openai_answer.h"
 #include "cluster/http/openai_fields.h"
 #include "engine/base/json.h"
@@ -13,12 +14,6 @@ namespace omni {
 namespace {
 
 using Json = nlohmann::json;
-
-HttpAnswer JsonAnswer(const Json& json) {
-  HttpAnswer answer;
-  answer.body = JsonText(json) + "\n";
-  return answer;
-}
 
 Json ModelJson(const ModelPages& pages) {
   return {{"id", pages.model->name}, {"object", "model"}, {"created", pages.created}, {"owned_by", "omni"}};

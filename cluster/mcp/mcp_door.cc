@@ -14,6 +14,7 @@
 #include <absl/strings/str_cat.h>
 
 #include "cluster/host_port.h"
+#include "cluster/http/json_answer.h"
 #include "cluster/loopback.h"
 #include "cluster/mcp/mcp_message.h"
 #include "cluster/mcp/mcp_server.h"
@@ -28,12 +29,6 @@ using Json = nlohmann::json;
 
 constexpr char kPath[] = "/mcp", kSession[] = "mcp-session-id", kVersion[] = "mcp-protocol-version";
 
-HttpAnswer JsonAnswer(int status, const Json& message) {
-  HttpAnswer answer;
-  answer.status = status;
-  answer.body = JsonText(message) + "\n";
-  return answer;
-}
 HttpAnswer Nothing(int status) {
   HttpAnswer answer;
   answer.status = status;
@@ -41,9 +36,9 @@ HttpAnswer Nothing(int status) {
   return answer;
 }
 HttpAnswer Refusal(int status, const std::string& why, const Json& id = nullptr) {
-  return JsonAnswer(status, McpError{McpError::kInvalidRequest, why, nullptr, id}.ToJson());
+  return JsonAnswer(McpError{McpError::kInvalidRequest, why, nullptr, id}.ToJson(), status);
 }
-HttpAnswer Refusal(const McpError& error) { return JsonAnswer(error.http(), error.ToJson()); }
+HttpAnswer Refusal(const McpError& error) { return JsonAnswer(error.ToJson(), error.http()); }
 
 // Of a response in the stateless era.
 int StatusOf(const Json& response) {
@@ -127,7 +122,7 @@ class McpHttpCall final : public HttpCall, public std::enable_shared_from_this<M
     if (over_ || (!last && !takes_events_)) return;
     over_ = last;
     if (last && !begun_) {
-      exchange_->Answer(JsonAnswer(stateless_ ? StatusOf(message) : 200, message));
+      exchange_->Answer(JsonAnswer(message, stateless_ ? StatusOf(message) : 200));
     } else {
       Begin();
       exchange_->Write(absl::StrCat("event: message\ndata: ", JsonText(message), "\n\n"));
@@ -251,7 +246,7 @@ std::shared_ptr<HttpCall> McpDoor::Impl::Post(RoutedRequest request,
   }
   if (is_request && message.method == "initialize") {
     server.Answer(message, false, {}, [&](const Json& told, bool) {
-      HttpAnswer answer = JsonAnswer(200, told);
+      HttpAnswer answer = JsonAnswer(told);
       answer.headers.emplace_back("Mcp-Session-Id", Open(request.caller));
       exchange->Answer(answer);
     });

@@ -16,6 +16,7 @@
 #include <thread>
 #include <vector>
 
+#include "tests/testing/file_names.h"
 #include "tests/testing/power_cut.h"
 #include "tests/testing/temp_dir.h"
 
@@ -28,14 +29,9 @@ using ::testing::ElementsAre;
 using testing::FileCall;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using testing::Names;
 using testing::TempDir;
 using ::testing::UnorderedElementsAre;
-
-std::vector<std::string> Names(const std::string& dir) {
-  std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(dir)) names.push_back(entry.path().filename());
-  return names;
-}
 
 std::string Text(const std::string& path) {
   std::ifstream in(path, std::ios::binary);

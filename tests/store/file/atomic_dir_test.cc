@@ -16,6 +16,7 @@
 #include <absl/strings/str_cat.h>
 
 #include "tests/testing/file_calls.h"
+#include "tests/testing/file_names.h"
 #include "tests/testing/temp_dir.h"
 
 namespace omni {
@@ -25,14 +26,9 @@ namespace fs = std::filesystem;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using testing::Names;
 using testing::TempDir;
 using ::testing::UnorderedElementsAre;
-
-std::vector<std::string> Names(const std::string& dir) {
-  std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(dir)) names.push_back(entry.path().filename());
-  return names;
-}
 
 std::string MessageOf(const std::string& dir) {
   return std::string(AtomicDir::Begin(dir).status().message());

@@ -14,6 +14,7 @@
 #include "store/model/model.h"
 #include "store/pack/pack.h"
 #include "tests/testing/checkpoint_fixture.h"
+#include "tests/testing/file_names.h"
 #include "tests/testing/power_cut.h"
 #include "tests/testing/temp_dir.h"
 
@@ -28,14 +29,9 @@ using ::testing::Each;
 using testing::FileCall;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using testing::Names;
 using testing::TempDir;
 using ::testing::UnorderedElementsAre;
-
-std::vector<std::string> Names(const std::string& dir) {
-  std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(dir)) names.push_back(entry.path().filename());
-  return names;
-}
 
 // The exit status as waitpid gives it.
 int PackUntilStep(const std::string& checkpoint, const std::string& dir, int step) {
