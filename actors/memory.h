@@ -59,7 +59,7 @@ class Memory : public MemorySource {
   absl::StatusOr<std::optional<Remembered>> Ask(const std::string& scope, std::string_view key,
                                                 const std::string& owner = "");
   // All that was added under a key of the same words in the same order, or without a key all of the scope;
-  // how many records there were. Earlier versions of the scope that nobody holds are gone with it. Errors as Add's.
+  // how many records it had. Earlier versions of the scope that nobody holds are gone too. Errors as Add's.
   absl::StatusOr<int64_t> Forget(const std::string& scope, const std::optional<std::string>& key,
                                  const std::string& owner = "");
   absl::StatusOr<std::vector<ScopeStats>> Stats(const std::string& owner = "");

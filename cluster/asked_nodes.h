@@ -37,8 +37,8 @@ class AskedNodes {
   absl::Status Explain(const absl::Status& status, const std::string& address) const;
 
   // Asks one after another until one answers, or the options' patience is over. `each`: for how long one may
-  // take. What may have been done by one that was cut off is asked for again; `perhaps_done`, if not null, says
-  // whether one before the last may have done it.
+  // take. What may have been done by one that was cut off is asked for again; `perhaps_done`, if not null,
+  // says whether one before the last may have done it.
   using Ask = std::function<grpc::Status(const std::string& address, grpc::ClientContext& context)>;
   absl::Status Call(std::chrono::milliseconds each, const Ask& ask, bool* perhaps_done = nullptr);
 

@@ -1,5 +1,5 @@
-// What those calls of omni.tasks.v1.SwarmTasks do that come in by more than one protocol: messages in, messages
-// out, whoever carries them. After an error `task` or `response` means nothing.
+// What those calls of omni.tasks.v1.SwarmTasks do that come in by more than one protocol: messages in,
+// messages out, whoever carries them. After an error `task` or `response` means nothing.
 #pragma once
 
 #include <functional>
@@ -14,8 +14,8 @@
 
 namespace omni {
 
-// `done` is called once, of any thread, when `response` tells of the task that was accepted, or of the one that
-// was with the same key; till then it must be there. `field`: what errors of the spec begin with.
+// `done` is called once, of any thread, when `response` tells of the task that was accepted, or of the one
+// that was with the same key; till then it must be there. `field`: what errors of the spec begin with.
 void SubmitTaskCall(TaskEngine& engine, const TaskClient& by, const tasks::v1::SubmitTaskRequest& request,
                     const std::string& field, tasks::v1::SubmitTaskResponse& response,
                     std::function<void(const absl::Status& status)> done);

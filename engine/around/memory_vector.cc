@@ -108,9 +108,9 @@ std::vector<TextWord> TextWords(std::string_view text) {
 
 namespace {
 
-// How many of the vectors that were added have each bit. The counts of a word's 64 bits stand side by side,
-// word d of them having their binary digits d: an addition takes a few operations a word (two vectors of a digit
-// leave one carry for the next), where a Bundle takes as many a bit; but nothing can be taken away again.
+// How many of the vectors that were added have each bit. The counts of 64 bits stand side by side, digit d of
+// them all in one word: an addition takes a few operations a word (two vectors of a digit leave one carry for
+// the next), where a Bundle takes as many a bit; but nothing can be taken away again.
 class Tally {
  public:
   void Add(HyperVector v) {
