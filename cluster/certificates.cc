@@ -17,6 +17,7 @@
 #include "engine/base/open_file.h"
 #include "engine/base/quoted.h"
 #include "engine/base/system_error.h"
+#include "engine/base/write_all.h"
 #include "store/file/atomic_dir.h"
 #include "store/file/files.h"
 
@@ -41,12 +42,7 @@ std::string Join(const std::string& dir, const char* name) { return absl::StrCat
 absl::Status WritePrivate(const std::string& path, const std::string& bytes) {
   const FileDescriptor file(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
   if (file.get() < 0) return SystemError(path, "create it", errno);
-  for (size_t done = 0; done < bytes.size();) {
-    const ssize_t n = ::write(file.get(), bytes.data() + done, bytes.size() - done);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return SystemError(path, "write it", errno);
-    done += static_cast<size_t>(n);
-  }
+  if (absl::Status s = WriteAll(file.get(), path, bytes.data(), std::ssize(bytes)); !s.ok()) return s;
   if (::fsync(file.get()) != 0) return SystemError(path, "write it", errno);
   return absl::OkStatus();
 }

@@ -18,6 +18,7 @@
 #include "cluster/tasks/sha256.h"
 #include "cluster/tasks/walk_folder.h"
 #include "engine/base/system_error.h"
+#include "engine/base/write_all.h"
 #include "store/file/files.h"
 
 namespace omni {
@@ -119,8 +120,8 @@ absl::StatusOr<std::string> ArtifactStore::Keep(int fd, const std::string& name,
     hash.Update(buffer, static_cast<size_t>(n));
     if (bytes > most) {
       status = absl::ResourceExhaustedError(absl::StrCat("its artifacts have more than ", most, " bytes"));
-    } else if (::write(copy, buffer, static_cast<size_t>(n)) != n) {
-      status = SystemError(fresh, "write", errno);
+    } else {
+      status = WriteAll(copy, fresh, buffer, n);
     }
   }
   ::fchmod(copy, 0644);

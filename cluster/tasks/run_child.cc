@@ -63,6 +63,7 @@ class Runner {
     if (spec_.limits.disk_bytes > 0) look_ = began + kLookAtDisk;
     keeper_ = began + kLookAtKeeper;
     std::optional<ChildProcess::End> end;
+    int failed = 0;  // of what says that there is none
     while (!end.has_value()) {
       Say();
       pollfd fds[5] = {{out_open_ ? child_.out() : -1, POLLIN, 0},
@@ -73,8 +74,10 @@ class Runner {
       const auto wait = std::chrono::ceil<std::chrono::milliseconds>(std::min({time_, look_, ask_, keeper_}) -
                                                                      Clock::now());
       if (::poll(fds, 5, static_cast<int>(std::clamp<int64_t>(wait.count(), 0, 60'000))) < 0 &&
-          errno != EINTR)
+          errno != EINTR) {
+        failed = errno;
         break;
+      }
       if (fds[3].revents != 0) {
         eventfd_t ignored = 0;
         ::eventfd_read(wake, &ignored);
@@ -93,7 +96,7 @@ class Runner {
       err_open_ = Read(child_.err(), &ChildTalk::OnErr);
     attempt_.SetOnStop(nullptr);
     ::close(wake);
-    if (!end.has_value()) return SystemError(spec_.argv[0], "wait for it", errno);
+    if (!end.has_value()) return SystemError(spec_.argv[0], "wait for it", failed);
     return ChildRun{*end, std::move(outcome_),
                     std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - began)};
   }

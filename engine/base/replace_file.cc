@@ -17,6 +17,7 @@
 
 #include "engine/base/random.h"
 #include "engine/base/system_error.h"
+#include "engine/base/write_all.h"
 
 namespace omni {
 namespace {
@@ -100,16 +101,6 @@ absl::StatusOr<std::pair<std::string, FileDescriptor>> MakeTemporary(const std::
     if (HasName(file.get(), name)) return std::pair(std::move(name), std::move(file));
   }
   return absl::UnavailableError(path + ": no name could be found for a temporary file beside it");
-}
-
-absl::Status WriteAll(int fd, const std::string& path, const void* data, int64_t bytes) {
-  for (int64_t done = 0; done < bytes;) {
-    const ssize_t n = ::write(fd, static_cast<const char*>(data) + done, static_cast<size_t>(bytes - done));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return SystemError(path, "write", errno);
-    done += n;
-  }
-  return absl::OkStatus();
 }
 
 absl::Status SyncFolder(const std::string& folder) {

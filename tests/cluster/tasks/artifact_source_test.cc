@@ -3,6 +3,8 @@
 #include "cluster/tasks/artifact_source.h"
 
 #include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -51,6 +53,21 @@ class ArtifactTest : public ::testing::Test {
   const TempDir temp_ = TempDir::InMemory();
   std::unique_ptr<ArtifactStore> store_;
 };
+
+TEST_F(ArtifactTest, WhatDoesNotFitIsAnErrorThatSaysWhy) {
+  std::filesystem::create_directory(temp_ / "left");
+  std::ofstream(temp_ / "left/a", std::ios::binary) << std::string(200'000, 'x');
+  ::signal(SIGXFSZ, SIG_IGN);
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  const rlimit small{100'000, before.rlim_max};  // in the middle of what one write is given
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
+  const absl::Status kept =
+      store_->Collect(temp_ / "left", {10, 100 << 20}, hours(1), [](std::string_view, std::string_view) {});
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
+  EXPECT_EQ(kept.code(), absl::StatusCode::kResourceExhausted) << kept;
+  EXPECT_THAT(std::string(kept.message()), HasSubstr("ulimit -f"));
+}
 
 TEST_F(ArtifactTest, AFileIsReadInPieces) {
   std::string bytes(3'000'001, '\0');
