@@ -18,6 +18,9 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::seconds kQuietSilence{2};  // a coordinator that is started again takes no longer
 
+// What gRPC says before what the system said.
+constexpr char kNotConnected[] = "Failed to connect to remote host: ";
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<AskedNodes>> AskedNodes::Make(ClusterClientOptions options) {
@@ -73,7 +76,6 @@ void AskedNodes::ShowKey(grpc::ClientContext& context, const std::string& addres
 
 absl::Status AskedNodes::Explain(const absl::Status& status, const std::string& address) const {
   // Of gRPC's own words for it only what the system said is for people.
-  constexpr char kNotConnected[] = "Failed to connect to remote host: ";
   const std::string said(status.message());
   const size_t at = said.rfind(kNotConnected);
   std::string words = absl::StrCat(address, ": ", said);

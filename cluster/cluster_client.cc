@@ -174,8 +174,9 @@ absl::StatusOr<std::vector<OfferedAdapter>> ClusterClient::Adapters() {
   return list;
 }
 
-absl::StatusOr<ClusterClient::Answer> ClusterClient::Generate(const Request& request,
-                                                              const GenerateCallback& on_event) {
+namespace {
+
+texts::GenerateRequest ToProto(const ClusterClient::Request& request) {
   texts::GenerateRequest ask;
   ask.set_request_id(request.id.empty() ? NewRequestId() : request.id);
   ask.set_prompt(request.prompt);
@@ -188,14 +189,101 @@ absl::StatusOr<ClusterClient::Answer> ClusterClient::Generate(const Request& req
   ask.set_adapter(request.adapter);
   ask.set_context_memory(request.context_memory);
   ask.set_memory(request.memory);
+  return ask;
+}
 
-  const auto nanoseconds = [](double seconds) {
-    return std::chrono::nanoseconds(static_cast<int64_t>(seconds * 1e9));
-  };
-  Answer answer;
+// An answer as one stream after another tells it.
+class ToldAnswer {
+ public:
+  ToldAnswer(bool adapted, const GenerateCallback& on_event) : adapted_(adapted), on_event_(on_event) {}
+
+  // Whether more is wanted. `address`: who sent it, for errors.
+  absl::StatusOr<bool> Take(const texts::GenerateResponse& message, const std::string& address) {
+    switch (message.kind_case()) {
+      case texts::GenerateResponse::kBegun:
+        if (absl::Status s = Begin(message.begun(), address); !s.ok()) return s;
+        return true;
+      case texts::GenerateResponse::kProgress: {
+        GenerateEvent event;
+        event.position = static_cast<int64_t>(message.progress().prompt_tokens());
+        return !on_event_ || !answer.tokens.empty() || on_event_(event);
+      }
+      case texts::GenerateResponse::kToken:
+        return Add(message.token(), address);
+      case texts::GenerateResponse::kFinished:
+        Finish(message.finished());
+        return true;
+      default:
+        return true;
+    }
+  }
+
+  ClusterClient::Answer answer;
   bool known = false;  // to a coordinator that lasts
+  bool finished = false;
+
+ private:
+  absl::Status Begin(const texts::Begun& begun, const std::string& address) {
+    known = true;
+    answer.model_hash = begun.model_hash();
+    answer.safety_hash = begun.safety_hash();
+    answer.memory_version = begun.memory_version();
+    answer.adapter_hash = begun.adapter_hash();
+    if (adapted_ && answer.adapter_hash.empty()) return NotAdapted(address);
+    answer.prompt_tokens = static_cast<int64_t>(begun.prompt_tokens());
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<bool> Add(const texts::Token& token, const std::string& address) {
+    if (token.number() != answer.tokens.size() + 1) {
+      return absl::DataLossError(absl::StrCat(address, " sent token ", token.number(),
+                                              " of the answer after token ", answer.tokens.size()));
+    }
+    const Clock::time_point now = Clock::now();
+    if (!answer.tokens.empty())
+      answer.longest_gap = std::max<std::chrono::nanoseconds>(answer.longest_gap, now - last_);
+    last_ = now;
+    answer.tokens.push_back(TokenId(token.id()));
+    answer.text += token.text();
+    GenerateEvent event;
+    event.is_token = true;
+    event.position = answer.prompt_tokens + static_cast<int64_t>(answer.tokens.size());
+    event.token = TokenId(token.id());
+    event.probability = token.probability();
+    event.text = token.text();
+    if (token.has_confidence()) event.confidence = FromProto(token.confidence(), event.token);
+    event.notes = NotesOf(token);
+    return !on_event_ || on_event_(event);
+  }
+
+  void Finish(const texts::Finished& told) {
+    const auto nanoseconds = [](double seconds) {
+      return std::chrono::nanoseconds(static_cast<int64_t>(seconds * 1e9));
+    };
+    finished = true;
+    answer.reason = told.reason();
+    answer.text += told.text();
+    answer.queued = nanoseconds(told.queued_seconds());
+    answer.prefill = nanoseconds(told.prefill_seconds());
+    answer.decode = nanoseconds(told.decode_seconds());
+    GenerateEvent event;
+    event.position = answer.prompt_tokens + static_cast<int64_t>(answer.tokens.size());
+    event.text = told.text();
+    if (on_event_ && !event.text.empty()) on_event_(event);
+  }
+
+  const bool adapted_;
+  const GenerateCallback& on_event_;
+  Clock::time_point last_;  // a token came
+};
+
+}  // namespace
+
+absl::StatusOr<ClusterClient::Answer> ClusterClient::Generate(const Request& request,
+                                                              const GenerateCallback& on_event) {
+  texts::GenerateRequest ask = ToProto(request);
+  ToldAnswer told(!request.adapter.empty(), on_event);
   Silence silence(*impl_->nodes);
-  Clock::time_point last;
   std::string hint;
   while (true) {
     const std::string address = impl_->nodes->Next(std::exchange(hint, ""));
@@ -203,87 +291,30 @@ absl::StatusOr<ClusterClient::Answer> ClusterClient::Generate(const Request& req
     grpc::ClientContext context;
     impl_->nodes->ShowKey(context, address);
     const std::stop_callback cancel(request.cancel, [&context] { context.TryCancel(); });
-    ask.set_have(answer.tokens.size());
+    ask.set_have(told.answer.tokens.size());
     const auto reader = stub->GenerateStream(&context, ask);
     texts::GenerateResponse message;
-    bool finished = false, wanted = true;
-    while (wanted && reader->Read(&message)) {
+    absl::StatusOr<bool> wanted = true;
+    while (wanted.ok() && *wanted && reader->Read(&message)) {
       silence.Heard();
-      GenerateEvent event;
-      switch (message.kind_case()) {
-        case texts::GenerateResponse::kBegun:
-          known = true;
-          answer.model_hash = message.begun().model_hash();
-          answer.safety_hash = message.begun().safety_hash();
-          answer.memory_version = message.begun().memory_version();
-          answer.adapter_hash = message.begun().adapter_hash();
-          if (!request.adapter.empty() && answer.adapter_hash.empty()) {
-            context.TryCancel();
-            reader->Finish();
-            return NotAdapted(address);
-          }
-          answer.prompt_tokens = static_cast<int64_t>(message.begun().prompt_tokens());
-          break;
-        case texts::GenerateResponse::kProgress:
-          event.position = static_cast<int64_t>(message.progress().prompt_tokens());
-          if (on_event && answer.tokens.empty()) wanted = on_event(event);
-          break;
-        case texts::GenerateResponse::kToken: {
-          const texts::Token& t = message.token();
-          if (t.number() != answer.tokens.size() + 1) {
-            return absl::DataLossError(absl::StrCat(address, " sent token ", t.number(),
-                                                    " of the answer after token ", answer.tokens.size()));
-          }
-          const Clock::time_point now = Clock::now();
-          if (!answer.tokens.empty())
-            answer.longest_gap = std::max<std::chrono::nanoseconds>(answer.longest_gap, now - last);
-          last = now;
-          answer.tokens.push_back(TokenId(t.id()));
-          answer.text += t.text();
-          event.is_token = true;
-          event.position = answer.prompt_tokens + static_cast<int64_t>(answer.tokens.size());
-          event.token = TokenId(t.id());
-          event.probability = t.probability();
-          event.text = t.text();
-          if (t.has_confidence()) event.confidence = FromProto(t.confidence(), event.token);
-          event.notes = NotesOf(t);
-          if (on_event) wanted = on_event(event);
-          break;
-        }
-        case texts::GenerateResponse::kFinished: {
-          const texts::Finished& f = message.finished();
-          finished = true;
-          answer.reason = f.reason();
-          answer.text += f.text();
-          answer.queued = nanoseconds(f.queued_seconds());
-          answer.prefill = nanoseconds(f.prefill_seconds());
-          answer.decode = nanoseconds(f.decode_seconds());
-          event.position = answer.prompt_tokens + static_cast<int64_t>(answer.tokens.size());
-          event.text = f.text();
-          if (on_event && !event.text.empty()) on_event(event);
-          break;
-        }
-        default:
-          break;
-      }
+      wanted = told.Take(message, address);
     }
-    if (!wanted) context.TryCancel();
+    if (!wanted.ok() || !*wanted) context.TryCancel();
     const grpc::Status said = reader->Finish();
+    if (!wanted.ok()) return wanted.status();
     const absl::Status status = FromGrpc(said);
-    if (finished) return answer;
-    if (!wanted || request.cancel.stop_requested()) {
-      answer.reason = StopReasonName(StopReason::kCancelled);
-      return answer;
-    }
+    if (told.finished) return told.answer;
+    const auto cancelled = [&told] {
+      told.answer.reason = StopReasonName(StopReason::kCancelled);
+      return told.answer;
+    };
+    if (!*wanted || request.cancel.stop_requested()) return cancelled();
     if (!status.ok() && !AskedNodes::MayPass(said)) return status;
     impl_->nodes->Failed();
     hint = AskedNodes::HintOf(context, address);
-    answer.reconnects += known;
+    told.answer.reconnects += told.known;
     const absl::Status over = silence.Failed(address, status, hint);
-    if (absl::IsCancelled(over)) {
-      answer.reason = StopReasonName(StopReason::kCancelled);
-      return answer;
-    }
+    if (absl::IsCancelled(over)) return cancelled();
     if (!over.ok()) return over;
   }
 }
