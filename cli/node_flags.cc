@@ -7,6 +7,8 @@
 #include <absl/strings/str_cat.h>
 
 #include "cli/cluster_flags.h"
+#include "engine/base/json.h"
+#include "engine/base/quoted.h"
 #include "store/model/find_model.h"
 
 namespace omni::cli {
@@ -63,6 +65,12 @@ absl::StatusOr<ClusterNodeOptions> NodeFlags::Options(const std::string& given,
   if (!addresses.ok()) return addresses.status();
   if (addresses->size() != 1) return UsageError(absl::StrCat(listen_flag, " takes one HOST:PORT"));
   options.listen = addresses->front();
+  // Records and messages, which all nodes read, have them.
+  for (const auto& [flag, text] : {std::pair("--name", &name), std::pair("--cluster-name", &cluster),
+                                   std::pair("--advertise", &advertise)}) {
+    if (nlohmann::json::parse(JsonText(nlohmann::json(*text))) != *text)
+      return UsageError(absl::StrCat(flag, " is no UTF-8: ", Quoted(*text)));
+  }
   options.advertise = advertise;
   options.id = name;
   options.cluster = cluster;

@@ -8,6 +8,8 @@
 #include <absl/strings/str_format.h>
 #include <nlohmann/json.hpp>
 
+#include "engine/base/json.h"
+
 namespace omni {
 namespace {
 
@@ -52,33 +54,32 @@ absl::StatusOr<RegionId> RegionOfKey(std::string_view key) {
 }
 
 std::string ToJson(const ClusterRecord& r) {
-  return json{{"name", r.name},
-              {"model_hash", r.model_hash},
-              {"regions", r.regions},
-              {"protocol", r.protocol},
-              {"id", r.id}}
-      .dump();
+  return JsonText(json{{"name", r.name},
+                       {"model_hash", r.model_hash},
+                       {"regions", r.regions},
+                       {"protocol", r.protocol},
+                       {"id", r.id}});
 }
 std::string ToJson(const LeaderRecord& r) {
   json value{{"node", r.node.value}, {"address", r.address}};
   if (!r.token.empty()) value["token"] = r.token;
-  return value.dump();
+  return JsonText(value);
 }
 std::string ToJson(const NodeRecord& r) {
-  return json{{"address", r.address}, {"offered_bytes", r.offered_bytes}, {"draining", r.draining}}.dump();
+  return JsonText(json{{"address", r.address}, {"offered_bytes", r.offered_bytes}, {"draining", r.draining}});
 }
 std::string ToJson(const RegionRecord& r) {
   json value{{"owner", r.owner.value}};
   if (!r.shadow.value.empty()) value["shadow"] = r.shadow.value;
   if (!r.target.value.empty()) value["target"] = r.target.value;
   if (!r.pinned.value.empty()) value["pinned"] = r.pinned.value;
-  return value.dump();
+  return JsonText(value);
 }
 
 std::string ToJson(const LoadsRecord& r) {
   json shares = json::array();
   for (double share : r) shares.push_back(std::round(share * 1e5) / 1e5);
-  return json{{"shares", shares}}.dump();
+  return JsonText(json{{"shares", shares}});
 }
 
 absl::StatusOr<ClusterRecord> ParseClusterRecord(std::string_view text) {

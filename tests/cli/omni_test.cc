@@ -129,6 +129,10 @@ TEST_F(OmniTest, WrongUsageIsOneLineAndExitCode2) {
   ExpectOneLine(Run({"x", "-n", "99999999999999999999"}), 2, "--tokens");
   ExpectOneLine(Run({"x", "--stop", ""}), 2, "--stop");
   ExpectOneLine(Run({"a long prompt for a short context", "-c", "5"}), 2, "--ctx allows 5");
+  for (const char* flag : {"--name", "--cluster-name", "--advertise"}) {
+    const std::vector<std::string> node = {"node", "-m", Model(), "--listen", "127.0.0.1:0", flag, "n\xff"};
+    ExpectOneLine(Omni(node), 2, std::string(flag) + " is no UTF-8");
+  }
   ExpectOneLine(Run({"x", "--no-such-flag"}), 2, "--no-such-flag");
   ExpectOneLine(Run({"x", "y"}), 2, "y");
   ExpectOneLine(Omni({}), 2, "no verb is given");

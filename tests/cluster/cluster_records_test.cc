@@ -31,6 +31,14 @@ TEST(ClusterRecordsTest, RecordsAreReadAsTheyWereWritten) {
   }
 }
 
+TEST(ClusterRecordsTest, NoNameIsTooOddToBeWritten) {
+  const std::string odd = "n\xff\n\"";
+  EXPECT_EQ(ParseLeaderRecord(ToJson(LeaderRecord{{odd}, odd}))->node.value, "n\uFFFD\n\"");
+  EXPECT_EQ(ParseClusterRecord(ToJson(ClusterRecord{odd, "h", 1, 1, odd}))->name, "n\uFFFD\n\"");
+  EXPECT_EQ(ParseNodeRecord(ToJson(NodeRecord{odd, 1, false}))->address, "n\uFFFD\n\"");
+  EXPECT_EQ(ParseRegionRecord(ToJson(RegionRecord{{odd}, {}, {}, {}}))->owner.value, "n\uFFFD\n\"");
+}
+
 TEST(ClusterRecordsTest, KeysOfRegionsAreInTheirOrder) {
   EXPECT_EQ(RegionKey(RegionId(7)), "swarm/region/0007");
   EXPECT_LT(RegionKey(RegionId(9)), RegionKey(RegionId(10)));
