@@ -8,6 +8,12 @@
 
 namespace omni::testing {
 
+#ifdef OMNI_FIBERS
+inline constexpr bool kOnDevice = true;  // a hundred times as slow
+#else
+inline constexpr bool kOnDevice = false;
+#endif
+
 // experts_outside: regions compute the experts, as always where links are faulty.
 inline SwarmOptions OnDevice(SwarmOptions options, [[maybe_unused]] bool experts_outside = false) {
 #ifdef OMNI_FIBERS
