@@ -10,6 +10,7 @@
 #include "cli/output.h"
 #include "cli/perspective_flag.h"
 #include "cli/polytope_file.h"
+#include "cli/result_file.h"
 #include "cli/stream_flags.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
@@ -17,6 +18,7 @@
 #include "cli/verbs/eval_calibration.h"
 #include "cli/verbs/eval_gate.h"
 #include "cli/verbs/eval_routes.h"
+#include "engine/around/calibration.h"
 #include "engine/base/json.h"
 #include "engine/base/log.h"
 #include "engine/text/text_file.h"
@@ -111,6 +113,9 @@ absl::StatusOr<int> Eval(const EvalArgs& args) {
   if (args.calibration.fit && !args.calibration.svg.empty())
     return UsageError("--svg draws what was measured, and --fit measures nothing; leave one of the two out");
   if (args.metric == "gate") return Gate(args);
+  if (!args.calibration.svg.empty()) {
+    if (absl::Status s = CheckResultFile(args.calibration.svg); !s.ok()) return s;
+  }
   // First, so that a wrong name is said before a model is loaded.
   const absl::StatusOr<std::vector<std::string>> texts = ReadTexts(args.files);
   if (!texts.ok()) return texts.status();
@@ -119,6 +124,10 @@ absl::StatusOr<int> Eval(const EvalArgs& args) {
   Model* model = &opened->model;
   WorkerPool pool(ThreadsOrDefault(args.threads));
   if (!pool.status().ok()) return pool.status();
+  if (args.calibration.fit) {
+    const std::string file = absl::StrCat(opened->path, "/", std::string(kCalibrationFile));
+    if (absl::Status s = CheckResultFile(file); !s.ok()) return s;
+  }
   if (args.metric == "routes") {
     const absl::Status done =
         EvalRoutes(opened->path, *model, pool, args.files, *texts, args.carry, args.json);

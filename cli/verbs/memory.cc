@@ -17,6 +17,7 @@
 #include "cli/http_memory.h"
 #include "cli/memory_folder.h"
 #include "cli/output.h"
+#include "cli/result_file.h"
 #include "cli/server_flags.h"
 #include "cli/stream_flags.h"
 #include "cli/terminal.h"
@@ -254,6 +255,9 @@ absl::StatusOr<int> Capacity(const MemoryArgs& args) {
   if (!args.svg.empty() && items.size() < 2)
     return UsageError(
         "--svg draws a curve, and of so few --items there is one point; ask for more than 1000");
+  if (!args.svg.empty()) {
+    if (absl::Status s = CheckResultFile(args.svg); !s.ok()) return s;
+  }
   const std::vector<CapacityPoint> points = MeasureCapacity(items, 20'000);
   Json list = Json::array();
   if (!args.json) {

@@ -13,6 +13,7 @@
 
 #include "cli/output.h"
 #include "cli/polytope_file.h"
+#include "cli/result_file.h"
 #include "cli/stream_flags.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
@@ -61,6 +62,7 @@ absl::StatusOr<int> Build(const SafetyArgs& args) {
     return UsageError("omni safety build wants --text, a text as the model may write it");
   absl::StatusOr<PolytopeFile> file = ReadBefore(args.file);
   if (!file.ok()) return file.status();
+  if (absl::Status s = CheckResultFile(args.file); !s.ok()) return s;
   const absl::StatusOr<std::string> text = omni::ReadText(args.text);
   if (!text.ok()) return text.status();
   const absl::StatusOr<std::vector<std::string>> words = ReadWords(args.deny);

@@ -123,6 +123,14 @@ TEST_F(OmniAround, WhatCannotBeUsedIsRefused) {
   ExpectOneLine(Omni({"safety", "check", *dir_ / "none.omni"}), 1, "none.omni");
   ExpectOneLine(Omni({"safety", "build", *dir_ / "q.omni", "-m", Model()}), 2, "wants --text");
   ExpectOneLine(Omni({"safety", "check", *dir_ / "q.omni", "--epsilon", "1"}), 2, "--epsilon does nothing");
+  // What could not be written afterwards is not begun.
+  ExpectOneLine(
+      Omni({"safety", "build", *dir_ / "nowhere/q.omni", "--text", *dir_ / "no.txt", "-m", Model()}), 1,
+      "nowhere/q.omni: cannot write");
+  ExpectOneLine(Omni({"memory", "capacity", "--items", "2000000", "--svg", *dir_ / "nowhere/c.svg"}), 1,
+                "nowhere/c.svg: cannot write");
+  ExpectOneLine(Omni({"eval", "calibration", *dir_ / "no.txt", "--svg", *dir_ / "nowhere/r.svg"}), 1,
+                "nowhere/r.svg: cannot write");
   ExpectOneLine(Omni({"safety", "twist", *dir_ / "q.omni"}), 2, "knows build, check and explain");
   ExpectOneLine(Omni({"memory", "twist"}), 2, "knows add, ask, import");
   ExpectOneLine(Omni({"memory", "ask", "x", "--items", "5"}), 2, "--items does nothing");
