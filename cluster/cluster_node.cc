@@ -255,7 +255,7 @@ absl::Status ClusterNode::Impl::OpenTheModel() {
   if (!partial.ok()) return partial.status();
   model_files = *std::move(partial);
   options.open.shared = coordinates();
-  if (!coordinates()) options.open.sessions = 0;
+  PlanSessions(model_files->files().manifest.config, options.swarm, options.open);
   absl::StatusOr<OpenOptions> open =
       options.fitted ? options.open
                      : FitToOffer(options.model, *model_files, options.offer_bytes, options.open);

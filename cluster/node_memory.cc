@@ -2,6 +2,9 @@
 
 #include <algorithm>
 
+#include "engine/around/context_stage.h"
+#include "engine/around/perspectives.h"
+#include "engine/model/session_state.h"
 #include "store/format/manifest.h"
 #include "store/format/model_files.h"
 #include "store/format/tile.h"
@@ -10,6 +13,18 @@
 #include "store/plan/machine.h"
 
 namespace omni {
+
+void PlanSessions(const ModelConfig& config, const SwarmOptions& swarm, OpenOptions& open) {
+  if (!open.shared) {
+    open.sessions = 0;
+    return;
+  }
+  const int64_t state = SessionState::BytesFor(config);
+  // As Session::states has it: the CPU looks aside from one state, a device copies it.
+  const int64_t looking = swarm.device.kind == DeviceChoice::Kind::kCpu ? 2 : kPerspectives;
+  const int64_t contexts = SessionContexts::MostBytes(swarm.max_context);
+  open.most_sessions = swarm.coordinator.max_active * (looking + (contexts + state - 1) / state);
+}
 
 absl::StatusOr<OpenOptions> FitToOffer(const std::string& model, const PartialModel& partial,
                                        std::optional<int64_t> offered, OpenOptions open) {

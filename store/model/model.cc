@@ -34,8 +34,10 @@ TileContents ContentsOf(const ModelConfig& config, const TileIndex& index) {
 }
 
 absl::StatusOr<MemoryPlan> PlanStreamed(const ModelSizes& sizes, const OpenOptions& options) {
-  if (!options.cache_bytes.has_value())
-    return PlanMemory(sizes, options.ram_bytes.value_or(0), options.sessions);
+  if (!options.cache_bytes.has_value()) {
+    const int64_t ram = options.ram_bytes.value_or(0);
+    return PlanMemory(sizes, ram, SessionsToPlan(sizes, ram, options.sessions, options.most_sessions));
+  }
   absl::StatusOr<MemoryPlan> plan = PlanMemory(sizes, kNoLimit, options.sessions);
   if (!plan.ok()) return plan;
   plan->cache_tiles = std::min(*options.cache_bytes / sizes.tile_stride, plan->unique_tiles);

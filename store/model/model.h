@@ -34,6 +34,9 @@ struct OpenOptions {
   // kStreamed: what the cache of experts takes, whatever ram_bytes would leave for it. For measurements.
   std::optional<int64_t> cache_bytes;
   int64_t sessions = 1;  // states of so many sessions are planned for
+  // kStreamed within ram_bytes: and of up to so many, where the budget is larger than it must be
+  // (SessionsToPlan in store/plan/memory_plan.h).
+  int64_t most_sessions = 0;
   // Regions whose experts are served; the others' are neither read nor kept, and asking for one is an error.
   // None given: all.
   std::vector<RegionId> regions;

@@ -138,6 +138,14 @@ int64_t LeastBudget(const ModelSizes& sizes, int64_t sessions) {
   return Add(Fixed(sizes, sessions).sum(), Mul(NeededTiles(sizes), SlotBytes(sizes)));
 }
 
+int64_t SessionsToPlan(const ModelSizes& sizes, int64_t ram_bytes, int64_t sessions, int64_t most) {
+  constexpr int64_t kShareOfMore = 4, kShareOfAll = 16;
+  const int64_t least = LeastBudget(sizes, sessions);
+  if (most <= sessions || ram_bytes <= least || sizes.session_bytes <= 0) return sessions;
+  const int64_t bytes = std::min((ram_bytes - least) / kShareOfMore, ram_bytes / kShareOfAll);
+  return std::min(most, sessions + bytes / sizes.session_bytes);
+}
+
 absl::StatusOr<MemoryPlan> PlanMemory(const ModelSizes& sizes, int64_t ram_bytes, int64_t sessions) {
   if (absl::Status s = Check(sizes, ram_bytes, sessions); !s.ok()) return s;
   const int64_t least = LeastBudget(sizes, sessions);

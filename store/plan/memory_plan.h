@@ -71,6 +71,10 @@ ModelSizes ExpectedSizes(const ModelConfig& config);
 // The smallest ram_bytes with which PlanMemory succeeds; INT64_MAX if no budget does.
 int64_t LeastBudget(const ModelSizes& sizes, int64_t sessions);
 
+// For how many sessions a budget of `ram_bytes` is planned: for `sessions`, and up to `most`, if that is
+// more, where it is more than LeastBudget: they have a quarter of what is more, a sixteenth of all at most.
+int64_t SessionsToPlan(const ModelSizes& sizes, int64_t ram_bytes, int64_t sessions, int64_t most);
+
 // ResourceExhausted if not even needed_tiles fit: the message says the least budget that works, and what
 // would make it smaller. InvalidArgument: a negative size, or experts without tiles. A model without experts
 // gets a cache without slots.

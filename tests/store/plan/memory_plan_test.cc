@@ -57,6 +57,22 @@ TEST(MemoryPlanTest, ExactlyTheLeastWorksAndOneByteLessDoesNot) {
                     HasSubstr("shared weights 100"), HasSubstr("needs less")));
 }
 
+TEST(MemoryPlanTest, MoreSessionsHaveAQuarterOfWhatIsMoreThanTheLeastAndASixteenthOfAllAtMost) {
+  const int64_t least = LeastBudget(Sizes(), 1);
+  EXPECT_EQ(SessionsToPlan(Sizes(), least, 1, 64), 1);
+  EXPECT_EQ(SessionsToPlan(Sizes(), least - 1, 1, 64), 1);
+  EXPECT_EQ(SessionsToPlan(Sizes(), least + 4 * kMebibyte - 1, 1, 64), 1);
+  EXPECT_EQ(SessionsToPlan(Sizes(), least + 4 * kMebibyte, 1, 64), 2);
+  EXPECT_EQ(SessionsToPlan(Sizes(), least + 40 * kMebibyte, 1, 64), 11);
+  EXPECT_EQ(SessionsToPlan(Sizes(), least + 40 * kMebibyte, 1, 5), 5);
+  EXPECT_EQ(SessionsToPlan(Sizes(), least + 40 * kMebibyte, 1, 0), 1);
+  EXPECT_EQ(SessionsToPlan(Sizes(), 800 * kMebibyte, 1, 64), 1 + 800 / 16);
+  for (int64_t more = 0; more < 100 * kMebibyte; more += 777'777) {
+    const int64_t sessions = SessionsToPlan(Sizes(), least + more, 1, 64);
+    EXPECT_TRUE(PlanMemory(Sizes(), least + more, sessions).ok()) << more;
+  }
+}
+
 TEST(MemoryPlanTest, WhatIsLeftBecomesCacheSlotBySlot) {
   const int64_t least = LeastBudget(Sizes(), 1), slot = 4096 + kCacheSlotBytes;
   EXPECT_EQ(PlanMemory(Sizes(), least + slot - 1, 1)->cache_tiles, 20);
