@@ -23,7 +23,10 @@
 #include "engine/base/interrupt.h"
 #include "engine/base/json.h"
 #include "engine/decode/eval.h"
+#include "engine/model/session_state.h"
 #include "engine/text/text_file.h"
+#include "store/format/model_files.h"
+#include "store/model/find_model.h"
 #include "store/model/model.h"
 #include "store/state/adapter_files.h"
 
@@ -148,6 +151,27 @@ absl::StatusOr<std::string> TextOf(const std::string& file) {
   return file == "-" ? ReadStdinText() : omni::ReadText(file);
 }
 
+// The model, with memory planned for learning from texts of up to so many bytes, where memory is planned.
+absl::StatusOr<OpenedModel> OpenToLearn(const AdaptArgs& args, int64_t text_bytes) {
+  absl::StatusOr<std::string> path = FindModel(args.model);
+  if (!path.ok()) return path.status();
+  absl::StatusOr<OpenOptions> open = args.stream.Options(*path);
+  if (!open.ok()) return open.status();
+  if (open->residency == Residency::kStreamed) {
+    const absl::StatusOr<ModelFiles> files = ReadModelFiles(*path, {.tiles = false, .shared = false});
+    if (!files.ok()) return files.status();
+    const ModelConfig& config = files->manifest.config;
+    const int64_t state = SessionState::BytesFor(config),
+                  bytes = MostLearningBytes(config, PartsOf(args), SettingsOf(args, nullptr), text_bytes,
+                                            ThreadsOrDefault(args.threads));
+    open->sessions = (bytes + text_bytes + state - 1) / state;
+  }
+  absl::StatusOr<Model> model = OpenModel(*path, *open);
+  if (!model.ok()) return model.status();
+  if (model->cache() != nullptr && StderrIsTerminal()) Note(DescribeStreaming(*model));
+  return OpenedModel{*std::move(path), *std::move(model)};
+}
+
 absl::StatusOr<int> Learn(const AdaptArgs& args) {
   if (args.name.empty())
     return UsageError("omni adapt FILE wants a name for what it learns: omni adapt FILE --name NAME");
@@ -157,7 +181,7 @@ absl::StatusOr<int> Learn(const AdaptArgs& args) {
   if (!args.cluster.cluster.empty()) return LearnThereWith(args, *text);
   const absl::StatusOr<AdapterFiles> files = OpenAdapterFiles();
   if (!files.ok()) return files.status();
-  absl::StatusOr<OpenedModel> opened = args.stream.Open(args.model);
+  absl::StatusOr<OpenedModel> opened = OpenToLearn(args, std::ssize(*text));
   if (!opened.ok()) return opened.status();
   const Model& model = opened->model;
   Adapter adapter(model.config(), PartsOf(args), model.hash());
@@ -287,7 +311,7 @@ absl::StatusOr<int> Measure(const AdaptArgs& args) {
     if (SplitDocuments(other).empty())
       return absl::InvalidArgumentError(absl::StrCat(args.other, ": nothing to predict in it"));
   }
-  absl::StatusOr<OpenedModel> opened = args.stream.Open(args.model);
+  absl::StatusOr<OpenedModel> opened = OpenToLearn(args, args.first_bytes);
   if (!opened.ok()) return opened.status();
   const Model& model = opened->model;
   WorkerPool pool(ThreadsOrDefault(args.threads));

@@ -81,4 +81,9 @@ absl::StatusOr<AdaptReport> LearnAdapter(const ModelWeights& weights, ExpertSour
                                          const Tokenizer& tokenizer, WorkerPool& pool, std::string_view text,
                                          const AdaptSettings& settings, Adapter& adapter);
 
+// What learning an adapter of `parts` from a text of `text_bytes` takes of memory at most, the adapter and
+// the text's tokens included; within a factor of two of what it does take.
+int64_t MostLearningBytes(const ModelConfig& config, const AdapterParts& parts, const AdaptSettings& settings,
+                          int64_t text_bytes, int threads);
+
 }  // namespace omni

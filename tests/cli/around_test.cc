@@ -13,6 +13,7 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "engine/around/adapt_learn.h"
 #include "engine/around/context_stage.h"
 #include "engine/model/session_state.h"
 #include "store/plan/memory_plan.h"
@@ -334,6 +335,24 @@ TEST_F(OmniAround, AnAdapterIsLearnedListedAndRemoved) {
   ExpectOneLine(adapt({"list", "--name", "x"}), 2, "--name does nothing");
   EXPECT_EQ(adapt({"remove", "sea"}).exit_code, 0);
   ExpectOneLine(adapt({"remove", "sea"}), 1, "there is none at all");
+}
+
+// Learning is planned for where memory is planned.
+TEST_F(OmniAround, WhatLearningTakesIsPlannedForWithinABudget) {
+  const std::string model = OMNI_SOURCE_DIR "/models/mini", text = Text();
+  const absl::StatusOr<SizedModel> sized = ReadSizes(model);
+  ASSERT_TRUE(sized.ok()) << sized.status();
+  const auto bytes = static_cast<int64_t>(std::filesystem::file_size(text));
+  const int64_t state = sized->sizes.session_bytes,
+                most = MostLearningBytes(sized->summary.config, {}, {}, bytes, 2) + bytes;
+  ASSERT_GT(most, 4 * state);
+  const int64_t least = LeastBudget(sized->sizes, (most + state - 1) / state);
+  const auto adapt = [&](int64_t ram) {
+    return Omni({"adapt", text, "--name", "within", "-m", model, "--own-tokens", "64", "--drift", "100",
+                 "--passes", "1", "--ram", std::to_string(ram)});
+  };
+  ExpectOneLine(adapt(least - 1), 1, "the least that works is ");
+  EXPECT_EQ(adapt(least).exit_code, 0);
 }
 
 // What acts around the token is planned for, and changes nothing of the answer: with a byte less than the

@@ -63,6 +63,37 @@ TEST(AdaptMemory, GrowsByThreeTimesTheAdapterAtMost) {
   EXPECT_GE(reported[1] - reported[0], more) << "the report says less than there is";
 }
 
+// What is planned for learning is what there is.
+TEST(AdaptMemory, LearningTakesWhatIsSaidToBeTheMost) {
+  if (!kCountsMalloc) GTEST_SKIP() << "malloc is the sanitizer's";
+  ModelConfig words = testing::AddressConfig(), wide = *Preset("mini");
+  words.vocab = 20'000;
+  wide.vocab = 300;
+  const Tokenizer tokenizer = SingleBytes();
+  const std::string text = RepeatingText(400);
+  for (const ModelConfig& config : {words, wide}) {
+    UnsureModel model(config, 3);
+    for (const AdapterParts& parts : {AdapterParts{}, AdapterParts{false, false, 0, AdaptLayers::kLora, true},
+                                      AdapterParts{true, true, 16, AdaptLayers::kNone, false}}) {
+      WorkerPool pool(2);
+      AdaptSettings settings = Quick();
+      settings.passes = 1;
+      const int64_t took = MostBytesOf([&] {
+        Adapter adapter(config, parts, "");
+        const auto report =
+            LearnAdapter(model.weights(), model.experts(), tokenizer, pool, text, settings, adapter);
+        EXPECT_TRUE(report.ok()) << report.status();
+      });
+      const int64_t said = MostLearningBytes(config, parts, settings, std::ssize(text), 2);
+      std::printf("%d wide, %d words, layers %d: takes %lld bytes, %lld are said\n", int(config.d),
+                  int(config.vocab), int(parts.layers), static_cast<long long>(took),
+                  static_cast<long long>(said));
+      EXPECT_LE(took, said);
+      EXPECT_GE(took, said / 2);
+    }
+  }
+}
+
 // What is planned with is what there is.
 TEST(AdaptMemory, WhatAnAdapterAndAScopeTakeIsWhatIsSaidOfThem) {
   if (!kCountsMalloc) GTEST_SKIP() << "malloc is the sanitizer's";
