@@ -38,8 +38,10 @@ inline int64_t Distance(const HyperVector& a, const HyperVector& b,
 HyperVector WithFlippedBits(const HyperVector& v, double share, uint64_t seed);
 
 // A text as a vector: the bundle of its words and of its pairs of neighbouring words, letters in lower case.
-// Texts that share most of their words have near vectors, texts of the same words in the same order the same
-// one. The zero vector if there is no word: bytes that are no letters, digits or above 127 are between words.
+// Texts that share most of their words have near vectors. Those that have each word and each pair equally
+// often have the same one: texts of the same words in the same order, and some of words that come again
+// ("a b a c a" and "a c a b a"). The zero vector if there is no word: bytes that are no letters, digits or
+// above 127 are between words.
 HyperVector TextVector(std::string_view text);
 
 // The words that it goes by.

@@ -82,6 +82,8 @@ TEST(MemoryVector, LikeTextsHaveLikeVectors) {
   EXPECT_LT(Distance(v, TextVector("where is the key of the old boat house")), 2500);
   EXPECT_GT(Distance(v, TextVector("nobody saw a ship that day")), 4000);
   EXPECT_EQ(TextVector(" ?! "), HyperVector());
+  // As often each word and each pair.
+  EXPECT_EQ(TextVector("a b a c a"), TextVector("a c a b a"));
 }
 
 // Bit by bit, as the header says; with numbers of vectors on both sides of powers of two.
