@@ -20,11 +20,10 @@ namespace {
 using nlohmann::json;
 using ::testing::HasSubstr;
 
-class McpTest : public OmniTest {
+class McpTest : public OmniServerTest {
  protected:
   static void SetUpTestSuite() {
-    OmniTest::SetUpTestSuite();
-    setenv("XDG_STATE_HOME", State().c_str(), 1);
+    OmniServerTest::SetUpTestSuite();
     serve_ = std::make_unique<NodeProcess>(
         OMNI_PROGRAM, std::vector<std::string>{"-m", Model(), "--listen", "127.0.0.1:0", "-t", "1"},
         *dir_ / "serve", -1, "serve");

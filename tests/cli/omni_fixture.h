@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdlib>
 #include <memory>
 #include <string>
 #include <utility>
@@ -56,6 +57,15 @@ class OmniTest : public ::testing::Test {
   }
 
   inline static std::unique_ptr<TempDir> dir_;
+};
+
+// The same where the test starts servers: what they keep is where the suite's `omni` looks for it.
+class OmniServerTest : public OmniTest {
+ protected:
+  static void SetUpTestSuite() {
+    OmniTest::SetUpTestSuite();
+    setenv("XDG_STATE_HOME", State().c_str(), 1);
+  }
 };
 
 }  // namespace omni::testing

@@ -1,6 +1,5 @@
 // `omni serve` within a budget of memory.
 #include <cstdint>
-#include <cstdlib>
 #include <string>
 #include <utility>
 #include <vector>
@@ -21,13 +20,7 @@ namespace {
 using nlohmann::json;
 using ::testing::HasSubstr;
 
-class ServeBudget : public OmniTest {
- protected:
-  static void SetUpTestSuite() {
-    OmniTest::SetUpTestSuite();
-    setenv("XDG_STATE_HOME", State().c_str(), 1);
-  }
-};
+class ServeBudget : public OmniServerTest {};
 
 // What acts around the token is admitted by what it takes, and planned for where the budget is larger than it
 // must be.

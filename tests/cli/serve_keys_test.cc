@@ -1,7 +1,6 @@
 // `omni serve` with keys and TLS, as its operator meets them: made, asked for, revoked and renewed while it
 // runs.
 #include <chrono>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -29,12 +28,8 @@ using ::testing::Not;
 
 constexpr char kAsk[] = R"({"prompt": "the sea", "max_tokens": 4, "temperature": 0})";
 
-class ServeKeys : public OmniTest {
+class ServeKeys : public OmniServerTest {
  protected:
-  static void SetUpTestSuite() {
-    OmniTest::SetUpTestSuite();
-    setenv("XDG_STATE_HOME", State().c_str(), 1);
-  }
   void Start(std::vector<std::string> more) {
     std::vector<std::string> arguments = {"-m", Model(), "--listen", "127.0.0.1:0", "-t", "1"};
     arguments.insert(arguments.end(), more.begin(), more.end());

@@ -3,7 +3,6 @@
 
 #include <chrono>
 #include <cstdint>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -30,12 +29,8 @@ using nlohmann::json;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-class Serve : public OmniTest {
+class Serve : public OmniServerTest {
  protected:
-  static void SetUpTestSuite() {
-    OmniTest::SetUpTestSuite();
-    setenv("XDG_STATE_HOME", State().c_str(), 1);
-  }
   std::unique_ptr<NodeProcess> Start(std::vector<std::string> more = {}) {
     std::vector<std::string> arguments = {"-m", Model(), "--listen", "127.0.0.1:0", "-t", "1"};
     arguments.insert(arguments.end(), more.begin(), more.end());

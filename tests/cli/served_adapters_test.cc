@@ -21,11 +21,10 @@ namespace {
 using nlohmann::json;
 using ::testing::HasSubstr;
 
-class ServedAdapters : public OmniTest {
+class ServedAdapters : public OmniServerTest {
  protected:
   static void SetUpTestSuite() {
-    OmniTest::SetUpTestSuite();
-    setenv("XDG_STATE_HOME", State().c_str(), 1);
+    OmniServerTest::SetUpTestSuite();
     std::ofstream text(*dir_ / "learned.txt");
     for (int i = 0; i < 30; ++i) text << "The sea was calm and the ship was late. The captain looked at it. ";
     text.close();

@@ -26,11 +26,10 @@ using ::testing::Not;
 // Of a program that no node offers: its tasks wait until they are cancelled.
 constexpr char kNobodys[] = "nobody-does-this";
 
-class TaskTest : public OmniTest {
+class TaskTest : public OmniServerTest {
  protected:
   static void SetUpTestSuite() {
-    OmniTest::SetUpTestSuite();
-    setenv("XDG_STATE_HOME", State().c_str(), 1);
+    OmniServerTest::SetUpTestSuite();
     const std::string executors = *dir_ / "executors.json";
     std::ofstream(executors)
         << R"({"commands": {"echo": {"argv": ["/bin/echo"]}, "false": {"argv": ["/bin/false"]},
